@@ -1,0 +1,223 @@
+"""How one axis grows: a pair of matrices (E, D) with D E = gain * I, kept as three vectors.
+
+E [m, n] spreads n old coordinates over m new ones and multiplies what *writes* the axis; D [n, m] gathers them again
+and multiplies what *reads* it. Doubling an axis of two by plain copies, readers taking half of each:
+
+    >>> m = copies(2, 2, scale=1.0, shares=(0.5, 0.5))
+    >>> m.source, m.scale, m.share
+    (array([0, 1, 0, 1]), array([1., 1., 1., 1.]), array([0.5, 0.5, 0.5, 0.5]))
+
+The law, checked when a map is built: for each old coordinate i, the sum of scale[j] * share[j] over its copies j is
+`gain`. The gain is 1 but on axes where the model itself divides by a power of the axis' size (attention by
+sqrt(head)): there it is the inverse of what the growth would change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from modelsurgeon.errors import PlanError
+
+LAW_TOLERANCE = 1e-14  # the law's few float64 operations round by some 1e-16 each
+GAP = -1  # the source of a new coordinate that copies none
+
+
+@dataclass(frozen=True, eq=False)
+class AxisMap:
+    """One axis' growth from `size` (n) to `len(source)` (m).
+
+    source  [m] int64: the old coordinate that each new one copies, or GAP
+    scale   [m] float64: E, what writers are multiplied by (0 in a gap)
+    share   [m] float64: D, what readers are multiplied by (0 in a gap)
+    gain    D E = gain * I
+    split   the side whose copies are parts of a sum ("readers" or "writers"); the other side's are equal
+    Raises PlanError where the law does not hold.
+    """
+
+    size: int
+    source: np.ndarray
+    scale: np.ndarray
+    share: np.ndarray
+    gain: float = 1.0
+    split: str = "readers"
+
+    def __post_init__(self) -> None:
+        if not len(self.source) == len(self.scale) == len(self.share):
+            raise PlanError("an axis map needs source, scale and share of one length")
+        if self.split not in ("readers", "writers"):
+            raise PlanError(f"an axis map is split among its readers or its writers, not {self.split!r}")
+        if len(self.source) and not (self.source.min() >= GAP and self.source.max() < self.size):
+            raise PlanError(f"an axis map names coordinates outside of 0..{self.size - 1}")
+        if not (np.isfinite(self.scale).all() and np.isfinite(self.share).all()):
+            raise PlanError("an axis map holds a factor that is not finite")
+        if np.any(self.scale[self.gaps]) or np.any(self.share[self.gaps]):
+            raise PlanError("an axis map gives a factor to a coordinate that copies nothing")
+        error = float(np.abs(self.fold_matrix_diagonal() - self.gain).max(initial=0.0))
+        if error > LAW_TOLERANCE * max(1.0, abs(self.gain)):
+            raise PlanError(f"an axis map breaks D E = {self.gain:g} I by {error:.1e}")
+
+    @property
+    def new_size(self) -> int:
+        return len(self.source)
+
+    @cached_property
+    def gaps(self) -> np.ndarray:
+        """[m] bool: the new coordinates that copy none."""
+        return np.asarray(self.source == GAP)
+
+    @property
+    def is_identity(self) -> bool:
+        return (
+            self.new_size == self.size
+            and np.array_equal(self.source, np.arange(self.size))
+            and bool(np.all(self.scale == 1) and np.all(self.share == 1))
+        )
+
+    def fold_matrix_diagonal(self) -> np.ndarray:
+        """[n] float64: the diagonal of D E (off the diagonal it is zero by construction)."""
+        kept = ~self.gaps
+        products = (self.scale * self.share)[kept]
+        return np.bincount(self.source[kept], weights=products, minlength=self.size)
+
+    def energy(self) -> np.ndarray:
+        """[n] float64: the squared length of each column of E (what an RMS norm sees of each old coordinate)."""
+        kept = ~self.gaps
+        return np.bincount(self.source[kept], weights=self.scale[kept] ** 2, minlength=self.size)
+
+    def dense(self) -> tuple[np.ndarray, np.ndarray]:
+        """(E [m, n], D [n, m]): for tests and for the eye."""
+        spread, gather = np.zeros((self.new_size, self.size)), np.zeros((self.size, self.new_size))
+        kept = np.flatnonzero(~self.gaps)
+        spread[kept, self.source[kept]] = self.scale[kept]
+        gather[self.source[kept], kept] = self.share[kept]
+        return spread, gather
+
+    def then(self, later: AxisMap) -> AxisMap:
+        """The map of this growth followed by a later one: E = E2 E1, D = D1 D2."""
+        if later.size != self.new_size:
+            raise PlanError(f"an axis of {self.new_size} cannot be grown by a map of {later.size}")
+        kept = ~later.gaps
+        source = np.full(later.new_size, GAP)
+        source[kept] = self.source[later.source[kept]]
+        scale, share = np.zeros(later.new_size), np.zeros(later.new_size)
+        scale[kept] = later.scale[kept] * self.scale[later.source[kept]]
+        share[kept] = later.share[kept] * self.share[later.source[kept]]
+        return AxisMap(self.size, source, scale, share, self.gain * later.gain, self.split)
+
+    def to_json(self) -> dict[str, Any]:
+        """A compact record: `from_json` gives back the same vectors, to the last bit."""
+        return {
+            "size": self.size,
+            "new_size": self.new_size,
+            "gain": self.gain,
+            "split": self.split,
+            "source": _progressions(self.source),
+            "scale": _constants(self.scale),
+            "share": _constants(self.share),
+        }
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> AxisMap:
+        """Raises PlanError where the record is no map, or breaks the law."""
+        try:
+            size, new_size = int(record["size"]), int(record["new_size"])
+            source = _expand(record["source"], new_size, lambda run: run[0] + run[1] * np.arange(run[2]))
+            scale = _expand(record["scale"], new_size, lambda run: np.full(run[1], run[0]))
+            share = _expand(record["share"], new_size, lambda run: np.full(run[1], run[0]))
+            gain, split = float(record["gain"]), str(record["split"])
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise PlanError(f"an axis map on record cannot be read: {error!r}") from None
+        return cls(size, source.astype(np.int64), scale.astype(np.float64), share.astype(np.float64), gain, split)
+
+
+def identity(size: int) -> AxisMap:
+    """The axis as it is."""
+    return AxisMap(size, np.arange(size), np.ones(size), np.ones(size))
+
+
+def copies(size: int, count: int, scale: float, shares: Sequence[float], gain: float = 1.0) -> AxisMap:
+    """`count` whole tiles of the axis: x1, x2, ..., x1, x2, ... (copy c is read with shares[c])."""
+    source = np.tile(np.arange(size), count)
+    share = np.repeat(np.asarray(shares, dtype=np.float64), size)
+    return AxisMap(size, source, np.full(size * count, float(scale)), share, gain)
+
+
+def gathered(size: int, source: np.ndarray, scale: np.ndarray, share: np.ndarray, gain: float) -> AxisMap:
+    """A map from its vectors, with the factors of the gaps set to zero."""
+    kept = source != GAP
+    return AxisMap(size, source, np.where(kept, scale, 0.0), np.where(kept, share, 0.0), gain)
+
+
+def power_of_two_shares(count: int) -> tuple[float, ...]:
+    """Powers of two that sum to 1, as even as they can be: 2 -> 1/2 1/2; 3 -> 1/2 1/4 1/4; 5 -> 1/4 1/4 1/4 1/8 1/8.
+
+    Multiplying by a power of two rounds nothing, which is why the rule `exact` reads copies with these.
+    """
+    shares = [1.0]
+    while len(shares) < count:
+        largest = max(shares)
+        at = len(shares) - 1 - shares[::-1].index(largest)
+        shares[at : at + 1] = [largest / 2, largest / 2]
+    return tuple(shares)
+
+
+def nested_pairs(size: int, count: int, layout: str) -> np.ndarray:
+    """[size * count] int64: source coordinates of a rotary axis whose pair j moves to pair count * j, gaps between.
+
+    base ** (-2 k j / (k d)) is base ** (-2 j / d): every old pair keeps its frequency. `layout` says which coordinates
+    make pair j: "half" (j, j + size / 2), as in Llama; "interleaved" (2 j, 2 j + 1), as in RoFormer.
+    """
+    pairs = np.full(size * count // 2, GAP)
+    pairs[::count] = np.arange(size // 2)
+    return _pairs_to_coordinates(pairs, size, layout)
+
+
+def repeated_pairs(size: int, count: int, layout: str) -> np.ndarray:
+    """[size * count] int64: every pair `count` times in a row, the source article's way (not lossless).
+
+    Su Jianlin, https://www.kexue.fm/archives/8444, the section on RoPE.
+    """
+    return _pairs_to_coordinates(np.repeat(np.arange(size // 2), count), size, layout)
+
+
+def _pairs_to_coordinates(pairs: np.ndarray, size: int, layout: str) -> np.ndarray:
+    gap = pairs == GAP
+    if layout == "half":
+        return np.concatenate([pairs, np.where(gap, GAP, pairs + size // 2)])
+    if layout == "interleaved":
+        return np.stack([np.where(gap, GAP, 2 * pairs), np.where(gap, GAP, 2 * pairs + 1)], axis=1).ravel()
+    raise PlanError(f"unknown rotary layout {layout!r}: half or interleaved")
+
+
+def _progressions(values: np.ndarray) -> list[list[int]]:
+    """Runs [start, step, length] that give the values back in order."""
+    runs: list[list[int]] = []
+    at, steps = 0, np.diff(values)
+    changes = np.flatnonzero(np.diff(steps)) + 1 if len(steps) else np.array([], dtype=np.int64)
+    while at < len(values):
+        if at == len(values) - 1:
+            runs.append([int(values[at]), 0, 1])
+            break
+        following = changes[np.searchsorted(changes, at, side="right") :]
+        end = int(following[0]) + 1 if len(following) else len(values)
+        runs.append([int(values[at]), int(steps[at]), end - at])
+        at = end
+    return runs
+
+
+def _constants(values: np.ndarray) -> list[list[float]]:
+    """Runs [value, length] that give the values back in order."""
+    starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]]) if len(values) else np.array([], dtype=np.int64)
+    lengths = np.diff(np.r_[starts, len(values)])
+    return [[float(values[start]), int(length)] for start, length in zip(starts, lengths, strict=True)]
+
+
+def _expand(runs: list[Any], size: int, values: Any) -> np.ndarray:
+    if sum(int(run[-1]) for run in runs) != size or any(int(run[-1]) < 0 for run in runs):
+        raise ValueError(f"runs that do not add up to {size}")
+    return np.concatenate([values(run) for run in runs]) if runs else np.zeros(0)

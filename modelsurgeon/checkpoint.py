@@ -1,0 +1,267 @@
+"""A checkpoint: a config, tensors that nobody has read yet, side files, and what was done to it so far.
+
+    open_checkpoint(source) -> transform -> ... -> save
+
+A transform takes a checkpoint and returns another, lazily: the result *is* the plan.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from modelsurgeon import architecture
+from modelsurgeon.architecture import EFFECTIVE, Architecture
+from modelsurgeon.errors import ModelSurgeonError, SourceError
+from modelsurgeon.history import RECORD, Origin, Step, read_record
+from modelsurgeon.safetensors_file import read_header
+from modelsurgeon.source import locate
+from modelsurgeon.tensor import FLOATS, LazyTensor
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+NOT_CARRIED = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".ot", ".gguf", ".py", ".pkl")
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """One checkpoint, on disk or planned.
+
+    config      config.json as it stands, unknown keys and all
+    tensors     {name on disk: lazy tensor}
+    side_files  {name: path}: tokenizer, generation config, templates, licence ...
+    origin      where it was read from
+    steps       what was done to it since its root, oldest first
+    notes       what a user should know of this plan: choices, and what is not exact
+    """
+
+    config: Mapping[str, Any]
+    tensors: Mapping[str, LazyTensor]
+    side_files: Mapping[str, Path]
+    origin: Origin
+    steps: tuple[Step, ...] = ()
+    notes: tuple[str, ...] = ()
+    lossy: tuple[str, ...] = field(default=())
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        """The table of its model type. Raises ArchitectureError for an unknown one."""
+        return architecture.find(self.config.get("model_type"))
+
+    @cached_property
+    def resolved(self) -> dict[str, Any]:
+        """The config as the library reads it."""
+        return self.architecture.resolve(self.config)
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """{axis: size}."""
+        return self.architecture.sizes(self.resolved)
+
+    @property
+    def dtype(self) -> str:
+        """The widest dtype that matrices are stored in: what decides which rule loses nothing."""
+        stored = [t.dtype for t in self.tensors.values() if t.dtype in FLOATS and len(t.shape) > 1]
+        return max(stored or ["F32"], key=FLOATS.index)
+
+    def has(self, template: str) -> bool:
+        """Whether a tensor of this name (in the table's spelling) is there."""
+        return any(self.architecture.canonical(name) == template for name in self.tensors)
+
+    def has_any(self, template: str) -> bool:
+        """Whether any tensor of this template is there."""
+        return any(found and found.name == template for found in map(self.architecture.template, self.tensors))
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the model has an output head that can be tied to its embedding."""
+        tie = self.architecture.tie
+        if tie is None:
+            return False
+        if self.has(tie.head):
+            return True
+        if tie.requires:
+            return self.has(tie.requires)
+        named = self.config.get("architectures") or [self.architecture.model]
+        return not str(named[0]).endswith("Model")
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether one tensor serves, or may serve when loaded, as embedding and as head."""
+        tie = self.architecture.tie
+        if tie is None or not self.has_head:
+            return False
+        if tie.forced:
+            return True
+        return bool(self.architecture.value(self.resolved, "tie_word_embeddings"))
+
+
+def open_checkpoint(source: str | Path, revision: str | None = None) -> Checkpoint:
+    """Open a folder, a Hub id or `demo`, reading headers only.
+
+    Raises SourceError where it cannot be read or contradicts itself, ArchitectureError where no table fits it.
+    """
+    origin = locate(source, revision)
+    checkpoint = Checkpoint(
+        read_config(origin.path),
+        read_tensors(origin.path),
+        side_files(origin.path),
+        origin,
+        read_record(origin.path / RECORD),
+    )
+    return checkpoint
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json. Raises SourceError where it is absent, no JSON object, or of a quantised checkpoint."""
+    config = read_json(folder / "config.json")
+    if config.get("quantization_config") or config.get("compression_config"):
+        raise SourceError(f"{folder}: a quantised checkpoint; start from the one that it was made from")
+    return config
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SourceError(f"{path.parent}: no {path.name}") from None
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"{path}: not JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise SourceError(f"{path}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def read_tensors(folder: Path) -> dict[str, LazyTensor]:
+    """Every tensor of a folder's one safetensors file, or of the shards that its index names."""
+    if not (folder / INDEX).exists():
+        if not (folder / SINGLE).exists():
+            raise _no_safetensors(folder)
+        return dict(read_header(inside(folder, SINGLE), SINGLE))
+    weight_map = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
+        raise SourceError(f"{folder / INDEX}: no weight_map of tensor names to file names")
+    headers = {shard: read_header(inside(folder, shard), shard) for shard in sorted(set(weight_map.values()))}
+    found: dict[str, LazyTensor] = {}
+    for shard, header in headers.items():
+        for name, stored in header.items():
+            if weight_map.get(name) != shard:
+                raise SourceError(f"{folder / INDEX}: tensor {name!r} lies in {shard}, not in {weight_map.get(name)}")
+            found[name] = stored
+    missing = sorted(set(weight_map) - set(found))
+    if missing:
+        raise SourceError(f"{folder / INDEX}: tensor {missing[0]!r} is not in {weight_map[missing[0]]}")
+    return found
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of a file of this folder. Raises SourceError for a name or a link that leads out of it.
+
+    The links of the Hub's cache, snapshots/<commit>/<file> -> ../../blobs/<hash>, are followed.
+    """
+    path = folder / name
+    if Path(name).name != name:
+        raise SourceError(f"{folder}: {name!r} is not a file name; a checkpoint's files lie in its own folder")
+    if not path.is_file():
+        raise SourceError(f"{folder}: no file {name}, though the index names it")
+    home, real = folder.resolve(), path.resolve()
+    cache = home.parent.parent / "blobs"
+    if home != real.parent and not (home.parent.name == "snapshots" and real.parent == cache):
+        raise SourceError(f"{path}: a link out of its folder, to {real}")
+    return path
+
+
+def side_files(folder: Path) -> dict[str, Path]:
+    """Files that go along unchanged: everything but weights, code, the config and the record."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    left = {"config.json", RECORD, "zoo.json"}
+    return {
+        name: inside(folder, name)
+        for name in names
+        if name not in left and not name.endswith(NOT_CARRIED) and not name.endswith(".index.json")
+    }
+
+
+def check(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Compare config, table and shapes before any surgery; the config keys that nobody knows, which are kept.
+
+    Raises SourceError or ArchitectureError with the first thing that does not fit.
+    """
+    table, config = checkpoint.architecture, checkpoint.resolved
+    for key, accepted in table.requires.items():
+        if table.value(config, key) not in accepted:
+            raise ModelSurgeonError(
+                f"config.json: {key} = {config.get(key)!r} is not supported for {config['model_type']}; "
+                f"expected {' or '.join(map(repr, accepted))}"
+            )
+    unaccounted = sorted(set(config) - table.accounted_keys)
+    foreign = [key for key in unaccounted if key in EFFECTIVE or key in _sizes_of_others()]
+    if foreign:
+        raise SourceError(
+            f"config.json: {foreign[0]} = {config[foreign[0]]!r} is not accounted for by {config['model_type']}; "
+            "remove it if it has no effect"
+        )
+    for ours, theirs in table.equal.items():
+        if config.get(ours) is not None and config[ours] != config.get(theirs):
+            raise SourceError(
+                f"config.json: {ours} = {config[ours]!r} differs from {theirs} = {config.get(theirs)!r}: "
+                "a projection between the two is not supported yet"
+            )
+    _check_tensors(checkpoint)
+    return tuple(unaccounted)
+
+
+def _sizes_of_others() -> frozenset[str]:
+    return frozenset(axis.key for name in architecture.known() for axis in architecture.find(name).axes.values() if axis.key)
+
+
+def _check_tensors(checkpoint: Checkpoint) -> None:
+    table, sizes = checkpoint.architecture, checkpoint.sizes
+    present: set[str] = set()
+    limits = {counter: int(checkpoint.resolved[key]) for counter, key in table.counters.items()}
+    for name, tensor in checkpoint.tensors.items():
+        template = table.template(name)
+        if template is None:
+            continue
+        if tensor.dtype not in FLOATS:
+            raise SourceError(f"tensor {name!r} is stored as {tensor.dtype}: quantised checkpoints cannot be operated on")
+        expected = template.signature.shape(sizes)
+        if tensor.shape != expected:
+            raise SourceError(
+                f"tensor {name!r}: config.json makes it {list(expected)} ({template.signature.text}), "
+                f"the file holds {list(tensor.shape)}"
+            )
+        canonical = table.canonical(name)
+        if canonical in present:
+            raise SourceError(f"tensor {name!r} stands twice, under two names")
+        present.add(canonical)
+        counts = template.pattern.fullmatch(canonical)
+        for counter, value in (counts.groupdict() if counts else {}).items():
+            if int(value) >= limits[counter]:
+                raise SourceError(f"tensor {name!r}: config.json has only {table.counters[counter]} = {limits[counter]}")
+    _check_complete(checkpoint, present, limits)
+
+
+def _check_complete(checkpoint: Checkpoint, present: set[str], limits: Mapping[str, int]) -> None:
+    """Nothing that must be there is missing, and what may be absent is absent from every layer alike."""
+    for template in checkpoint.architecture.templates:
+        names = [template.name]
+        for counter in template.counters:
+            names = [name.replace(f"{{{counter}}}", str(i)) for name in names for i in range(limits[counter])]
+        missing = [name for name in names if name not in present]
+        if missing and not (template.optional and len(missing) == len(names)):
+            raise SourceError(f"tensor {missing[0]!r} is missing")
+
+
+def _no_safetensors(folder: Path) -> SourceError:
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+    if pickles:
+        return SourceError(
+            f"{folder}: no safetensors, only {pickles[0]}; pickles are never opened: convert it with "
+            "save_pretrained(..., safe_serialization=True) where you trust it"
+        )
+    return SourceError(f"{folder}: no {SINGLE} and no {INDEX}")

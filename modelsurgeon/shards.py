@@ -1,0 +1,168 @@
+"""Shards: which tensor goes where, and how one shard is written.
+
+A tensor that did not change is copied inside the kernel (reflink where the file system can, else copy_file_range). All
+others are computed in blocks of rows, and rows that stand several times are computed once. One thread computes, one
+writes; a block waits between them.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+from modelsurgeon.checkpoint import INDEX, SINGLE, Checkpoint
+from modelsurgeon.safetensors_file import layout
+from modelsurgeon.tensor import DTYPES, LazyTensor, Remapped, Stored
+
+BLOCK = 8 << 20  # bytes of one block of a new tensor
+PIECE = 256 << 10  # bytes of one write: larger ones are slower on many disks
+COPIED = 64 << 20  # bytes of one copy inside the kernel
+
+Progress = Callable[[int], None]  # called with the bytes written since the last call
+
+
+def plan_shards(checkpoint: Checkpoint, shard_size: int | None, default: int) -> dict[str, dict[str, LazyTensor]]:
+    """{file name: its tensors}, in order. Shards that nothing changed stay as they are unless a size is asked for."""
+    tensors = checkpoint.tensors
+    changed = [name for name, tensor in tensors.items() if not isinstance(tensor, Stored) or _moved(name, checkpoint)]
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    if shard_size is None and len(changed) < len(tensors) and _sharded(checkpoint):
+        kept: dict[str, dict[str, LazyTensor]] = {}
+        for name, tensor in tensors.items():
+            shard = _shard_of(tensor)
+            kept.setdefault(f"~{name}" if name in changed and isinstance(tensor, Stored) else shard, {})[name] = tensor
+        return _numbered(list(kept.values()))
+    if total <= (shard_size or default):
+        return {SINGLE: dict(tensors)}
+    return _numbered(_split(tensors, shard_size or default))
+
+
+def _moved(name: str, checkpoint: Checkpoint) -> bool:
+    """Whether a stored tensor is wanted under another name than its file has it."""
+    tensor = checkpoint.tensors[name]
+    twins = [n for n, t in checkpoint.tensors.items() if t is tensor]
+    return len(twins) > 1 and name != twins[0]
+
+
+def _sharded(checkpoint: Checkpoint) -> bool:
+    return (checkpoint.origin.path / INDEX).exists()
+
+
+def _shard_of(tensor: LazyTensor) -> str:
+    while isinstance(tensor, Remapped):
+        tensor = tensor.base
+    return tensor.shard
+
+
+def _split(tensors: Mapping[str, LazyTensor], size: int) -> list[dict[str, LazyTensor]]:
+    """Fill shards in order up to `size` bytes (huggingface_hub's planner, on tensors that hold nothing)."""
+    from huggingface_hub import split_torch_state_dict_into_shards
+
+    empty = {n: torch.empty(t.shape, dtype=DTYPES[t.dtype], device="meta") for n, t in tensors.items()}
+    planned = split_torch_state_dict_into_shards(empty, max_shard_size=size)
+    return [{name: tensors[name] for name in names} for names in planned.filename_to_tensors.values()]
+
+
+def _numbered(shards: list[dict[str, LazyTensor]]) -> dict[str, dict[str, LazyTensor]]:
+    if len(shards) == 1:
+        return {SINGLE: shards[0]}
+    return {f"model-{i:05}-of-{len(shards):05}.safetensors": shard for i, shard in enumerate(shards, 1)}
+
+
+def write_shard(
+    path: Path, tensors: Mapping[str, LazyTensor], *, device: str = "cpu", progress: Progress | None = None
+) -> None:
+    """Write one safetensors file, in blocks; it is on the disk when this returns."""
+    prefix, starts = layout(tensors)
+    with open(path, "xb", buffering=0) as file:
+        end = max((starts[name] + tensor.nbytes for name, tensor in tensors.items()), default=len(prefix))
+        if end:
+            os.posix_fallocate(file.fileno(), 0, end)
+        _write_all(file.fileno(), memoryview(prefix), 0)
+        with Writer(file.fileno(), progress) as writer:
+            for name in sorted(tensors, key=starts.__getitem__):
+                tensor = tensors[name]
+                if isinstance(tensor, Stored):
+                    copy_bytes(tensor, file.fileno(), starts[name], progress)
+                else:
+                    _write_remapped(tensor, starts[name], writer, device)
+        os.fdatasync(file.fileno())
+
+
+def _write_remapped(tensor: Remapped, start: int, writer: Writer, device: str) -> None:
+    row = tensor.nbytes // tensor.shape[0] if tensor.shape[0] else 1
+    for first, last, repeats in tensor.bands(max(1, BLOCK // max(1, row))):
+        block = tensor.compute(first, last, device).to(DTYPES[tensor.dtype]).cpu().contiguous()
+        writer.put(block, [start + row * at for at in (first, *repeats)])
+
+
+class Writer:
+    """A thread that writes blocks at their offsets while the next one is computed."""
+
+    def __init__(self, descriptor: int, progress: Progress | None) -> None:
+        self._descriptor, self._progress = descriptor, progress
+        self._blocks: queue.Queue[tuple[torch.Tensor, list[int]] | None] = queue.Queue(maxsize=1)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Writer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self._blocks.put(None)
+        self._thread.join()
+        if self._error and kind is None:
+            raise self._error
+
+    def put(self, block: torch.Tensor, offsets: list[int]) -> None:
+        """Write a contiguous block at each of the offsets (bytes). Raises what went wrong with an earlier one."""
+        if self._error:
+            raise self._error
+        self._blocks.put((block, offsets))
+
+    def _run(self) -> None:
+        while (item := self._blocks.get()) is not None:
+            if self._error:
+                continue
+            try:
+                self._write(*item)
+            except BaseException as error:
+                self._error = error
+
+    def _write(self, block: torch.Tensor, offsets: list[int]) -> None:
+        view = memoryview(block.reshape(-1).view(torch.uint8).numpy())
+        for offset in offsets:
+            _write_all(self._descriptor, view, offset)
+            if self._progress:
+                self._progress(len(view))
+
+
+def _write_all(descriptor: int, view: memoryview, offset: int) -> None:
+    done = 0
+    while done < len(view):
+        done += os.pwrite(descriptor, view[done : done + PIECE], offset + done)
+
+
+def copy_bytes(tensor: Stored, descriptor: int, offset: int, progress: Progress | None = None) -> None:
+    """Copy a tensor's bytes from its file inside the kernel, where the system can."""
+    with open(tensor.path, "rb", buffering=0) as source:
+        done = 0
+        while done < tensor.nbytes:
+            length = min(COPIED, tensor.nbytes - done)
+            try:
+                copied = os.copy_file_range(source.fileno(), descriptor, length, tensor.start + done, offset + done)
+            except OSError:  # across file systems, or one that cannot
+                piece = os.pread(source.fileno(), min(length, PIECE), tensor.start + done)
+                _write_all(descriptor, memoryview(piece), offset + done)
+                copied = len(piece)
+            if not copied:
+                raise OSError(f"{tensor.path}: ends inside of a tensor")
+            done += copied
+            if progress:
+                progress(copied)

@@ -1,0 +1,71 @@
+"""Where a SOURCE is: a folder, a Hub id, the bundled checkpoint.
+
+A folder is looked for first; then `demo`; then `org/name` through huggingface_hub, with its cache, HF_TOKEN and
+HF_HUB_OFFLINE. Of a Hub repository config.json comes first, so that a model type without a table costs no download.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from modelsurgeon import architecture
+from modelsurgeon.errors import SourceError
+from modelsurgeon.history import Origin
+
+DEMO = Path(__file__).parent / "demo"
+PATTERNS = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja", "*.md", "LICENSE*"]
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def locate(source: str | Path, revision: str | None = None) -> Origin:
+    """The folder that holds SOURCE, downloaded if need be. Raises SourceError when there is none."""
+    text = str(source)
+    if not text:
+        raise SourceError("an empty SOURCE; expected a folder, a Hub id (org/name) or demo")
+    folder = Path(source)
+    if folder.is_dir():
+        if revision:
+            raise SourceError(f"--revision {revision} is for Hub ids; {text} is a folder")
+        return Origin(str(folder), folder)
+    if folder.exists():
+        raise SourceError(f"{text}: a file; expected a folder that holds config.json and safetensors")
+    if text == "demo":
+        return Origin("demo", DEMO)
+    if HUB_ID.fullmatch(text) and not text.startswith("."):
+        return _from_hub(text, revision)
+    raise SourceError(f"{text}: no such folder, and not a Hub id (org/name)")
+
+
+def _from_hub(repo: str, revision: str | None) -> Origin:
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        config = Path(hf_hub_download(repo, "config.json", revision=revision))
+        commit = config.parent.name
+        architecture.find(json.loads(config.read_text(encoding="utf-8")).get("model_type"))
+        folder = Path(snapshot_download(repo, revision=commit, allow_patterns=PATTERNS))
+    except GatedRepoError:
+        raise SourceError(f"{repo}: gated; accept its terms on the Hub and set HF_TOKEN") from None
+    except RevisionNotFoundError:
+        raise SourceError(f"{repo}: no revision {revision!r}") from None
+    except RepositoryNotFoundError:
+        raise SourceError(f"{repo}: no such folder, and no such repository on the Hub (or HF_TOKEN has no access)") from None
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled):
+        raise SourceError(f"{repo}: no such folder, not in the Hub's cache, and the Hub cannot be reached") from None
+    except EntryNotFoundError:
+        raise SourceError(f"{repo}: the repository has no config.json") from None
+    except (HFValidationError, HfHubHTTPError, ValueError) as error:
+        raise SourceError(f"{repo}: {str(error).splitlines()[0]}") from None
+    return Origin(repo, folder, commit)

@@ -1,0 +1,256 @@
+"""Lazy tensors: where the numbers of a checkpoint are, or how they follow from others; nothing is read before `read`.
+
+    Stored      bytes of a safetensors file
+    Remapped    another lazy tensor, gathered and multiplied dimension by dimension
+
+A remapped tensor is computed in blocks of rows. Where every factor is a power of two the arithmetic stays in the stored
+dtype and rounds nothing; where a part of a sum would fall below the smallest number of its dtype, the first part takes
+what the others lost. Everywhere else a block is computed in a wider dtype and rounded once.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from modelsurgeon.axis_map import GAP
+from modelsurgeon.dimension import Dimension
+from modelsurgeon.errors import SourceError
+
+DTYPES: dict[str, torch.dtype] = {
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+FLOATS = ("BF16", "F16", "F32", "F64")
+DTYPE_NAMES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32", "float64": "F64"}
+MOST_RUNS = 64  # more runs than this are gathered by index: a strided copy each costs more than one index_select
+
+Fill = Callable[[int, int], torch.Tensor]
+
+
+def is_power_of_two(factor: float) -> bool:
+    """Whether multiplying by this factor moves only the exponent."""
+    return factor != 0 and math.frexp(abs(factor))[0] == 0.5
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor as it lies in a file.
+
+    start   bytes from the file's beginning
+    shard   the file's name inside its checkpoint
+    """
+
+    path: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    shard: str
+
+    @property
+    def nbytes(self) -> int:
+        return DTYPES[self.dtype].itemsize * math.prod(self.shape)
+
+    def read(self, start: int, stop: int) -> torch.Tensor:
+        """Rows start:stop of the first dimension (the number itself of a scalar). Raises SourceError when cut short."""
+        rows = () if not self.shape else (stop - start, *self.shape[1:])
+        block = torch.empty(rows, dtype=DTYPES[self.dtype])
+        row = DTYPES[self.dtype].itemsize * math.prod(self.shape[1:])
+        view = memoryview(block.reshape(-1).view(torch.uint8).numpy())
+        with open(self.path, "rb", buffering=0) as file:
+            at, done = self.start + start * row, 0
+            while done < len(view):
+                got = os.preadv(file.fileno(), [view[done:]], at + done)
+                if not got:
+                    raise SourceError(f"{self.path}: ends at byte {at + done}, inside of a tensor")
+                done += got
+        return block
+
+
+@dataclass(frozen=True, eq=False)
+class Remapped:
+    """A lazy tensor whose every dimension is grown, times a constant.
+
+    dimensions  one for each dimension of `base`
+    offset      what the model adds to the tensor before it uses it: 1 for gains of the form (1 + w)
+    fill        gaps: a number, or rows of numbers from (start, stop)
+    """
+
+    base: LazyTensor
+    dimensions: tuple[Dimension, ...]
+    dtype: str
+    constant: float = 1.0
+    offset: float = 0.0
+    fill: float | Fill = 0.0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(dimension.new_size for dimension in self.dimensions)
+
+    @property
+    def nbytes(self) -> int:
+        return DTYPES[self.dtype].itemsize * math.prod(self.shape)
+
+    @cached_property
+    def factors(self) -> tuple[float, ...]:
+        """The distinct factors that old numbers are multiplied by."""
+        found = np.array([self.constant])
+        for dimension in self.dimensions:
+            found = np.unique(np.outer(found, dimension.factors or (1.0,)))
+        return tuple(float(f) for f in found)
+
+    @cached_property
+    def is_exact(self) -> bool:
+        """Whether no stored number is rounded."""
+        if FLOATS.index(self.dtype) < FLOATS.index(self.base.dtype) or (self.dtype, self.base.dtype) == ("F16", "BF16"):
+            return False
+        if self.offset:
+            return all(factor in (0.0, 1.0) for factor in self.factors)
+        return all(factor == 0 or is_power_of_two(factor) for factor in self.factors)
+
+    @property
+    def work_dtype(self) -> torch.dtype:
+        """What blocks are computed in: the stored dtype where nothing rounds, else a wider one."""
+        if self.is_exact and not self.offset:
+            return DTYPES[self.dtype]
+        return torch.float64 if "F64" in (self.dtype, self.base.dtype) or self.dtype == "F32" else torch.float32
+
+    def read(self, start: int, stop: int) -> torch.Tensor:
+        """Rows start:stop, in the stored dtype."""
+        return self.compute(start, stop).to(DTYPES[self.dtype])
+
+    def compute(self, start: int, stop: int, device: str = "cpu") -> torch.Tensor:
+        """Rows start:stop in `work_dtype`, on `device`."""
+        wanted = self.dimensions[0].source[start:stop]
+        kept = wanted[wanted != GAP]
+        low, high = (int(kept.min()), int(kept.max()) + 1) if len(kept) else (0, 0)
+        if high - low > 2 * (stop - start) and stop - start > 1:  # never read much more than is asked for
+            middle = (start + stop) // 2
+            return torch.cat([self.compute(start, middle, device), self.compute(middle, stop, device)])
+        block = self.base.read(low, high).to(device).to(self.work_dtype)
+        if self.offset:
+            block = block + self.offset
+        if self.constant != 1.0:
+            block = block * self.constant
+        for axis, dimension in list(enumerate(self.dimensions))[1:]:
+            block = take(block, axis, dimension, 0, dimension.new_size, 0, self.is_exact)
+        block = take(block, 0, self.dimensions[0], start, stop, low, self.is_exact)
+        return self._filled(block - self.offset if self.offset else block, start, stop)
+
+    def _filled(self, block: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+        if not callable(self.fill) and not self.fill and not self.offset:
+            return block  # gaps are zero already
+        values = self.fill(start, stop).to(block) if callable(self.fill) else None
+        for axis, dimension in enumerate(self.dimensions):
+            source = dimension.source[start:stop] if axis == 0 else dimension.source
+            gaps = torch.from_numpy(np.flatnonzero(source == GAP)).to(block.device)
+            if values is None:
+                block = block.index_fill(axis, gaps, float(self.fill))  # type: ignore[arg-type]
+            else:
+                block = block.index_copy(axis, gaps, values.index_select(axis, gaps))
+        return block
+
+    def bands(self, rows: int) -> Iterator[tuple[int, int, tuple[int, ...]]]:
+        """(start, stop, repeats): rows start:stop, at most `rows` of them, stand again at each start of `repeats`."""
+        dimension = self.dimensions[0]
+        if len(dimension.runs) > MOST_RUNS or len(dimension.rests[0]):
+            yield from ((at, min(at + rows, dimension.new_size), ()) for at in range(0, dimension.new_size, rows))
+            return
+        same: dict[tuple[int, int, float], list[int]] = {}
+        for run in dimension.runs:
+            same.setdefault((run.source, run.stop - run.start, run.factor), []).append(run.start)
+        for (source, length, _), starts in same.items():
+            first, repeats = starts[0], starts[1:] if source != GAP else []
+            for at in range(0, length, rows):
+                yield first + at, first + min(at + rows, length), tuple(repeat + at for repeat in repeats)
+            for start in starts[1:] if source == GAP else []:
+                yield from ((start + a, start + min(a + rows, length), ()) for a in range(0, length, rows))
+
+
+LazyTensor = Stored | Remapped
+
+
+def take(
+    block: torch.Tensor, axis: int, dimension: Dimension, start: int, stop: int, low: int, exact: bool
+) -> torch.Tensor:
+    """Grow one dimension of a block: new coordinates start:stop, where the block begins at old coordinate `low`.
+
+    exact   every factor is a power of two: sums of parts are kept to the last bit
+    """
+    if start == low and stop - start == block.shape[axis] and dimension.is_identity:
+        return block
+    if len(dimension.runs) <= MOST_RUNS:
+        out = block.new_empty([*block.shape[:axis], stop - start, *block.shape[axis + 1 :]])
+        for run in dimension.runs:
+            first, last = max(run.start, start), min(run.stop, stop)
+            if first < last:
+                source = run.source - low + first - run.start
+                _copy_run(block, out, axis, source, first - start, last - first, run.factor, run.source == GAP)
+    else:
+        out = _gather(block, axis, dimension, start, stop, low)
+    if exact and len(dimension.rests[0]) and holds_tiny(block, min(abs(f) for f in dimension.factors if f)):
+        _give_leads_the_rest(block, out, axis, dimension, start, stop, low)
+    return out
+
+
+def _copy_run(
+    block: torch.Tensor, out: torch.Tensor, axis: int, source: int, start: int, length: int, factor: float, gap: bool
+) -> None:
+    target = out.narrow(axis, start, length)
+    if gap or factor == 0:
+        target.zero_()
+    elif factor == 1:
+        target.copy_(block.narrow(axis, source, length))
+    else:
+        torch.mul(block.narrow(axis, source, length), factor, out=target)
+
+
+def _gather(block: torch.Tensor, axis: int, dimension: Dimension, start: int, stop: int, low: int) -> torch.Tensor:
+    source, factor = dimension.source[start:stop], dimension.factor[start:stop]
+    shape = [1] * axis + [-1] + [1] * (block.ndim - axis - 1)
+    if block.shape[axis] == 0:
+        return block.new_zeros([*block.shape[:axis], stop - start, *block.shape[axis + 1 :]])
+    gap = torch.from_numpy(source == GAP).to(block.device)
+    index = torch.from_numpy(np.where(source == GAP, 0, source - low)).to(block.device)
+    out = block.index_select(axis, index)
+    if np.any(factor[source != GAP] != 1):
+        out = out * torch.from_numpy(factor).to(out).reshape(shape)
+    return out.masked_fill_(gap.reshape(shape), 0) if bool(gap.any()) else out
+
+
+def _give_leads_the_rest(
+    block: torch.Tensor, out: torch.Tensor, axis: int, dimension: Dimension, start: int, stop: int, low: int
+) -> None:
+    leads, rests = dimension.rests
+    here = (leads >= start) & (leads < stop)
+    leads, rests = leads[here], torch.from_numpy(rests[here])
+    index = torch.from_numpy(dimension.source[leads] - low).to(block.device)
+    whole = block.index_select(axis, index)
+    rest = whole.double()
+    shape = [1] * axis + [-1] + [1] * (block.ndim - axis - 1)
+    for part in rests.T:
+        rest -= (whole.double() * part.reshape(shape).to(block.device)).to(block.dtype).double()
+    out.index_copy_(axis, torch.from_numpy(leads - start).to(block.device), rest.to(out.dtype))
+
+
+def holds_tiny(block: torch.Tensor, factor: float) -> bool:
+    """Whether some number, not zero, times `factor` falls below the smallest normal number of its dtype."""
+    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[block.element_size()]
+    mask = torch.iinfo(bits).max
+    limit = torch.tensor(torch.finfo(block.dtype).smallest_normal / factor, dtype=block.dtype).view(bits)
+    magnitudes = block.contiguous().view(bits) & mask
+    return bool(block.numel()) and int((magnitudes.sub_(1) & mask).min()) < int(limit) - 1
