@@ -11,8 +11,8 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any
 
@@ -24,24 +24,12 @@ Default = Callable[[Config], Any]
 
 # Keys with no say in what a model of one width computes (dropout, tokens, labels, bookkeeping), in any family.
 INERT = frozenset(
-    """
-    _attn_implementation _attn_implementation_autoset _commit_hash _name_or_path _num_labels add_cross_attention
-    architectures attention_dropout attention_probs_dropout_prob auto_map bos_token_id chunk_size_feed_forward
-    classifier_dropout cross_attention_hidden_size decoder_start_token_id dropout dropout_rate dtype eos_token_id
-    finetuning_task forced_bos_token_id forced_eos_token_id gradient_checkpointing hidden_dropout hidden_dropout_prob
-    id2label init_std initializer_factor initializer_range is_encoder_decoder label2id layerdrop model_type num_labels
-    output_attentions output_hidden_states output_past pad_token_id prefix problem_type return_dict sep_token_id
-    task_specific_params tie_word_embeddings tokenizer_class torch_dtype torchscript transformers_version
-    unk_token_id use_cache use_return_dict vocab_size
-    """.split()
+    ["_attn_implementation", "_attn_implementation_autoset", "_commit_hash", "_name_or_path", "_num_labels", "add_cross_attention", "architectures", "attention_dropout", "attention_probs_dropout_prob", "auto_map", "bos_token_id", "chunk_size_feed_forward", "classifier_dropout", "cross_attention_hidden_size", "decoder_start_token_id", "dropout", "dropout_rate", "dtype", "eos_token_id", "finetuning_task", "forced_bos_token_id", "forced_eos_token_id", "gradient_checkpointing", "hidden_dropout", "hidden_dropout_prob", "id2label", "init_std", "initializer_factor", "initializer_range", "is_encoder_decoder", "label2id", "layerdrop", "model_type", "num_labels", "output_attentions", "output_hidden_states", "output_past", "pad_token_id", "prefix", "problem_type", "return_dict", "sep_token_id", "task_specific_params", "tie_word_embeddings", "tokenizer_class", "torch_dtype", "torchscript", "transformers_version", "unk_token_id", "use_cache", "use_return_dict", "vocab_size"]
 )
 
 # Keys that change what some family computes: elsewhere than in a family whose table names them they are refused.
 EFFECTIVE = frozenset(
-    """
-    alibi attention_multiplier attn_config clip_qkv embedding_multiplier logit_scale logits_scaling
-    no_rope_layers norm_topk_prob per_layer_config pruned_heads qk_layernorm residual_multiplier routed_scaling_factor
-    """.split()
+    ["alibi", "attention_multiplier", "attn_config", "clip_qkv", "embedding_multiplier", "logit_scale", "logits_scaling", "no_rope_layers", "norm_topk_prob", "per_layer_config", "pruned_heads", "qk_layernorm", "residual_multiplier", "routed_scaling_factor"]
 )
 
 
@@ -98,11 +86,12 @@ class Rotary:
     """Rotary positions on the `head` axis.
 
     layout    which coordinates make a pair: "half" (j, j + d/2) or "interleaved" (2j, 2j + 1)
-    partial   the share of the head that is rotated when the config names none
+    partial   the share of the head that is rotated when the config names none; families that always rotate the whole
+              head ignore the key, and have None here
     """
 
     layout: str = "half"
-    partial: float = 1.0
+    partial: float | None = None
 
 
 @dataclass(frozen=True)
@@ -140,6 +129,8 @@ class Architecture:
     aliases    {other name in config.json: native key}
     synonyms   (old, new) pieces of tensor names
     ignored    tensors that the library recomputes: not carried over
+    unless     {template: (tensor, signature)}: the signature it has in checkpoints without that tensor
+    outputs    {name of a model's output: the axis of its last dimension}
     model      the transformers class used when config.json names none
     """
 
@@ -162,11 +153,21 @@ class Architecture:
     aliases: Mapping[str, str] = field(default_factory=dict)
     synonyms: tuple[tuple[str, str], ...] = ()
     ignored: tuple[str, ...] = ()
+    unless: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=lambda: {"last_hidden_state": "final"})
 
     @cached_property
     def templates(self) -> tuple[Template, ...]:
         """The table, one template a tensor."""
         return tuple(template for name, text in self.tensors.items() for template in _expand(name, text))
+
+    def fitted(self, names: Iterable[str]) -> Architecture:
+        """The table for a checkpoint that holds these names: what depends on the presence of a tensor is decided."""
+        present = {self.canonical(name) for name in names} if self.unless else set()
+        changed = {
+            template: signature for template, (tensor, signature) in self.unless.items() if tensor not in present
+        }
+        return replace(self, tensors={**self.tensors, **changed}) if changed else self
 
     @cached_property
     def accounted_keys(self) -> frozenset[str]:
@@ -251,6 +252,12 @@ def group(heads: str, kv: str, default: int | None = None) -> Default:
         return int(config[heads] // count)
 
     return divide
+
+
+def labels(config: Config) -> int:
+    """A default size: how many labels a classification head tells apart."""
+    named = config.get("id2label")
+    return len(named) if isinstance(named, Mapping) else int(config.get("num_labels") or 2)
 
 
 def known() -> tuple[str, ...]:

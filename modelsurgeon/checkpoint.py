@@ -16,7 +16,7 @@ from typing import Any
 
 from modelsurgeon import architecture
 from modelsurgeon.architecture import EFFECTIVE, Architecture
-from modelsurgeon.errors import ModelSurgeonError, SourceError
+from modelsurgeon.errors import ArchitectureError, SourceError
 from modelsurgeon.history import RECORD, Origin, Step, read_record
 from modelsurgeon.safetensors_file import read_header
 from modelsurgeon.source import locate
@@ -24,7 +24,20 @@ from modelsurgeon.tensor import FLOATS, LazyTensor
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-NOT_CARRIED = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".ot", ".gguf", ".py", ".pkl")
+NOT_CARRIED = (
+    ".safetensors",
+    ".bin",
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".h5",
+    ".msgpack",
+    ".onnx",
+    ".ot",
+    ".gguf",
+    ".py",
+    ".pkl",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +63,7 @@ class Checkpoint:
     @cached_property
     def architecture(self) -> Architecture:
         """The table of its model type. Raises ArchitectureError for an unknown one."""
-        return architecture.find(self.config.get("model_type"))
+        return architecture.find(self.config.get("model_type")).fitted(self.tensors)
 
     @cached_property
     def resolved(self) -> dict[str, Any]:
@@ -87,7 +100,7 @@ class Checkpoint:
         if tie.requires:
             return self.has(tie.requires)
         named = self.config.get("architectures") or [self.architecture.model]
-        return not str(named[0]).endswith("Model")
+        return any(kind in str(named[0]) for kind in ("LM", "ConditionalGeneration", "PreTraining"))
 
     @property
     def is_tied(self) -> bool:
@@ -194,7 +207,7 @@ def check(checkpoint: Checkpoint) -> tuple[str, ...]:
     table, config = checkpoint.architecture, checkpoint.resolved
     for key, accepted in table.requires.items():
         if table.value(config, key) not in accepted:
-            raise ModelSurgeonError(
+            raise ArchitectureError(
                 f"config.json: {key} = {config.get(key)!r} is not supported for {config['model_type']}; "
                 f"expected {' or '.join(map(repr, accepted))}"
             )
@@ -216,19 +229,30 @@ def check(checkpoint: Checkpoint) -> tuple[str, ...]:
 
 
 def _sizes_of_others() -> frozenset[str]:
-    return frozenset(axis.key for name in architecture.known() for axis in architecture.find(name).axes.values() if axis.key)
+    """The config keys that size a growing axis in any family."""
+    axes = [axis for name in architecture.known() for axis in architecture.find(name).axes.values()]
+    return frozenset(axis.key for axis in axes if axis.key and axis.through != "fixed")
+
+
+def _count(checkpoint: Checkpoint, key: str) -> int:
+    count = checkpoint.architecture.value(checkpoint.resolved, key)
+    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        raise SourceError(f"config.json: {key} is {count!r}, expected a whole number")
+    return count
 
 
 def _check_tensors(checkpoint: Checkpoint) -> None:
     table, sizes = checkpoint.architecture, checkpoint.sizes
     present: set[str] = set()
-    limits = {counter: int(checkpoint.resolved[key]) for counter, key in table.counters.items()}
+    limits = {counter: _count(checkpoint, key) for counter, key in table.counters.items()}
     for name, tensor in checkpoint.tensors.items():
         template = table.template(name)
         if template is None:
             continue
         if tensor.dtype not in FLOATS:
-            raise SourceError(f"tensor {name!r} is stored as {tensor.dtype}: quantised checkpoints cannot be operated on")
+            raise SourceError(
+                f"tensor {name!r} is stored as {tensor.dtype}: quantised checkpoints cannot be operated on"
+            )
         expected = template.signature.shape(sizes)
         if tensor.shape != expected:
             raise SourceError(
@@ -242,7 +266,9 @@ def _check_tensors(checkpoint: Checkpoint) -> None:
         counts = template.pattern.fullmatch(canonical)
         for counter, value in (counts.groupdict() if counts else {}).items():
             if int(value) >= limits[counter]:
-                raise SourceError(f"tensor {name!r}: config.json has only {table.counters[counter]} = {limits[counter]}")
+                raise SourceError(
+                    f"tensor {name!r}: config.json has only {table.counters[counter]} = {limits[counter]}"
+                )
     _check_complete(checkpoint, present, limits)
 
 

@@ -173,12 +173,14 @@ def rope_type(config: Config) -> str:
 
 def rotated_size(architecture: Architecture, config: Config, size: int) -> int:
     """How many coordinates of a head of `size` are rotated."""
-    assert architecture.rotary is not None
+    rotary = architecture.rotary
+    if rotary is None or rotary.partial is None:
+        return size
     record = config.get("rope_parameters")
-    partial = record.get("partial_rotary_factor") if isinstance(record, Mapping) else None
+    named = record.get("partial_rotary_factor") if isinstance(record, Mapping) else None
     for key in ("partial_rotary_factor", "rotary_pct"):
-        partial = config.get(key) if partial is None and key in architecture.keys else partial
-    return int(size * float(architecture.rotary.partial if partial is None else partial))
+        named = config.get(key) if named is None else named
+    return int(size * float(rotary.partial if named is None else named))
 
 
 def _ranks(source: np.ndarray) -> np.ndarray:

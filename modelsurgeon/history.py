@@ -86,7 +86,9 @@ class Step:
 
 def fingerprint(folder: Path) -> dict[str, dict[str, Any]]:
     """{name: {bytes, sha256}} of a folder's config and safetensors."""
-    names = sorted(path.name for path in folder.iterdir() if path.suffix == ".safetensors" or path.name == "config.json")
+    names = sorted(
+        path.name for path in folder.iterdir() if path.suffix == ".safetensors" or path.name == "config.json"
+    )
     found = {}
     for name in names:
         with open(folder / name, "rb") as file:

@@ -21,6 +21,9 @@ from modelsurgeon.tensor import FLOATS, LazyTensor, Remapped
 
 ENTIRE = 1e-12  # a ratio nearer to 1 than this is 1: it comes from a few float64 operations
 
+# A norm divides by sqrt(variance + eps). On a variance of 0.01 this much eps moves its output by 5e-8, a float32 rounding.
+NEGLIGIBLE_EPS = 1e-9
+
 
 @dataclass(frozen=True)
 class Storage:
@@ -131,18 +134,25 @@ def grown_config(
     for alias, native in table.aliases.items():
         if alias in config and config.get(native) is not None:
             config[alias] = config[native]
-    wanted = max(set(ratios.values()), key=list(ratios.values()).count, default=1.0)
-    if abs(wanted - 1) < ENTIRE:
-        wanted = 1.0
-    eps = float(table.value(checkpoint.resolved, table.eps)) if table.eps else None
-    if table.eps and eps is not None and wanted != 1.0:
-        config[table.eps] = eps * wanted
-    if table.eps is None and wanted != 1.0:
-        return config, (f"the norms' eps is fixed in the code and cannot be multiplied by {wanted:.4g}",)
-    return config, tuple(
-        f"{name}: its norm's eps would have to be {eps * ratio:.3g}, the config's only one becomes {eps * wanted:.3g}"
-        for name, ratio in ratios.items()
-        if eps is not None and abs(ratio / wanted - 1) > ENTIRE and checkpoint.has_any(name)
+    change, exceptions = _eps(checkpoint, ratios)
+    if table.eps and change != 1.0:
+        config[table.eps] = float(table.value(checkpoint.resolved, table.eps)) * change
+    return config, exceptions
+
+
+def _eps(checkpoint: Checkpoint, ratios: Mapping[str, float]) -> tuple[float, tuple[str, ...]]:
+    """(what the config's eps is multiplied by, which norms that does not serve)."""
+    table = checkpoint.architecture
+    present = {name: ratio for name, ratio in ratios.items() if checkpoint.has_any(name)}
+    change = max(set(present.values()), key=list(present.values()).count, default=1.0)
+    if table.eps is None:
+        fixed = f"the norms' eps is fixed in the model's code and cannot be multiplied by {change:.4g}"
+        return 1.0, () if abs(change - 1) < ENTIRE else (fixed,)
+    eps = float(table.value(checkpoint.resolved, table.eps))
+    return change, tuple(
+        f"{name}: its norm would need an eps of {eps * ratio:.3g}; the config has only one, {eps * change:.3g}"
+        for name, ratio in present.items()
+        if abs(ratio / change - 1) > ENTIRE and eps * abs(ratio - change) > NEGLIGIBLE_EPS
     )
 
 
@@ -156,8 +166,12 @@ def _check_tie(
     axis, power = table.multiplied.get(table.tie.embedding, ("", 0.0))
     constant = (sizes[axis] / targets[axis]) ** power if power else 1.0
     embedding, head = maps[written].scale * constant, maps[table.tie.axis].share
-    if not (np.array_equal(maps[written].source, maps[table.tie.axis].source) and np.allclose(embedding, head, rtol=ENTIRE)):
-        raise PlanError(f"{table.tie.head} is tied to {table.tie.embedding}, and these maps grow them apart; untie first")
+    if not (
+        np.array_equal(maps[written].source, maps[table.tie.axis].source) and np.allclose(embedding, head, rtol=ENTIRE)
+    ):
+        raise PlanError(
+            f"{table.tie.head} is tied to {table.tie.embedding}, and these maps grow them apart; untie first"
+        )
 
 
 def parameters(checkpoint: Checkpoint) -> int:

@@ -61,7 +61,9 @@ def _from_hub(repo: str, revision: str | None) -> Origin:
     except RevisionNotFoundError:
         raise SourceError(f"{repo}: no revision {revision!r}") from None
     except RepositoryNotFoundError:
-        raise SourceError(f"{repo}: no such folder, and no such repository on the Hub (or HF_TOKEN has no access)") from None
+        raise SourceError(
+            f"{repo}: no such folder, and no such repository on the Hub (or HF_TOKEN has no access)"
+        ) from None
     except (LocalEntryNotFoundError, OfflineModeIsEnabled):
         raise SourceError(f"{repo}: no such folder, not in the Hub's cache, and the Hub cannot be reached") from None
     except EntryNotFoundError:

@@ -90,4 +90,3 @@ def _flag_off(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _as_it_is(checkpoint: Checkpoint, note: str) -> Checkpoint:
     return replace(checkpoint, notes=(*checkpoint.notes, note))
-

@@ -8,10 +8,12 @@ The choices that `auto` makes, with their reasons, are notes of the result:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from modelsurgeon.architecture import Architecture
+from modelsurgeon.axis_map import AxisMap
 from modelsurgeon.checkpoint import Checkpoint, check
 from modelsurgeon.errors import PlanError
 from modelsurgeon.growth import ATTENTIONS, NESTING_ROPE_TYPES, ROPES, RULES, Growth, rope_type
@@ -44,29 +46,27 @@ def widen(
     unknown = check(checkpoint)
     table = checkpoint.architecture
     stored = DTYPE_NAMES[dtype] if dtype else checkpoint.dtype
-    chosen_rule, rule_note = _choose_rule(rule, table, stored)
     chosen_attention, attention_note = _choose_attention(attention, checkpoint, stored)
-    sizes = checkpoint.sizes
-    grown = GROWN[chosen_attention]
-    targets = {name: size * (factor if table.axes[name].through in grown else 1) for name, size in sizes.items()}
-    growth = Growth(
-        table, checkpoint.resolved, sizes, targets, chosen_rule, rope, checkpoint.is_tied, stored not in WIDE
-    )
-    maps = growth.maps()
-    result = remap(checkpoint, maps, Storage(DTYPE_NAMES[dtype] if dtype else None, promote=chosen_rule == "exact"))
+
+    def grown(rule: str) -> tuple[dict[str, AxisMap], Checkpoint]:
+        maps = _maps(checkpoint, factor, rule, chosen_attention, rope, stored)
+        return maps, remap(checkpoint, maps, Storage(DTYPE_NAMES[dtype] if dtype else None, promote=rule == "exact"))
+
+    chosen_rule, rule_note = _choose_rule(rule, stored, lambda: grown("orthogonal")[1].lossy)
+    maps, result = grown(chosen_rule)
     lossy = [*result.lossy, *_lossy(table, result, chosen_attention, rope)]
     notes = [rule_note, attention_note]
     if unknown:
-        notes.append(f"config keys kept as they are, unknown to {checkpoint.config['model_type']}: {', '.join(unknown)}")
+        notes.append(
+            f"config keys kept as they are, unknown to {checkpoint.config['model_type']}: {', '.join(unknown)}"
+        )
     dropped = len(checkpoint.tensors) - len(result.tensors)
     if dropped:
         notes.append(f"{dropped} buffers left out: the library recomputes them")
     arguments: dict[str, Any] = {"factor": factor, "rule": chosen_rule, "attention": chosen_attention, "rope": rope}
     arguments["dtype"] = dtype
     step = Step("widen", arguments, lossy=tuple(lossy), maps={k: v for k, v in maps.items() if not v.is_identity})
-    return replace(
-        result, steps=(*checkpoint.steps, step), notes=(*checkpoint.notes, *notes), lossy=tuple(lossy)
-    )
+    return replace(result, steps=(*checkpoint.steps, step), notes=(*checkpoint.notes, *notes), lossy=tuple(lossy))
 
 
 def _check_choices(factor: int, rule: str, attention: str, rope: str, dtype: str | None) -> None:
@@ -82,13 +82,25 @@ def _check_choices(factor: int, rule: str, attention: str, rope: str, dtype: str
             raise PlanError(f"{name} is {value!r}, expected one of {', '.join(str(k) for k in known if k)}")
 
 
-def _choose_rule(rule: str, table: Architecture, stored: str) -> tuple[str, str]:
+def _maps(
+    checkpoint: Checkpoint, factor: int, rule: str, attention: str, rope: str, stored: str
+) -> dict[str, AxisMap]:
+    table, sizes = checkpoint.architecture, checkpoint.sizes
+    grown = GROWN[attention]
+    targets = {name: size * (factor if table.axes[name].through in grown else 1) for name, size in sizes.items()}
+    tied, narrow = checkpoint.is_tied, stored not in WIDE
+    return Growth(table, checkpoint.resolved, sizes, targets, rule, rope, tied, narrow).maps()
+
+
+def _choose_rule(rule: str, stored: str, lossy: Callable[[], tuple[str, ...]]) -> tuple[str, str]:
+    """(the rule, why); `lossy` tells what the orthogonal rule would lose."""
     if rule != "auto":
         return rule, f"rule {rule}: asked for"
     if stored not in WIDE:
         return "exact", f"rule exact: {stored} cannot hold a square root to 1e-7"
-    if table.eps is None:
-        return "exact", "rule exact: the norms' eps is fixed in the model's code and cannot be divided"
+    reasons = lossy()
+    if reasons:
+        return "exact", f"rule exact: under the orthogonal rule {reasons[0]}"
     return "orthogonal", f"rule orthogonal: {stored} holds square roots, and the config can divide every norm's eps"
 
 
@@ -109,7 +121,11 @@ def _lossy(table: Architecture, result: Checkpoint, attention: str, rope: str) -
     if rope == "repeat" and table.rotary and attention == "head-dim":
         reasons.append("approximate: repeated rotary pairs turn at other frequencies (--rope nested keeps them)")
     rounded = sorted(
-        {t.dtype for t in result.tensors.values() if isinstance(t, Remapped) and not t.is_exact and t.dtype not in WIDE},
+        {
+            t.dtype
+            for t in result.tensors.values()
+            if isinstance(t, Remapped) and not t.is_exact and t.dtype not in WIDE
+        },
         key=FLOATS.index,
     )
     if rounded:

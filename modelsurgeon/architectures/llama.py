@@ -3,7 +3,7 @@
 Upstream: transformers/models/llama/modeling_llama.py.
 """
 
-from modelsurgeon.architecture import Architecture, Axis, Rotary, Tie, group, quotient
+from modelsurgeon.architecture import Architecture, Axis, Rotary, Tie, group, labels, quotient
 
 ARCHITECTURE = Architecture(
     model="LlamaForCausalLM",
@@ -14,6 +14,7 @@ ARCHITECTURE = Architecture(
     tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
     axes={
         "vocab": Axis("vocab_size"),
+        "labels": Axis(default=labels),
         "stream": Axis("hidden_size", through="residual"),
         "hidden": Axis("hidden_size", through="residual"),
         "final": Axis("hidden_size", through="residual"),
@@ -37,7 +38,9 @@ ARCHITECTURE = Architecture(
         "model.layers.{layer}.mlp.down_proj.{weight,bias?}": "stream <- mlp",
         "model.norm.weight": "stream => final",
         "lm_head.weight?": "vocab <- final",
+        "score.{weight,bias}?": "labels <- final",
     },
     keys=("attention_bias", "hidden_act", "max_position_embeddings", "mlp_bias", "pretraining_tp"),
+    defaults={"tie_word_embeddings": lambda c: False},
     ignored=(r".*rotary_emb\.inv_freq",),
 )

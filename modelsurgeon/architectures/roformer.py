@@ -1,0 +1,66 @@
+"""RoFormer: BERT with rotary positions, read from a stored table of sines and cosines.
+
+The table's columns are the axis `angles`: pairs that the growth inserts turn at the frequencies of a head of the new size.
+Upstream: transformers/models/roformer/modeling_roformer.py.
+"""
+
+from modelsurgeon.architecture import Architecture, Axis, Rotary, Tie, labels, quotient
+from modelsurgeon.sinusoid import sinusoid
+
+ARCHITECTURE = Architecture(
+    model="RoFormerForMaskedLM",
+    norm="layer",
+    eps="layer_norm_eps",
+    prefix="roformer.",
+    rotary=Rotary("interleaved"),
+    tie=Tie(
+        "cls.predictions.decoder.weight",
+        "roformer.embeddings.word_embeddings.weight",
+        also={"cls.predictions.decoder.bias": "cls.predictions.bias"},
+        requires="cls.predictions.transform.dense.weight",
+    ),
+    axes={
+        "vocab": Axis("vocab_size"),
+        "positions": Axis("max_position_embeddings"),
+        "types": Axis("type_vocab_size"),
+        "labels": Axis(default=labels),
+        "hidden": Axis("hidden_size", through="residual"),
+        "final": Axis("hidden_size", through="residual"),
+        "transform": Axis("hidden_size", through="pointwise"),
+        "pooled": Axis("hidden_size", through="pointwise"),
+        "mlp": Axis("intermediate_size", through="pointwise"),
+        "heads": Axis("num_attention_heads", through="heads"),
+        "head": Axis(default=quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
+        "angles": Axis(default=quotient("hidden_size", "num_attention_heads"), through="angles", follows="head"),
+        "value": Axis(default=quotient("hidden_size", "num_attention_heads"), through="linear"),
+    },
+    tensors={
+        "roformer.embeddings.word_embeddings.weight": "vocab -> hidden",
+        "roformer.embeddings.token_type_embeddings.weight": "types -> hidden",
+        "roformer.embeddings.LayerNorm.{weight,bias}": "hidden => hidden",
+        "roformer.encoder.embed_positions.weight": "positions -> angles",
+        "roformer.encoder.layer.{layer}.attention.self.query.{weight,bias}": "(heads head~) <- hidden",
+        "roformer.encoder.layer.{layer}.attention.self.key.{weight,bias}": "(heads head) <- hidden",
+        "roformer.encoder.layer.{layer}.attention.self.value.{weight,bias}": "(heads value) <- hidden",
+        "roformer.encoder.layer.{layer}.attention.output.dense.{weight,bias}": "hidden <- (heads value)",
+        "roformer.encoder.layer.{layer}.attention.output.LayerNorm.{weight,bias}": "hidden => hidden",
+        "roformer.encoder.layer.{layer}.intermediate.dense.{weight,bias}": "mlp <- hidden",
+        "roformer.encoder.layer.{layer}.output.dense.{weight,bias}": "hidden <- mlp",
+        "roformer.encoder.layer.{layer}.output.LayerNorm.{weight,bias}": "hidden => hidden",
+        "cls.predictions.transform.dense.{weight,bias}?": "transform <- hidden",
+        "cls.predictions.transform.LayerNorm.{weight,bias}?": "transform => final",
+        "cls.predictions.bias?": "vocab <-",
+        "cls.predictions.decoder.{weight,bias}?": "vocab <- final",
+        "classifier.dense.{weight,bias}?": "pooled <- hidden",
+        "classifier.out_proj.{weight,bias}?": "labels <- pooled",
+        "classifier.{weight,bias}?": "labels <- hidden",
+        "qa_outputs.{weight,bias}?": "labels <- hidden",
+    },
+    computed={"roformer.encoder.embed_positions.weight": sinusoid},
+    outputs={"last_hidden_state": "hidden"},
+    keys=("hidden_act", "is_decoder"),
+    requires={"rotary_value": (None, False)},
+    defaults={"tie_word_embeddings": lambda c: True},
+    equal={"embedding_size": "hidden_size"},
+    synonyms=((".gamma", ".weight"), (".beta", ".bias")),
+)
