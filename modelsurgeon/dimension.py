@@ -8,7 +8,7 @@ Copies that must be equal are fold groups of one member each; parts of a sum sha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from typing import NamedTuple
 
@@ -73,15 +73,23 @@ class Dimension:
         """The distinct factors, gaps left out."""
         return tuple(float(f) for f in np.unique(self.factor[self.source != GAP]))
 
+    def without_factors(self) -> Dimension:
+        """The same gather, multiplied by nothing: for factors that are applied elsewhere."""
+        factor = np.where(self.source == GAP, 0.0, 1.0)
+        return replace(self, factor=factor, dual=np.zeros_like(self.dual))
+
     @cached_property
     def rests(self) -> tuple[np.ndarray, np.ndarray]:
         """(leads [l] int64, rests [l, r] float64): the first part of each sum, and the factors of its other parts.
 
         Subtracting the other parts as they were stored makes a sum exact even where a part is too small for its dtype.
         """
-        unit = (self.dual == 1) & (self.source != GAP)
-        count = np.bincount(self.group[unit], minlength=len(self.group_source))
-        several = unit & (count[self.group] > 1)
+        kept = (self.source != GAP) & (self.dual != 0)
+        groups = len(self.group_source)
+        count = np.bincount(self.group[kept], minlength=groups)
+        total = np.bincount(self.group[kept], weights=self.factor[kept], minlength=groups)
+        weighed_alike = len(np.unique(self.dual[kept])) == 1
+        several = kept & weighed_alike & (count[self.group] > 1) & (total[self.group] == 1)
         order = np.flatnonzero(several)[np.argsort(self.group[several], kind="stable")]
         if not len(order):
             return order, np.zeros((0, 0))

@@ -111,10 +111,7 @@ class Growth:
         return (self.sizes[axis] / self.targets[axis]) ** power if power else 1.0
 
     def _gain(self, name: str) -> float:
-        axis = self._axis(name)
-        if not axis.scaled or (axis.when and not self.architecture.value(self.config, axis.when)):
-            return 1.0
-        return float((self.sizes[name] / self.targets[name]) ** axis.scaled)
+        return width_gain(self.architecture, self.config, name, self.sizes[name], self.targets[name])
 
     def _inner(self, name: str, size: int, count: int) -> AxisMap:
         gain = self._gain(name)
@@ -160,6 +157,14 @@ class Growth:
     def _angles(self, size: int, count: int) -> AxisMap:
         source = axis_map.nested_pairs(size, count, "half")
         return axis_map.gathered(size, source, np.ones(len(source)), np.ones(len(source)), 1.0)
+
+
+def width_gain(architecture: Architecture, config: Config, name: str, size: int, target: int) -> float:
+    """What D E must be on this axis: the inverse of what the model changes because it multiplies by a power of size."""
+    axis = architecture.axes[name]
+    if not axis.scaled or (axis.when and not architecture.value(config, axis.when)):
+        return 1.0
+    return float((size / target) ** axis.scaled)
 
 
 def rope_type(config: Config) -> str:

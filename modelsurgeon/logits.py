@@ -1,61 +1,55 @@
 """Level 2 of verification: run both checkpoints in `transformers` on the same inputs, and compare what they return.
 
-    >>> report = compare(open_checkpoint("demo"), open_checkpoint("wider"))
-    >>> report.same, report.comparisons[0]
-    (True, Comparison(inputs='text', output='logits', positions=512, max_abs=1.2e-05, max_rel=2.9e-06, kl=...))
+    >>> report = compare(open_checkpoint("demo"), open_checkpoint("demo-x2"))
+    >>> report.same, report.comparisons[0].inputs, report.comparisons[0].output
+    (True, 'text', 'logits')
 
 One model at a time is in memory: the source runs, its outputs are kept on the CPU, and it is freed before the result is
-loaded. Inputs are windows of a text, random token ids of several lengths, and a padded batch of which only real
-positions count. An output whose last axis grew is folded back by the axis' map (D of `axis_map.py`).
+loaded. An output whose last axis grew is folded back by that axis' map, as a reader of the axis sees it: D y / gain.
 """
 
 from __future__ import annotations
 
-import json
+import gc
 import math
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
 from modelsurgeon.axis_map import AxisMap
-from modelsurgeon.checkpoint import INDEX, Checkpoint, read_config, read_tensors
-from modelsurgeon.errors import ModelSurgeonError, SourceError
-from modelsurgeon.tensor import DTYPE_NAMES, Stored
+from modelsurgeon.batches import UNLABELLED, Batch, Sampling, batches
+from modelsurgeon.checkpoint import Checkpoint
+from modelsurgeon.errors import ModelSurgeonError
+from modelsurgeon.reference import load, quiet, saved_folder
+from modelsurgeon.tensor import DTYPE_NAMES
 
 # Float32 forward passes of one function in another order of summation differ by 2e-6 to 3e-5 of the outputs' deviation
 # (46 families, design.md); a planted mistake (a share x 1.01, an eps left alone) moves them by more than 1e-3.
 TOLERANCE = 1e-4
-# Two 16-bit passes of one function are each as far from the float32 pass as the noise floor is: twice it from each other.
+# Two 16-bit passes of one function each lie within the noise floor of its float32 pass: at most twice that far apart.
 NOISE = 2.0
-SAMPLE = Path(__file__).parent / "sample.txt"
-MASKED = 0.15  # the share of positions that a masked language model has to fill in, as in BERT's training
-ROWS = 4  # windows of text in one forward pass
-NUMBERS = 2**23  # outputs compared at a time: 64 MB of float64
-UNLABELLED = -100
-# Keys of config.json that name files, kernels or code to the library rather than a model.
-LOADING = frozenset(
-    ["attn_implementation", "auto_map", "custom_pipelines", "distributed_config", "experts_implementation", "fusion_config", "kernel_config", "quantization_config", "transformers_weights"]
-)
+TOKENS = ("logits", "prediction_logits")  # outputs that are over the vocabulary, where they are as wide
+NUMBERS = 2**22  # compared at a time: 32 MB of float64
+
+Outputs = list[dict[str, torch.Tensor]]
 
 
 @dataclass(frozen=True)
 class Comparison:
     """One output for one kind of input.
 
-    inputs       "text", "random ids, length 7", "padded batch" ...
+    inputs       "text", "random ids, length 7", "padded batch"
     output       "logits", "prediction_logits", "last_hidden_state", "pooler_output" ...
-    positions    how many positions were compared (rows, for an output with none)
+    positions    how many positions were compared (rows, where an output has one for each row)
     max_abs      the largest difference
-    max_rel      the same over the standard deviation of the source's output (over all inputs: one position has none)
+    max_rel      the same over the standard deviation of the source's output for all inputs
     kl           nats: the mean of KL(source || result), for logits over the vocabulary
-    top1         share of positions whose largest logit is the same token
-    loss_before  nats: the source's mean cross entropy, where a text gives the labels
+    top1         the share of positions where both have their largest logit at the same token
+    loss_before  nats: the source's mean cross entropy where the text has labels
     loss_after   nats: the result's
     """
 
@@ -70,7 +64,7 @@ class Comparison:
     loss_after: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Numbers that JSON has no word for are strings: "nan", "inf"."""
+        """Its fields; a number that JSON does not know is a string ("nan", "inf")."""
         return {k: repr(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(self).items()}
 
 
@@ -78,7 +72,7 @@ class Comparison:
 class LogitReport:
     """What two models return for the same inputs.
 
-    dtype    what both models computed in
+    dtype    what both computed in
     notes    what was not run, and why
     seconds  wall time
     noise    16 bits only: the source in 16 bits against itself in float32, in the order of `comparisons`
@@ -92,18 +86,21 @@ class LogitReport:
 
     @property
     def limits(self) -> tuple[float, ...]:
-        """The largest `max_rel` that each comparison may show: TOLERANCE, or what rounding in 16 bits explains."""
-        if not self.noise:
-            return (TOLERANCE,) * len(self.comparisons)
-        return tuple(max(TOLERANCE, NOISE * noise.max_rel) for noise in self.noise)
+        """The largest `max_rel` that each comparison may show: TOLERANCE, or in 16 bits what its output's noise allows.
+
+        Rounded weights hide in that noise: only float32 tells them from the same ones.
+        """
+        floors = [[NOISE * n.max_rel for n in self.noise if n.output == c.output] for c in self.comparisons]
+        return tuple(max([TOLERANCE, *floor]) for floor in floors)
 
     @property
     def same(self) -> bool:
-        """Whether every difference is finite and within its limit (and there was something to compare)."""
+        """Whether something was compared, and every difference is finite and within its limit."""
         pairs = zip(self.comparisons, self.limits, strict=True)
         return bool(self.comparisons) and all(math.isfinite(c.max_rel) and c.max_rel <= limit for c, limit in pairs)
 
     def to_json(self) -> dict[str, Any]:
+        """Its fields, with the verdict and the tolerance behind it."""
         return {
             "dtype": self.dtype,
             "same": self.same,
@@ -128,24 +125,17 @@ def compare(
     length: int = 128,
     seed: int = 0,
 ) -> LogitReport:
-    """Compare what both checkpoints return, in one dtype.
+    """Compare what both checkpoints return, computed in `dtype`.
 
-    result_path  the folder of a result that still lies in staging; None: where it was opened
+    result_path  the folder of a result that still lies in staging; None: the one that it was opened from
     maps         {axis: map} from source to result; an axis without one did not grow
-    text         None: the bundled sample, prose and code
-    samples      windows of text, of `length` tokens each
+    text         None: the sample that comes with the program, prose and code
+    samples      how many windows of the text, of `length` tokens each
     Raises SourceError where `transformers` cannot load a checkpoint whole, ModelSurgeonError where the outputs differ
-    in size and no map says how.
+    in size and no map says how, or where there is nothing to run.
     """
-    begin = time.perf_counter()
-    folders = _folder(source, None), _folder(result, result_path)
-    sampling = _Sampling(text or SAMPLE.read_text(encoding="utf-8"), samples, length, seed)
-    with _quiet():
-        batches, before, notes = _run_source(source, folders[0], sampling, dtype, device)
-        after, unread = _run(source, folders[1], batches, dtype, device)
-    comparisons = _comparisons(source, batches, before, after, maps or {})
-    notes = tuple(dict.fromkeys([*notes, *unread]))
-    return LogitReport(dtype, comparisons, notes, time.perf_counter() - begin)
+    sampling = Sampling(text, samples, length, seed)
+    return _report(source, result_path or saved_folder(result), maps or {}, sampling, device, dtype)
 
 
 def compare_stored(
@@ -160,150 +150,153 @@ def compare_stored(
     length: int = 128,
     seed: int = 0,
 ) -> LogitReport | None:
-    """Compare in the source's 16-bit dtype, beside the noise floor: the source in 16 bits against itself in float32.
+    """Compare in the 16-bit dtype that the source is stored in, beside the noise floor; arguments and errors as above.
 
-    None where the source is stored in 32 or 64 bits: `compare` says it all. Arguments and errors as there.
+    None where the source is stored in 32 or 64 bits.
     """
     if source.dtype not in ("BF16", "F16"):
         return None
-    begin = time.perf_counter()
     dtype = next(name for name, stored in DTYPE_NAMES.items() if stored == source.dtype)
-    folders = _folder(source, None), _folder(result, result_path)
-    sampling = _Sampling(text or SAMPLE.read_text(encoding="utf-8"), samples, length, seed)
-    with _quiet():
-        batches, wide, notes = _run_source(source, folders[0], sampling, "float32", device)
-        before, _ = _run(source, folders[0], batches, dtype, device)
-        noise = _comparisons(source, batches, wide, before, {})
-        del wide
-        after, unread = _run(source, folders[1], batches, dtype, device)
-    comparisons = _comparisons(source, batches, before, after, maps or {})
-    notes = tuple(dict.fromkeys([*notes, *unread]))
-    return LogitReport(dtype, comparisons, notes, time.perf_counter() - begin, noise)
+    sampling = Sampling(text, samples, length, seed)
+    return _report(source, result_path or saved_folder(result), maps or {}, sampling, device, dtype, floor=True)
 
 
-# --- loading ---------------------------------------------------------------------------------------------------------
+def _report(
+    source: Checkpoint,
+    folder: Path,
+    maps: Mapping[str, AxisMap],
+    sampling: Sampling,
+    device: str,
+    dtype: str,
+    floor: bool = False,
+) -> LogitReport:
+    begin, home = time.perf_counter(), saved_folder(source)
+    with quiet():
+        model, unread = load(source, home, dtype, device)
+        made, notes = batches(model, home, sampling)
+        vocab, before = int(model.config.vocab_size), _outputs(source, model, made)
+        del model
+        noise: tuple[Comparison, ...] = ()
+        if floor:
+            wide = _outputs(source, load(source, home, "float32", device)[0], made)
+            noise = _comparisons(made, wide, before, vocab)
+            del wide
+        model, left = load(source, folder, dtype, device)
+        after = _outputs(source, model, made)
+        del model
+    folded = [
+        {name: _fold(name, value, source, maps, there[name]) for name, value in here.items() if name in there}
+        for here, there in zip(after, before, strict=True)
+    ]
+    notes = tuple(dict.fromkeys([*notes, *unread, *left]))
+    return LogitReport(dtype, _comparisons(made, before, folded, vocab), notes, time.perf_counter() - begin, noise)
 
 
-def _folder(checkpoint: Checkpoint, path: Path | None) -> Path:
-    if path is None and not all(isinstance(tensor, Stored) for tensor in checkpoint.tensors.values()):
-        raise ModelSurgeonError(f"{checkpoint.origin.id}: a plan that is not saved yet has no outputs; save it first")
-    return path or checkpoint.origin.path
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and no warnings of `transformers`: what they warn of is checked in `_load`."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
-
-
-@contextmanager
-def _checked_view(folder: Path) -> Iterator[Path]:
-    """A folder of links to a checkpoint's own weights beside its config, and nothing else.
-
-    The library would follow a config or an adapter beside it to other files, to kernels and to code
-    (CVE-2026-4372, CVE-2026-5241).
-    """
-    config = {k: v for k, v in read_config(folder).items() if k not in LOADING and not k.startswith("_")}
-    shards = {t.path.name: t.path for t in read_tensors(folder).values() if isinstance(t, Stored)}
-    if (folder / INDEX).exists():
-        shards[INDEX] = folder / INDEX
-    with TemporaryDirectory(prefix="modelsurgeon-") as name:
-        view = Path(name)
-        (view / "config.json").write_text(json.dumps(config), encoding="utf-8")
-        for shard, path in shards.items():
-            (view / shard).symlink_to(path.resolve())
-        yield view
-
-
-def _model_class(checkpoint: Checkpoint) -> Any:
-    """The class that config.json names, where it is one of this model type; else the table's, or the bare body."""
-    import transformers
-
-    config = checkpoint.config
-    for name in (config.get("architectures") or [None])[:1]:
-        named = getattr(transformers, str(name), None)
-        if isinstance(named, type) and issubclass(named, transformers.PreTrainedModel):
-            if getattr(named.config_class, "model_type", None) == config["model_type"]:
-                return named
-    if not config.get("architectures") and checkpoint.architecture.tie and not checkpoint.has_head:
-        return transformers.AutoModel
-    return getattr(transformers, checkpoint.architecture.model)
-
-
-def _load(source: Checkpoint, folder: Path, dtype: str, device: str) -> tuple[Any, tuple[str, ...]]:
-    """(the model, notes). Raises SourceError where the library cannot load it, or would make up some of its weights."""
-    from huggingface_hub.errors import StrictDataclassError
-
-    with _checked_view(folder) as view:
-        try:
-            model, info = _model_class(source).from_pretrained(
-                view,
-                dtype=getattr(torch, dtype),
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # told of, and refused below
-                attn_implementation="eager",  # every family has it; others may be kernels of the Hub
-                experts_implementation="eager",  # the only one for float64
+def _outputs(source: Checkpoint, model: Any, made: list[Batch]) -> Outputs:
+    """For each batch {output: [positions, ...] float32 or float64 on the CPU}, real positions only."""
+    gc.collect()  # the model before this one
+    if getattr(model.config, "pad_token_id", None) is None:
+        model.config.pad_token_id = 0  # what batches are padded with: sequence classifiers find the last token by it
+    found = []
+    for batch in made:
+        with torch.inference_mode():
+            returned = model(**{k: v.to(model.device) for k, v in batch.arguments.items()}, return_dict=True)
+        numbers = {k: v for k, v in returned.items() if isinstance(v, torch.Tensor) and v.is_floating_point()}
+        wanted = {k: v for k, v in numbers.items() if k.endswith("logits")}
+        wanted = wanted or {k: v for k, v in numbers.items() if k in source.architecture.outputs}
+        if not wanted:
+            raise ModelSurgeonError(
+                f"{type(model).__name__} returns no logits, and no hidden state that its table names"
             )
-        except (AttributeError, ImportError, KeyError, TypeError, ValueError, StrictDataclassError) as error:
-            reason = (str(error).splitlines() or [""])[0]
-            raise SourceError(f"{folder}: transformers cannot load it: {type(error).__name__}: {reason}") from error
-    absent = sorted([*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])
-    if absent:
-        raise SourceError(f"{folder}: {type(model).__name__} finds no {absent[0]!r} in it, and would make it up")
-    unread = sorted(info["unexpected_keys"])
-    notes = [f"{type(model).__name__} does not read {unread[0]!r}, nor {len(unread) - 1} others"] if unread else []
-    return model.to(device).eval(), tuple(notes)
+        found.append({name: _real(value.cpu(), batch.real) for name, value in wanted.items()})
+    return found
 
 
-# --- inputs ----------------------------------------------------------------------------------------------------------
+def _real(value: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    """[rows, positions, ...] -> [real positions, width]; an output for each row is taken whole."""
+    kept = value[real] if value.shape[:2] == real.shape else value
+    return kept.reshape(len(kept), -1).to(torch.promote_types(value.dtype, torch.float32))
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """One forward pass.
-
-    inputs     the kind of input
-    arguments  what the model is called with
-    real       [rows, positions] bool: output positions that are no padding
-    labels     [rows, positions] int64: what each position should predict, UNLABELLED where nothing is asked
-    """
-
-    inputs: str
-    arguments: Mapping[str, torch.Tensor]
-    real: torch.Tensor
-    labels: torch.Tensor
-
-
-@dataclass(frozen=True)
-class _Sampling:
-    """What inputs are made from; see `compare`."""
-
-    text: str
-    samples: int
-    length: int
-    seed: int
+def _fold(
+    name: str, value: torch.Tensor, source: Checkpoint, maps: Mapping[str, AxisMap], like: torch.Tensor
+) -> torch.Tensor:
+    """A result's output in the source's coordinates."""
+    axis_map = maps.get(source.architecture.outputs.get(name, ""))
+    if axis_map and axis_map.new_size == value.shape[-1]:
+        kept = torch.from_numpy(~axis_map.gaps)
+        parts = value[:, kept].double() * torch.from_numpy(axis_map.share)[kept]
+        folded = parts.new_zeros(len(value), axis_map.size)
+        value = folded.index_add_(1, torch.from_numpy(axis_map.source)[kept], parts) / axis_map.gain
+    if value.shape != like.shape:
+        raise ModelSurgeonError(
+            f"{name}: {like.shape[-1]} numbers a position before, {value.shape[-1]} after; a hidden state of another "
+            "size can only be compared by the maps on record"
+        )
+    return value
 
 
-class _Inputs:
-    """Batches for one model: what they depend on is read off its config and class."""
+def _comparisons(made: list[Batch], before: Outputs, after: Outputs, vocab: int) -> tuple[Comparison, ...]:
+    """One for each kind of input and each output that both models have."""
+    found = []
+    deviations = {name: _deviation([outputs[name] for outputs in before if name in outputs]) for name in before[0]}
+    for inputs in dict.fromkeys(batch.inputs for batch in made):
+        at = [i for i, batch in enumerate(made) if batch.inputs == inputs]
+        for name in (name for name in before[at[0]] if name in after[at[0]]):
+            parts = ((before[i][name], after[i][name], made[i].labels[made[i].real]) for i in at)
+            found.append(_comparison(inputs, name, parts, deviations[name], vocab if name in TOKENS else 0))
+    if not found:
+        raise ModelSurgeonError(f"the source returns {', '.join(before[0])}, the result none of them")
+    return tuple(found)
 
-    def __init__(self, model: Any, sampling: _Sampling) -> None:
-        if model.main_input_name != "input_ids":
-            raise ModelSurgeonError(f"{type(model).__name__} takes {model.main_input_name}, no token ids: nothing to run")
-        config = model.config
-        self.sampling = sampling
-        self.vocab = int(config.vocab_size)
-        self.pad = config.pad_token_id if isinstance(getattr(config, "pad_token_id", None), int) else 0
+
+def _deviation(values: list[torch.Tensor]) -> float:
+    """The standard deviation of one output over all inputs; of a constant output, its size."""
+    count = sum(value.numel() for value in values)
+    mean = sum(float(value.sum(dtype=torch.float64)) for value in values) / count
+    square = sum(float((part.double() - mean).square().sum()) for value in values for part in _pieces(value)) / count
+    return math.sqrt(square) or abs(mean) or 1.0
+
+
+def _pieces(value: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return torch.split(value, max(1, NUMBERS // max(1, value.shape[-1])))
+
+
+def _comparison(
+    inputs: str,
+    output: str,
+    parts: Iterable[tuple[torch.Tensor, torch.Tensor, torch.Tensor]],
+    deviation: float,
+    vocab: int,
+) -> Comparison:
+    """Of (before, after, labels) of each batch; outputs of another width than `vocab` are not over tokens."""
+    largest, sums = torch.zeros((), dtype=torch.float64), torch.zeros(5, dtype=torch.float64)
+    positions, tokens = 0, False
+    for before, after, labels in parts:
+        positions += len(before)
+        tokens = before.shape[-1] == vocab
+        at = 0
+        for piece, other in zip(_pieces(before), _pieces(after), strict=True):
+            old, new = piece.double(), other.double()
+            largest = torch.maximum(largest, (old - new).abs().max())  # keeps a nan, as Python's max does not
+            if tokens:
+                sums += _token_sums(old, new, labels[at : at + len(old)])
+            at += len(old)
+    relative = float(largest) / deviation
+    if not tokens:
+        return Comparison(inputs, output, positions, float(largest), relative)
+    kl, agreed, labelled, *losses = sums.tolist()
+    loss_before, loss_after = (loss / labelled for loss in losses) if labelled else (None, None)
+    mean_kl, top1 = kl / positions, agreed / positions
+    return Comparison(inputs, output, positions, float(largest), relative, mean_kl, top1, loss_before, loss_after)
+
+
+def _token_sums(old: torch.Tensor, new: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """[5] float64: sums over positions of KL and of equal top tokens, the number of labels, both cross entropies."""
+    before, after = old.log_softmax(-1), new.log_softmax(-1)
+    kl = (before.exp() * (before - after)).sum(-1).clamp(min=0)  # rounding takes it below zero by 1e-17
+    asked = labels != UNLABELLED
+    goals = labels[asked].unsqueeze(-1)
+    losses = [-(scores[asked].gather(-1, goals)).sum() for scores in (before, after)]
+    agreed = (old.argmax(-1) == new.argmax(-1)).sum()
+    return torch.stack([kl.sum(), agreed.double(), asked.sum().double(), *losses])

@@ -15,13 +15,14 @@ import numpy as np
 from modelsurgeon.architecture import Architecture, Template
 from modelsurgeon.axis_map import AxisMap, identity
 from modelsurgeon.checkpoint import Checkpoint
+from modelsurgeon.commute import reasons_against
 from modelsurgeon.errors import PlanError
 from modelsurgeon.signature import mean_square_ratio
 from modelsurgeon.tensor import FLOATS, LazyTensor, Remapped
 
 ENTIRE = 1e-12  # a ratio nearer to 1 than this is 1: it comes from a few float64 operations
 
-# A norm divides by sqrt(variance + eps). On a variance of 0.01 this much eps moves its output by 5e-8, a float32 rounding.
+# A norm divides by sqrt(variance + eps). On a variance of 0.01 this much eps moves its output by 5e-8: a rounding.
 NEGLIGIBLE_EPS = 1e-9
 
 
@@ -47,6 +48,7 @@ def remap(checkpoint: Checkpoint, maps: Mapping[str, AxisMap], storage: Storage 
     every = {axis: maps.get(axis) or identity(size) for axis, size in sizes.items()}
     targets = {axis: axis_map.new_size for axis, axis_map in every.items()}
     ratios = norm_ratios(table, every)
+    against = reasons_against(table, checkpoint.resolved, every)
     config, lossy = grown_config(checkpoint, targets, ratios)
     if table.resolve(config) and table.sizes(table.resolve(config)) != targets:
         raise PlanError(f"no config of this model type has the sizes {targets}")
@@ -59,7 +61,7 @@ def remap(checkpoint: Checkpoint, maps: Mapping[str, AxisMap], storage: Storage 
             tensors[name] = _remap_tensor(table, template, tensor, every, sizes, storage)
     if storage.dtype:
         config = {**config, _dtype_key(config): _LONG[storage.dtype]}
-    return replace(checkpoint, config=config, tensors=tensors, lossy=(*checkpoint.lossy, *lossy))
+    return replace(checkpoint, config=config, tensors=tensors, lossy=(*checkpoint.lossy, *lossy, *against))
 
 
 _LONG = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}

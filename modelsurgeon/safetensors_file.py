@@ -1,8 +1,8 @@
 """Safetensors files: headers read and checked, shards written front to back in blocks.
 
 A file is 8 bytes of header length, a JSON header, then the data. The header fixes every offset before the first byte of
-data, so a shard of any size is written from blocks of bounded size. Checking is the library's (`safe_open` refuses holes,
-overlaps, wrong sizes, unknown dtypes); what it lets through and surgery must not is refused here.
+data, so a shard of any size is written from blocks of bounded size. Checking is the library's (`safe_open` refuses
+holes, overlaps, wrong sizes, unknown dtypes); what it lets through and surgery must not is refused here.
 
 Format: https://github.com/huggingface/safetensors#format
 """

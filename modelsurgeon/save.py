@@ -1,7 +1,7 @@
 """Saving: a lazy checkpoint becomes a folder, whole or not at all.
 
-Everything is written into a staging folder beside the destination: shards block by block (`shards.py`), config.json, side
-files, the record. What was written is opened again and compared with the plan; then one rename makes it appear.
+Everything is written into a staging folder beside the destination: shards block by block (`shards.py`), config.json,
+side files, the record. What was written is opened again and compared with the plan; then one rename makes it appear.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def save(
         _write_json(folder / "config.json", checkpoint.config)
         steps = checkpoint.steps
         if steps:
-            steps = (*steps[:-1], replace(steps[-1], source=source.value()))
+            steps = tuple(step if step.source else replace(step, source=source.value()) for step in steps)
             write_record(folder / RECORD, steps)
         _compare_with_plan(checkpoint, folder)
         accept(folder)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -128,12 +128,11 @@ class Signature:
         divided = gain_factors(maps[self.normalises])
         kept = gain.source != GAP
         factor = np.where(kept, gain.factor / np.where(kept, divided, 1.0), 0.0)
-        group_factor = gain.group_factor
-        if len(group_factor) == len(factor):
-            group_factor = np.where(kept, group_factor / np.where(kept, divided, 1.0), 0.0)
-        elif not np.all(divided == 1):
-            raise PlanError(f"{self.text}: parts of a sum behind a norm that scales")
-        return (Dimension(gain.size, gain.source, factor, gain.group, gain.dual, gain.group_source, group_factor),)
+        group_divided = np.ones(len(gain.group_source))
+        group_divided[gain.group[kept]] = divided[kept]
+        if not np.array_equal(group_divided[gain.group[kept]], divided[kept]):
+            raise PlanError(f"{self.text}: parts of one sum behind a norm that scales them differently")
+        return (replace(gain, factor=factor, group_factor=gain.group_factor / group_divided),)
 
 
 def gain_factors(axis: AxisMap) -> np.ndarray:
@@ -154,7 +153,10 @@ def mean_square_ratio(axis: AxisMap) -> float:
     if not np.allclose(energy, energy[0], rtol=ROUNDING, atol=0):
         raise PlanError("a norm cannot pass a map that stretches some old coordinates more than others")
     ratio = float(energy[0]) * axis.size / axis.new_size
-    return float(round(ratio)) if round(ratio) and abs(ratio / round(ratio) - 1) < ROUNDING else ratio
+    for near in (round(ratio), 1 / max(1, round(1 / ratio))):
+        if near and abs(ratio / near - 1) < ROUNDING:
+            return float(near)
+    return ratio
 
 
 @lru_cache(maxsize=4096)

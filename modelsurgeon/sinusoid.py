@@ -1,7 +1,7 @@
 """The table of sines and cosines that RoFormer stores with its weights.
 
-Row p holds sin(p / 10000^(2j/d)) for each pair j, then the cosines. A pair of a wider head turns at the frequency of its
-own index, so nested pairs (j -> k j) find their old columns: 2 k j / (k d) is 2 j / d, to the last bit.
+Row p holds sin(p / 10000^(2j/d)) for each pair j, then the cosines. A pair of a wider head turns at the frequency of
+its own index, so nested pairs (j -> k j) find their old columns: 2 k j / (k d) is 2 j / d, to the last bit.
 Upstream: transformers/models/roformer/modeling_roformer.py, RoFormerSinusoidalPositionalEmbedding.
 """
 

@@ -46,6 +46,12 @@ def is_power_of_two(factor: float) -> bool:
     return factor != 0 and math.frexp(abs(factor))[0] == 0.5
 
 
+def nearest_power_of_two(factor: float) -> float:
+    """A power of two where the factor misses it by a float64 rounding or two, else the factor."""
+    power = 2.0 ** round(math.log2(factor)) if factor > 0 else factor
+    return power if math.isclose(power, factor, rel_tol=1e-14) else factor
+
+
 @dataclass(frozen=True)
 class Stored:
     """A tensor as it lies in a file.
@@ -105,10 +111,23 @@ class Remapped:
         return DTYPES[self.dtype].itemsize * math.prod(self.shape)
 
     @cached_property
+    def computed(self) -> tuple[tuple[Dimension, ...], float]:
+        """(dimensions, constant) to compute by: even factors that would round are first multiplied into the constant.
+
+        1/sqrt(2) in two dimensions is 1/2, which rounds nothing.
+        """
+        even = [dimension.factors for dimension in self.dimensions]
+        if all(len(found) <= 1 for found in even) and not all(is_power_of_two(f) for found in even for f in found):
+            total = math.prod((f for found in even for f in found), start=self.constant)
+            return tuple(dimension.without_factors() for dimension in self.dimensions), nearest_power_of_two(total)
+        return self.dimensions, self.constant
+
+    @cached_property
     def factors(self) -> tuple[float, ...]:
         """The distinct factors that old numbers are multiplied by."""
-        found = np.array([self.constant])
-        for dimension in self.dimensions:
+        dimensions, constant = self.computed
+        found = np.array([constant])
+        for dimension in dimensions:
             found = np.unique(np.outer(found, dimension.factors or (1.0,)))
         return tuple(float(f) for f in found)
 
@@ -143,11 +162,12 @@ class Remapped:
         block = self.base.read(low, high).to(device).to(self.work_dtype)
         if self.offset:
             block = block + self.offset
-        if self.constant != 1.0:
-            block = block * self.constant
-        for axis, dimension in list(enumerate(self.dimensions))[1:]:
+        dimensions, constant = self.computed
+        if constant != 1.0:
+            block = block * constant
+        for axis, dimension in list(enumerate(dimensions))[1:]:
             block = take(block, axis, dimension, 0, dimension.new_size, 0, self.is_exact)
-        block = take(block, 0, self.dimensions[0], start, stop, low, self.is_exact)
+        block = take(block, 0, dimensions[0], start, stop, low, self.is_exact)
         return self._filled(block - self.offset if self.offset else block, start, stop)
 
     def _filled(self, block: torch.Tensor, start: int, stop: int) -> torch.Tensor:
@@ -165,7 +185,7 @@ class Remapped:
 
     def bands(self, rows: int) -> Iterator[tuple[int, int, tuple[int, ...]]]:
         """(start, stop, repeats): rows start:stop, at most `rows` of them, stand again at each start of `repeats`."""
-        dimension = self.dimensions[0]
+        dimension = self.computed[0][0]
         if len(dimension.runs) > MOST_RUNS or len(dimension.rests[0]):
             yield from ((at, min(at + rows, dimension.new_size), ()) for at in range(0, dimension.new_size, rows))
             return

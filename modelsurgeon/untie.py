@@ -1,8 +1,8 @@
 """Untying: an output head of its own, the same logits to the last bit.
 
 The head becomes a copy of the embedding, and so does every other tensor that the flag gates; then the flag goes off.
-T5 ties whenever both tensors are equal, whatever the flag says, and scales what reaches a head only while a key says so:
-there the head is doubled, the norm before it halved (powers of two), and the key written out.
+T5 ties whenever both tensors are equal, whatever the flag says, and scales what reaches a head only while a key says
+so: there the head is doubled, the norm before it halved (powers of two), and the key written out.
 """
 
 from __future__ import annotations

@@ -12,14 +12,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from modelsurgeon.architecture import Architecture
 from modelsurgeon.axis_map import AxisMap
 from modelsurgeon.checkpoint import Checkpoint, check
 from modelsurgeon.errors import PlanError
 from modelsurgeon.growth import ATTENTIONS, NESTING_ROPE_TYPES, ROPES, RULES, Growth, rope_type
 from modelsurgeon.history import Step
 from modelsurgeon.remap import Storage, remap
-from modelsurgeon.tensor import DTYPE_NAMES, FLOATS, Remapped
+from modelsurgeon.tensor import DTYPE_NAMES, Remapped
 
 WIDE = ("F32", "F64")
 GROWN = {
@@ -44,7 +43,6 @@ def widen(
     """
     _check_choices(factor, rule, attention, rope, dtype)
     unknown = check(checkpoint)
-    table = checkpoint.architecture
     stored = DTYPE_NAMES[dtype] if dtype else checkpoint.dtype
     chosen_attention, attention_note = _choose_attention(attention, checkpoint, stored)
 
@@ -54,7 +52,7 @@ def widen(
 
     chosen_rule, rule_note = _choose_rule(rule, stored, lambda: grown("orthogonal")[1].lossy)
     maps, result = grown(chosen_rule)
-    lossy = [*result.lossy, *_lossy(table, result, chosen_attention, rope)]
+    lossy = [*result.lossy, *_rounding(result)]
     notes = [rule_note, attention_note]
     if unknown:
         notes.append(
@@ -115,19 +113,8 @@ def _choose_attention(attention: str, checkpoint: Checkpoint, stored: str) -> tu
     return "head-dim", f"attention head-dim: the head count stays, {stored} holds the fourth root"
 
 
-def _lossy(table: Architecture, result: Checkpoint, attention: str, rope: str) -> list[str]:
-    """Why the result is not the same function, beyond what its norms say."""
-    reasons = []
-    if rope == "repeat" and table.rotary and attention == "head-dim":
-        reasons.append("approximate: repeated rotary pairs turn at other frequencies (--rope nested keeps them)")
-    rounded = sorted(
-        {
-            t.dtype
-            for t in result.tensors.values()
-            if isinstance(t, Remapped) and not t.is_exact and t.dtype not in WIDE
-        },
-        key=FLOATS.index,
-    )
-    if rounded:
-        reasons.append(f"weights are rounded to {' and '.join(rounded)}: --rule exact or --dtype float32 keeps them")
-    return reasons
+def _rounding(result: Checkpoint) -> list[str]:
+    """That 16 bits round some weights, if they do."""
+    rounded = {t.dtype for t in result.tensors.values() if isinstance(t, Remapped) and not t.is_exact}
+    narrow = sorted(rounded - set(WIDE))
+    return [f"weights are rounded to {' and '.join(narrow)}: --rule exact or --dtype float32 keeps them"] if narrow else []

@@ -1,7 +1,7 @@
 """BERT: a post-norm encoder, in every usual form: masked-LM, next-sentence, pooler, classifiers, or the bare body.
 
-The output of each norm is the residual, so `hidden` is both. The masked-LM head's dense layer ends in an activation: its
-axis `transform` is copied with scale 1, whatever the rule.
+The output of each norm is the residual, so `hidden` is both. The masked-LM head's dense layer ends in an activation:
+its axis `transform` is copied with scale 1, whatever the rule.
 Upstream: transformers/models/bert/modeling_bert.py.
 """
 

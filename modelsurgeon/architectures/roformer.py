@@ -1,6 +1,6 @@
 """RoFormer: BERT with rotary positions, read from a stored table of sines and cosines.
 
-The table's columns are the axis `angles`: pairs that the growth inserts turn at the frequencies of a head of the new size.
+The table's columns are the axis `angles`: pairs that growth inserts turn at the frequencies of the wider head.
 Upstream: transformers/models/roformer/modeling_roformer.py.
 """
 

@@ -1,0 +1,120 @@
+"""The reference implementation: a checkpoint loaded in `transformers`, whole and unwatched by it.
+
+What is loaded is a view of the folder, links to its own checked weights beside its config: the library would follow a
+config or an adapter that lies there to other files, to kernels and to code (CVE-2026-4372, CVE-2026-5241). Weights that
+the library would make up are an error.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from modelsurgeon.checkpoint import INDEX, Checkpoint, read_config, read_tensors
+from modelsurgeon.errors import ModelSurgeonError, SourceError
+from modelsurgeon.tensor import Stored
+
+# Keys of config.json that name files, kernels or code to the library, and say nothing of the model.
+LOADING = frozenset(
+    {
+        "attn_implementation",
+        "auto_map",
+        "experts_implementation",
+        "fusion_config",
+        "quantization_config",
+        "transformers_weights",
+    }
+)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars and no warnings of `transformers`: what it would warn of is checked in `load`."""
+    from transformers.utils import logging as untyped
+
+    logging: Any = untyped
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.ERROR)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def load(source: Checkpoint, folder: Path, dtype: str, device: str) -> tuple[Any, tuple[str, ...]]:
+    """The model that `folder` holds, of the source's class, and notes of what it leaves unread.
+
+    Raises SourceError where the library cannot load it, or would make up some of its weights.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+
+    chosen = model_class(source)
+    with checked_view(folder) as view:
+        try:
+            model, info = chosen.from_pretrained(
+                view,
+                dtype=getattr(torch, dtype),
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # it reports them, and they are refused below
+                attn_implementation="eager",  # every family has it, and a config may name another
+                experts_implementation="eager",  # the only one that takes float64
+            )
+        except (AttributeError, ImportError, KeyError, TypeError, ValueError, StrictDataclassError) as error:
+            reason = (str(error).splitlines() or [""])[0]
+            raise SourceError(f"{folder}: transformers cannot load it: {type(error).__name__}: {reason}") from error
+    absent = sorted([*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])
+    if absent:
+        raise SourceError(f"{folder}: {type(model).__name__} finds no {absent[0]!r} that fits, and would make it up")
+    unread = sorted(info["unexpected_keys"])
+    more = f" and {len(unread) - 1} more" if len(unread) > 1 else ""
+    notes = (f"not run: {type(model).__name__} does not read {unread[0]!r}{more}",) if unread else ()
+    return model.to(device).eval(), notes
+
+
+def saved_folder(checkpoint: Checkpoint) -> Path:
+    """The folder that a checkpoint was opened from. Raises ModelSurgeonError for a plan: it has no outputs yet."""
+    if not all(isinstance(tensor, Stored) for tensor in checkpoint.tensors.values()):
+        raise ModelSurgeonError(f"{checkpoint.origin.id}: a plan cannot be run; save it and open the result")
+    return checkpoint.origin.path
+
+
+def model_class(checkpoint: Checkpoint) -> Any:
+    """The class that config.json names, where it is one of this model type; else the table's, or the bare body."""
+    import transformers
+
+    config, table = checkpoint.config, checkpoint.architecture
+    name = str((config.get("architectures") or [""])[0])
+    named: Any = getattr(transformers, name, None)
+    is_model = isinstance(named, type) and issubclass(named, transformers.PreTrainedModel)
+    if is_model and getattr(named.config_class, "model_type", None) == config["model_type"]:
+        return named
+    if not name and table.tie and not checkpoint.has_head:
+        return transformers.AutoModel
+    return getattr(transformers, table.model)
+
+
+@contextmanager
+def checked_view(folder: Path) -> Iterator[Path]:
+    """A temporary folder that holds config.json, links to the weights, and nothing else."""
+    config = {k: v for k, v in read_config(folder).items() if k not in LOADING and not k.startswith("_")}
+    files = {tensor.path.name: tensor.path for tensor in read_tensors(folder).values() if isinstance(tensor, Stored)}
+    if (folder / INDEX).exists():
+        files[INDEX] = folder / INDEX
+    with TemporaryDirectory(prefix="modelsurgeon-") as name:
+        view = Path(name)
+        (view / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        for file, path in files.items():
+            (view / file).symlink_to(path.resolve())
+        yield view

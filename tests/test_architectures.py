@@ -1,0 +1,330 @@
+"""Every table, held against what `transformers` really writes and reads. Tables are found, not listed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+
+import pytest
+import tiny
+import torch
+import transformers
+from modelsurgeon import architecture
+from modelsurgeon.checkpoint import check, open_checkpoint, read_tensors
+from modelsurgeon.errors import ArchitectureError, SourceError
+from modelsurgeon.save import save
+from modelsurgeon.widen import widen
+from safetensors.torch import load_file, save_file
+
+KNOWN = architecture.known()
+VARIANTS = tiny.variants()
+# Tensors of forms that are not built here, by model type: what else may lie in a file of this table.
+NEVER_WRITTEN = {
+    "t5": (r"(encoder|decoder)\.embed_tokens\.weight",),  # old files repeat the shared embedding under these names
+    "mt5": (r"(encoder|decoder)\.embed_tokens\.weight",),
+}
+
+each_type = pytest.mark.parametrize("model_type", KNOWN)
+each_variant = pytest.mark.parametrize("variant", VARIANTS, ids=str)
+
+
+def rewrite(folder, change):
+    """Apply `change` to the tensors of a folder, on disk."""
+    tensors = change(load_file(folder / "model.safetensors"))
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+def configure(folder, **changes):
+    """Change config.json; None removes a key."""
+    config = {**json.loads((folder / "config.json").read_text()), **changes}
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
+
+
+def same_outputs(a, b):
+    assert a.keys() == b.keys()
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_known_model_type_has_a_tiny_config():
+    missing = sorted(set(KNOWN) - set(tiny.SIZES))
+    assert not missing, f"add to SIZES in tests/tiny.py the sizes of a tiny {missing[0]} (hidden 32, 2 layers, 4 heads)"
+
+
+def test_tiny_configs_are_of_known_model_types():
+    assert not set(tiny.SIZES) - set(KNOWN)
+    assert not set(tiny.FORMS) - set(KNOWN)
+
+
+@each_type
+def test_signatures_name_only_axes_of_their_table_and_every_axis_is_named(model_type):
+    table = architecture.find(model_type)
+    named = {axis for template in table.templates for axis in template.signature.axes}
+    assert named <= set(table.axes)
+    leaders = {axis.follows for axis in table.axes.values() if axis.follows}
+    grown = {name for name, axis in table.axes.items() if axis.through != "fixed"}
+    # an attention table of grouped queries counts all heads by kv and group: `heads` only carries their config key
+    assert grown - named - leaders <= ({"heads"} if "kv" in table.axes else set())
+
+
+@each_type
+def test_templates_count_with_counters_that_the_table_knows(model_type):
+    table = architecture.find(model_type)
+    assert {counter for template in table.templates for counter in template.counters} <= set(table.counters)
+
+
+@each_type
+def test_what_a_table_refers_to_is_in_the_table(model_type):
+    table = architecture.find(model_type)
+    templates = {template.name for template in table.templates}
+    tie = table.tie
+    if tie:
+        assert {tie.head, tie.embedding, *tie.also, *tie.also.values()} <= templates
+        assert tie.axis in table.axes
+        assert {name for name in (tie.forced, tie.requires) if name} <= templates
+    assert set(table.multiplied) | set(table.computed) <= templates
+    assert {axis for axis, _ in table.multiplied.values()} <= set(table.axes)
+    assert set(table.unless) <= set(table.tensors)
+    assert set(table.outputs.values()) <= set(table.axes)
+    assert {axis.when for axis in table.axes.values() if axis.when} <= set(table.defaults)
+    assert hasattr(transformers, table.model)
+
+
+@each_type
+def test_every_field_of_the_config_class_is_accounted_for(model_type):
+    """A later version of the library that adds a field to this family's config fails here: decide what it does."""
+    kind, base = transformers.CONFIG_MAPPING[model_type], transformers.PretrainedConfig
+    fields = {f.name for f in dataclasses.fields(kind)} - {f.name for f in dataclasses.fields(base)}
+    written = set(kind().to_dict()) - set(base().to_dict())
+    assert not sorted((fields | written) - architecture.find(model_type).accounted_keys)
+
+
+@each_type
+def test_what_an_absent_key_means_is_what_the_config_class_says(model_type):
+    """Sizes from an empty config.json are those of the library's own defaults (where the family has any)."""
+    table, config = architecture.find(model_type), transformers.CONFIG_MAPPING[model_type]().to_dict()
+    for name, axis in table.axes.items():
+        if axis.key and axis.default and config.get(axis.key) is not None:
+            without = {key: value for key, value in config.items() if key != axis.key}
+            if name in ("kv", "group"):
+                # the default is a constant only for the class's own number of heads; compare what transformers makes of it
+                rebuilt = transformers.CONFIG_MAPPING[model_type](**without).to_dict()
+                assert table.size(without, name) == rebuilt[axis.key]
+            else:
+                assert table.size(without, name) == table.size(config, name)
+    for key, default in table.defaults.items():
+        if key in config:
+            assert default({k: v for k, v in config.items() if k != key}) == config[key], key
+
+
+@each_type
+def test_aliases_of_the_config_class_are_known(model_type):
+    table, attribute_map = architecture.find(model_type), transformers.CONFIG_MAPPING[model_type].attribute_map
+    sizes = {axis.key for axis in table.axes.values()} | set(table.counters.values())
+    assert {a: n for a, n in attribute_map.items() if n in sizes and a != n} == {
+        a: n for a, n in table.aliases.items() if n in sizes
+    }
+
+
+def test_an_unknown_model_type_is_refused_with_the_list_of_known_ones():
+    with pytest.raises(ArchitectureError, match="unknown model_type 'no_such'; known: bert, gemma2"):
+        architecture.find("no_such")
+
+
+# --- tables against files --------------------------------------------------------------------------------------------
+
+
+@each_variant
+def test_every_tensor_on_disk_is_matched_by_one_template_and_has_its_shape(variant, source):
+    checkpoint = open_checkpoint(source(variant))
+    table = checkpoint.architecture
+    for name, tensor in checkpoint.tensors.items():
+        canonical = table.canonical(name)
+        (template,) = [t for t in table.templates if t.pattern.fullmatch(canonical)]
+        assert tensor.shape == template.signature.shape(checkpoint.sizes), name
+
+
+@each_variant
+def test_a_saved_checkpoint_passes_the_check_and_every_key_of_its_config_is_known(variant, source):
+    assert check(open_checkpoint(source(variant))) == ()
+
+
+@each_type
+def test_every_template_occurs_in_some_form_of_its_family(model_type, source):
+    forms = [v for v in VARIANTS if v.model_type == model_type]
+    seen = {
+        open_checkpoint(source(v)).architecture.template(name).name for v in forms for name in read_tensors(source(v))
+    }
+    table = architecture.find(model_type)
+    unseen = [t for t in table.templates if t.name not in seen]
+    assert not [t.name for t in unseen if not t.optional]
+    allowed = NEVER_WRITTEN.get(model_type, ())
+    assert not [t.name for t in unseen if not any(re.fullmatch(pattern, t.name) for pattern in allowed)]
+
+
+@each_variant
+def test_the_table_knows_whether_the_head_is_the_embedding(variant, source):
+    checkpoint = open_checkpoint(source(variant))
+    model = tiny.load(source(variant), variant.kind)
+    head = model.get_output_embeddings()
+    assert checkpoint.has_head == (head is not None)
+    if head is not None and not checkpoint.architecture.tie.forced:
+        assert checkpoint.is_tied == (head.weight is model.get_input_embeddings().weight)
+
+
+@pytest.mark.parametrize("variant", [v for v in VARIANTS if v.main], ids=str)
+def test_a_missing_tensor_is_refused(variant, source, tmp_path):
+    folder = tmp_path / "source"
+    save(open_checkpoint(source(variant)), folder)
+    table = architecture.find(variant.model_type)
+    for name in [n for n in load_file(folder / "model.safetensors") if not table.template(n).optional][::7]:
+        checkpoint = open_checkpoint(folder)
+        left = {n: t for n, t in checkpoint.tensors.items() if n != name}
+        with pytest.raises(SourceError, match=f"tensor '{re.escape(table.canonical(name))}' is missing"):
+            check(dataclasses.replace(checkpoint, tensors=left))
+
+
+@each_type
+def test_a_tensor_that_no_template_names_is_refused(model_type):
+    with pytest.raises(ArchitectureError, match=r"tensor 'adapter\.weight': no line"):
+        architecture.find(model_type).template("adapter.weight")
+
+
+# --- old spellings ---------------------------------------------------------------------------------------------------
+
+
+def spelt(variant, source, folder, change):
+    """(the checkpoint with its tensors respelt, its widened copy's outputs, those of the source as it was)."""
+    save(open_checkpoint(source(variant)), folder)
+    rewrite(folder, change)
+    wide = widen(open_checkpoint(folder), 2, rule="exact", attention="heads")
+    save(wide, folder.with_name("wide"))
+    return wide, tiny.run(folder.with_name("wide"), variant.kind), tiny.run(source(variant), variant.kind)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "roformer"])
+def test_norms_may_be_spelt_gamma_and_beta(model_type, source, tmp_path):
+    def old(tensors):
+        return {
+            name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
+            for name, tensor in tensors.items()
+        }
+
+    wide, after, before = spelt(tiny.named(f"{model_type}-tied"), source, tmp_path / "old", old)
+    assert any(name.endswith("LayerNorm.gamma") for name in wide.tensors)
+    assert (after["logits"] - before["logits"]).abs().max() / before["logits"].std() < 1e-4  # see test_transforms.py
+
+
+def test_gpt_neox_may_spell_its_head_lm_head(source, tmp_path):
+    variant = tiny.named("gpt_neox-untied")
+
+    def modern(tensors):
+        return {name.replace("embed_out.", "lm_head."): tensor for name, tensor in tensors.items()}
+
+    wide, after, before = spelt(variant, source, tmp_path / "modern", modern)
+    assert "lm_head.weight" in wide.tensors
+    assert (after["logits"] - before["logits"]).abs().max() / before["logits"].std() < 1e-4  # see test_transforms.py
+
+
+@pytest.mark.parametrize("model_type", [t for t in KNOWN if architecture.find(t).prefix])
+def test_files_of_the_bare_body_may_lack_the_prefix_or_have_it(model_type, source, tmp_path):
+    variant = tiny.named(f"{model_type}-body")
+    prefix = architecture.find(model_type).prefix
+    assert not any(name.startswith(prefix) for name in read_tensors(source(variant)))
+
+    wide, after, before = spelt(
+        variant, source, tmp_path / "prefixed", lambda tensors: {prefix + name: t for name, t in tensors.items()}
+    )
+    assert all(name.startswith(prefix) for name in wide.tensors)
+    plain = widen(open_checkpoint(source(variant)), 2, rule="exact", attention="heads")
+    save(plain, tmp_path / "plain")
+    assert not any(name.startswith(prefix) for name in plain.tensors)
+    assert same_outputs(after, tiny.run(tmp_path / "plain", variant.kind))
+
+
+def test_one_tensor_under_two_spellings_is_refused(source):
+    checkpoint = open_checkpoint(source(tiny.named("gpt_neox-untied")))
+    both = {**checkpoint.tensors, "lm_head.weight": checkpoint.tensors["embed_out.weight"]}
+    with pytest.raises(SourceError, match="stands twice, under two names"):
+        check(dataclasses.replace(checkpoint, tensors=both))
+
+
+# --- buffers of old files --------------------------------------------------------------------------------------------
+
+JUNK = [
+    ("gpt2-tied", "transformer.h.0.attn.bias", torch.ones(1, 1, 24, 24, dtype=torch.uint8)),
+    ("gpt2-tied", "transformer.h.0.attn.masked_bias", torch.tensor(-1e4)),
+    ("gpt2-body", "h.1.attn.bias", torch.ones(1, 1, 24, 24, dtype=torch.bool)),
+    ("gpt_neox-untied", "gpt_neox.layers.0.attention.bias", torch.ones(1, 1, 24, 24, dtype=torch.bool)),
+    ("gpt_neox-untied", "gpt_neox.layers.1.attention.masked_bias", torch.tensor(-1e9)),
+    ("gpt_neox-untied", "gpt_neox.layers.0.attention.rotary_emb.inv_freq", torch.ones(2)),
+    ("llama-untied", "model.layers.0.self_attn.rotary_emb.inv_freq", torch.ones(4)),
+    ("bert-tied", "bert.embeddings.position_ids", torch.arange(24)[None]),
+    ("bert-body", "embeddings.position_ids", torch.arange(24)[None]),
+    (
+        "t5-tied",
+        "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",
+        torch.ones(8, 4),
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "buffer", "value"), JUNK, ids=[f"{name}:{buffer}" for name, buffer, _ in JUNK])
+def test_buffers_that_the_library_recomputes_are_left_out(name, buffer, value, source, tmp_path):
+    variant = tiny.named(name)
+    save(open_checkpoint(source(variant)), tmp_path / "old")
+    rewrite(tmp_path / "old", lambda tensors: {**tensors, buffer: value})
+    wide = widen(open_checkpoint(tmp_path / "old"), 2)
+    assert buffer not in wide.tensors
+    assert "1 buffers left out: the library recomputes them" in wide.notes
+    assert set(wide.tensors) == set(read_tensors(source(variant)))
+
+
+# --- config traps ----------------------------------------------------------------------------------------------------
+
+
+def test_an_alias_in_config_json_wins_over_the_native_key_as_in_the_library(source, tmp_path):
+    variant = tiny.named("gpt2-tied")
+    save(open_checkpoint(source(variant)), tmp_path / "source")
+    configure(tmp_path / "source", hidden_size=32, n_embd=16)
+    wide = widen(open_checkpoint(tmp_path / "source"), 2, rule="exact", attention="heads")
+    save(wide, tmp_path / "wide")
+    model = tiny.load(tmp_path / "wide", variant.kind)
+    assert model.config.n_embd == 64
+    before = tiny.run(source(variant), variant.kind)["logits"]
+    assert (tiny.outputs(model)["logits"] - before).abs().max() / before.std() < 1e-4  # see test_transforms.py
+
+
+def test_a_projection_between_embedding_and_hidden_is_refused(source, tmp_path):
+    save(open_checkpoint(source(tiny.named("opt-tied"))), tmp_path / "source")
+    configure(tmp_path / "source", word_embed_proj_dim=16)
+    with pytest.raises(SourceError, match="word_embed_proj_dim = 16 differs from hidden_size = 32"):
+        check(open_checkpoint(tmp_path / "source"))
+
+
+def test_a_post_norm_opt_is_refused(source, tmp_path):
+    save(open_checkpoint(source(tiny.named("opt-tied"))), tmp_path / "source")
+    configure(tmp_path / "source", do_layer_norm_before=False)
+    with pytest.raises(ArchitectureError, match="do_layer_norm_before = False is not supported for opt"):
+        check(open_checkpoint(tmp_path / "source"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("clip_qkv", 8.0), ("logit_scale", 0.5), ("n_embd", 32), ("per_layer_config", {})]
+)
+def test_a_key_that_has_an_effect_elsewhere_is_refused_where_no_table_line_names_it(key, value, source, tmp_path):
+    save(open_checkpoint(source(tiny.named("llama-untied"))), tmp_path / "source")
+    configure(tmp_path / "source", **{key: value})
+    with pytest.raises(SourceError, match=f"config.json: {key} = .* is not accounted for by llama"):
+        check(open_checkpoint(tmp_path / "source"))
+
+
+def test_a_key_that_nobody_knows_is_kept_and_told_of(source, tmp_path):
+    save(open_checkpoint(source(tiny.named("llama-untied"))), tmp_path / "source")
+    configure(tmp_path / "source", training_run="blue")
+    wide = widen(open_checkpoint(tmp_path / "source"), 2)
+    assert wide.config["training_run"] == "blue"
+    assert "config keys kept as they are, unknown to llama: training_run" in wide.notes

@@ -1,0 +1,277 @@
+"""Tiny models of every architecture, every parameter random: the oracle that surgery is tried on.
+
+Fresh models have gains of 1 and biases of 0, which hides most errors; here gains lie around 1 by 0.3, biases around 0 by
+0.3, and matrices have the deviation that keeps activations near 1. Sizes differ from one another where the family allows
+it, so that a swapped axis cannot fit by chance.
+
+A new table in modelsurgeon/architectures/ needs one line in SIZES; it is then tried tied and untied. Further forms of a
+family (bare bodies, classifiers, other flags) are lines in FORMS.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from modelsurgeon import architecture
+from transformers.pytorch_utils import Conv1D
+
+VOCAB, LENGTH, POSITIONS = 61, 9, 24
+
+# Heads of 8: four rotary pairs. eps is large, so that one left alone is seen; BERT's masked-LM head and GPT-NeoX: below.
+_DECODER = {
+    "hidden_size": 32,
+    "intermediate_size": 40,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": POSITIONS,
+}
+_LLAMA = {**_DECODER, "num_key_value_heads": 2, "rms_norm_eps": 1e-2}
+# The masked-LM head's norm reads copies of scale 1, all others of scale 1/sqrt(k): one eps serves both only if negligible.
+_BERT = {**_DECODER, "type_vocab_size": 2, "layer_norm_eps": 1e-12}
+_T5 = {
+    "d_model": 32,
+    "d_kv": 6,
+    "d_ff": 40,
+    "num_heads": 4,
+    "num_layers": 2,
+    "num_decoder_layers": 3,
+    "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 12,
+    "layer_norm_epsilon": 1e-2,
+}
+SIZES: Mapping[str, Mapping[str, Any]] = {
+    "bert": _BERT,
+    "gemma2": {**_LLAMA, "head_dim": 8, "query_pre_attn_scalar": 7, "sliding_window": 4},
+    "gpt2": {
+        "n_embd": 32,
+        "n_inner": 40,
+        "n_layer": 2,
+        "n_head": 4,
+        "n_positions": POSITIONS,
+        "layer_norm_epsilon": 1e-2,
+    },
+    "gpt_neox": {**_DECODER, "hidden_size": 64, "layer_norm_eps": 1e-2},  # heads of 16, of which a quarter turns
+    "llama": _LLAMA,
+    "mistral": {**_LLAMA, "sliding_window": 4},
+    "mt5": {**_T5, "feed_forward_proj": "gated-gelu"},
+    "opt": {
+        "hidden_size": 32,
+        "word_embed_proj_dim": 32,
+        "ffn_dim": 40,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": POSITIONS,
+    },
+    "qwen2": _LLAMA,
+    "qwen3": {**_LLAMA, "head_dim": 12},
+    "roformer": {**_BERT, "embedding_size": 32},
+    "t5": {**_T5, "feed_forward_proj": "relu"},
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One form of one family.
+
+    kind       the transformers class
+    own_head   the output head differs from the embedding though the library cannot be told so by a flag (T5)
+    main       the family's usual form: tried with every choice, the others with fewer
+    one_eps    False where the orthogonal rule wants two different eps of a config that has one
+    """
+
+    name: str
+    model_type: str
+    kind: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    own_head: bool = False
+    main: bool = False
+    one_eps: bool = True
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def table(self) -> architecture.Architecture:
+        return architecture.find(self.model_type)
+
+
+_EPS = {"layer_norm_eps": 1e-2}  # no masked-LM head: one eps serves all
+FORMS: Mapping[str, tuple[tuple[str, str, Mapping[str, Any]], ...]] = {
+    "bert": (
+        ("pretraining", "BertForPreTraining", {}),
+        ("causal", "BertLMHeadModel", {"is_decoder": True}),
+        ("body", "BertModel", _EPS),
+        ("next-sentence", "BertForNextSentencePrediction", _EPS),
+        ("sequence", "BertForSequenceClassification", {**_EPS, "num_labels": 3}),
+        ("token", "BertForTokenClassification", {**_EPS, "num_labels": 3}),
+        ("question", "BertForQuestionAnswering", _EPS),
+    ),
+    "gemma2": (
+        ("body", "Gemma2Model", {}),
+        ("biased", "Gemma2ForCausalLM", {"attention_bias": True}),
+        ("token", "Gemma2ForTokenClassification", {"num_labels": 3}),
+    ),
+    "gpt2": (
+        ("body", "GPT2Model", {}),
+        ("sequence", "GPT2ForSequenceClassification", {"num_labels": 3}),
+        ("unscaled", "GPT2LMHeadModel", {"scale_attn_weights": False}),
+        ("layer-scaled", "GPT2LMHeadModel", {"scale_attn_by_inverse_layer_idx": True}),
+        ("implied-mlp", "GPT2LMHeadModel", {"n_inner": None}),
+    ),
+    "gpt_neox": (
+        ("body", "GPTNeoXModel", {}),
+        ("sequential", "GPTNeoXForCausalLM", {"use_parallel_residual": False}),
+        ("unbiased", "GPTNeoXForCausalLM", {"attention_bias": False}),
+        ("sequence", "GPTNeoXForSequenceClassification", {"num_labels": 3}),
+    ),
+    "llama": (
+        ("body", "LlamaModel", {}),
+        ("biased", "LlamaForCausalLM", {"attention_bias": True, "mlp_bias": True}),
+        ("wide-heads", "LlamaForCausalLM", {"head_dim": 12, "num_key_value_heads": 4}),
+        ("linear-rope", "LlamaForCausalLM", {"rope_parameters": {"rope_type": "linear", "factor": 2.0}}),
+        ("llama3-rope", "LlamaForCausalLM", {"rope_parameters": {
+            "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0, "original_max_position_embeddings": 16}}),
+        ("sequence", "LlamaForSequenceClassification", {"num_labels": 3}),
+        ("token", "LlamaForTokenClassification", {"num_labels": 3}),
+    ),
+    "mistral": (("body", "MistralModel", {}), ("token", "MistralForTokenClassification", {"num_labels": 3})),
+    "mt5": (("body", "MT5Model", {}), ("relu", "MT5ForConditionalGeneration", {"feed_forward_proj": "relu"})),
+    "opt": (
+        ("body", "OPTModel", {}),
+        ("unbiased", "OPTForCausalLM", {"enable_bias": False}),
+        ("sequence", "OPTForSequenceClassification", {"num_labels": 3}),
+    ),
+    "qwen2": (
+        ("body", "Qwen2Model", {}),
+        ("sliding", "Qwen2ForCausalLM", {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}),
+        ("token", "Qwen2ForTokenClassification", {"num_labels": 3}),
+    ),
+    "qwen3": (
+        ("body", "Qwen3Model", {}),
+        ("biased", "Qwen3ForCausalLM", {"attention_bias": True}),
+        ("token", "Qwen3ForTokenClassification", {"num_labels": 3}),
+    ),
+    "roformer": (
+        ("body", "RoFormerModel", _EPS),
+        ("sequence", "RoFormerForSequenceClassification", {**_EPS, "num_labels": 3}),
+        ("token", "RoFormerForTokenClassification", {**_EPS, "num_labels": 3}),
+        ("question", "RoFormerForQuestionAnswering", _EPS),
+    ),
+    "t5": (("body", "T5Model", {}), ("gated", "T5ForConditionalGeneration", {"feed_forward_proj": "gated-gelu"})),
+}  # fmt: skip
+
+
+def variants() -> tuple[Variant, ...]:
+    """Every form of every family that has a table and a tiny config."""
+    return tuple(v for model_type in architecture.known() if model_type in SIZES for v in _of(model_type))
+
+
+def named(name: str) -> Variant:
+    return next(v for v in variants() if v.name == name)
+
+
+def _of(model_type: str) -> list[Variant]:
+    table = architecture.find(model_type)
+    found = []
+    if table.tie is not None:
+        ties_by_default = bool(table.defaults["tie_word_embeddings"]({}))
+        for tied in (True, False):
+            own = bool(table.tie.forced and not tied)
+            extra = {"tie_word_embeddings": tied}
+            if own:
+                extra = {"feed_forward_proj": "gated-gelu", **extra}
+            name = f"{model_type}-{'tied' if tied else 'untied'}"
+            found.append(Variant(name, model_type, table.model, extra, own_head=own, main=tied == ties_by_default))
+    else:
+        found.append(Variant(model_type, model_type, table.model, main=True))
+    for name, kind, extra in FORMS.get(model_type, ()):
+        found.append(Variant(f"{model_type}-{name}", model_type, kind, extra))
+    return found
+
+
+def build(variant: Variant) -> Any:
+    """The model in float32, random and the same in every run."""
+    torch.manual_seed(zlib.crc32(variant.name.encode()))
+    sizes = {"vocab_size": VOCAB, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    config_class = transformers.CONFIG_MAPPING[variant.model_type]
+    config = config_class(**{**sizes, **SIZES[variant.model_type], **variant.config})
+    config._attn_implementation = "eager"
+    model = getattr(transformers, variant.kind)(config).eval()
+    if variant.own_head:
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+    randomise(model)
+    return model
+
+
+def randomise(model: Any) -> None:
+    seen: set[int] = set()
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if id(parameter) in seen or not parameter.requires_grad:  # RoFormer's table of sines is frozen
+                continue
+            seen.add(id(parameter))
+            with torch.no_grad():
+                if parameter.ndim == 1:
+                    start = parameter if name == "weight" else 0.0  # a gain's own start: 1, or 0 where it is 1 + w
+                    parameter.copy_(start + 0.6 * (torch.rand(parameter.shape) - 0.5))
+                else:
+                    parameter.normal_(0.0, _deviation(module, parameter))
+
+
+def _deviation(module: Any, parameter: torch.Tensor) -> float:
+    if isinstance(module, torch.nn.Embedding):
+        return 0.5
+    return float(parameter.shape[0 if isinstance(module, Conv1D) else -1] ** -0.5)
+
+
+def save(variant: Variant, folder: Path, dtype: str = "float32") -> Path:
+    """A saved checkpoint of the variant in `dtype`."""
+    build(variant).to(getattr(torch, dtype)).save_pretrained(folder)
+    return folder
+
+
+def load(folder: Path, kind: str) -> Any:
+    """The model from disk, in float32. Nothing may be missing, made up or left over."""
+    model, info = getattr(transformers, kind).from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+    )
+    wrong = {key: value for key, value in info.items() if value and key != "unexpected_keys"}
+    assert not wrong, f"{folder}: {wrong}"
+    return model.eval()
+
+
+def inputs(config: Any) -> dict[str, torch.Tensor]:
+    """Two rows of random ids, the second one padded."""
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(3, config.vocab_size, (2, LENGTH), generator=generator)
+    mask = torch.ones_like(ids)
+    mask[1, -2:] = 0
+    ids[1, -2:] = 0
+    found = {"input_ids": ids, "attention_mask": mask}
+    if getattr(config, "type_vocab_size", 0):
+        found["token_type_ids"] = torch.arange(LENGTH).expand(2, -1) % config.type_vocab_size
+    if config.is_encoder_decoder:
+        found["decoder_input_ids"] = ids.flip(1)
+    return found
+
+
+def outputs(model: Any) -> dict[str, torch.Tensor]:
+    """{name: float tensor} of everything that a forward pass returns, caches left out."""
+    with torch.no_grad():
+        found = model(**inputs(model.config), use_cache=False) if _caches(model) else model(**inputs(model.config))
+    return {name: value.double() for name, value in found.items() if isinstance(value, torch.Tensor)}
+
+
+def _caches(model: Any) -> bool:
+    return bool(getattr(model.config, "use_cache", False))
+
+
+def run(folder: Path, kind: str) -> dict[str, torch.Tensor]:
+    return outputs(load(folder, kind))
