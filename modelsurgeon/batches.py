@@ -41,12 +41,14 @@ class Batch:
     inputs     the kind of input: "text", "random ids, length 7", "padded batch"
     arguments  what the model is called with
     real       [rows, positions] bool: the output's positions that are no padding
+    read       the same of the input, which an encoder-decoder's output is not aligned with
     labels     [rows, positions] int64: what each position should predict, or UNLABELLED
     """
 
     inputs: str
     arguments: Mapping[str, torch.Tensor]
     real: torch.Tensor
+    read: torch.Tensor
     labels: torch.Tensor
 
 
@@ -79,7 +81,8 @@ class Reader:
             read, wanted = self._task(rows, generator) if labelled else (rows, rows)
             written, arguments = read, self._arguments(read)
         labels = _padded(wanted, UNLABELLED)
-        return Batch(inputs, arguments, _real(written), labels if labelled else torch.full_like(labels, UNLABELLED))
+        labels = labels if labelled else torch.full_like(labels, UNLABELLED)
+        return Batch(inputs, arguments, _real(written), _real(read), labels)
 
     def _arguments(self, rows: Rows, side: str = "") -> dict[str, torch.Tensor]:
         ids, real = _padded(rows, self.pad), _real(rows)
@@ -127,7 +130,8 @@ def tokenize(folder: Path, text: str) -> tuple[Any, list[int], tuple[str, ...]]:
     except Exception as error:  # tokenizers come in many makes, and fail in as many ways
         reason = (str(error).splitlines() or [""])[0]
         return None, [], (f"random ids only: no tokenizer ({type(error).__name__}: {reason[:80]})",)
-    if len(set(ids)) < 2:  # the library builds an empty tokenizer where it finds no vocabulary
+    files = [folder / name for name in getattr(tokenizer, "vocab_files_names", {}).values()]
+    if not ids or not any(file.exists() for file in files):  # the library makes one up where it finds no vocabulary
         return None, [], ("random ids only: no tokenizer",)
     return tokenizer, ids, ()
 

@@ -8,6 +8,7 @@ A transform takes a checkpoint and returns another, lazily: the result *is* the 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,19 +25,11 @@ from modelsurgeon.tensor import FLOATS, LazyTensor
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-NOT_CARRIED = (
-    ".safetensors",
-    ".bin",
-    ".pt",
-    ".pth",
-    ".ckpt",
-    ".h5",
-    ".msgpack",
-    ".onnx",
-    ".ot",
-    ".gguf",
-    ".py",
-    ".pkl",
+CARRIED = re.compile(
+    r"(tokenizer|vocab|merges|spiece|sentencepiece|special_tokens_map|added_tokens|generation_config|chat_template"
+    r"|preprocessor_config|processor_config|LICEN[CS]E|NOTICE|USE_POLICY)[\w.-]*"
+    r"|[\w.-]+\.(jinja|tiktoken|model|spm)",
+    re.IGNORECASE,
 )
 
 
@@ -189,14 +182,18 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def side_files(folder: Path) -> dict[str, Path]:
-    """Files that go along unchanged: everything but weights, code, the config and the record."""
-    names = sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    left = {"config.json", RECORD, "zoo.json"}
-    return {
-        name: inside(folder, name)
-        for name in names
-        if name not in left and not name.endswith(NOT_CARRIED) and not name.endswith(".index.json")
-    }
+    """Files that go along unchanged: tokenizer, generation config, chat template, processor, licence."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    return {name: inside(folder, name) for name in names if CARRIED.fullmatch(name) and not name.endswith(".py")}
+
+
+def left_behind(folder: Path) -> tuple[str, ...]:
+    """What lies in the folder, is no weight, config or record, and does not go along."""
+    known = {"config.json", "README.md", RECORD, INDEX}
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith((".", "__")))
+    return tuple(
+        name for name in names if name not in known and not CARRIED.fullmatch(name) and ".safetensors" not in name
+    )
 
 
 def check(checkpoint: Checkpoint) -> tuple[str, ...]:

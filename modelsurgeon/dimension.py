@@ -84,12 +84,11 @@ class Dimension:
 
         Subtracting the other parts as they were stored makes a sum exact even where a part is too small for its dtype.
         """
-        kept = (self.source != GAP) & (self.dual != 0)
+        unit = (self.dual == 1) & (self.source != GAP)
         groups = len(self.group_source)
-        count = np.bincount(self.group[kept], minlength=groups)
-        total = np.bincount(self.group[kept], weights=self.factor[kept], minlength=groups)
-        weighed_alike = len(np.unique(self.dual[kept])) == 1
-        several = kept & weighed_alike & (count[self.group] > 1) & (total[self.group] == 1)
+        count = np.bincount(self.group[unit], minlength=groups)
+        total = np.bincount(self.group[unit], weights=self.factor[unit], minlength=groups)
+        several = unit & (count[self.group] > 1) & (total[self.group] == 1)
         order = np.flatnonzero(several)[np.argsort(self.group[several], kind="stable")]
         if not len(order):
             return order, np.zeros((0, 0))
@@ -116,9 +115,11 @@ def along(axis: AxisMap, side: str) -> Dimension:
     gaps = np.flatnonzero(axis.gaps)
     group = axis.source.copy()
     group[gaps] = axis.size + np.arange(len(gaps))
-    dual = np.where(axis.gaps, 1.0, dual)
+    even = np.unique(dual[~axis.gaps])
+    unit = float(even[0]) if len(even) == 1 else 1.0  # copies that weigh alike fold as a plain sum
+    dual = np.where(axis.gaps, 1.0, dual / unit)
     group_source = np.r_[np.arange(axis.size), np.full(len(gaps), GAP)]
-    group_factor = np.r_[np.full(axis.size, axis.gain), np.zeros(len(gaps))]
+    group_factor = np.r_[np.full(axis.size, axis.gain / unit), np.zeros(len(gaps))]
     return Dimension(axis.size, axis.source, factor, group, dual, group_source, group_factor)
 
 

@@ -285,4 +285,3 @@ def _first(bad: torch.Tensor, groups: np.ndarray, wanted: torch.Tensor, folded: 
     at = tuple(int(i) for i in bad.nonzero()[0])
     place = (int(groups[at[0]]), *at[1:])
     return f"at {list(place)} (folded): expected {float(wanted[at]):.9g}, found {float(folded[at]):.9g}"
-

@@ -77,9 +77,7 @@ def load(source: Checkpoint, folder: Path, dtype: str, device: str) -> tuple[Any
     absent = sorted([*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])
     if absent:
         raise SourceError(f"{folder}: {type(model).__name__} finds no {absent[0]!r} that fits, and would make it up")
-    unread = sorted(info["unexpected_keys"])
-    more = f" and {len(unread) - 1} more" if len(unread) > 1 else ""
-    notes = (f"not run: {type(model).__name__} does not read {unread[0]!r}{more}",) if unread else ()
+    notes = tuple(f"not run: {type(model).__name__} does not read {name!r}" for name in sorted(info["unexpected_keys"]))
     return model.to(device).eval(), notes
 
 

@@ -10,14 +10,16 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 
 import torch
 
 from modelsurgeon.checkpoint import INDEX, SINGLE, Checkpoint
 from modelsurgeon.safetensors_file import layout
-from modelsurgeon.tensor import DTYPES, LazyTensor, Remapped, Stored
+from modelsurgeon.tensor import DTYPES, Arena, LazyTensor, Remapped, Stored, converted
 
 BLOCK = 8 << 20  # bytes of one block of a new tensor
 PIECE = 256 << 10  # bytes of one write: larger ones are slower on many disks
@@ -84,7 +86,7 @@ def write_shard(
         if end:
             os.posix_fallocate(file.fileno(), 0, end)
         _write_all(file.fileno(), memoryview(prefix), 0)
-        with Writer(file.fileno(), progress) as writer:
+        with _cores_left(), Writer(file.fileno(), progress) as writer:
             for name in sorted(tensors, key=starts.__getitem__):
                 tensor = tensors[name]
                 if isinstance(tensor, Stored):
@@ -94,10 +96,22 @@ def write_shard(
         os.fdatasync(file.fileno())
 
 
+@contextmanager
+def _cores_left() -> Iterator[None]:
+    """Compute on two cores fewer: one writes, one hashes the source; torch's threads wait for the slowest of them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads - 2))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _write_remapped(tensor: Remapped, start: int, writer: Writer, device: str) -> None:
     row = tensor.nbytes // tensor.shape[0] if tensor.shape[0] else 1
     for first, last, repeats in tensor.bands(max(1, BLOCK // max(1, row))):
-        block = tensor.compute(first, last, device).to(DTYPES[tensor.dtype]).cpu().contiguous()
+        arena = writer.arena()
+        block = converted(tensor.compute(first, last, device, arena), DTYPES[tensor.dtype], arena).cpu().contiguous()
         writer.put(block, [start + row * at for at in (first, *repeats)])
 
 
@@ -107,6 +121,7 @@ class Writer:
     def __init__(self, descriptor: int, progress: Progress | None) -> None:
         self._descriptor, self._progress = descriptor, progress
         self._blocks: queue.Queue[tuple[torch.Tensor, list[int]] | None] = queue.Queue(maxsize=1)
+        self._arenas = cycle([Arena(), Arena(), Arena()])  # of a block computed, one that waits, one that is written
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -119,6 +134,10 @@ class Writer:
         self._thread.join()
         if self._error and kind is None:
             raise self._error
+
+    def arena(self) -> Arena:
+        """Memory for the next block that is put."""
+        return next(self._arenas).reset()
 
     def put(self, block: torch.Tensor, offsets: list[int]) -> None:
         """Write a contiguous block at each of the offsets (bytes). Raises what went wrong with an earlier one."""
@@ -139,6 +158,7 @@ class Writer:
         view = memoryview(block.reshape(-1).view(torch.uint8).numpy())
         for offset in offsets:
             _write_all(self._descriptor, view, offset)
+            _start_writing_back(self._descriptor, offset, len(view))
             if self._progress:
                 self._progress(len(view))
 
@@ -147,6 +167,11 @@ def _write_all(descriptor: int, view: memoryview, offset: int) -> None:
     done = 0
     while done < len(view):
         done += os.pwrite(descriptor, view[done : done + PIECE], offset + done)
+
+
+def _start_writing_back(descriptor: int, offset: int, length: int) -> None:
+    """Have the disk begin now, so that the sync at the end waits for little. Nothing is dropped: it is not yet clean."""
+    os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_DONTNEED)
 
 
 def copy_bytes(tensor: Stored, descriptor: int, offset: int, progress: Progress | None = None) -> None:
@@ -163,6 +188,7 @@ def copy_bytes(tensor: Stored, descriptor: int, offset: int, progress: Progress 
                 copied = len(piece)
             if not copied:
                 raise OSError(f"{tensor.path}: ends inside of a tensor")
+            _start_writing_back(descriptor, offset + done, copied)
             done += copied
             if progress:
                 progress(copied)

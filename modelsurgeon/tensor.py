@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +39,38 @@ DTYPE_NAMES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32", "float64"
 MOST_RUNS = 64  # more runs than this are gathered by index: a strided copy each costs more than one index_select
 
 Fill = Callable[[int, int], torch.Tensor]
+Empty = Callable[[Sequence[int], torch.dtype], torch.Tensor]  # memory for a block, holding anything
+
+
+def fresh(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+    """Memory that nobody else uses."""
+    return torch.empty(tuple(shape), dtype=dtype)
+
+
+class Arena:
+    """Memory that block after block uses again: the n-th request since `reset` gets the same bytes each time.
+
+    Freed tensors leave holes that the next ones do not quite fit: without this a process grows with what it writes.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[torch.Tensor] = []
+        self._used = 0
+
+    def reset(self) -> Arena:
+        """Give all of it out anew."""
+        self._used = 0
+        return self
+
+    def __call__(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+        size = dtype.itemsize * math.prod(shape)
+        if self._used == len(self._held):
+            self._held.append(torch.empty(size, dtype=torch.uint8))
+        if len(self._held[self._used]) < size:
+            self._held[self._used] = torch.empty(size, dtype=torch.uint8)
+        held = self._held[self._used][:size]
+        self._used += 1
+        return held.view(dtype).view(tuple(shape))
 
 
 def is_power_of_two(factor: float) -> bool:
@@ -70,10 +102,9 @@ class Stored:
     def nbytes(self) -> int:
         return DTYPES[self.dtype].itemsize * math.prod(self.shape)
 
-    def read(self, start: int, stop: int) -> torch.Tensor:
+    def read(self, start: int, stop: int, empty: Empty = fresh) -> torch.Tensor:
         """Rows start:stop of the first dimension (the number itself of a scalar). Raises SourceError when cut short."""
-        rows = () if not self.shape else (stop - start, *self.shape[1:])
-        block = torch.empty(rows, dtype=DTYPES[self.dtype])
+        block = empty((stop - start, *self.shape[1:]) if self.shape else (), DTYPES[self.dtype])
         row = DTYPES[self.dtype].itemsize * math.prod(self.shape[1:])
         view = memoryview(block.reshape(-1).view(torch.uint8).numpy())
         with open(self.path, "rb", buffering=0) as file:
@@ -147,28 +178,28 @@ class Remapped:
             return DTYPES[self.dtype]
         return torch.float64 if "F64" in (self.dtype, self.base.dtype) or self.dtype == "F32" else torch.float32
 
-    def read(self, start: int, stop: int) -> torch.Tensor:
+    def read(self, start: int, stop: int, empty: Empty = fresh) -> torch.Tensor:
         """Rows start:stop, in the stored dtype."""
-        return self.compute(start, stop).to(DTYPES[self.dtype])
+        return converted(self.compute(start, stop, empty=empty), DTYPES[self.dtype], empty)
 
-    def compute(self, start: int, stop: int, device: str = "cpu") -> torch.Tensor:
-        """Rows start:stop in `work_dtype`, on `device`."""
+    def compute(self, start: int, stop: int, device: str = "cpu", empty: Empty = fresh) -> torch.Tensor:
+        """Rows start:stop in `work_dtype`, on `device`, in memory from `empty`."""
         wanted = self.dimensions[0].source[start:stop]
         kept = wanted[wanted != GAP]
         low, high = (int(kept.min()), int(kept.max()) + 1) if len(kept) else (0, 0)
         if high - low > 2 * (stop - start) and stop - start > 1:  # never read much more than is asked for
             middle = (start + stop) // 2
-            return torch.cat([self.compute(start, middle, device), self.compute(middle, stop, device)])
-        block = self.base.read(low, high).to(device).to(self.work_dtype)
+            return torch.cat([self.compute(start, middle, device, empty), self.compute(middle, stop, device, empty)])
+        block = converted(self.base.read(low, high, empty).to(device), self.work_dtype, empty)
         if self.offset:
-            block = block + self.offset
+            block.add_(self.offset)
         dimensions, constant = self.computed
         if constant != 1.0:
-            block = block * constant
+            block.mul_(constant)
         for axis, dimension in list(enumerate(dimensions))[1:]:
-            block = take(block, axis, dimension, 0, dimension.new_size, 0, self.is_exact)
-        block = take(block, 0, dimensions[0], start, stop, low, self.is_exact)
-        return self._filled(block - self.offset if self.offset else block, start, stop)
+            block = take(block, axis, dimension, 0, dimension.new_size, 0, self.is_exact, empty)
+        block = take(block, 0, dimensions[0], start, stop, low, self.is_exact, empty)
+        return self._filled(block.sub_(self.offset) if self.offset else block, start, stop)
 
     def _filled(self, block: torch.Tensor, start: int, stop: int) -> torch.Tensor:
         if not callable(self.fill) and not self.fill and not self.offset:
@@ -203,8 +234,22 @@ class Remapped:
 LazyTensor = Stored | Remapped
 
 
+def converted(block: torch.Tensor, dtype: torch.dtype, empty: Empty = fresh) -> torch.Tensor:
+    """The block in another dtype, on its device."""
+    if block.dtype == dtype or block.device.type != "cpu":
+        return block.to(dtype)
+    return empty(block.shape, dtype).copy_(block)
+
+
 def take(
-    block: torch.Tensor, axis: int, dimension: Dimension, start: int, stop: int, low: int, exact: bool
+    block: torch.Tensor,
+    axis: int,
+    dimension: Dimension,
+    start: int,
+    stop: int,
+    low: int,
+    exact: bool,
+    empty: Empty = fresh,
 ) -> torch.Tensor:
     """Grow one dimension of a block: new coordinates start:stop, where the block begins at old coordinate `low`.
 
@@ -212,16 +257,17 @@ def take(
     """
     if start == low and stop - start == block.shape[axis] and dimension.is_identity:
         return block
+    shape = [*block.shape[:axis], stop - start, *block.shape[axis + 1 :]]
+    out = empty(shape, block.dtype) if block.device.type == "cpu" else block.new_empty(shape)
     if len(dimension.runs) <= MOST_RUNS:
-        out = block.new_empty([*block.shape[:axis], stop - start, *block.shape[axis + 1 :]])
         for run in dimension.runs:
             first, last = max(run.start, start), min(run.stop, stop)
             if first < last:
                 source = run.source - low + first - run.start
                 _copy_run(block, out, axis, source, first - start, last - first, run.factor, run.source == GAP)
     else:
-        out = _gather(block, axis, dimension, start, stop, low)
-    if exact and len(dimension.rests[0]) and holds_tiny(block, min(abs(f) for f in dimension.factors if f)):
+        _gather(block, out, axis, dimension, start, stop, low)
+    if exact and len(dimension.rests[0]) and holds_tiny(block, min(abs(f) for f in dimension.factors if f), empty):
         _give_leads_the_rest(block, out, axis, dimension, start, stop, low)
     return out
 
@@ -238,17 +284,21 @@ def _copy_run(
         torch.mul(block.narrow(axis, source, length), factor, out=target)
 
 
-def _gather(block: torch.Tensor, axis: int, dimension: Dimension, start: int, stop: int, low: int) -> torch.Tensor:
+def _gather(
+    block: torch.Tensor, out: torch.Tensor, axis: int, dimension: Dimension, start: int, stop: int, low: int
+) -> None:
     source, factor = dimension.source[start:stop], dimension.factor[start:stop]
     shape = [1] * axis + [-1] + [1] * (block.ndim - axis - 1)
     if block.shape[axis] == 0:
-        return block.new_zeros([*block.shape[:axis], stop - start, *block.shape[axis + 1 :]])
+        out.zero_()
+        return
     gap = torch.from_numpy(source == GAP).to(block.device)
     index = torch.from_numpy(np.where(source == GAP, 0, source - low)).to(block.device)
-    out = block.index_select(axis, index)
+    torch.index_select(block, axis, index, out=out)
     if np.any(factor[source != GAP] != 1):
-        out = out * torch.from_numpy(factor).to(out).reshape(shape)
-    return out.masked_fill_(gap.reshape(shape), 0) if bool(gap.any()) else out
+        out.mul_(torch.from_numpy(factor).to(out).reshape(shape))
+    if bool(gap.any()):
+        out.masked_fill_(gap.reshape(shape), 0)
 
 
 def _give_leads_the_rest(
@@ -266,10 +316,16 @@ def _give_leads_the_rest(
     out.index_copy_(axis, torch.from_numpy(leads - start).to(block.device), rest.to(out.dtype))
 
 
-def holds_tiny(block: torch.Tensor, factor: float) -> bool:
-    """Whether some number, not zero, times `factor` falls below the smallest normal number of its dtype."""
-    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[block.element_size()]
-    mask = torch.iinfo(bits).max
-    limit = torch.tensor(torch.finfo(block.dtype).smallest_normal / factor, dtype=block.dtype).view(bits)
-    magnitudes = block.contiguous().view(bits) & mask
-    return bool(block.numel()) and int((magnitudes.sub_(1) & mask).min()) < int(limit) - 1
+def holds_tiny(block: torch.Tensor, factor: float, empty: Empty = fresh) -> bool:
+    """Whether some number, not zero, times `factor` falls below the smallest normal number of its dtype.
+
+    Twice the bits of a number, as integers that wrap around, are its magnitude without its sign; zero is moved from the
+    smallest to the largest by subtracting 2 of the unsigned integer, which is adding `shift` to the signed one.
+    """
+    integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[block.element_size()]
+    shift = torch.iinfo(integer).max - 1
+    limit = torch.tensor(torch.finfo(block.dtype).smallest_normal / factor, dtype=block.dtype).view(integer)
+    out = empty(block.shape, integer) if block.device.type == "cpu" else block.new_empty(block.shape, dtype=integer)
+    added = torch.tensor(shift, dtype=integer, device=block.device)
+    torch.add(added, block.view(integer), alpha=2, out=out)
+    return bool(block.numel()) and int(out.min()) < 2 * int(limit) - 2 + torch.iinfo(integer).min

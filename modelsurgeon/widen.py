@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from modelsurgeon.axis_map import AxisMap
-from modelsurgeon.checkpoint import Checkpoint, check
+from modelsurgeon.checkpoint import Checkpoint, check, left_behind
 from modelsurgeon.errors import PlanError
 from modelsurgeon.growth import ATTENTIONS, NESTING_ROPE_TYPES, ROPES, RULES, Growth, rope_type
 from modelsurgeon.history import Step
@@ -58,6 +58,9 @@ def widen(
         notes.append(
             f"config keys kept as they are, unknown to {checkpoint.config['model_type']}: {', '.join(unknown)}"
         )
+    behind = left_behind(checkpoint.origin.path)
+    if behind:
+        notes.append(f"files left behind: {', '.join(behind)}")
     dropped = len(checkpoint.tensors) - len(result.tensors)
     if dropped:
         notes.append(f"{dropped} buffers left out: the library recomputes them")
@@ -80,9 +83,7 @@ def _check_choices(factor: int, rule: str, attention: str, rope: str, dtype: str
             raise PlanError(f"{name} is {value!r}, expected one of {', '.join(str(k) for k in known if k)}")
 
 
-def _maps(
-    checkpoint: Checkpoint, factor: int, rule: str, attention: str, rope: str, stored: str
-) -> dict[str, AxisMap]:
+def _maps(checkpoint: Checkpoint, factor: int, rule: str, attention: str, rope: str, stored: str) -> dict[str, AxisMap]:
     table, sizes = checkpoint.architecture, checkpoint.sizes
     grown = GROWN[attention]
     targets = {name: size * (factor if table.axes[name].through in grown else 1) for name, size in sizes.items()}
@@ -117,4 +118,6 @@ def _rounding(result: Checkpoint) -> list[str]:
     """That 16 bits round some weights, if they do."""
     rounded = {t.dtype for t in result.tensors.values() if isinstance(t, Remapped) and not t.is_exact}
     narrow = sorted(rounded - set(WIDE))
-    return [f"weights are rounded to {' and '.join(narrow)}: --rule exact or --dtype float32 keeps them"] if narrow else []
+    return (
+        [f"weights are rounded to {' and '.join(narrow)}: --rule exact or --dtype float32 keeps them"] if narrow else []
+    )

@@ -43,8 +43,8 @@ def body(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     """A Llama without a head, every parameter random."""
     from transformers import LlamaConfig, LlamaModel
 
-    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 4, "num_key_value_heads": 2}
-    config = LlamaConfig(vocab_size=50, num_hidden_layers=2, max_position_embeddings=20, **sizes)
+    sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 24, "num_key_value_heads": 2}
+    config = LlamaConfig(vocab_size=50, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=20, **sizes)
     torch.manual_seed(0)
     model = LlamaModel(config)
     for parameter in model.parameters():
@@ -177,6 +177,23 @@ def test_a_body_without_a_head_is_folded_back_by_its_maps(body: Checkpoint, tmp_
         compare(body, result)
 
 
+def test_a_body_of_no_named_class_is_run_without_a_head_and_its_pooled_output_is_folded_too(tmp_path: Path) -> None:
+    from transformers import BertConfig, BertModel
+
+    sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 4}
+    torch.manual_seed(0)
+    model = BertModel(BertConfig(vocab_size=50, num_hidden_layers=2, max_position_embeddings=20, **sizes))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(tmp_path / "named")
+    body = mutated(open_checkpoint(tmp_path / "named"), tmp_path / "body", lambda tensors: None, architectures=None)
+    plan = widen(body, 2)
+    report = compare(body, open_checkpoint(save(plan, tmp_path / "wider")), maps=plan.steps[-1].maps)
+    assert report.same
+    last = {c.output: c.positions for c in report.comparisons[-2:]}
+    assert last == {"last_hidden_state": 20 + 13 + 5 + 1, "pooler_output": 4}
+
+
 def test_a_map_of_other_copies_is_not_the_same(body: Checkpoint, tmp_path: Path) -> None:
     plan = widen(body, 2)
     result = open_checkpoint(save(plan, tmp_path / "wider"))
@@ -295,6 +312,7 @@ def test_an_encoder_decoder_reads_one_half_and_is_to_predict_the_other() -> None
     }
     assert batch.labels.tolist() == [[3, 4, 5], [6, UNLABELLED, UNLABELLED]]
     assert batch.real.tolist() == [[True, True, True], [True, False, False]]
+    assert batch.read.tolist() == [[True, True], [True, False]]
 
 
 def test_importing_the_module_does_not_import_transformers() -> None:

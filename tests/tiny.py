@@ -80,9 +80,8 @@ class Variant:
     """One form of one family.
 
     kind       the transformers class
-    own_head   the output head differs from the embedding though the library cannot be told so by a flag (T5)
-    main       the family's usual form: tried with every choice, the others with fewer
-    one_eps    False where the orthogonal rule wants two different eps of a config that has one
+    own_head   the output head differs from the embedding, and the library cannot be told so by a flag (T5)
+    main       the family's usual form, tied or untied: tried with every choice, the others with fewer
     """
 
     name: str
@@ -91,7 +90,6 @@ class Variant:
     config: Mapping[str, Any] = field(default_factory=dict)
     own_head: bool = False
     main: bool = False
-    one_eps: bool = True
 
     def __str__(self) -> str:
         return self.name
@@ -99,6 +97,16 @@ class Variant:
     @property
     def table(self) -> architecture.Architecture:
         return architecture.find(self.model_type)
+
+    @property
+    def has_head(self) -> bool:
+        return any(kind in self.kind for kind in ("CausalLM", "MaskedLM", "LMHead", "PreTraining", "Conditional"))
+
+    @property
+    def tied(self) -> bool:
+        """Whether the library makes one tensor of embedding and head."""
+        by_default = transformers.CONFIG_MAPPING[self.model_type]().tie_word_embeddings
+        return self.has_head and not self.own_head and bool(self.config.get("tie_word_embeddings", by_default))
 
 
 _EPS = {"layer_norm_eps": 1e-2}  # no masked-LM head: one eps serves all
@@ -181,14 +189,13 @@ def _of(model_type: str) -> list[Variant]:
     table = architecture.find(model_type)
     found = []
     if table.tie is not None:
-        ties_by_default = bool(table.defaults["tie_word_embeddings"]({}))
         for tied in (True, False):
             own = bool(table.tie.forced and not tied)
             extra = {"tie_word_embeddings": tied}
             if own:
                 extra = {"feed_forward_proj": "gated-gelu", **extra}
             name = f"{model_type}-{'tied' if tied else 'untied'}"
-            found.append(Variant(name, model_type, table.model, extra, own_head=own, main=tied == ties_by_default))
+            found.append(Variant(name, model_type, table.model, extra, own_head=own, main=True))
     else:
         found.append(Variant(model_type, model_type, table.model, main=True))
     for name, kind, extra in FORMS.get(model_type, ()):
@@ -267,6 +274,30 @@ def outputs(model: Any) -> dict[str, torch.Tensor]:
     with torch.no_grad():
         found = model(**inputs(model.config), use_cache=False) if _caches(model) else model(**inputs(model.config))
     return {name: value.double() for name, value in found.items() if isinstance(value, torch.Tensor)}
+
+
+def folded(output: torch.Tensor, axis_map: Any) -> torch.Tensor:
+    """An output whose last axis grew, as its source would have returned it: D h / gain."""
+    spread = output[..., torch.from_numpy(~axis_map.gaps)] * torch.from_numpy(axis_map.share[~axis_map.gaps])
+    index = torch.from_numpy(axis_map.source[~axis_map.gaps])
+    return output.new_zeros(*output.shape[:-1], axis_map.size).index_add(-1, index, spread) / axis_map.gain
+
+
+def error(
+    before: Mapping[str, torch.Tensor],
+    after: Mapping[str, torch.Tensor],
+    variant: Variant,
+    maps: Mapping[str, Any] | None = None,
+) -> float:
+    """The largest difference of any output, in units of that output's deviation. NaN counts as infinite."""
+    assert before.keys() == after.keys()
+    worst = 0.0
+    for name, old in before.items():
+        axis = variant.table.outputs.get(name)
+        new = folded(after[name], maps[axis]) if maps and axis in maps else after[name]
+        assert old.shape == new.shape, name
+        worst = max(worst, float(torch.nan_to_num((old - new).abs().max() / old.std(), nan=torch.inf)))
+    return worst
 
 
 def _caches(model: Any) -> bool:

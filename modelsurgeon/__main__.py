@@ -1,0 +1,5 @@
+"""python -m modelsurgeon"""
+
+from modelsurgeon.cli import main
+
+main()

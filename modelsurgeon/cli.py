@@ -1,0 +1,327 @@
+"""The command line: parse, call, print.
+
+stdout carries the result only: the path of the output, or one JSON document with --json. Everything else goes to stderr,
+progress bars only where that is a terminal. Exit codes: 0 done (verify: the same), 1 different, 2 a bad request, 3 the
+machine failed. Nothing heavy is imported before a command runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from modelsurgeon import __version__
+from modelsurgeon.errors import ModelSurgeonError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from modelsurgeon.checkpoint import Checkpoint
+    from modelsurgeon.verify import Report
+
+DIFFERENT, BAD_REQUEST, MACHINE_FAILED, INTERRUPTED, TERMINATED = 1, 2, 3, 130, 143
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+
+Source = Annotated[str, typer.Argument(help="A folder, a Hub id (org/name), demo, or - for a path on stdin.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="The folder to write.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub id.")]
+ShardSize = Annotated[str | None, typer.Option(help="Largest shard, as in 500MB or 2GiB [default: 5GB].")]
+Device = Annotated[str, typer.Option(help="Where the arithmetic is done: cpu or cuda.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
+Verify = Annotated[bool, typer.Option("--verify", help="Verify before the output appears; publish only the same.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan; read no tensor, write nothing.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors on stderr.")]
+
+
+class Different(Exception):
+    """The result is not the same function, so it was not published."""
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def modelsurgeon(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Operate on trained Transformer checkpoints without changing what they compute."""
+
+
+@app.command()
+def widen(
+    source: Source,
+    output: Output = None,
+    factor: Annotated[int, typer.Option(help="Times as wide: hidden, MLP and attention; 2 or more.")] = 2,
+    rule: Annotated[str, typer.Option(help="orthogonal, exact or auto.")] = "auto",
+    attention: Annotated[str, typer.Option(help="What grows: head-dim, heads or auto.")] = "auto",
+    rope: Annotated[str, typer.Option(help="nested (lossless) or repeat (approximate).")] = "nested",
+    dtype: Annotated[str | None, typer.Option(help="Store as float32, bfloat16 ... [default: as it is].")] = None,
+    revision: Revision = None,
+    shard_size: ShardSize = None,
+    device: Device = "cpu",
+    overwrite: Overwrite = False,
+    verify: Verify = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Grow a checkpoint's width by a whole factor: the same function in a bigger model."""
+    from modelsurgeon.widen import widen
+
+    def transform(checkpoint: Checkpoint) -> Checkpoint:
+        return widen(checkpoint, factor, rule=rule, attention=attention, rope=rope, dtype=dtype)
+
+    _run(transform, source, output, revision, shard_size, device, overwrite, verify, dry_run, as_json, quiet)
+
+
+@app.command("untie-embeddings")
+def untie_embeddings(
+    source: Source,
+    output: Output = None,
+    revision: Revision = None,
+    shard_size: ShardSize = None,
+    overwrite: Overwrite = False,
+    verify: Verify = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Give the output head a tensor of its own: the same logits to the last bit."""
+    from modelsurgeon.untie import untie_embeddings
+
+    _run(untie_embeddings, source, output, revision, shard_size, "cpu", overwrite, verify, dry_run, as_json, quiet)
+
+
+@app.command("verify")
+def verify_command(
+    source: Source,
+    result: Annotated[str, typer.Argument(help="What was made of it: as SOURCE.")],
+    text: Annotated[Path | None, typer.Option(help="A file to run both models on [default: a sample].")] = None,
+    samples: Annotated[int, typer.Option(help="Windows of the text.", min=1)] = 4,
+    length: Annotated[int, typer.Option(help="Tokens of a window.", min=2)] = 128,
+    dtype: Annotated[str, typer.Option(help="What the logits are computed in.")] = "float32",
+    device: Annotated[str, typer.Option(help="Where the models run: cpu or cuda.")] = "cpu",
+    revision: Revision = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Tell whether RESULT is the same function as SOURCE: exit code 0 if it is, 1 if not."""
+    from modelsurgeon.checkpoint import open_checkpoint
+    from modelsurgeon.verify import verify
+
+    names = _from_stdin(source, result)
+    _check_running(dtype, device)
+    opened = open_checkpoint(names[0], revision), open_checkpoint(names[1])
+    options = {"samples": samples, "length": length, "dtype": dtype, "device": device}
+    report = verify(*opened, text=_read_text(text), **options)
+    _print_report(report, _console(quiet))
+    if as_json:
+        _print_json(report.to_json())
+    if not report.same:
+        raise typer.Exit(DIFFERENT)
+
+
+def _run(
+    transform: Callable[[Checkpoint], Checkpoint],
+    source: str,
+    output: Path | None,
+    revision: str | None,
+    shard_size: str | None,
+    device: str,
+    overwrite: bool,
+    verified: bool,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Open, transform, and either show the plan or save."""
+    from modelsurgeon.checkpoint import open_checkpoint
+    from modelsurgeon.plan import make_plan
+    from modelsurgeon.save import check_output, save
+    from modelsurgeon.sizes import parse_size
+
+    if output is None and not dry_run:
+        raise typer.BadParameter("no output; name one with -o, or ask for the plan with --dry-run")
+    _check_running("float32", device)
+    size = parse_size(shard_size) if shard_size else None
+    before = open_checkpoint(_from_stdin(source)[0], revision)
+    if output is not None:
+        check_output(before, output, overwrite or dry_run)
+    after = transform(before)
+    plan, console = make_plan(before, after), _console(quiet)
+    document: dict[str, Any] = {"plan": plan.to_json()}
+    if dry_run or output is None:
+        _show_plan(plan, console)
+    else:
+        _show_notes(after, console)
+        reports: list[Report] = []
+        accept = _acceptance(before, output, reports, console) if verified else lambda folder: None
+        try:
+            with _progress(plan.bytes[1], quiet) as progress:
+                save(
+                    after,
+                    output,
+                    shard_size=size,
+                    overwrite=overwrite,
+                    device=device,
+                    progress=progress,
+                    accept=accept,
+                )
+        except Different:
+            if as_json:
+                _print_json({"output": None, **document, "verification": reports[0].to_json()})
+            raise
+        document = {"output": str(output), **document}
+        if reports:
+            document["verification"] = reports[0].to_json()
+    if as_json:
+        _print_json(document)
+    elif not dry_run:
+        print(output)
+
+
+def _acceptance(
+    before: Checkpoint, output: Path, reports: list[Report], console: Console | None
+) -> Callable[[Path], None]:
+    """What verifies a finished folder before it appears, and raises Different where it must not."""
+
+    def accept(folder: Path) -> None:
+        from modelsurgeon.checkpoint import open_checkpoint
+        from modelsurgeon.verify import verify
+
+        staged = open_checkpoint(folder)
+        named = replace(staged, origin=replace(staged.origin, id=str(output)))
+        reports.append(verify(before, named))
+        _print_report(reports[0], console)
+        if not reports[0].same:
+            raise Different("the result is not the same function, so nothing was written")
+
+    return accept
+
+
+def _from_stdin(*names: str) -> tuple[str, ...]:
+    """The names, with the path that came down the pipe in the place of `-`."""
+    if names.count("-") > 1:
+        raise typer.BadParameter("only one of the arguments can be - (a path on stdin)")
+    if "-" not in names:
+        return names
+    line = sys.stdin.readline().strip()
+    if not line:
+        raise typer.BadParameter("no path came on stdin; did the command before fail?")
+    return tuple(line if name == "-" else name for name in names)
+
+
+def _check_running(dtype: str, device: str) -> None:
+    from modelsurgeon.tensor import DTYPE_NAMES
+
+    if dtype not in DTYPE_NAMES:
+        raise typer.BadParameter(f"dtype {dtype!r}, expected one of {', '.join(DTYPE_NAMES)}")
+    if device == "cpu":
+        return
+    import torch
+
+    if device.partition(":")[0] != "cuda":
+        raise typer.BadParameter(f"device {device!r}, expected cpu or cuda")
+    if not torch.cuda.is_available():
+        raise typer.BadParameter(f"device {device!r}: this machine has no GPU that torch can use")
+
+
+def _read_text(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"--text {path}: cannot be read as UTF-8 text ({error})") from None
+
+
+def _console(quiet: bool) -> Console | None:
+    from rich.console import Console
+
+    if quiet:
+        return None
+    return Console(stderr=True) if sys.stderr.isatty() else Console(stderr=True, width=160)
+
+
+def _show_plan(plan: Any, console: Console | None) -> None:
+    from modelsurgeon.tables import show_plan
+
+    if console:
+        show_plan(plan, console)
+
+
+def _show_notes(after: Checkpoint, console: Console | None) -> None:
+    from modelsurgeon.tables import show_notes
+
+    if console:
+        show_notes(after.notes, after.lossy, console)
+
+
+def _print_report(report: Report, console: Console | None) -> None:
+    from modelsurgeon.tables import show_report
+
+    if console:
+        show_report(report, console)
+
+
+@contextmanager
+def _progress(total: int, quiet: bool) -> Iterator[Callable[[int], None] | None]:
+    """A bar on stderr that counts bytes, where stderr is a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("writing", total=total)
+        yield lambda count: bar.advance(task, count)
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    print(json.dumps(document))
+
+
+def main() -> None:
+    """Run the program; every error is one line on stderr and an exit code."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))
+    try:
+        code = app(standalone_mode=False)
+        sys.stdout.flush()
+    except Different as error:
+        code = _fail(str(error), DIFFERENT)
+    except typer.TyperException as error:
+        code = _fail(error.format_message() if hasattr(error, "format_message") else str(error), BAD_REQUEST)
+    except ModelSurgeonError as error:
+        code = _fail(str(error), BAD_REQUEST)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more can be said, not even at exit
+        code = 0
+    except Exception as error:
+        if os.environ.get("MODELSURGEON_DEBUG"):
+            raise
+        kind = "" if isinstance(error, OSError | MemoryError) else f"{type(error).__name__}: "
+        code = _fail(f"{kind}{error} (MODELSURGEON_DEBUG=1 shows where)", MACHINE_FAILED)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"modelsurgeon: {' '.join(message.split())}", file=sys.stderr)
+    return code

@@ -1,0 +1,126 @@
+"""What people read: tables for the terminal. Every name that comes from a file is shown as it is, never as markup."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from modelsurgeon.logits import Comparison, LogitReport
+from modelsurgeon.plan import Plan
+from modelsurgeon.proof import Proof
+from modelsurgeon.verify import Report
+
+MOST_WRONG = 10  # tensors that are wrong, shown one a line
+
+
+def show_plan(plan: Plan, console: Console) -> None:
+    """One row a template, then totals, notes, and what is lost."""
+    rows = (
+        (
+            f"{row.template} x{row.count}" if row.count > 1 else row.template,
+            row.signature,
+            _shape(row.before),
+            _shape(row.after),
+            row.factors,
+            row.precision,
+        )
+        for row in plan.rows
+    )
+    console.print(_table(("tensor", "signature", "before", "after", "factors", "precision"), rows))
+    (old, new), (old_bytes, new_bytes) = plan.parameters, plan.bytes
+    console.print(Text(f"parameters {old:,} -> {new:,}; bytes {size(old_bytes)} -> {size(new_bytes)}"))
+    console.print(Text(f"peak memory about {size(plan.peak_memory)}"))
+    show_notes(plan.notes, plan.lossy, console)
+
+
+def show_notes(notes: Iterable[str], lossy: Iterable[str], console: Console) -> None:
+    """What was chosen and why, and why the result is not the same function, if it is not."""
+    for note in notes:
+        console.print(Text(note, style="dim"))
+    for reason in lossy:
+        console.print(Text(f"not lossless: {reason}", style="yellow"))
+
+
+def show_report(report: Report, console: Console) -> None:
+    """What each level found, the verdict last."""
+    for note in report.notes:
+        console.print(Text(note))
+    if report.proof:
+        _show_proof(report.proof, console)
+    if report.logits:
+        _show_logits(report.logits, console)
+    if report.stored:
+        _show_stored(report.stored, console)
+    verdict = Text("same function", style="bold green") if report.same else Text("different", style="bold red")
+    console.print(Text.assemble(f"{report.source} -> {report.result}: ", verdict))
+
+
+def _show_proof(proof: Proof, console: Console) -> None:
+    counted = {word: sum(v.verdict == word for v in proof.verdicts) for word in ("exact", "rounded", "wrong")}
+    said = ", ".join(f"{count} {word}" for word, count in counted.items() if count)
+    rounded = f" (largest rounding {proof.rounding:.1e})" if proof.rounding else ""
+    console.print(Text(f"weights: {said}{rounded}"))
+    for verdict in proof.wrong[:MOST_WRONG]:
+        console.print(Text(f"  wrong: {verdict.name}: {verdict.detail}", style="red"))
+    if len(proof.wrong) > MOST_WRONG:
+        console.print(Text(f"  and {len(proof.wrong) - MOST_WRONG} more"))
+    for reason in proof.lossy:
+        console.print(Text(f"not lossless: {reason}", style="yellow"))
+
+
+HEADINGS = ("inputs", "output", "positions", "max error", "relative", "KL", "top-1", "loss before", "loss after")
+
+
+def _show_logits(report: LogitReport, console: Console) -> None:
+    console.print(_table((report.dtype, *HEADINGS[1:]), (_cells(comparison) for comparison in report.comparisons)))
+    for note in report.notes:
+        console.print(Text(note, style="dim"))
+
+
+def _show_stored(report: LogitReport, console: Console) -> None:
+    pairs = zip(report.comparisons, report.noise, strict=True)
+    rows = ((*_cells(comparison), f"{noise.max_rel:.1e}") for comparison, noise in pairs)
+    console.print(_table((report.dtype, *HEADINGS[1:], "noise floor"), rows))
+
+
+def _cells(comparison: Comparison) -> tuple[str, ...]:
+    def number(value: float | None, form: str) -> str:
+        return "" if value is None else format(value, form)
+
+    return (
+        comparison.inputs,
+        comparison.output,
+        str(comparison.positions),
+        f"{comparison.max_abs:.1e}",
+        f"{comparison.max_rel:.1e}",
+        number(comparison.kl, ".1e"),
+        number(comparison.top1, ".4f"),
+        number(comparison.loss_before, ".4f"),
+        number(comparison.loss_after, ".4f"),
+    )
+
+
+def _table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "x".join(map(str, shape)) if shape is not None else "-"
+
+
+def size(count: int) -> str:
+    """Bytes for people: 2.5 MB."""
+    value, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"

@@ -1,0 +1,426 @@
+"""Every architecture in every form, through every transform, from disk to disk: what it computes stays as it is.
+
+The oracle is `transformers`: source and result are loaded in float32 and run on the same inputs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import shutil
+
+import pytest
+import tiny
+import torch
+import transformers
+from modelsurgeon.checkpoint import open_checkpoint, read_tensors
+from modelsurgeon.errors import PlanError
+from modelsurgeon.growth import ATTENTIONS, RULES
+from modelsurgeon.save import save
+from modelsurgeon.untie import untie_embeddings
+from modelsurgeon.widen import widen
+from safetensors.torch import load_file, save_file
+
+# Float32 forward passes that sum in another order. Measured over all that is tried here: at most 5e-6 of the outputs'
+# deviation, and 2e-5 in T5 and mT5, whose unscaled attention is sharp (8e-6 without the x3 growth).
+TOLERANCE = 5e-5
+NOTICED = 10 * TOLERANCE  # what a mistake must move the outputs by
+
+VARIANTS = tiny.variants()
+MAIN = [v for v in VARIANTS if v.main]
+TIED = [v for v in VARIANTS if v.tied]
+ALL = list(itertools.product(RULES, ATTENTIONS))
+CROSSED = {2: [("orthogonal", "head-dim"), ("exact", "heads")], 3: [("orthogonal", "heads"), ("exact", "head-dim")]}
+CASES = [
+    pytest.param(variant, factor, rule, attention, id=f"{variant}-x{factor}-{rule}-{attention}")
+    for variant in VARIANTS
+    for factor in (2, 3)
+    for rule, attention in (ALL if variant.main else CROSSED[factor])
+]
+NARROW_CASES = [
+    pytest.param(variant, attention, id=f"{variant}-{attention}")
+    for variant in VARIANTS
+    for attention in (ATTENTIONS if variant.main else ["heads"])
+]
+
+
+def loses(variant, rule, attention, dtype="float32"):
+    """What must be said to be lossy: nothing under the rule `exact`; under `orthogonal` what it needs is not there."""
+    table = variant.table
+    norms_inside_heads = any(axis.through == "normed" for axis in table.axes.values())  # they keep their eps
+    return rule == "orthogonal" and (
+        dtype != "float32" or table.eps is None or (norms_inside_heads and attention == "heads")
+    )
+
+
+def saved(checkpoint, folder):
+    shutil.rmtree(folder, ignore_errors=True)
+    return save(checkpoint, folder)
+
+
+def composed(checkpoint):
+    """{axis: map} of all steps on record, one after another."""
+    maps = {}
+    for step in checkpoint.steps:
+        for axis, axis_map in step.maps.items():
+            maps[axis] = maps[axis].then(axis_map) if axis in maps else axis_map
+    return maps
+
+
+def moved(variant, source, result):
+    """How far the outputs of a result on disk are from the source's, in deviations."""
+    maps = composed(open_checkpoint(result))
+    return tiny.error(tiny.run(source, variant.kind), tiny.run(result, variant.kind), variant, maps)
+
+
+def change_tensors(folder, change):
+    tensors = {name: tensor.contiguous() for name, tensor in change(load_file(folder / "model.safetensors")).items()}
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+def change_config(folder, **changes):
+    config = {**json.loads((folder / "config.json").read_text()), **changes}
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
+
+
+# --- widen -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("variant", "factor", "rule", "attention"), CASES)
+def test_a_widened_model_computes_what_its_source_computes(variant, factor, rule, attention, source, tmp_path):
+    wide = widen(open_checkpoint(source(variant)), factor, rule=rule, attention=attention)
+    assert bool(wide.lossy) == loses(variant, rule, attention)
+    if not wide.lossy:
+        assert moved(variant, source(variant), saved(wide, tmp_path / "wide")) <= TOLERANCE
+
+
+@pytest.mark.parametrize(("variant", "attention"), NARROW_CASES)
+def test_a_bf16_model_is_widened_by_the_exact_rule_without_rounding(variant, attention, source, tmp_path):
+    narrow = source(variant, "bfloat16")
+    wide = widen(open_checkpoint(narrow), 2, rule="exact", attention=attention)
+    assert not wide.lossy
+    assert moved(variant, narrow, saved(wide, tmp_path / "wide")) <= TOLERANCE
+
+
+@pytest.mark.parametrize("variant", MAIN, ids=str)
+@pytest.mark.parametrize("factor", [2, 4])
+def test_whole_heads_leave_bf16_tensors_in_bf16_unless_a_square_root_is_left(variant, factor, source):
+    """The model itself multiplies by sqrt(width): Gemma its embedding, T5 what reaches its tied head."""
+    checkpoint = open_checkpoint(source(variant, "bfloat16"))
+    wide = widen(checkpoint, factor, rule="exact", attention="heads")
+    widest = {name for name, tensor in wide.tensors.items() if tensor.dtype != "BF16"}
+    table, expected = checkpoint.architecture, set()
+    if math.sqrt(factor) % 1:
+        final = table.axes["final"]
+        scaled = bool(final.scaled) and table.value(checkpoint.resolved, final.when)
+        expected |= set(table.multiplied)
+        if checkpoint.is_tied and (scaled or table.multiplied):
+            expected |= {t.name for t in table.templates if t.signature.text.endswith("=> final")}
+    assert {table.canonical(name) for name in widest} == expected
+    assert {wide.tensors[name].dtype for name in widest} <= {"F32"}
+
+
+@pytest.mark.parametrize("variant", [v for v in MAIN if v.tied], ids=str)
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_the_orthogonal_rule_in_bf16_is_said_to_round_and_in_float32_does_not(variant, attention, source, tmp_path):
+    narrow = source(variant, "bfloat16")
+    wide = widen(open_checkpoint(narrow), 2, rule="orthogonal", attention=attention)
+    assert "weights are rounded to BF16: --rule exact or --dtype float32 keeps them" in wide.lossy
+    wider = widen(open_checkpoint(narrow), 2, rule="orthogonal", attention=attention, dtype="float32")
+    assert bool(wider.lossy) == loses(variant, "orthogonal", attention)
+    assert {tensor.dtype for tensor in wider.tensors.values()} == {"F32"}
+    if not wider.lossy:
+        assert moved(variant, narrow, saved(wider, tmp_path / "wide")) <= TOLERANCE
+
+
+def test_rounding_to_sixteen_bits_on_request_is_said(source):
+    wide = widen(open_checkpoint(source(tiny.named("llama-untied"))), 2, rule="exact", dtype="bfloat16")
+    assert wide.lossy
+
+
+@pytest.mark.parametrize("variant", [v for v in MAIN if v.table.rotary and not v.tied], ids=str)
+def test_repeated_rotary_pairs_are_said_to_be_approximate_and_are(variant, source, tmp_path):
+    wide = widen(open_checkpoint(source(variant)), 2, rope="repeat", attention="head-dim")
+    assert any(reason.startswith("approximate: repeated rotary pairs") for reason in wide.lossy)
+    assert moved(variant, source(variant), saved(wide, tmp_path / "wide")) > NOTICED
+    whole = widen(open_checkpoint(source(variant)), 2, rope="repeat", rule="exact", attention="heads")
+    assert not whole.lossy  # no pair is touched
+
+
+def test_an_eps_that_the_code_fixes_is_said_to_be_approximate_under_the_orthogonal_rule(source):
+    wide = widen(open_checkpoint(source(tiny.named("opt-tied"))), 2, rule="orthogonal")
+    assert wide.lossy == ("the norms' eps is fixed in the model's code and cannot be multiplied by 0.5",)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "roformer"])
+def test_two_norms_that_need_different_eps_are_said_to_be_approximate(model_type, source, tmp_path):
+    saved(open_checkpoint(source(tiny.named(f"{model_type}-tied"))), tmp_path / "source")
+    change_config(tmp_path / "source", layer_norm_eps=1e-5)
+    wide = widen(open_checkpoint(tmp_path / "source"), 2, rule="orthogonal")
+    assert any("cls.predictions.transform.LayerNorm" in reason for reason in wide.lossy)
+    assert not widen(open_checkpoint(tmp_path / "source"), 2, rule="exact").lossy
+
+
+# --- what `auto` chooses ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", MAIN, ids=str)
+def test_auto_loses_nothing_in_any_dtype(variant, source):
+    wide = widen(open_checkpoint(source(variant)), 2)
+    chosen = wide.steps[-1].arguments
+    assert not wide.lossy
+    assert (chosen["rule"], chosen["attention"]) == ("exact" if variant.table.eps is None else "orthogonal", "head-dim")
+    narrow = widen(open_checkpoint(source(variant, "bfloat16")), 2)
+    assert not narrow.lossy
+    assert (narrow.steps[-1].arguments["rule"], narrow.steps[-1].arguments["attention"]) == ("exact", "heads")
+
+
+def test_auto_copies_whole_heads_where_rotary_positions_depend_on_the_size_of_the_head(source, tmp_path):
+    variant = tiny.named("llama-untied")
+    saved(open_checkpoint(source(variant)), tmp_path / "source")
+    rope = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 24}
+    change_config(tmp_path / "source", rope_parameters=rope)
+    wide = widen(open_checkpoint(tmp_path / "source"), 2)
+    assert wide.steps[-1].arguments["attention"] == "heads"
+    assert moved(variant, tmp_path / "source", saved(wide, tmp_path / "wide")) <= TOLERANCE
+    with pytest.raises(PlanError, match="rope type 'yarn' changes with the head's size; use --attention heads"):
+        widen(open_checkpoint(tmp_path / "source"), 2, attention="head-dim")
+
+
+# --- details that no output of a tiny model shows --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_the_stored_table_of_sines_is_the_one_that_the_library_makes_for_the_new_size(attention, source, tmp_path):
+    wide = widen(open_checkpoint(source(tiny.named("roformer-untied"))), 3, attention=attention)
+    saved(wide, tmp_path / "wide")
+    name = "roformer.encoder.embed_positions.weight"
+    table = load_file(tmp_path / "wide" / "model.safetensors")[name]
+    old = load_file(source(tiny.named("roformer-untied")) / "model.safetensors")[name]
+    config = transformers.RoFormerConfig.from_pretrained(tmp_path / "wide")
+    fresh = transformers.RoFormerModel(config).encoder.embed_positions.weight
+    torch.testing.assert_close(table, fresh, rtol=0, atol=1e-7)  # a rounding of float32 below 1
+    if attention == "head-dim":
+        assert torch.equal(table[:, ::3], old)  # old pairs keep their columns to the last bit
+
+
+def test_an_mlp_size_that_was_implied_is_written_out(source):
+    checkpoint = open_checkpoint(source(tiny.named("gpt2-implied-mlp")))
+    assert checkpoint.config.get("n_inner") is None
+    assert widen(checkpoint, 2).config["n_inner"] == 2 * 4 * 32
+
+
+def test_t5_v1_1_files_that_say_only_untied_are_read_as_the_library_reads_them(source, tmp_path):
+    """On the Hub, v1.1 has `tie_word_embeddings: false` and no key for the scale: the library then does not scale."""
+    variant = tiny.named("t5-untied")
+    saved(open_checkpoint(source(variant)), tmp_path / "source")
+    change_config(tmp_path / "source", tie_word_embeddings=False, scale_decoder_outputs=None)
+    for rule in RULES:
+        wide = widen(open_checkpoint(tmp_path / "source"), 2, rule=rule)
+        assert moved(variant, tmp_path / "source", saved(wide, tmp_path / "wide")) <= TOLERANCE
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_a_t5_head_may_be_scaled_or_not(scaled, source, tmp_path):
+    for variant in (tiny.named("t5-untied"), tiny.named("t5-tied")):
+        saved(open_checkpoint(source(variant)), tmp_path / "source")
+        change_config(tmp_path / "source", scale_decoder_outputs=scaled)
+        for rule in RULES:
+            wide = widen(open_checkpoint(tmp_path / "source"), 2, rule=rule)
+            assert moved(variant, tmp_path / "source", saved(wide, tmp_path / "wide")) <= TOLERANCE
+        untied = untie_embeddings(open_checkpoint(tmp_path / "source"))
+        assert moved(variant, tmp_path / "source", saved(untied, tmp_path / "untied")) == 0
+
+
+# --- untie-embeddings ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("variant", TIED, ids=str)
+def test_an_untied_model_computes_the_same_to_the_last_bit(variant, dtype, source, tmp_path):
+    before = tiny.run(source(variant, dtype), variant.kind)
+    untied = saved(untie_embeddings(open_checkpoint(source(variant, dtype))), tmp_path / "untied")
+    after = tiny.run(untied, variant.kind)
+    assert {name for name in before if not torch.equal(before[name], after[name])} == set()
+    assert {t.dtype for t in read_tensors(untied).values()} == {"F32" if dtype == "float32" else "BF16"}
+
+
+@pytest.mark.parametrize("variant", TIED, ids=str)
+def test_an_untied_head_moves_the_logits_and_leaves_the_embedding(variant, source, tmp_path):
+    untied = saved(untie_embeddings(open_checkpoint(source(variant))), tmp_path / "untied")
+    tie = variant.table.tie
+    config = json.loads((untied / "config.json").read_text())
+    assert config["tie_word_embeddings"] is False
+    assert {tie.head, *tie.also} <= set(read_tensors(untied))
+    before = tiny.load(source(variant), variant.kind)
+    for own in (tie.head, *tie.also):
+        saved(open_checkpoint(untied), tmp_path / "changed")
+        change_tensors(tmp_path / "changed", lambda tensors, own=own: {**tensors, own: tensors[own] * 1.5 + 0.1})
+        after = tiny.load(tmp_path / "changed", variant.kind)
+        assert torch.equal(before.get_input_embeddings().weight, after.get_input_embeddings().weight)
+        assert tiny.error(tiny.outputs(before), tiny.outputs(after), variant) > NOTICED
+
+
+@pytest.mark.parametrize("variant", [v for v in VARIANTS if not v.tied], ids=str)
+def test_what_is_not_tied_is_left_as_it_is(variant, source):
+    checkpoint = open_checkpoint(source(variant))
+    untied = untie_embeddings(checkpoint)
+    assert untied.tensors == checkpoint.tensors
+    assert untied.config == checkpoint.config
+    assert untied.steps == ()
+    assert any("copied as it is" in note for note in untied.notes)
+
+
+def test_flags_in_nested_configs_go_off_too(source, tmp_path):
+    saved(open_checkpoint(source(tiny.named("llama-tied"))), tmp_path / "source")
+    change_config(tmp_path / "source", text_config={"tie_word_embeddings": True, "deeper": {"tie_word_embeddings": True}})
+    config = untie_embeddings(open_checkpoint(tmp_path / "source")).config
+    assert config["tie_word_embeddings"] is False
+    assert config["text_config"] == {"tie_word_embeddings": False, "deeper": {"tie_word_embeddings": False}}
+
+
+# --- one after another -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", [v for v in MAIN if v.tied], ids=str)
+@pytest.mark.parametrize("rule", RULES)
+def test_widen_and_untie_go_together_in_both_orders(variant, rule, source, tmp_path):
+    checkpoint = open_checkpoint(source(variant))
+    for first, result in (
+        ("widen", untie_embeddings(widen(checkpoint, 2, rule=rule))),
+        ("untie", widen(untie_embeddings(checkpoint), 2, rule=rule)),
+    ):
+        assert variant.table.tie.head in result.tensors
+        assert [step.operation for step in result.steps][0].startswith(first)
+        if not result.lossy:
+            assert moved(variant, source(variant), saved(result, tmp_path / first)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("variant", MAIN + [v for v in VARIANTS if v.name.endswith("-body")], ids=str)
+def test_widening_twice_on_disk_is_one_map_from_the_source(variant, source, tmp_path):
+    """By the rules and attentions in turn: maps of both kinds compose."""
+    once = widen(open_checkpoint(source(variant)), 2, attention="head-dim")
+    saved(once, tmp_path / "once")
+    twice = widen(open_checkpoint(tmp_path / "once"), 2, rule="exact", attention="heads")
+    saved(twice, tmp_path / "twice")
+    assert [step.operation for step in open_checkpoint(tmp_path / "twice").steps] == ["widen", "widen"]
+    assert not twice.lossy
+    assert moved(variant, source(variant), tmp_path / "twice") <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["llama-untied", "gpt2-tied", "bert-tied", "t5-tied"])
+def test_widening_a_plan_is_widening_what_it_writes(name, source, tmp_path):
+    def twice(checkpoint, between):
+        once = widen(checkpoint, 2, rule="exact", attention="heads")
+        return widen(between(once), 2, rule="exact", attention="heads")
+
+    checkpoint = open_checkpoint(source(tiny.named(name)))
+    saved(twice(checkpoint, lambda plan: plan), tmp_path / "lazy")
+    saved(twice(checkpoint, lambda plan: open_checkpoint(saved(plan, tmp_path / "once"))), tmp_path / "disk")
+    lazy, disk = (load_file(tmp_path / folder / "model.safetensors") for folder in ("lazy", "disk"))
+    assert lazy.keys() == disk.keys()
+    # float32 rounds sqrt(2) once more on the way over the disk (T5's final norm); all else is equal to the last bit
+    for tensor in lazy:
+        torch.testing.assert_close(lazy[tensor], disk[tensor], rtol=2e-7 if name == "t5-tied" else 0, atol=0)
+
+
+# --- planted mistakes ------------------------------------------------------------------------------------------------
+
+
+def halves(tensors, name, axis, factor):
+    """The first half of a tensor along one axis multiplied: one of two copies is wrong."""
+    tensor = tensors[name].clone()
+    tensor.narrow(axis, 0, tensor.shape[axis] // 2).mul_(factor)
+    return {**tensors, name: tensor}
+
+
+def permuted(tensors, name, axis, *shape_and_order):
+    """A tensor with its `axis` seen as `shape`, and the parts of that in another order."""
+    shape, order = shape_and_order
+    tensor = tensors[name].movedim(axis, 0)
+    parts = tensor.reshape(*shape, *tensor.shape[1:])
+    rest = range(len(shape), parts.ndim)
+    return {**tensors, name: parts.permute(*order, *rest).reshape(tensor.shape).movedim(0, axis)}
+
+
+def times(tensors, name, factor):
+    return {**tensors, name: tensors[name] * factor}
+
+
+O_PROJ = "model.layers.0.self_attn.o_proj.weight"
+MUTANTS = {
+    "a share x 1.01 in one tensor": (
+        "llama-untied", "exact", "heads", lambda t: halves(t, O_PROJ, 1, 1.01)),
+    "a share x 1.01 in the last norm": (
+        "llama-tied", "exact", "heads", lambda t: halves(t, "model.norm.weight", 0, 1.01)),
+    "heads in another order for the out-projection": (
+        "llama-untied", "exact", "heads", lambda t: permuted(t, O_PROJ, 1, (2, 4, 8), (1, 0, 2))),
+    "queries tiled without their key-value heads": (
+        "llama-untied", "exact", "heads",
+        lambda t: permuted(t, "model.layers.0.self_attn.q_proj.weight", 0, (4, 2, 8), (1, 0, 2))),
+    "a bias that was left alone": (
+        "bert-tied", "orthogonal", "head-dim", lambda t: times(t, "bert.encoder.layer.0.output.dense.bias", 2**0.5)),
+    "a query bias that was left alone": (
+        "qwen2-untied", "orthogonal", "head-dim", lambda t: times(t, "model.layers.0.self_attn.q_proj.bias", 2**-0.25)),
+    "a head's scale that was forgotten": (
+        "t5-tied", "exact", "heads", lambda t: times(t, "decoder.final_layer_norm.weight", 2**-0.5)),
+    "an attention's scale that was forgotten": (
+        "opt-untied", "exact", "head-dim",
+        lambda t: times(t, "model.decoder.layers.0.self_attn.q_proj.weight", 2**-0.5)),
+    "an embedding's scale that was forgotten": (
+        "gemma2-untied", "exact", "heads", lambda t: times(t, "model.embed_tokens.weight", 2**0.5)),
+    "gains of (1 + w) scaled like w": (
+        "gemma2-untied", "orthogonal", "heads",
+        lambda t: {**t, "model.norm.weight": (1 + t["model.norm.weight"]) * 2**0.5 * 2**-0.5 - 0.5}),
+    "queries, keys, values head by head where they are one after another": (
+        "gpt2-tied", "exact", "heads", lambda t: permuted(t, "transformer.h.0.attn.c_attn.weight", 1, (3, 8, 8), (1, 0, 2))),
+    "queries, keys, values one after another where they are head by head": (
+        "gpt_neox-untied", "exact", "heads",
+        lambda t: permuted(t, "gpt_neox.layers.0.attention.query_key_value.weight", 0, (8, 3, 16), (1, 0, 2))),
+    "rotary pairs one place off": (
+        "llama-untied", "exact", "head-dim",
+        lambda t: {**t, **{n: t[n].roll(1, 0) for n in t if n.startswith("model.layers.0.self_attn.") and n[26] in "qk"}}),
+    "a relative position bias in another order of heads": (
+        "t5-tied", "exact", "heads",
+        lambda t: permuted(t, "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", 1, (2, 4), (1, 0))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MUTANTS)
+def test_the_outputs_show(mistake, source, tmp_path):
+    name, rule, attention, change = MUTANTS[mistake]
+    variant = tiny.named(name)
+    wide = saved(widen(open_checkpoint(source(variant)), 2, rule=rule, attention=attention), tmp_path / "wide")
+    assert moved(variant, source(variant), wide) <= TOLERANCE
+    change_tensors(wide, change)
+    assert moved(variant, source(variant), wide) > NOTICED
+
+
+@pytest.mark.parametrize("variant", [v for v in MAIN if v.table.eps and v.model_type not in ("bert", "roformer")], ids=str)
+def test_the_outputs_show_an_eps_that_was_left_alone(variant, source, tmp_path):
+    wide = saved(widen(open_checkpoint(source(variant)), 2, rule="orthogonal", attention="head-dim"), tmp_path / "wide")
+    key = variant.table.eps
+    change_config(wide, **{key: json.loads((source(variant) / "config.json").read_text())[key]})
+    assert moved(variant, source(variant), wide) > NOTICED
+
+
+# A bias of keys adds the same to every score of a query, which the softmax takes away again (not behind a rotation).
+DEAD = ("attention.self.key.bias", "self_attn.k_proj.bias")
+
+
+@pytest.mark.parametrize("variant", [v for v in VARIANTS if not v.name.endswith("sequence")], ids=str)
+def test_the_outputs_depend_on_every_tensor(variant, source):
+    """So a mistake in any of them is seen: half of its numbers x 1.01 moves what the model returns."""
+    model = tiny.load(source(variant), variant.kind)
+    before = tiny.outputs(model)
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in model.named_parameters():
+        kept = parameter.detach().clone()
+        wrong = 1 + 0.01 * torch.randint(0, 2, kept.shape, generator=generator)
+        parameter.mul_(wrong)
+        error = tiny.error(before, tiny.outputs(model), variant)
+        parameter.copy_(kept)
+        rotated = variant.table.rotary is not None
+        if not (name.endswith(DEAD) and not rotated):
+            assert error > TOLERANCE, name
