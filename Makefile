@@ -11,7 +11,7 @@ help:  ## list these targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST)
 
 demo: $(READY)  ## widen the bundled checkpoint to twice its width, and measure what changed
-	$(BIN)/modelsurgeon widen demo -o build/wide --factor 2 --overwrite --verify
+	$(BIN)/modelsurgeon widen demo -o build/wide --factor 2 --overwrite
 	$(BIN)/modelsurgeon verify demo build/wide
 
 test: check  ## lint, types and all tests

@@ -7,7 +7,7 @@ A transform takes a checkpoint and returns another, lazily: the result *is* the 
 
 from __future__ import annotations
 
-import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,11 +20,13 @@ from modelsurgeon.architecture import EFFECTIVE, Architecture
 from modelsurgeon.errors import ArchitectureError, SourceError
 from modelsurgeon.history import RECORD, Origin, Step, read_record
 from modelsurgeon.safetensors_file import read_header
-from modelsurgeon.source import locate
+from modelsurgeon.source import locate, read_json
 from modelsurgeon.tensor import FLOATS, LazyTensor
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+LARGEST = 2**24  # size of an axis; maps take 16 bytes and more for each coordinate
+DIGITS = 9  # of a layer's number
 CARRIED = re.compile(
     r"(tokenizer|vocab|merges|spiece|sentencepiece|special_tokens_map|added_tokens|generation_config|chat_template"
     r"|preprocessor_config|processor_config|LICEN[CS]E|NOTICE|USE_POLICY)[\w.-]*"
@@ -127,19 +129,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     config = read_json(folder / "config.json")
     if config.get("quantization_config") or config.get("compression_config"):
         raise SourceError(f"{folder}: a quantised checkpoint; start from the one that it was made from")
+    kinds = config.get("architectures") or []
+    if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
+        raise SourceError(f"{folder}: config.json: architectures is {kinds!r}, expected a list of class names")
     return config
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SourceError(f"{path.parent}: no {path.name}") from None
-    except (ValueError, RecursionError) as error:
-        raise SourceError(f"{path}: not JSON ({error})") from None
-    if not isinstance(value, dict):
-        raise SourceError(f"{path}: expected a JSON object, found {type(value).__name__}")
-    return value
 
 
 def read_tensors(folder: Path) -> dict[str, LazyTensor]:
@@ -202,6 +195,7 @@ def check(checkpoint: Checkpoint) -> tuple[str, ...]:
     Raises SourceError or ArchitectureError with the first thing that does not fit.
     """
     table, config = checkpoint.architecture, checkpoint.resolved
+    _check_numbers(checkpoint)
     for key, accepted in table.requires.items():
         if table.value(config, key) not in accepted:
             raise ArchitectureError(
@@ -223,6 +217,20 @@ def check(checkpoint: Checkpoint) -> tuple[str, ...]:
             )
     _check_tensors(checkpoint)
     return tuple(unaccounted)
+
+
+def _check_numbers(checkpoint: Checkpoint) -> None:
+    """The numbers that nothing else compares with a tensor are numbers, and sizes are such as memory holds."""
+    table, config = checkpoint.architecture, checkpoint.resolved
+    labels = config.get("num_labels")
+    if labels is not None and (isinstance(labels, bool) or not isinstance(labels, int)):
+        raise SourceError(f"config.json: num_labels is {labels!r}, expected a whole number")
+    eps = table.value(config, table.eps) if table.eps else 0
+    if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 <= eps < math.inf:
+        raise SourceError(f"config.json: {table.eps} is {eps!r}, expected a number of 0 or more")
+    for axis, size in checkpoint.sizes.items():
+        if size > LARGEST:
+            raise SourceError(f"config.json: {table.axes[axis].key or axis} is {size}, expected {LARGEST} at most")
 
 
 def _sizes_of_others() -> frozenset[str]:
@@ -262,6 +270,8 @@ def _check_tensors(checkpoint: Checkpoint) -> None:
         present.add(canonical)
         counts = template.pattern.fullmatch(canonical)
         for counter, value in (counts.groupdict() if counts else {}).items():
+            if len(value) > DIGITS or str(int(value)) != value:
+                raise SourceError(f"tensor {name!r}: {counter} {value[:20]!r} is no number as the library writes it")
             if int(value) >= limits[counter]:
                 raise SourceError(
                     f"tensor {name!r}: config.json has only {table.counters[counter]} = {limits[counter]}"
@@ -274,7 +284,8 @@ def _check_complete(checkpoint: Checkpoint, present: set[str], limits: Mapping[s
     for template in checkpoint.architecture.templates:
         names = [template.name]
         for counter in template.counters:
-            names = [name.replace(f"{{{counter}}}", str(i)) for name in names for i in range(limits[counter])]
+            most = min(limits[counter], len(present) + 1)  # one more than there can be: a wild count costs nothing
+            names = [name.replace(f"{{{counter}}}", str(i)) for name in names for i in range(most)]
         missing = [name for name in names if name not in present]
         if missing and not (template.optional and len(missing) == len(names)):
             raise SourceError(f"tensor {missing[0]!r} is missing")

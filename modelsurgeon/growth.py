@@ -77,7 +77,8 @@ class Growth:
     def _copies(self, size: int, count: int, writers: float | None, gain: float = 1.0) -> AxisMap:
         """Whole tiles; `writers` is their scale, None where the rule may choose it."""
         if self.rule == "exact":
-            return axis_map.copies(size, count, writers or gain, power_of_two_shares(count), gain)
+            scale = writers or gain
+            return axis_map.copies(size, count, scale, [gain / scale * s for s in power_of_two_shares(count)], gain)
         even = sqrt(gain / count)
         return axis_map.copies(size, count, writers or even, [gain / count / (writers or even)] * count, gain)
 

@@ -173,15 +173,15 @@ def _report(
     with quiet():
         model, unread = load(source, home, dtype, device)
         made, notes = batches(model, home, sampling)
-        vocab, before = int(model.config.vocab_size), _outputs(source, model, made)
+        vocab, before = int(model.config.vocab_size), outputs(source, model, made)
         del model
         noise: tuple[Comparison, ...] = ()
         if floor:
-            wide = _outputs(source, load(source, home, "float32", device)[0], made)
+            wide = outputs(source, load(source, home, "float32", device)[0], made)
             noise = _comparisons(made, wide, before, vocab)
             del wide
         model, left = load(source, folder, dtype, device)
-        after = _outputs(source, model, made)
+        after = outputs(source, model, made)
         del model
     folded = [
         {name: _fold(name, value, source, maps, there[name]) for name, value in here.items() if name in there}
@@ -191,7 +191,7 @@ def _report(
     return LogitReport(dtype, _comparisons(made, before, folded, vocab), notes, time.perf_counter() - begin, noise)
 
 
-def _outputs(source: Checkpoint, model: Any, made: list[Batch]) -> Outputs:
+def outputs(source: Checkpoint, model: Any, made: list[Batch]) -> Outputs:
     """For each batch {output: [positions, ...] float32 or float64 on the CPU}, real positions only."""
     gc.collect()  # the model before this one
     if getattr(model.config, "pad_token_id", None) is None:

@@ -1,8 +1,8 @@
 """Proof on the weights: every tensor of the result folds back to the source's, by the maps on record; no forward pass.
 
 The steps on record are replayed on the source, lazily: that gives the config and, for each tensor, the dimensions by
-which it must have grown. Then every block of the result is folded (parts summed with their weights, copies compared one by
-one) in float64 and compared with the source. All inputs are covered, whatever they are; memory is that of one block.
+which it must have grown. Then every block of the result is folded (parts summed with their weights, copies compared
+one by one) in float64 and compared with the source. All inputs are covered, whatever they are; memory is that of one block.
 
     exact     the fold is the source, to the last bit
     rounded   it differs by no more than rounding each stored number once can explain
@@ -114,7 +114,7 @@ def composed_maps(steps: tuple[Step, ...]) -> dict[str, AxisMap]:
 def replay(source: Checkpoint, steps: tuple[Step, ...]) -> Checkpoint:
     """The steps again, lazily, as one. Raises PlanError where their maps do not commute with the model.
 
-    Untying first and growing then is the same as the other way round: the maps keep a tied head and its embedding equal.
+    Untying first and growing then is the same as the other way round: the maps keep tied tensors equal.
     """
     known = {"widen", "untie-embeddings"}
     for step in steps:

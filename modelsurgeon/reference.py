@@ -32,6 +32,8 @@ LOADING = frozenset(
     }
 )
 
+ALIGNMENT = 64  # bytes: what torch's own allocator gives
+
 
 @contextmanager
 def quiet() -> Iterator[None]:
@@ -70,6 +72,7 @@ def load(source: Checkpoint, folder: Path, dtype: str, device: str) -> tuple[Any
                 ignore_mismatched_sizes=True,  # it reports them, and they are refused below
                 attn_implementation="eager",  # every family has it, and a config may name another
                 experts_implementation="eager",  # the only one that takes float64
+                **_bare_body(source, chosen),
             )
         except (AttributeError, ImportError, KeyError, TypeError, ValueError, StrictDataclassError) as error:
             reason = (str(error).splitlines() or [""])[0]
@@ -78,7 +81,22 @@ def load(source: Checkpoint, folder: Path, dtype: str, device: str) -> tuple[Any
     if absent:
         raise SourceError(f"{folder}: {type(model).__name__} finds no {absent[0]!r} that fits, and would make it up")
     notes = tuple(f"not run: {type(model).__name__} does not read {name!r}" for name in sorted(info["unexpected_keys"]))
+    _align(model)
     return model.to(device).eval(), notes
+
+
+def _bare_body(source: Checkpoint, chosen: Any) -> dict[str, Any]:
+    """What a body takes that was saved without the pooler which its class would add."""
+    pools = "pooler_output" in source.architecture.outputs and chosen.__name__.endswith("Model")
+    stored = any(".pooler." in f".{name}" for name in source.tensors)
+    return {"add_pooling_layer": False} if pools and not stored else {}
+
+
+def _align(model: Any) -> None:
+    """Move parameters off odd addresses: a file's layout must not decide which kernel multiplies, so the last bit."""
+    for parameter in model.parameters():
+        if parameter.data_ptr() % ALIGNMENT:
+            parameter.data = parameter.data.clone()
 
 
 def saved_folder(checkpoint: Checkpoint) -> Path:

@@ -62,11 +62,12 @@ def _shard_of(tensor: LazyTensor) -> str:
 
 
 def _split(tensors: Mapping[str, LazyTensor], size: int) -> list[dict[str, LazyTensor]]:
-    """Fill shards in order up to `size` bytes (huggingface_hub's planner, on tensors that hold nothing)."""
-    from huggingface_hub import split_torch_state_dict_into_shards
+    """Fill shards in order up to `size` bytes (huggingface_hub's planner; its torch one imports half of torch more)."""
+    from huggingface_hub import split_state_dict_into_shards_factory
 
-    empty = {n: torch.empty(t.shape, dtype=DTYPES[t.dtype], device="meta") for n, t in tensors.items()}
-    planned = split_torch_state_dict_into_shards(empty, max_shard_size=size)
+    planned = split_state_dict_into_shards_factory(
+        dict(tensors), get_storage_size=lambda tensor: tensor.nbytes, filename_pattern="{suffix}", max_shard_size=size
+    )
     return [{name: tensors[name] for name in names} for names in planned.filename_to_tensors.values()]
 
 
@@ -155,7 +156,7 @@ class Writer:
                 self._error = error
 
     def _write(self, block: torch.Tensor, offsets: list[int]) -> None:
-        view = memoryview(block.reshape(-1).view(torch.uint8).numpy())
+        view = block.reshape(-1).view(torch.uint8).numpy().data
         for offset in offsets:
             _write_all(self._descriptor, view, offset)
             _start_writing_back(self._descriptor, offset, len(view))
@@ -170,7 +171,7 @@ def _write_all(descriptor: int, view: memoryview, offset: int) -> None:
 
 
 def _start_writing_back(descriptor: int, offset: int, length: int) -> None:
-    """Have the disk begin now, so that the sync at the end waits for little. Nothing is dropped: it is not yet clean."""
+    """Have the disk begin now: the sync at the end then waits for little. What is not yet clean is not dropped."""
     os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_DONTNEED)
 
 

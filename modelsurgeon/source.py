@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from modelsurgeon import architecture
 from modelsurgeon.errors import SourceError
@@ -38,6 +39,21 @@ def locate(source: str | Path, revision: str | None = None) -> Origin:
     raise SourceError(f"{text}: no such folder, and not a Hub id (org/name)")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises SourceError for anything else, and where `model_type` is there and no name."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError):
+        raise SourceError(f"{path.parent}: no {path.name}") from None
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"{path}: not JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise SourceError(f"{path}: expected a JSON object, found {type(value).__name__}")
+    if not isinstance(value.get("model_type", ""), str):
+        raise SourceError(f"{path}: model_type is {value['model_type']!r}, expected a string")
+    return value
+
+
 def _from_hub(repo: str, revision: str | None) -> Origin:
     from huggingface_hub import hf_hub_download, snapshot_download
     from huggingface_hub.errors import (
@@ -54,7 +70,7 @@ def _from_hub(repo: str, revision: str | None) -> Origin:
     try:
         config = Path(hf_hub_download(repo, "config.json", revision=revision))
         commit = config.parent.name
-        architecture.find(json.loads(config.read_text(encoding="utf-8")).get("model_type"))
+        architecture.find(read_json(config).get("model_type"))
         folder = Path(snapshot_download(repo, revision=commit, allow_patterns=PATTERNS))
     except GatedRepoError:
         raise SourceError(f"{repo}: gated; accept its terms on the Hub and set HF_TOKEN") from None

@@ -50,7 +50,7 @@ def fresh(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
 class Arena:
     """Memory that block after block uses again: the n-th request since `reset` gets the same bytes each time.
 
-    Freed tensors leave holes that the next ones do not quite fit: without this a process grows with what it writes.
+    Freed tensors leave holes that the next ones do not quite fit: without this a process grows while it writes.
     """
 
     def __init__(self) -> None:
@@ -106,7 +106,7 @@ class Stored:
         """Rows start:stop of the first dimension (the number itself of a scalar). Raises SourceError when cut short."""
         block = empty((stop - start, *self.shape[1:]) if self.shape else (), DTYPES[self.dtype])
         row = DTYPES[self.dtype].itemsize * math.prod(self.shape[1:])
-        view = memoryview(block.reshape(-1).view(torch.uint8).numpy())
+        view = block.reshape(-1).view(torch.uint8).numpy().data
         with open(self.path, "rb", buffering=0) as file:
             at, done = self.start + start * row, 0
             while done < len(view):
@@ -306,12 +306,12 @@ def _give_leads_the_rest(
 ) -> None:
     leads, rests = dimension.rests
     here = (leads >= start) & (leads < stop)
-    leads, rests = leads[here], torch.from_numpy(rests[here])
+    leads, parts = leads[here], torch.from_numpy(rests[here].T)
     index = torch.from_numpy(dimension.source[leads] - low).to(block.device)
     whole = block.index_select(axis, index)
     rest = whole.double()
     shape = [1] * axis + [-1] + [1] * (block.ndim - axis - 1)
-    for part in rests.T:
+    for part in parts:
         rest -= (whole.double() * part.reshape(shape).to(block.device)).to(block.dtype).double()
     out.index_copy_(axis, torch.from_numpy(leads - start).to(block.device), rest.to(out.dtype))
 

@@ -122,7 +122,7 @@ def source_of(folder: Path, size: float) -> Path:
 
 
 def child(name: str, *paths: Path) -> Measure:
-    """What a fresh process measured. This one imports no torch: a child's peak memory counts its parent's at the fork."""
+    """What a fresh process measured. This one imports no torch: a child's peak memory begins with its parent's."""
     command = [sys.executable, __file__, "--child", name, *map(str, paths)]
     started = time.monotonic()
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
@@ -204,7 +204,7 @@ def widen_by_modelsurgeon(source: Path, output: Path) -> Measure:
 
 
 def widen_in_memory(source: Path, output: Path) -> Measure:
-    """As https://github.com/apple/ml-hypercloning does: repeat along both dimensions, divide what reads by the factor."""
+    """As https://github.com/apple/ml-hypercloning does: repeat along both dimensions, halve what reads."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
     from transformers.initialization import no_init_weights  # type: ignore[import-not-found,unused-ignore]

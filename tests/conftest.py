@@ -1,4 +1,4 @@
-"""How every test runs: one thread a worker, no network, nothing printed by `transformers`; two inputs that many share."""
+"""How every test runs: one thread a worker, no network, nothing printed by `transformers`; and tiny saved models."""
 
 import os
 
@@ -10,9 +10,10 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-import tiny
 import torch
 import transformers
+
+import tiny
 
 torch.set_num_threads(1)  # of two cores, each xdist worker takes one
 transformers.logging.set_verbosity_error()

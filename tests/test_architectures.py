@@ -7,15 +7,16 @@ import json
 import re
 
 import pytest
-import tiny
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
+
+import tiny
 from modelsurgeon import architecture
 from modelsurgeon.checkpoint import check, open_checkpoint, read_tensors
 from modelsurgeon.errors import ArchitectureError, SourceError
 from modelsurgeon.save import save
 from modelsurgeon.widen import widen
-from safetensors.torch import load_file, save_file
 
 KNOWN = architecture.known()
 VARIANTS = tiny.variants()
@@ -110,7 +111,7 @@ def test_what_an_absent_key_means_is_what_the_config_class_says(model_type):
         if axis.key and axis.default and config.get(axis.key) is not None:
             without = {key: value for key, value in config.items() if key != axis.key}
             if name in ("kv", "group"):
-                # the default is a constant only for the class's own number of heads; compare what transformers makes of it
+                # a constant in some classes, the number of heads in others: what does the library make of its absence?
                 rebuilt = transformers.CONFIG_MAPPING[model_type](**without).to_dict()
                 assert table.size(without, name) == rebuilt[axis.key]
             else:
@@ -235,7 +236,7 @@ def test_files_of_the_bare_body_may_lack_the_prefix_or_have_it(model_type, sourc
     prefix = architecture.find(model_type).prefix
     assert not any(name.startswith(prefix) for name in read_tensors(source(variant)))
 
-    wide, after, before = spelt(
+    wide, after, _ = spelt(
         variant, source, tmp_path / "prefixed", lambda tensors: {prefix + name: t for name, t in tensors.items()}
     )
     assert all(name.startswith(prefix) for name in wide.tensors)

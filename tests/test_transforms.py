@@ -11,16 +11,17 @@ import math
 import shutil
 
 import pytest
-import tiny
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
+
+import tiny
 from modelsurgeon.checkpoint import open_checkpoint, read_tensors
 from modelsurgeon.errors import PlanError
 from modelsurgeon.growth import ATTENTIONS, RULES
 from modelsurgeon.save import save
 from modelsurgeon.untie import untie_embeddings
 from modelsurgeon.widen import widen
-from safetensors.torch import load_file, save_file
 
 # Float32 forward passes that sum in another order. Measured over all that is tried here: at most 5e-6 of the outputs'
 # deviation, and 2e-5 in T5 and mT5, whose unscaled attention is sharp (8e-6 without the x3 growth).
@@ -274,7 +275,9 @@ def test_what_is_not_tied_is_left_as_it_is(variant, source):
 
 def test_flags_in_nested_configs_go_off_too(source, tmp_path):
     saved(open_checkpoint(source(tiny.named("llama-tied"))), tmp_path / "source")
-    change_config(tmp_path / "source", text_config={"tie_word_embeddings": True, "deeper": {"tie_word_embeddings": True}})
+    change_config(
+        tmp_path / "source", text_config={"tie_word_embeddings": True, "deeper": {"tie_word_embeddings": True}}
+    )
     config = untie_embeddings(open_checkpoint(tmp_path / "source")).config
     assert config["tie_word_embeddings"] is False
     assert config["text_config"] == {"tie_word_embeddings": False, "deeper": {"tie_word_embeddings": False}}
@@ -292,7 +295,7 @@ def test_widen_and_untie_go_together_in_both_orders(variant, rule, source, tmp_p
         ("untie", widen(untie_embeddings(checkpoint), 2, rule=rule)),
     ):
         assert variant.table.tie.head in result.tensors
-        assert [step.operation for step in result.steps][0].startswith(first)
+        assert result.steps[0].operation.startswith(first)
         if not result.lossy:
             assert moved(variant, source(variant), saved(result, tmp_path / first)) <= TOLERANCE
 
@@ -348,6 +351,7 @@ def times(tensors, name, factor):
     return {**tensors, name: tensors[name] * factor}
 
 
+RELATIVE = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
 O_PROJ = "model.layers.0.self_attn.o_proj.weight"
 MUTANTS = {
     "a share x 1.01 in one tensor": (
@@ -374,16 +378,17 @@ MUTANTS = {
         "gemma2-untied", "orthogonal", "heads",
         lambda t: {**t, "model.norm.weight": (1 + t["model.norm.weight"]) * 2**0.5 * 2**-0.5 - 0.5}),
     "queries, keys, values head by head where they are one after another": (
-        "gpt2-tied", "exact", "heads", lambda t: permuted(t, "transformer.h.0.attn.c_attn.weight", 1, (3, 8, 8), (1, 0, 2))),
+        "gpt2-tied", "exact", "heads",
+        lambda t: permuted(t, "transformer.h.0.attn.c_attn.weight", 1, (3, 8, 8), (1, 0, 2))),
     "queries, keys, values one after another where they are head by head": (
         "gpt_neox-untied", "exact", "heads",
         lambda t: permuted(t, "gpt_neox.layers.0.attention.query_key_value.weight", 0, (8, 3, 16), (1, 0, 2))),
     "rotary pairs one place off": (
         "llama-untied", "exact", "head-dim",
-        lambda t: {**t, **{n: t[n].roll(1, 0) for n in t if n.startswith("model.layers.0.self_attn.") and n[26] in "qk"}}),
+        lambda t: {**t, **{n: t[n].roll(1, 0) for n in t if n.endswith(("q_proj.weight", "k_proj.weight"))}}),
     "a relative position bias in another order of heads": (
         "t5-tied", "exact", "heads",
-        lambda t: permuted(t, "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", 1, (2, 4), (1, 0))),
+        lambda t: permuted(t, RELATIVE, 1, (2, 4), (1, 0))),
 }  # fmt: skip
 
 
@@ -397,7 +402,9 @@ def test_the_outputs_show(mistake, source, tmp_path):
     assert moved(variant, source(variant), wide) > NOTICED
 
 
-@pytest.mark.parametrize("variant", [v for v in MAIN if v.table.eps and v.model_type not in ("bert", "roformer")], ids=str)
+@pytest.mark.parametrize(
+    "variant", [v for v in MAIN if v.table.eps and v.model_type not in ("bert", "roformer")], ids=str
+)
 def test_the_outputs_show_an_eps_that_was_left_alone(variant, source, tmp_path):
     wide = saved(widen(open_checkpoint(source(variant)), 2, rule="orthogonal", attention="head-dim"), tmp_path / "wide")
     key = variant.table.eps
@@ -406,21 +413,27 @@ def test_the_outputs_show_an_eps_that_was_left_alone(variant, source, tmp_path):
 
 
 # A bias of keys adds the same to every score of a query, which the softmax takes away again (not behind a rotation).
-DEAD = ("attention.self.key.bias", "self_attn.k_proj.bias")
+DEAD_KEYS = ("attention.self.key.bias", "self_attn.k_proj.bias")
 
 
-@pytest.mark.parametrize("variant", [v for v in VARIANTS if not v.name.endswith("sequence")], ids=str)
+def dead(variant, name):
+    """Tensors with no say in the outputs: nothing tells whether they are right, and nothing need."""
+    if name == "cls.predictions.bias":
+        return not variant.tied  # the decoder has a bias of its own then
+    return variant.table.rotary is None and name.endswith(DEAD_KEYS)
+
+
+@pytest.mark.parametrize("variant", MAIN, ids=str)
 def test_the_outputs_depend_on_every_tensor(variant, source):
-    """So a mistake in any of them is seen: half of its numbers x 1.01 moves what the model returns."""
+    """So a mistake in any of them is seen: every other number x 1.01 moves the outputs by at least 2e-4 (measured)."""
     model = tiny.load(source(variant), variant.kind)
     before = tiny.outputs(model)
-    generator = torch.Generator().manual_seed(0)
+    unseen = []
     for name, parameter in model.named_parameters():
         kept = parameter.detach().clone()
-        wrong = 1 + 0.01 * torch.randint(0, 2, kept.shape, generator=generator)
-        parameter.mul_(wrong)
-        error = tiny.error(before, tiny.outputs(model), variant)
+        every_other = torch.arange(kept.numel()).reshape(kept.shape) % 2 == 0
+        parameter.mul_(torch.where(every_other, 1.01, 1.0))
+        if tiny.error(before, tiny.outputs(model), variant) <= TOLERANCE:
+            unseen.append(name)
         parameter.copy_(kept)
-        rotated = variant.table.rotary is not None
-        if not (name.endswith(DEAD) and not rotated):
-            assert error > TOLERANCE, name
+    assert unseen == [name for name, _ in model.named_parameters() if dead(variant, name)]

@@ -1,11 +1,11 @@
 """Tiny models of every architecture, every parameter random: the oracle that surgery is tried on.
 
-Fresh models have gains of 1 and biases of 0, which hides most errors; here gains lie around 1 by 0.3, biases around 0 by
-0.3, and matrices have the deviation that keeps activations near 1. Sizes differ from one another where the family allows
-it, so that a swapped axis cannot fit by chance.
+Fresh models have gains of 1 and biases of 0, which hides most errors; here gains lie around 1 by 0.3, biases around
+0 by 0.3, and matrices have the deviation that keeps activations near 1. Sizes differ from one another where the family
+allows it, so that a swapped axis cannot fit by chance.
 
-A new table in modelsurgeon/architectures/ needs one line in SIZES; it is then tried tied and untied. Further forms of a
-family (bare bodies, classifiers, other flags) are lines in FORMS.
+A new table in modelsurgeon/architectures/ needs one line in SIZES; it is then tried tied and untied. Further forms of
+a family (bare bodies, classifiers, other flags) are lines in FORMS.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from typing import Any
 
 import torch
 import transformers
-from modelsurgeon import architecture
 from transformers.pytorch_utils import Conv1D
+
+from modelsurgeon import architecture
 
 VOCAB, LENGTH, POSITIONS = 61, 9, 24
 
-# Heads of 8: four rotary pairs. eps is large, so that one left alone is seen; BERT's masked-LM head and GPT-NeoX: below.
+# Heads of 8: four rotary pairs. eps is large, so that one left alone is seen.
 _DECODER = {
     "hidden_size": 32,
     "intermediate_size": 40,
@@ -32,7 +33,7 @@ _DECODER = {
     "max_position_embeddings": POSITIONS,
 }
 _LLAMA = {**_DECODER, "num_key_value_heads": 2, "rms_norm_eps": 1e-2}
-# The masked-LM head's norm reads copies of scale 1, all others of scale 1/sqrt(k): one eps serves both only if negligible.
+# The masked-LM head's norm reads copies of scale 1, all others of scale 1/sqrt(k): one eps must be negligible to both.
 _BERT = {**_DECODER, "type_vocab_size": 2, "layer_norm_eps": 1e-12}
 _T5 = {
     "d_model": 32,
@@ -97,6 +98,9 @@ class Variant:
     @property
     def table(self) -> architecture.Architecture:
         return architecture.find(self.model_type)
+
+    def config_eps(self) -> float:
+        return float({**SIZES[self.model_type], **self.config}[str(self.table.eps)])
 
     @property
     def has_head(self) -> bool:

