@@ -138,7 +138,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 def read_tensors(folder: Path) -> dict[str, LazyTensor]:
     """Every tensor of a folder's one safetensors file, or of the shards that its index names."""
     if not (folder / INDEX).exists():
-        if not (folder / SINGLE).exists():
+        if not (folder / SINGLE).is_file():
             raise _no_safetensors(folder)
         return dict(read_header(inside(folder, SINGLE), SINGLE))
     weight_map = read_json(folder / INDEX).get("weight_map")
@@ -166,7 +166,7 @@ def inside(folder: Path, name: str) -> Path:
     if Path(name).name != name:
         raise SourceError(f"{folder}: {name!r} is not a file name; a checkpoint's files lie in its own folder")
     if not path.is_file():
-        raise SourceError(f"{folder}: no file {name}, though the index names it")
+        raise SourceError(f"{folder}: no file {name!r}, though the index names it")
     home, real = folder.resolve(), path.resolve()
     cache = home.parent.parent / "blobs"
     if home != real.parent and not (home.parent.name == "snapshots" and real.parent == cache):
@@ -185,8 +185,13 @@ def left_behind(folder: Path) -> tuple[str, ...]:
     known = {"config.json", "README.md", RECORD, INDEX}
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith((".", "__")))
     return tuple(
-        name for name in names if name not in known and not CARRIED.fullmatch(name) and ".safetensors" not in name
+        shown(name) for name in names if name not in known and not CARRIED.fullmatch(name) and ".safetensors" not in name
     )
+
+
+def shown(name: str) -> str:
+    """A name from a file as it may be printed: what would move a terminal's cursor is escaped."""
+    return name if name.isprintable() else ascii(name)
 
 
 def check(checkpoint: Checkpoint) -> tuple[str, ...]:
@@ -216,7 +221,7 @@ def check(checkpoint: Checkpoint) -> tuple[str, ...]:
                 "a projection between the two is not supported yet"
             )
     _check_tensors(checkpoint)
-    return tuple(unaccounted)
+    return tuple(map(shown, unaccounted))
 
 
 def _check_numbers(checkpoint: Checkpoint) -> None:

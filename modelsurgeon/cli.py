@@ -1,8 +1,8 @@
 """The command line: parse, call, print.
 
-stdout carries the result only: the path of the output, or one JSON document with --json. Everything else goes to stderr,
-progress bars only where that is a terminal. Exit codes: 0 done (verify: the same), 1 different, 2 a bad request, 3 the
-machine failed. Nothing heavy is imported before a command runs.
+stdout carries the result only: the path of the output, or one JSON document with --json. Everything else goes to
+stderr, progress bars only where that is a terminal. Exit codes: 0 done (verify: the same), 1 different, 2 a bad
+request, 3 the machine failed. Nothing heavy is imported before a command runs.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def _run(
     if output is None and not dry_run:
         raise typer.BadParameter("no output; name one with -o, or ask for the plan with --dry-run")
     _check_running("float32", device)
-    size = parse_size(shard_size) if shard_size else None
+    size = None if shard_size is None else parse_size(shard_size)
     before = open_checkpoint(_from_stdin(source)[0], revision)
     if output is not None:
         check_output(before, output, overwrite or dry_run)
@@ -300,6 +300,7 @@ def _print_json(document: dict[str, Any]) -> None:
 def main() -> None:
     """Run the program; every error is one line on stderr and an exit code."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))
+    code: Any = 0
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()
@@ -313,7 +314,6 @@ def main() -> None:
         code = _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more can be said, not even at exit
-        code = 0
     except Exception as error:
         if os.environ.get("MODELSURGEON_DEBUG"):
             raise
@@ -323,5 +323,7 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"modelsurgeon: {' '.join(message.split())}", file=sys.stderr)
+    line = " ".join(message.split())  # names from files are in it: nothing there may move the cursor
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    print(f"modelsurgeon: {line}", file=sys.stderr)
     return code

@@ -86,14 +86,12 @@ class Step:
 
 def fingerprint(folder: Path) -> dict[str, dict[str, Any]]:
     """{name: {bytes, sha256}} of a folder's config and safetensors."""
-    names = sorted(
-        path.name for path in folder.iterdir() if path.suffix == ".safetensors" or path.name == "config.json"
-    )
     found = {}
-    for name in names:
-        with open(folder / name, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        found[name] = {"bytes": (folder / name).stat().st_size, "sha256": digest}
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        if path.suffix == ".safetensors" or path.name == "config.json":
+            with open(path, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            found[path.name] = {"bytes": path.stat().st_size, "sha256": digest}
     return found
 
 

@@ -38,6 +38,8 @@ def read_header(path: Path, shard: str) -> dict[str, Stored]:
 
 
 def _stored(path: Path, shard: str, name: str, entry: Mapping[str, Any], data: int) -> Stored:
+    if not name.isprintable():
+        raise SourceError(f"{path}: tensor {name!r} has control characters in its name")
     if entry["dtype"] not in DTYPES:
         raise SourceError(
             f"{path}: tensor {name!r} is stored as {entry['dtype']}: quantised checkpoints cannot be operated on; "

@@ -26,7 +26,7 @@ DEFAULT_SHARD = 5 * 10**9
 
 def save(
     checkpoint: Checkpoint,
-    output: Path,
+    output: str | Path,
     *,
     shard_size: int | None = None,
     overwrite: bool = False,
@@ -40,6 +40,7 @@ def save(
     accept      called with the finished folder before it appears: what it raises, is not published
     Raises OutputError where the output exists or lies inside of the source, OSError where the machine fails.
     """
+    output = Path(output)
     check_output(checkpoint, output, overwrite)
     with staging(output, overwrite) as folder:
         source = _Later(checkpoint.origin.to_json)
@@ -87,15 +88,26 @@ def staging(output: Path, overwrite: bool) -> Iterator[Path]:
         raise OutputError(f"{folder}: exists; another run writes it, or one was killed: remove it then") from None
     try:
         yield folder
-        old = parent / f".{output.resolve().name}.replaced"
-        if output.exists():
-            if not overwrite:
-                raise OutputError(f"{output}: appeared in the meantime")
-            os.rename(output, old)
-        os.rename(folder, output.resolve())
-        shutil.rmtree(old, ignore_errors=True)
+        if output.exists() and not overwrite:
+            raise OutputError(f"{output}: appeared in the meantime")
+        _replace(output.resolve(), folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _replace(target: Path, folder: Path) -> None:
+    """Put the folder where the target is; where that fails, the old one stays."""
+    old = target.with_name(f".{target.name}.replaced")
+    if target.exists():
+        shutil.rmtree(old, ignore_errors=True)  # of a run that was killed
+        os.rename(target, old)
+    try:
+        os.rename(folder, target)
+    except BaseException:
+        if old.exists() and not target.exists():
+            os.rename(old, target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _index(shards: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -105,7 +117,7 @@ def _index(shards: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="ascii")
 
 
 def _compare_with_plan(checkpoint: Checkpoint, folder: Path) -> None:

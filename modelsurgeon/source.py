@@ -16,7 +16,8 @@ from modelsurgeon.errors import SourceError
 from modelsurgeon.history import Origin
 
 DEMO = Path(__file__).parent / "demo"
-PATTERNS = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja", "*.md", "LICENSE*"]
+PATTERNS = "*.safetensors *.json *.txt *.model *.spm *.tiktoken *.jinja *.md LICEN[CS]E* NOTICE* USE_POLICY*".split()
+SUBFOLDERS = "*/*"  # other formats of the same weights, for the most part: never read, never downloaded
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -71,7 +72,7 @@ def _from_hub(repo: str, revision: str | None) -> Origin:
         config = Path(hf_hub_download(repo, "config.json", revision=revision))
         commit = config.parent.name
         architecture.find(read_json(config).get("model_type"))
-        folder = Path(snapshot_download(repo, revision=commit, allow_patterns=PATTERNS))
+        folder = Path(snapshot_download(repo, revision=commit, allow_patterns=PATTERNS, ignore_patterns=SUBFOLDERS))
     except GatedRepoError:
         raise SourceError(f"{repo}: gated; accept its terms on the Hub and set HF_TOKEN") from None
     except RevisionNotFoundError:
@@ -81,7 +82,10 @@ def _from_hub(repo: str, revision: str | None) -> Origin:
             f"{repo}: no such folder, and no such repository on the Hub (or HF_TOKEN has no access)"
         ) from None
     except (LocalEntryNotFoundError, OfflineModeIsEnabled):
-        raise SourceError(f"{repo}: no such folder, not in the Hub's cache, and the Hub cannot be reached") from None
+        at = f" at revision {revision!r}" if revision else ""
+        raise SourceError(
+            f"{repo}: no such folder, not in the Hub's cache{at}, and the Hub cannot be reached"
+        ) from None
     except EntryNotFoundError:
         raise SourceError(f"{repo}: the repository has no config.json") from None
     except (HFValidationError, HfHubHTTPError, ValueError) as error:

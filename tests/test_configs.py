@@ -1,0 +1,48 @@
+"""Published configs, as people have them: widened by plan alone, they are what `transformers` would build."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from modelsurgeon.checkpoint import Checkpoint
+from modelsurgeon.history import Origin
+from modelsurgeon.plan import make_plan
+from modelsurgeon.tensor import Stored
+from modelsurgeon.widen import widen
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.json"))
+STORED = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+
+
+def shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """{name on disk: shape} of the model that the library builds from a config, without its numbers."""
+    made = transformers.CONFIG_MAPPING[config["model_type"]].from_dict(json.loads(json.dumps(config)))
+    with torch.device("meta"):
+        model = getattr(transformers, config["architectures"][0])(made)
+    tied = set(getattr(model, "_tied_weights_keys", None) or {}) if made.tie_word_embeddings else set()
+    kept = {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
+    renamed = {"lm_head.weight": "embed_out.weight"} if config["model_type"] == "gpt_neox" else {}
+    return {renamed.get(name, name): tuple(tensor.shape) for name, tensor in kept.items()}
+
+
+def headers_only(config: dict[str, Any], folder: Path) -> Checkpoint:
+    """A checkpoint whose numbers are nowhere: reading one would fail."""
+    dtype = STORED[config.get("torch_dtype", "float32")]
+    nowhere = folder / "nowhere.safetensors"
+    tensors = {name: Stored(nowhere, dtype, shape, 0, nowhere.name) for name, shape in shapes(config).items()}
+    return Checkpoint(config, tensors, {}, Origin("published", folder))
+
+
+@pytest.mark.parametrize("attention", ["heads", "head-dim"])
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_published_config_widens_to_what_the_library_builds(path: Path, attention: str, tmp_path: Path) -> None:
+    before = headers_only(json.loads(path.read_text()), tmp_path)
+    after = widen(before, 2, attention=attention)
+    assert {name: tensor.shape for name, tensor in after.tensors.items()} == shapes(dict(after.config))
+    assert set(before.config) <= set(after.config)
+    plan = make_plan(before, after)
+    assert plan.parameters[1] > 2 * plan.parameters[0]
+    assert not after.lossy

@@ -1,0 +1,249 @@
+"""One shard, from lazy tensors to bytes: as the safetensors library would write it, whatever the size of the blocks."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import time
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from modelsurgeon import shards, tensor
+from modelsurgeon.axis_map import copies, power_of_two_shares
+from modelsurgeon.dimension import along, plain
+from modelsurgeon.safetensors_file import read_header
+from modelsurgeon.shards import write_shard
+from modelsurgeon.tensor import Arena, Remapped, holds_tiny
+
+ROWS, COLUMNS = 12, 10
+FORMAT = {"format": "pt"}
+TOO_SMALL = 1  # bytes of a block: less than a row
+A_FEW_ROWS = 7 * COLUMNS * 4  # bytes of a block: does not divide the tile
+AMPLE = 8 << 20
+
+
+@pytest.fixture(params=[TOO_SMALL, A_FEW_ROWS, AMPLE], ids=["blocks-of-a-row", "blocks-of-some-rows", "one-block"])
+def block_size(request, monkeypatch):
+    monkeypatch.setattr(shards, "BLOCK", request.param)
+
+
+def stored(folder, tensors):
+    """{name: Stored} of these tensors, saved by the library."""
+    folder.mkdir(exist_ok=True)
+    save_file(tensors, folder / "source.safetensors", FORMAT)
+    return read_header(folder / "source.safetensors", "source.safetensors")
+
+
+def random(*shape, dtype=torch.float32):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape))).to(dtype)
+
+
+def tiny_numbers():
+    """[ROWS, COLUMNS] fp16: the smallest subnormals of both signs and zero, with normal numbers between them."""
+    numbers = torch.arange(ROWS * COLUMNS, dtype=torch.int16).view(torch.float16)
+    numbers[::7] = random(len(numbers[::7]), dtype=torch.float16)
+    numbers[::2] *= -1
+    return numbers.view(ROWS, COLUMNS)
+
+
+def tiled(base, count, axes=(0, 1), side="readers", dtype=None):
+    """The tensor with dimensions of `axes` tiled `count` times, shared exactly ("readers") or repeated ("writers")."""
+    dimensions = tuple(
+        along(copies(size, count, 1.0, power_of_two_shares(count)), side) if axis in axes else plain(size)
+        for axis, size in enumerate(base.shape)
+    )
+    return Remapped(base, dimensions, dtype or base.dtype)
+
+
+def written(folder, tensors):
+    write_shard(folder / "new.safetensors", tensors)
+    return load_file(folder / "new.safetensors")
+
+
+def folded(new, count, axis):
+    """The sum of the copies, in float64."""
+    return torch.stack(new.double().chunk(count, axis)).sum(0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_a_shard_holds_what_its_tensors_read(tmp_path, block_size, dtype):
+    source = stored(tmp_path, {"matrix": random(ROWS, COLUMNS, dtype=dtype), "vector": random(ROWS, dtype=dtype)})
+    tensors = {
+        "tiled": tiled(source["matrix"], 2),
+        "unchanged": source["matrix"],
+        "vector": tiled(source["vector"], 3),
+        "twice tiled": tiled(tiled(source["matrix"], 2), 3, axes=(0,), side="writers"),
+        "rounded": Remapped(source["matrix"], (plain(ROWS), plain(COLUMNS)), "BF16", constant=0.3),
+    }
+    found = written(tmp_path, tensors)
+    assert sorted(found) == sorted(tensors)
+    for name, lazy in tensors.items():
+        assert torch.equal(found[name], lazy.read(0, lazy.shape[0])), name
+
+
+def test_a_shard_is_laid_out_byte_for_byte_as_the_library_does(tmp_path):
+    tensors = {
+        "z": random(3, 5),
+        "ä": random(4, dtype=torch.bfloat16),
+        "half": random(2, 3, dtype=torch.float16),
+        "double": random(1, dtype=torch.float64),
+        "counts": torch.arange(6),
+        "mask": torch.tensor([True, False, True]),
+        "scalar": torch.tensor(2.5),
+        "empty": torch.zeros(0, 4),
+        'quoted "name"\n': random(2),
+    }
+    write_shard(tmp_path / "new.safetensors", stored(tmp_path, tensors))
+    assert (tmp_path / "new.safetensors").read_bytes() == (tmp_path / "source.safetensors").read_bytes()
+
+
+def test_a_shard_of_grown_tensors_is_what_the_library_saves_of_them(tmp_path, block_size):
+    source = stored(tmp_path, {"b": random(ROWS, COLUMNS, dtype=torch.bfloat16), "a": random(COLUMNS)})
+    tensors = {name: tiled(base, 2) for name, base in source.items()}
+    write_shard(tmp_path / "new.safetensors", tensors)
+    save_file({n: t.read(0, t.shape[0]) for n, t in tensors.items()}, tmp_path / "expected.safetensors", FORMAT)
+    assert (tmp_path / "new.safetensors").read_bytes() == (tmp_path / "expected.safetensors").read_bytes()
+
+
+def test_rows_that_stand_several_times_are_written_each_time(tmp_path, block_size):
+    old = random(ROWS, COLUMNS)
+    source = stored(tmp_path, {"a": old})["a"]
+    found = written(tmp_path, {"a": tiled(source, 3, axes=(0,), side="writers")})["a"]
+    assert torch.equal(found, old.repeat(3, 1))
+
+
+def test_rows_that_stand_several_times_are_computed_once(tmp_path, monkeypatch):
+    computed = []
+    compute = Remapped.compute
+    monkeypatch.setattr(Remapped, "compute", lambda self, *a: computed.append(a[1] - a[0]) or compute(self, *a))
+    source = stored(tmp_path, {"a": random(ROWS, COLUMNS)})["a"]
+    written(tmp_path, {"a": tiled(source, 3, axes=(0,), side="writers")})
+    assert sum(computed) == ROWS
+
+
+@pytest.mark.parametrize("axis", [0, 1], ids=["rows", "columns"])
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_copies_of_the_smallest_numbers_sum_to_the_old_ones(tmp_path, block_size, count, axis):
+    old = tiny_numbers()
+    source = stored(tmp_path, {"a": old})["a"]
+    found = written(tmp_path, {"a": tiled(source, count, axes=(axis,))})["a"]
+    assert found.dtype == torch.float16
+    assert torch.equal(folded(found, count, axis), old.double())
+
+
+@pytest.mark.parametrize("axis", [0, 1], ids=["rows", "columns"])
+def test_without_the_rest_given_to_the_lead_the_smallest_numbers_would_not_sum(tmp_path, monkeypatch, axis):
+    monkeypatch.setattr(tensor, "holds_tiny", lambda *_: False)
+    source = stored(tmp_path, {"a": tiny_numbers()})["a"]
+    found = written(tmp_path, {"a": tiled(source, 3, axes=(axis,))})["a"]
+    assert not torch.equal(folded(found, 3, axis), tiny_numbers().double())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("factor", [0.5, 0.25, 0.125])
+def test_a_number_is_tiny_exactly_where_its_part_is_below_the_normal_ones(dtype, factor):
+    every = torch.arange(-(1 << 15), 1 << 15, 3).to(torch.int16).view(dtype)
+    limit = torch.finfo(dtype).smallest_normal
+    expected = ((every.double() * factor).abs() < limit) & (every != 0)
+    found = torch.tensor([holds_tiny(number, factor) for number in every.view(-1, 1)])
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize(("number", "tiny"), [(0.0, False), (-0.0, False), (1.0, False), (2.0, False), (1.5, True)])
+def test_one_tiny_number_among_others_is_found(dtype, number, tiny):
+    smallest = torch.finfo(dtype).smallest_normal
+    block = random(30, 7, dtype=dtype).clamp(min=0.01)
+    for sign in (1, -1):
+        block[17, 3] = sign * number * (smallest if tiny or number == 2.0 else 1)
+        assert holds_tiny(block, 0.5) == tiny
+
+
+@pytest.mark.parametrize("kernel_copies", [True, False], ids=["inside-the-kernel", "where-the-kernel-cannot"])
+def test_an_unchanged_tensor_is_copied_byte_for_byte(tmp_path, monkeypatch, kernel_copies):
+    def refuse(*_):
+        raise OSError(errno.EXDEV, "across file systems")
+
+    if not kernel_copies:
+        monkeypatch.setattr(os, "copy_file_range", refuse)
+    monkeypatch.setattr(shards, "COPIED", 1000)
+    every = torch.from_numpy(np.arange(1 << 16).astype(np.uint16).view(np.int16)).view(torch.bfloat16)  # every NaN too
+    found = written(tmp_path, stored(tmp_path, {"a": every}))["a"]
+    assert torch.equal(found.view(torch.int16), every.view(torch.int16))
+
+
+def slow_pwrite(monkeypatch):
+    pwrite = os.pwrite
+
+    def slow(*arguments):
+        time.sleep(0.005)
+        return pwrite(*arguments)
+
+    monkeypatch.setattr(os, "pwrite", slow)
+
+
+def test_a_block_is_not_overwritten_before_a_slow_disk_has_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "BLOCK", TOO_SMALL)
+    slow_pwrite(monkeypatch)
+    old = random(ROWS, COLUMNS)
+    found = written(tmp_path, {"a": tiled(stored(tmp_path, {"a": old})["a"], 2, side="writers")})["a"]
+    assert torch.equal(found, old.repeat(2, 2))
+
+
+def test_with_memory_for_one_block_a_slow_disk_would_get_the_next_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "BLOCK", TOO_SMALL)
+    monkeypatch.setattr(shards, "cycle", lambda arenas: itertools.cycle(arenas[:1]))
+    slow_pwrite(monkeypatch)
+    old = random(ROWS, COLUMNS)
+    found = written(tmp_path, {"a": tiled(stored(tmp_path, {"a": old})["a"], 2, side="writers")})["a"]
+    assert not torch.equal(found, old.repeat(2, 2))
+
+
+def test_an_arena_gives_the_same_bytes_after_each_reset():
+    arena = Arena()
+    first, second = arena((4, 3), torch.float32), arena((2,), torch.bfloat16)
+    assert first.shape == (4, 3) and second.dtype == torch.bfloat16
+    assert first.data_ptr() != second.data_ptr()
+    assert arena.reset()((5,), torch.int64).data_ptr() == first.data_ptr()
+
+
+@pytest.mark.parametrize("rows_until_full", [0, 1, 5])
+def test_a_full_disk_is_raised_from_the_thread_that_writes(tmp_path, monkeypatch, rows_until_full):
+    pwrite, blocks = os.pwrite, itertools.count()
+
+    def full(descriptor, piece, offset):
+        if offset and next(blocks) >= rows_until_full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return pwrite(descriptor, piece, offset)
+
+    source = stored(tmp_path, {"a": random(ROWS, COLUMNS)})["a"]
+    monkeypatch.setattr(shards, "BLOCK", TOO_SMALL)
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(OSError, match="No space left") as raised:
+        write_shard(tmp_path / "new.safetensors", {"a": tiled(source, 2)})
+    assert raised.value.errno == errno.ENOSPC
+
+
+def test_what_goes_wrong_in_computing_is_raised_and_the_thread_ends(tmp_path):
+    source = stored(tmp_path, {"a": random(ROWS, COLUMNS)})["a"]
+    os.truncate(source.path, source.start + 4 * COLUMNS)
+    with pytest.raises(Exception, match="ends at byte"):
+        write_shard(tmp_path / "new.safetensors", {"a": tiled(source, 2)})
+
+
+def test_progress_adds_up_to_the_bytes_of_the_tensors(tmp_path, block_size):
+    source = stored(tmp_path, {"a": random(ROWS, COLUMNS), "b": random(COLUMNS)})
+    tensors = {"a": tiled(source["a"], 3), "b": source["b"]}
+    done = []
+    write_shard(tmp_path / "new.safetensors", tensors, progress=done.append)
+    assert sum(done) == sum(lazy.nbytes for lazy in tensors.values())
+
+
+def test_torch_computes_on_as_many_threads_after_a_shard_as_before(tmp_path):
+    before = torch.get_num_threads()
+    written(tmp_path, stored(tmp_path, {"a": random(3)}))
+    assert torch.get_num_threads() == before
