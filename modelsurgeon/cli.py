@@ -234,10 +234,11 @@ def _check_running(dtype: str, device: str) -> None:
         return
     import torch
 
-    if device.partition(":")[0] != "cuda":
-        raise typer.BadParameter(f"device {device!r}, expected cpu or cuda")
-    if not torch.cuda.is_available():
-        raise typer.BadParameter(f"device {device!r}: this machine has no GPU that torch can use")
+    kind, _, number = device.partition(":")
+    if kind != "cuda" or not (number or "0").isdigit():
+        raise typer.BadParameter(f"device {device!r}, expected cpu, cuda or cuda:0, cuda:1 ...")
+    if int(number or 0) >= torch.cuda.device_count():
+        raise typer.BadParameter(f"device {device!r}: torch can use {torch.cuda.device_count()} GPUs here")
 
 
 def _read_text(path: Path | None) -> str | None:
@@ -304,6 +305,8 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()
+        if code == INTERRUPTED:  # typer makes this of Ctrl-C, and says nothing
+            _fail("interrupted", INTERRUPTED)
     except Different as error:
         code = _fail(str(error), DIFFERENT)
     except typer.TyperException as error:

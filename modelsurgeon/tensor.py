@@ -174,7 +174,7 @@ class Remapped:
     @property
     def work_dtype(self) -> torch.dtype:
         """What blocks are computed in: the stored dtype where nothing rounds, else a wider one."""
-        if self.is_exact and not self.offset:
+        if self.is_exact:
             return DTYPES[self.dtype]
         return torch.float64 if "F64" in (self.dtype, self.base.dtype) or self.dtype == "F32" else torch.float32
 
@@ -191,17 +191,21 @@ class Remapped:
             middle = (start + stop) // 2
             return torch.cat([self.compute(start, middle, device, empty), self.compute(middle, stop, device, empty)])
         block = converted(self.base.read(low, high, empty).to(device), self.work_dtype, empty)
-        if self.offset:
-            block.add_(self.offset)
+        offset = 0.0 if self.is_exact else self.offset  # exact: 1 + w becomes 1 + w or 0, and small w must survive
+        if offset:
+            block.add_(offset)
         dimensions, constant = self.computed
         if constant != 1.0:
             block.mul_(constant)
         for axis, dimension in list(enumerate(dimensions))[1:]:
             block = take(block, axis, dimension, 0, dimension.new_size, 0, self.is_exact, empty)
         block = take(block, 0, dimensions[0], start, stop, low, self.is_exact, empty)
-        return self._filled(block.sub_(self.offset) if self.offset else block, start, stop)
+        return self._filled(block.sub_(offset) if offset else block, start, stop)
 
     def _filled(self, block: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+        if self.is_exact and self.offset:
+            nothing = np.flatnonzero(self.dimensions[0].factor[start:stop] == 0)
+            block = block.index_fill(0, torch.from_numpy(nothing).to(block.device), -self.offset)
         if not callable(self.fill) and not self.fill and not self.offset:
             return block  # gaps are zero already
         values = self.fill(start, stop).to(block) if callable(self.fill) else None
