@@ -24,6 +24,7 @@ import numpy as np
 from modelsurgeon.errors import PlanError
 
 LAW_TOLERANCE = 1e-14  # the law's few float64 operations round by some 1e-16 each
+LARGEST = 1 << 28  # coordinates of an axis on record: what a file says of itself must not take the memory away
 GAP = -1  # the source of a new coordinate that copies none
 
 
@@ -53,7 +54,7 @@ class AxisMap:
             raise PlanError(f"an axis map is split among its readers or its writers, not {self.split!r}")
         if len(self.source) and not (self.source.min() >= GAP and self.source.max() < self.size):
             raise PlanError(f"an axis map names coordinates outside of 0..{self.size - 1}")
-        if not (np.isfinite(self.scale).all() and np.isfinite(self.share).all()):
+        if not (np.isfinite(self.scale).all() and np.isfinite(self.share).all() and np.isfinite(self.gain)):
             raise PlanError("an axis map holds a factor that is not finite")
         if np.any(self.scale[self.gaps]) or np.any(self.share[self.gaps]):
             raise PlanError("an axis map gives a factor to a coordinate that copies nothing")
@@ -126,13 +127,16 @@ class AxisMap:
         """Raises PlanError where the record is no map, or breaks the law."""
         try:
             size, new_size = int(record["size"]), int(record["new_size"])
+            if not 0 <= size <= LARGEST >= new_size >= 0:
+                raise ValueError(f"an axis of {size} or {new_size} coordinates")
             source = _expand(record["source"], new_size, lambda run: run[0] + run[1] * np.arange(run[2]))
             scale = _expand(record["scale"], new_size, lambda run: np.full(run[1], run[0]))
             share = _expand(record["share"], new_size, lambda run: np.full(run[1], run[0]))
+            vectors = source.astype(np.int64), scale.astype(np.float64), share.astype(np.float64)
             gain, split = float(record["gain"]), str(record["split"])
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
             raise PlanError(f"an axis map on record cannot be read: {error!r}") from None
-        return cls(size, source.astype(np.int64), scale.astype(np.float64), share.astype(np.float64), gain, split)
+        return cls(size, *vectors, gain, split)
 
 
 def identity(size: int) -> AxisMap:

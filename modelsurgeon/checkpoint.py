@@ -126,7 +126,7 @@ def open_checkpoint(source: str | Path, revision: str | None = None) -> Checkpoi
 
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json. Raises SourceError where it is absent, no JSON object, or of a quantised checkpoint."""
-    config = read_json(folder / "config.json")
+    config = read_json(inside(folder, "config.json"))
     if config.get("quantization_config") or config.get("compression_config"):
         raise SourceError(f"{folder}: a quantised checkpoint; start from the one that it was made from")
     kinds = config.get("architectures") or []
@@ -141,10 +141,11 @@ def read_tensors(folder: Path) -> dict[str, LazyTensor]:
         if not (folder / SINGLE).is_file():
             raise _no_safetensors(folder)
         return dict(read_header(inside(folder, SINGLE), SINGLE))
-    weight_map = read_json(folder / INDEX).get("weight_map")
+    weight_map = read_json(inside(folder, INDEX)).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
         raise SourceError(f"{folder / INDEX}: no weight_map of tensor names to file names")
-    headers = {shard: read_header(inside(folder, shard), shard) for shard in sorted(set(weight_map.values()))}
+    shards = {shard: inside(folder, shard, ", though its index names it") for shard in sorted(set(weight_map.values()))}
+    headers = {shard: read_header(path, shard) for shard, path in shards.items()}
     found: dict[str, LazyTensor] = {}
     for shard, header in headers.items():
         for name, stored in header.items():
@@ -157,16 +158,17 @@ def read_tensors(folder: Path) -> dict[str, LazyTensor]:
     return found
 
 
-def inside(folder: Path, name: str) -> Path:
+def inside(folder: Path, name: str, why: str = "") -> Path:
     """The path of a file of this folder. Raises SourceError for a name or a link that leads out of it.
 
+    why  it should be there, for the message where it is not
     The links of the Hub's cache, snapshots/<commit>/<file> -> ../../blobs/<hash>, are followed.
     """
     path = folder / name
     if Path(name).name != name:
         raise SourceError(f"{folder}: {name!r} is not a file name; a checkpoint's files lie in its own folder")
     if not path.is_file():
-        raise SourceError(f"{folder}: no file {name!r}, though the index names it")
+        raise SourceError(f"{folder}: no {shown(name)}{why}")
     home, real = folder.resolve(), path.resolve()
     cache = home.parent.parent / "blobs"
     if home != real.parent and not (home.parent.name == "snapshots" and real.parent == cache):
@@ -177,7 +179,12 @@ def inside(folder: Path, name: str) -> Path:
 def side_files(folder: Path) -> dict[str, Path]:
     """Files that go along unchanged: tokenizer, generation config, chat template, processor, licence."""
     names = sorted(path.name for path in folder.iterdir() if path.is_file())
-    return {name: inside(folder, name) for name in names if CARRIED.fullmatch(name) and not name.endswith(".py")}
+    return {name: inside(folder, name) for name in names if is_carried(name)}
+
+
+def is_carried(name: str) -> bool:
+    """Whether a file goes along unchanged; code never does."""
+    return bool(CARRIED.fullmatch(name)) and not name.endswith(".py")
 
 
 def left_behind(folder: Path) -> tuple[str, ...]:
@@ -185,7 +192,7 @@ def left_behind(folder: Path) -> tuple[str, ...]:
     known = {"config.json", "README.md", RECORD, INDEX}
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith((".", "__")))
     return tuple(
-        shown(name) for name in names if name not in known and not CARRIED.fullmatch(name) and ".safetensors" not in name
+        shown(name) for name in names if name not in known and not is_carried(name) and ".safetensors" not in name
     )
 
 

@@ -58,6 +58,8 @@ class Growth:
 
     def _map(self, name: str, maps: Mapping[str, AxisMap]) -> AxisMap:
         axis, size, target = self._axis(name), self.sizes[name], self.targets[name]
+        if axis.through == "normed":
+            return self._normed(maps[str(axis.follows)])
         if target == size:
             return axis_map.identity(size)
         if axis.through == "fixed" or target % size:
@@ -71,8 +73,7 @@ class Growth:
             return self._copies(size, count, writers=None)
         if axis.through == "inner":
             return self._inner(name, size, count)
-        leader = maps[str(axis.follows)]
-        return self._normed(leader) if axis.through == "normed" else self._angles(size, count)
+        return self._angles(size, count)
 
     def _copies(self, size: int, count: int, writers: float | None, gain: float = 1.0) -> AxisMap:
         """Whole tiles; `writers` is their scale, None where the rule may choose it."""
@@ -144,7 +145,10 @@ class Growth:
         return axis_map.gathered(size, source, even, even, gain)
 
     def _normed(self, leader: AxisMap) -> AxisMap:
-        """The axis that a norm of its own reads, stretched so that the norm wants the same eps as all others."""
+        """The axis that a norm of its own reads, stretched so that the norm wants the same eps as all others.
+
+        That holds where the head itself does not grow, too.
+        """
         kept = ~leader.gaps
         count = np.bincount(leader.source[kept], minlength=leader.size)[leader.source].astype(np.float64)
         wanted = 1.0 if self.rule == "exact" else self._residual_ratio()

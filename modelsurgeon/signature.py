@@ -165,6 +165,8 @@ def parse(text: str) -> Signature:
     try:
         if "=>" in text:
             before, after = (part.strip() for part in text.split("=>"))
+            if not re.fullmatch(r"\w+", before) or not re.fullmatch(r"\w+~?", after):
+                raise ValueError("a norm reads one axis and writes one")
             return Signature(text, _sides(after, "writers"), before)
         if "->" in text:
             before, after = text.split("->")

@@ -7,6 +7,7 @@ HF_HUB_OFFLINE. Of a Hub repository config.json comes first, so that a model typ
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from modelsurgeon.history import Origin
 DEMO = Path(__file__).parent / "demo"
 PATTERNS = "*.safetensors *.json *.txt *.model *.spm *.tiktoken *.jinja *.md LICEN[CS]E* NOTICE* USE_POLICY*".split()
 SUBFOLDERS = "*/*"  # other formats of the same weights, for the most part: never read, never downloaded
+NAME_MAX = 255  # bytes of a name in a path
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -27,6 +29,8 @@ def locate(source: str | Path, revision: str | None = None) -> Origin:
     if not text:
         raise SourceError("an empty SOURCE; expected a folder, a Hub id (org/name) or demo")
     folder = Path(source)
+    if any(len(os.fsencode(part)) > NAME_MAX for part in folder.parts):
+        raise SourceError(f"{text[:60]}...: longer than a file's name can be; expected a folder, a Hub id or demo")
     if folder.is_dir():
         if revision:
             raise SourceError(f"--revision {revision} is for Hub ids; {text} is a folder")
@@ -34,6 +38,8 @@ def locate(source: str | Path, revision: str | None = None) -> Origin:
     if folder.exists():
         raise SourceError(f"{text}: a file; expected a folder that holds config.json and safetensors")
     if text == "demo":
+        if revision:
+            raise SourceError(f"--revision {revision} is for Hub ids; demo comes with modelsurgeon")
         return Origin("demo", DEMO)
     if HUB_ID.fullmatch(text) and not text.startswith("."):
         return _from_hub(text, revision)

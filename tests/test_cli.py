@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import pytest
+import tiny
 from command import ROOT, contents, run, shell
 from modelsurgeon.checkpoint import open_checkpoint
 from modelsurgeon.plan import make_plan
@@ -26,13 +27,13 @@ QUICK = ("--samples", 1, "--length", 8)
 @pytest.fixture
 def small(source):
     """A tied Llama of width 32 in float32."""
-    return source("llama-tied")
+    return source(tiny.named("llama-tied"))
 
 
 @pytest.fixture
 def narrow(source):
     """The same in bfloat16."""
-    return source("llama-tied", "bfloat16")
+    return source(tiny.named("llama-tied"), "bfloat16")
 
 
 @pytest.fixture
@@ -76,7 +77,9 @@ def test_three_commands_in_a_pipe_prove_their_result_against_the_root(tmp_path):
 
 
 def test_the_verdict_can_be_read_from_json_by_jq(small, wide, tmp_path):
-    read = "jq .same" if shutil.which("jq") else f"{sys.executable} -c 'import json; print(json.load(open(0))[\"same\"])'"
+    read = (
+        "jq .same" if shutil.which("jq") else f"{sys.executable} -c 'import json; print(json.load(open(0))[\"same\"])'"
+    )
     done = shell(f"modelsurgeon verify {small} {wide} --json | {read}", tmp_path)
     assert (done.code, done.out.strip().lower()) == (0, "true"), done.err
 
@@ -87,7 +90,7 @@ def test_a_reader_that_leaves_early_causes_no_traceback_and_does_not_hide_that_m
     line = f"(modelsurgeon verify {small} other --json; echo $? >code) | head -n 0"
     done = shell(line, tmp_path)
     assert (done.out, (tmp_path / "code").read_text()) == ("", "1\n"), done.err
-    assert "Error" not in done.err and "Traceback" not in done.err and "ignored" not in done.err
+    assert not any(word in done.err for word in ("BrokenPipe", "Traceback", "Exception ignored"))
 
 
 @pytest.mark.parametrize("stdin", ["", "\n", "   \n"])

@@ -1,0 +1,218 @@
+"""Saving: what lies in an output, byte for byte, and that the source is never touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+
+import pytest
+import tiny
+import torch
+import transformers
+from command import contents, run, sha256
+from modelsurgeon import __version__
+from modelsurgeon.checkpoint import INDEX, open_checkpoint
+from modelsurgeon.save import save
+from modelsurgeon.tensor import Stored
+from modelsurgeon.untie import untie_embeddings
+from modelsurgeon.widen import widen
+from safetensors.torch import load_file
+
+SIDE_FILES = {
+    "tokenizer.json": b'{"a": "\xc3\xa9"}\r\n',
+    "tokenizer_config.json": b"{ }",
+    "vocab.txt": b"\x00\xff\n",
+    "spiece.model": bytes(range(256)),
+    "special_tokens_map.json": b"{}",
+    "chat_template.jinja": b"{% for m in messages %}\n",
+    "LICENSE": b"Do as you like.\n",
+    "NOTICE.txt": b"Note.\n",
+}
+LEFT_BEHIND = {
+    "modeling_llama.py": b"raise SystemExit",
+    "tokenizer.py": b"raise SystemExit",
+    "README.md": b"# A model of width 32\n",
+    "training_args.bin": b"\x80",
+}
+
+
+@pytest.fixture
+def folder(source, tmp_path):
+    """A tied Llama with files beside it, in a folder of its own."""
+    path = shutil.copytree(source(tiny.named("llama-tied"), "bfloat16"), tmp_path / "source")
+    for name, data in {**SIDE_FILES, **LEFT_BEHIND}.items():
+        (path / name).write_bytes(data)
+    return path
+
+
+@pytest.fixture
+def sharded(folder, tmp_path):
+    """The same in shards of 8 kB."""
+    return save(open_checkpoint(folder), tmp_path / "sharded", shard_size=8000)
+
+
+OPERATIONS = {"widen": lambda c: widen(c, 2), "untie": untie_embeddings, "copy": lambda c: c}
+each_operation = pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
+
+
+@pytest.mark.parametrize(("mask", "file_mode", "folder_mode"), [(0o022, 0o644, 0o755), (0o027, 0o640, 0o750)])
+def test_files_have_the_mode_that_the_umask_leaves(mask, file_mode, folder_mode, folder, tmp_path):
+    for path in folder.iterdir():
+        path.chmod(0o600)
+    before = os.umask(mask)
+    try:
+        out = save(widen(open_checkpoint(folder), 2), tmp_path / "out", shard_size=20000)
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in out.iterdir()} == {file_mode}
+    assert stat.S_IMODE(out.stat().st_mode) == folder_mode
+
+
+@each_operation
+def test_side_files_are_copied_byte_for_byte_and_code_is_not(operation, folder, tmp_path):
+    out = save(operation(open_checkpoint(folder)), tmp_path / "out")
+    for name, data in SIDE_FILES.items():
+        assert (out / name).read_bytes() == data, name
+    assert (out / "generation_config.json").read_bytes() == (folder / "generation_config.json").read_bytes()
+    assert not set(os.listdir(out)) & set(LEFT_BEHIND)
+
+
+def test_what_does_not_go_along_is_named(folder, tmp_path):
+    said = run("widen", folder, "-o", tmp_path / "out").err
+    assert "files left behind: modeling_llama.py, tokenizer.py, training_args.bin" in said
+
+
+def test_the_config_keeps_its_order_and_its_unknown_keys(folder, tmp_path):
+    config = json.loads((folder / "config.json").read_text())
+    config = {"my_note": "é \ud800 [red]", **dict(reversed(config.items())), "nested": {"b": [1.5, None], "a": 1e-6}}
+    (folder / "config.json").write_text(json.dumps(config))
+    out = save(widen(open_checkpoint(folder), 2), tmp_path / "out")
+    found = json.loads((out / "config.json").read_text())
+    grown = {"hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads"}
+    assert list(found) == list(config)
+    assert {key for key in config if found[key] != config[key]} == grown
+    assert all(found[key] == 2 * config[key] for key in grown)
+
+
+@pytest.mark.parametrize("size", [8000, 20000, 10**9])
+def test_shards_hold_no_more_than_asked_for_and_the_library_loads_them(size, folder, tmp_path):
+    out = save(widen(open_checkpoint(folder), 2), tmp_path / "out", shard_size=size)
+    shards = sorted(path.name for path in out.glob("*.safetensors"))
+    held = {name: load_file(out / name) for name in shards}
+    for tensors in held.values():
+        assert len(tensors) == 1 or sum(t.numel() * t.element_size() for t in tensors.values()) <= size
+    if size == 10**9:
+        assert shards == ["model.safetensors"] and not (out / INDEX).exists()
+    else:
+        assert shards == [f"model-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, len(shards) + 1)]
+        index = json.loads((out / INDEX).read_text())
+        assert index["weight_map"] == {name: shard for shard, tensors in held.items() for name in tensors}
+        total = sum(t.numel() * t.element_size() for tensors in held.values() for t in tensors.values())
+        assert index["metadata"]["total_size"] == total
+    model = tiny.load(out, "LlamaForCausalLM")
+    assert torch.equal(
+        model.model.norm.weight, {k: v for t in held.values() for k, v in t.items()}["model.norm.weight"].float()
+    )
+
+
+def test_the_record_tells_what_was_done_to_what(folder, tmp_path):
+    out = save(widen(open_checkpoint(folder), 2, attention="heads"), tmp_path / "out")
+    record = json.loads((out / "modelsurgeon.json").read_text())
+    assert (record["tool"], len(record["steps"])) == ("modelsurgeon", 1)
+    step = record["steps"][0]
+    assert (step["operation"], step["version"], step["lossless"]) == ("widen", __version__, True)
+    assert step["arguments"] == {"factor": 2, "rule": "exact", "attention": "heads", "rope": "nested", "dtype": None}
+    assert step["source"]["id"] == str(folder)
+    assert step["source"]["files"] == {
+        name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
+        for name in ("config.json", "model.safetensors")
+    }
+    assert {"stream", "hidden", "mlp", "heads", "kv"} <= set(step["maps"])
+    assert not {"vocab", "group", "head"} & set(step["maps"])
+
+
+def test_the_record_grows_by_a_step_an_operation(folder, tmp_path):
+    first = save(widen(open_checkpoint(folder), 2), tmp_path / "first")
+    second = save(untie_embeddings(open_checkpoint(first)), tmp_path / "second")
+    steps = [json.loads((out / "modelsurgeon.json").read_text())["steps"] for out in (first, second)]
+    assert [step["operation"] for step in steps[1]] == ["widen", "untie-embeddings"]
+    assert steps[1][0] == steps[0][0]
+    assert steps[1][1]["source"]["id"] == str(first)
+    assert steps[1][1]["source"]["files"]["model.safetensors"]["sha256"] == sha256(first / "model.safetensors")
+    assert steps[1][1]["maps"] == {}
+
+
+@pytest.mark.parametrize("command", ["widen", "untie-embeddings"])
+def test_no_operation_touches_its_source(command, sharded, tmp_path):
+    before = contents(sharded)
+    stamps = {path: path.stat().st_mtime_ns for path in [sharded, *sharded.iterdir()]}
+    assert run(command, sharded, "-o", tmp_path / "out", "--verify").code == 0
+    assert run("verify", sharded, tmp_path / "out").code == 0
+    assert contents(sharded) == before
+    assert {path: path.stat().st_mtime_ns for path in [sharded, *sharded.iterdir()]} == stamps
+
+
+def test_untying_leaves_every_shard_of_the_source_byte_for_byte(sharded, tmp_path):
+    out = save(untie_embeddings(open_checkpoint(sharded)), tmp_path / "out")
+    before = [sha256(path) for path in sorted(sharded.glob("*.safetensors"))]
+    after = [sha256(path) for path in sorted(out.glob("*.safetensors"))]
+    assert len(before) > 2 and len(after) == len(before) + 1
+    assert set(before) < set(after)
+    tiny.load(out, "LlamaForCausalLM")
+
+
+@pytest.mark.parametrize("kind", ["demo", "sharded"])
+def test_untying_copies_without_reading_a_tensor(kind, sharded, tmp_path, monkeypatch):
+    checkpoint = open_checkpoint("demo" if kind == "demo" else sharded)
+
+    def refuse(*_):
+        raise AssertionError("a tensor was read")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Stored, "read", refuse)
+        out = save(untie_embeddings(checkpoint), tmp_path / "out")
+    found = {name: t.read(0, t.shape[0]) for name, t in open_checkpoint(out).tensors.items()}
+    old = {name: t.read(0, t.shape[0]) for name, t in checkpoint.tensors.items()}
+    assert found.keys() - old.keys() == {"lm_head.weight"}
+    assert torch.equal(found["lm_head.weight"], old["model.embed_tokens.weight"])
+    assert all(torch.equal(found[name], old[name]) for name in old)
+
+
+def test_an_untied_model_is_copied_faithfully_and_called_so(source, tmp_path):
+    folder = source(tiny.named("llama-untied"))
+    done = run("untie-embeddings", folder, "-o", tmp_path / "out")
+    assert done.code == 0 and "already untied: copied as it is" in done.err
+    old, new = (load_file(path / "model.safetensors") for path in (folder, tmp_path / "out"))
+    assert old.keys() == new.keys() and all(torch.equal(old[name], new[name]) for name in old)
+    assert all(
+        (folder / name).read_bytes() == (tmp_path / "out" / name).read_bytes() for name in ("model.safetensors",)
+    )
+    configs = [json.loads((path / "config.json").read_text()) for path in (folder, tmp_path / "out")]
+    assert configs[0] == configs[1]
+    assert not (tmp_path / "out" / "modelsurgeon.json").exists()
+
+
+def test_numbers_that_are_no_numbers_are_copied_bit_for_bit(folder, tmp_path):
+    path = folder / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    start = next(t.start for name, t in open_checkpoint(folder).tensors.items() if name == "model.embed_tokens.weight")
+    data[start : start + 8] = bytes.fromhex("c07f 807f 80ff 0100".replace(" ", ""))  # NaN, inf, -inf, a denormal
+    path.write_bytes(data)
+    for command in ("widen", "untie-embeddings"):
+        assert run(command, folder, "-o", tmp_path / command).code == 0
+    untied = open_checkpoint(tmp_path / "untie-embeddings").tensors
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        assert untied[name].read(0, 1)[0, :4].view(torch.int16).tolist() == [0x7FC0, 0x7F80, 0xFF80 - 2**16, 1]
+    found = open_checkpoint(tmp_path / "widen").tensors["model.embed_tokens.weight"].read(0, 1)[0, :4]
+    assert torch.isnan(found[0]) and found[1:3].tolist() == [torch.inf, -torch.inf]
+
+
+@each_operation
+@pytest.mark.parametrize("kind", ["folder", "sharded"])
+def test_every_kind_of_folder_opens_and_loads_after_every_operation(kind, operation, request, tmp_path):
+    folder = request.getfixturevalue(kind)
+    out = save(operation(open_checkpoint(folder)), tmp_path / "out")
+    model = transformers.AutoModelForCausalLM.from_pretrained(out)
+    assert model.config.vocab_size == tiny.VOCAB
