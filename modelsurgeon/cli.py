@@ -44,7 +44,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors on stderr.")]
 
 
-class Different(Exception):
+class DifferentError(Exception):  # no error: the answer to --verify
     """The result is not the same function, so it was not published."""
 
 
@@ -126,7 +126,7 @@ def verify_command(
     names = _from_stdin(source, result)
     _check_running(dtype, device)
     opened = open_checkpoint(names[0], revision), open_checkpoint(names[1])
-    options = {"samples": samples, "length": length, "dtype": dtype, "device": device}
+    options: dict[str, Any] = {"samples": samples, "length": length, "dtype": dtype, "device": device}
     report = verify(*opened, text=_read_text(text), **options)
     _print_report(report, _console(quiet))
     if as_json:
@@ -181,7 +181,7 @@ def _run(
                     progress=progress,
                     accept=accept,
                 )
-        except Different:
+        except DifferentError:
             if as_json:
                 _print_json({"output": None, **document, "verification": reports[0].to_json()})
             raise
@@ -197,7 +197,7 @@ def _run(
 def _acceptance(
     before: Checkpoint, output: Path, reports: list[Report], console: Console | None
 ) -> Callable[[Path], None]:
-    """What verifies a finished folder before it appears, and raises Different where it must not."""
+    """What verifies a finished folder before it appears, and raises DifferentError where it must not."""
 
     def accept(folder: Path) -> None:
         from modelsurgeon.checkpoint import open_checkpoint
@@ -208,7 +208,7 @@ def _acceptance(
         reports.append(verify(before, named))
         _print_report(reports[0], console)
         if not reports[0].same:
-            raise Different("the result is not the same function, so nothing was written")
+            raise DifferentError("the result is not the same function, so nothing was written")
 
     return accept
 
@@ -307,7 +307,7 @@ def main() -> None:
         sys.stdout.flush()
         if code == INTERRUPTED:  # typer makes this of Ctrl-C, and says nothing
             _fail("interrupted", INTERRUPTED)
-    except Different as error:
+    except DifferentError as error:
         code = _fail(str(error), DIFFERENT)
     except typer.TyperException as error:
         code = _fail(error.format_message() if hasattr(error, "format_message") else str(error), BAD_REQUEST)

@@ -2,7 +2,8 @@
 
 The steps on record are replayed on the source, lazily: that gives the config and, for each tensor, the dimensions by
 which it must have grown. Then every block of the result is folded (parts summed with their weights, copies compared
-one by one) in float64 and compared with the source. All inputs are covered, whatever they are; memory is that of one block.
+one by one) in float64 and compared with the source. All inputs are covered, whatever they are; memory is that of one
+block.
 
     exact     the fold is the source, to the last bit
     rounded   it differs by no more than rounding each stored number once can explain

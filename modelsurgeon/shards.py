@@ -29,36 +29,33 @@ Progress = Callable[[int], None]  # called with the bytes written since the last
 
 
 def plan_shards(checkpoint: Checkpoint, shard_size: int | None, default: int) -> dict[str, dict[str, LazyTensor]]:
-    """{file name: its tensors}, in order. Shards that nothing changed stay as they are unless a size is asked for."""
+    """{file name: its tensors}, in order. Where nothing grew, and no size is asked for, shards stay as they are."""
     tensors = checkpoint.tensors
-    changed = [name for name, tensor in tensors.items() if not isinstance(tensor, Stored) or _moved(name, checkpoint)]
-    total = sum(tensor.nbytes for tensor in tensors.values())
-    if shard_size is None and len(changed) < len(tensors) and _sharded(checkpoint):
-        kept: dict[str, dict[str, LazyTensor]] = {}
-        for name, tensor in tensors.items():
-            shard = _shard_of(tensor)
-            kept.setdefault(f"~{name}" if name in changed and isinstance(tensor, Stored) else shard, {})[name] = tensor
-        return _numbered(list(kept.values()))
-    if total <= (shard_size or default):
+    sharded = (checkpoint.origin.path / INDEX).exists()
+    if shard_size is None and sharded and all(tensor.nbytes == stored(tensor).nbytes for tensor in tensors.values()):
+        return _numbered(_as_stored(tensors))
+    if sum(tensor.nbytes for tensor in tensors.values()) <= (shard_size or default):
         return {SINGLE: dict(tensors)}
     return _numbered(_split(tensors, shard_size or default))
 
 
-def _moved(name: str, checkpoint: Checkpoint) -> bool:
-    """Whether a stored tensor is wanted under another name than its file has it."""
-    tensor = checkpoint.tensors[name]
-    twins = [n for n, t in checkpoint.tensors.items() if t is tensor]
-    return len(twins) > 1 and name != twins[0]
-
-
-def _sharded(checkpoint: Checkpoint) -> bool:
-    return (checkpoint.origin.path / INDEX).exists()
-
-
-def _shard_of(tensor: LazyTensor) -> str:
+def stored(tensor: LazyTensor) -> Stored:
+    """The stored tensor that a lazy one begins with."""
     while isinstance(tensor, Remapped):
         tensor = tensor.base
-    return tensor.shard
+    return tensor
+
+
+def _as_stored(tensors: Mapping[str, LazyTensor]) -> list[dict[str, LazyTensor]]:
+    """The source's shards, and one more for what stands a second time, under a new name."""
+    shards: dict[str, dict[str, LazyTensor]] = {}
+    again: dict[str, LazyTensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        shard = again if id(stored(tensor)) in seen else shards.setdefault(stored(tensor).shard, {})
+        shard[name] = tensor
+        seen.add(id(stored(tensor)))
+    return [*shards.values(), *([again] if again else [])]
 
 
 def _split(tensors: Mapping[str, LazyTensor], size: int) -> list[dict[str, LazyTensor]]:

@@ -1,4 +1,4 @@
-"""The program as users meet it: `run` calls it in this process, `shell` runs a line of bash that has it as a command."""
+"""The program as users meet it: `run` calls it in this process, `shell` runs a line of bash that knows it."""
 
 from __future__ import annotations
 

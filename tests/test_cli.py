@@ -11,13 +11,14 @@ import subprocess
 import sys
 
 import pytest
+from safetensors.torch import load_file, save_file
+
 import tiny
 from command import ROOT, contents, run, shell
 from modelsurgeon.checkpoint import open_checkpoint
 from modelsurgeon.plan import make_plan
 from modelsurgeon.tensor import Stored
 from modelsurgeon.widen import widen
-from safetensors.torch import load_file, save_file
 
 COMMANDS = ("widen", "untie-embeddings", "verify")
 HEAVY = ("torch", "transformers", "rich", "huggingface_hub", "safetensors", "numpy")

@@ -7,10 +7,11 @@ import shutil
 
 import huggingface_hub
 import pytest
-import tiny
-from command import contents, run, sha256
 from huggingface_hub import constants
 from huggingface_hub.utils import filter_repo_objects
+
+import tiny
+from command import contents, run, sha256
 from modelsurgeon.checkpoint import open_checkpoint
 from modelsurgeon.errors import SourceError
 from modelsurgeon.save import save

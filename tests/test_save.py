@@ -8,9 +8,11 @@ import shutil
 import stat
 
 import pytest
-import tiny
 import torch
 import transformers
+from safetensors.torch import load_file
+
+import tiny
 from command import contents, run, sha256
 from modelsurgeon import __version__
 from modelsurgeon.checkpoint import INDEX, open_checkpoint
@@ -18,7 +20,6 @@ from modelsurgeon.save import save
 from modelsurgeon.tensor import Stored
 from modelsurgeon.untie import untie_embeddings
 from modelsurgeon.widen import widen
-from safetensors.torch import load_file
 
 SIDE_FILES = {
     "tokenizer.json": b'{"a": "\xc3\xa9"}\r\n',
