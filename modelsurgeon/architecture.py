@@ -228,6 +228,10 @@ class Architecture:
             return self.defaults[key](config)
         return value
 
+    def spelled_out(self, config: Config) -> dict[str, Any]:
+        """The values that absent keys stand for."""
+        return {key: default(config) for key, default in self.defaults.items() if config.get(key) is None}
+
     def sizes(self, config: Config) -> dict[str, int]:
         """{axis: size}. Raises SourceError for a size that is no positive integer."""
         return {name: self.size(config, name) for name in self.axes}
@@ -283,11 +287,15 @@ def known() -> tuple[str, ...]:
     return tuple(sorted(module.name for module in pkgutil.iter_modules(architectures.__path__)))
 
 
-@cache
 def find(model_type: Any) -> Architecture:
     """The table of a model type. Raises ArchitectureError, with the list of known ones, when there is none."""
     if model_type not in known():
         raise ArchitectureError(f"unknown model_type {model_type!r}; known: {', '.join(known())}")
+    return _load(model_type)
+
+
+@cache
+def _load(model_type: str) -> Architecture:
     module = importlib.import_module(f"modelsurgeon.architectures.{model_type}")
     architecture: Architecture = module.ARCHITECTURE
     return architecture

@@ -202,7 +202,7 @@ def shown(name: str) -> str:
 
 
 def check(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Compare config, table and shapes before any surgery; the config keys that nobody knows, which are kept.
+    """Compare config, table and shapes before any surgery; notes of what is kept unknown, and of what is left behind.
 
     Raises SourceError or ArchitectureError with the first thing that does not fit.
     """
@@ -228,7 +228,9 @@ def check(checkpoint: Checkpoint) -> tuple[str, ...]:
                 "a projection between the two is not supported yet"
             )
     _check_tensors(checkpoint)
-    return tuple(map(shown, unaccounted))
+    kept, behind = ", ".join(map(shown, unaccounted)), ", ".join(left_behind(checkpoint.origin.path))
+    notes = {f"config keys kept as they are, unknown to {config['model_type']}: {kept}": kept}
+    return tuple(note for note, what in {**notes, f"files left behind: {behind}": behind}.items() if what)
 
 
 def _check_numbers(checkpoint: Checkpoint) -> None:

@@ -154,6 +154,8 @@ def _run(
     from modelsurgeon.save import check_output, save
     from modelsurgeon.sizes import parse_size
 
+    if dry_run and verified:
+        raise typer.BadParameter("--dry-run writes nothing that --verify could look at; ask for one of them")
     if output is None and not dry_run:
         raise typer.BadParameter("no output; name one with -o, or ask for the plan with --dry-run")
     _check_running("float32", device)

@@ -23,25 +23,30 @@ def untie_embeddings(checkpoint: Checkpoint) -> Checkpoint:
 
     Raises what `check` raises where the source does not fit its table.
     """
-    check(checkpoint)
+    checkpoint = replace(checkpoint, notes=(*checkpoint.notes, *check(checkpoint)))
     tie = checkpoint.architecture.tie
     if tie is None or not checkpoint.has_head:
         return _as_it_is(checkpoint, "no output head that could be tied: copied as it is")
-    if not _shares_head(checkpoint):
+    own = not _shares_head(checkpoint)
+    if own and (tie.forced or not checkpoint.is_tied):
         return _as_it_is(checkpoint, "already untied: copied as it is")
     tensors = dict(checkpoint.tensors)
     for target, source in {tie.head: tie.embedding, **tie.also}.items():
-        tensors[target] = tensors[_on_disk(checkpoint, source)]
+        if not (own and checkpoint.has(target)):  # a head that differs under a flag still on: only the flag goes off
+            tensors[_on_disk(checkpoint, target)] = tensors[_on_disk(checkpoint, source)]
     config = {**_flag_off(checkpoint.config), "tie_word_embeddings": False}
     if tie.forced:
-        norm = _on_disk(checkpoint, tie.forced)
-        tensors[tie.head] = scaled(tensors[tie.head], 2.0)
-        tensors[norm] = scaled(tensors[norm], 0.5)
-        for key in checkpoint.architecture.defaults:
-            if key not in config and key != "tie_word_embeddings":
-                config[key] = checkpoint.architecture.value(checkpoint.resolved, key)
+        _double_head(checkpoint, tie.forced, tensors)
+        config = {**checkpoint.architecture.spelled_out(checkpoint.resolved), **config}
     step = Step("untie-embeddings", {})
     return replace(checkpoint, config=config, tensors=tensors, steps=(*checkpoint.steps, step))
+
+
+def _double_head(checkpoint: Checkpoint, norm: str, tensors: dict[str, LazyTensor]) -> None:
+    """The head times two, the norm before it times a half."""
+    assert checkpoint.architecture.tie is not None
+    head, gain = _on_disk(checkpoint, checkpoint.architecture.tie.head), _on_disk(checkpoint, norm)
+    tensors[head], tensors[gain] = scaled(tensors[head], 2.0), scaled(tensors[gain], 0.5)
 
 
 def scaled(tensor: LazyTensor, factor: float) -> LazyTensor:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from modelsurgeon.axis_map import AxisMap
-from modelsurgeon.checkpoint import Checkpoint, check, left_behind
+from modelsurgeon.checkpoint import Checkpoint, check
 from modelsurgeon.errors import PlanError
 from modelsurgeon.growth import ATTENTIONS, NESTING_ROPE_TYPES, ROPES, RULES, Growth, rope_type
 from modelsurgeon.history import Step
@@ -42,7 +42,7 @@ def widen(
     Raises PlanError where there is no such growth, and what `check` raises where the source does not fit its table.
     """
     _check_choices(factor, rule, attention, rope, dtype)
-    unknown = check(checkpoint)
+    remarks = check(checkpoint)
     stored = DTYPE_NAMES[dtype] if dtype else checkpoint.dtype
     chosen_attention, attention_note = _choose_attention(attention, checkpoint, stored)
 
@@ -53,14 +53,7 @@ def widen(
     chosen_rule, rule_note = _choose_rule(rule, stored, lambda: grown("orthogonal")[1].lossy)
     maps, result = grown(chosen_rule)
     lossy = [*result.lossy, *_rounding(result)]
-    notes = [rule_note, attention_note]
-    if unknown:
-        notes.append(
-            f"config keys kept as they are, unknown to {checkpoint.config['model_type']}: {', '.join(unknown)}"
-        )
-    behind = left_behind(checkpoint.origin.path)
-    if behind:
-        notes.append(f"files left behind: {', '.join(behind)}")
+    notes = [rule_note, attention_note, *remarks]
     dropped = len(checkpoint.tensors) - len(result.tensors)
     if dropped:
         notes.append(f"{dropped} buffers left out: the library recomputes them")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+
 from modelsurgeon.checkpoint import Checkpoint
 from modelsurgeon.history import Origin
 from modelsurgeon.plan import make_plan

@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
+
 from modelsurgeon import axis_map, dimension
 from modelsurgeon.axis_map import GAP
 from modelsurgeon.safetensors_file import read_header
 from modelsurgeon.tensor import Remapped, Stored, nearest_power_of_two
-from safetensors.torch import save_file
 
 
 def stored(tensor: torch.Tensor, folder: Path) -> Stored:
