@@ -7,7 +7,6 @@ A transform takes a checkpoint and returns another, lazily: the result *is* the 
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from modelsurgeon import architecture
-from modelsurgeon.architecture import EFFECTIVE, Architecture
-from modelsurgeon.errors import ArchitectureError, SourceError
+from modelsurgeon.architecture import Architecture
+from modelsurgeon.errors import SourceError
 from modelsurgeon.history import RECORD, Origin, Step, read_record
 from modelsurgeon.safetensors_file import read_header
 from modelsurgeon.source import locate, read_json
@@ -25,8 +24,6 @@ from modelsurgeon.tensor import FLOATS, LazyTensor
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-LARGEST = 2**24  # size of an axis; maps take 16 bytes and more for each coordinate
-DIGITS = 9  # of a layer's number
 CARRIED = re.compile(
     r"(tokenizer|vocab|merges|spiece|sentencepiece|special_tokens_map|added_tokens|generation_config|chat_template"
     r"|preprocessor_config|processor_config|LICEN[CS]E|NOTICE|USE_POLICY)[\w.-]*"
@@ -199,110 +196,6 @@ def left_behind(folder: Path) -> tuple[str, ...]:
 def shown(name: str) -> str:
     """A name from a file as it may be printed: what would move a terminal's cursor is escaped."""
     return name if name.isprintable() else ascii(name)
-
-
-def check(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Compare config, table and shapes before any surgery; notes of what is kept unknown, and of what is left behind.
-
-    Raises SourceError or ArchitectureError with the first thing that does not fit.
-    """
-    table, config = checkpoint.architecture, checkpoint.resolved
-    _check_numbers(checkpoint)
-    for key, accepted in table.requires.items():
-        if table.value(config, key) not in accepted:
-            raise ArchitectureError(
-                f"config.json: {key} = {config.get(key)!r} is not supported for {config['model_type']}; "
-                f"expected {' or '.join(map(repr, accepted))}"
-            )
-    unaccounted = sorted(set(config) - table.accounted_keys)
-    foreign = [key for key in unaccounted if key in EFFECTIVE or key in _sizes_of_others()]
-    if foreign:
-        raise SourceError(
-            f"config.json: {foreign[0]} = {config[foreign[0]]!r} is not accounted for by {config['model_type']}; "
-            "remove it if it has no effect"
-        )
-    for ours, theirs in table.equal.items():
-        if config.get(ours) is not None and config[ours] != config.get(theirs):
-            raise SourceError(
-                f"config.json: {ours} = {config[ours]!r} differs from {theirs} = {config.get(theirs)!r}: "
-                "a projection between the two is not supported yet"
-            )
-    _check_tensors(checkpoint)
-    kept, behind = ", ".join(map(shown, unaccounted)), ", ".join(left_behind(checkpoint.origin.path))
-    notes = {f"config keys kept as they are, unknown to {config['model_type']}: {kept}": kept}
-    return tuple(note for note, what in {**notes, f"files left behind: {behind}": behind}.items() if what)
-
-
-def _check_numbers(checkpoint: Checkpoint) -> None:
-    """The numbers that nothing else compares with a tensor are numbers, and sizes are such as memory holds."""
-    table, config = checkpoint.architecture, checkpoint.resolved
-    labels = config.get("num_labels")
-    if labels is not None and (isinstance(labels, bool) or not isinstance(labels, int)):
-        raise SourceError(f"config.json: num_labels is {labels!r}, expected a whole number")
-    eps = table.value(config, table.eps) if table.eps else 0
-    if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 <= eps < math.inf:
-        raise SourceError(f"config.json: {table.eps} is {eps!r}, expected a number of 0 or more")
-    for axis, size in checkpoint.sizes.items():
-        if size > LARGEST:
-            raise SourceError(f"config.json: {table.axes[axis].key or axis} is {size}, expected {LARGEST} at most")
-
-
-def _sizes_of_others() -> frozenset[str]:
-    """The config keys that size a growing axis in any family."""
-    axes = [axis for name in architecture.known() for axis in architecture.find(name).axes.values()]
-    return frozenset(axis.key for axis in axes if axis.key and axis.through != "fixed")
-
-
-def _count(checkpoint: Checkpoint, key: str) -> int:
-    count = checkpoint.architecture.value(checkpoint.resolved, key)
-    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-        raise SourceError(f"config.json: {key} is {count!r}, expected a whole number")
-    return count
-
-
-def _check_tensors(checkpoint: Checkpoint) -> None:
-    table, sizes = checkpoint.architecture, checkpoint.sizes
-    present: set[str] = set()
-    limits = {counter: _count(checkpoint, key) for counter, key in table.counters.items()}
-    for name, tensor in checkpoint.tensors.items():
-        template = table.template(name)
-        if template is None:
-            continue
-        if tensor.dtype not in FLOATS:
-            raise SourceError(
-                f"tensor {name!r} is stored as {tensor.dtype}: quantised checkpoints cannot be operated on"
-            )
-        expected = template.signature.shape(sizes)
-        if tensor.shape != expected:
-            raise SourceError(
-                f"tensor {name!r}: config.json makes it {list(expected)} ({template.signature.text}), "
-                f"the file holds {list(tensor.shape)}"
-            )
-        canonical = table.canonical(name)
-        if canonical in present:
-            raise SourceError(f"tensor {name!r} stands twice, under two names")
-        present.add(canonical)
-        counts = template.pattern.fullmatch(canonical)
-        for counter, value in (counts.groupdict() if counts else {}).items():
-            if len(value) > DIGITS or str(int(value)) != value:
-                raise SourceError(f"tensor {name!r}: {counter} {value[:20]!r} is no number as the library writes it")
-            if int(value) >= limits[counter]:
-                raise SourceError(
-                    f"tensor {name!r}: config.json has only {table.counters[counter]} = {limits[counter]}"
-                )
-    _check_complete(checkpoint, present, limits)
-
-
-def _check_complete(checkpoint: Checkpoint, present: set[str], limits: Mapping[str, int]) -> None:
-    """Nothing that must be there is missing, and what may be absent is absent from every layer alike."""
-    for template in checkpoint.architecture.templates:
-        names = [template.name]
-        for counter in template.counters:
-            most = min(limits[counter], len(present) + 1)  # one more than there can be: a wild count costs nothing
-            names = [name.replace(f"{{{counter}}}", str(i)) for name in names for i in range(most)]
-        missing = [name for name in names if name not in present]
-        if missing and not (template.optional and len(missing) == len(names)):
-            raise SourceError(f"tensor {missing[0]!r} is missing")
 
 
 def _no_safetensors(folder: Path) -> SourceError:

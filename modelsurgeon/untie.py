@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from modelsurgeon import dimension
-from modelsurgeon.checkpoint import Checkpoint, check
+from modelsurgeon.check import check
+from modelsurgeon.checkpoint import Checkpoint
 from modelsurgeon.errors import PlanError
 from modelsurgeon.history import Step
 from modelsurgeon.tensor import LazyTensor, Remapped

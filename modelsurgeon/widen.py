@@ -13,7 +13,8 @@ from dataclasses import replace
 from typing import Any
 
 from modelsurgeon.axis_map import AxisMap
-from modelsurgeon.checkpoint import Checkpoint, check
+from modelsurgeon.check import check
+from modelsurgeon.checkpoint import Checkpoint
 from modelsurgeon.errors import PlanError
 from modelsurgeon.growth import ATTENTIONS, NESTING_ROPE_TYPES, ROPES, RULES, Growth, rope_type
 from modelsurgeon.history import Step

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 import tiny
 from modelsurgeon import architecture
-from modelsurgeon.checkpoint import check, open_checkpoint, read_tensors
+from modelsurgeon.check import check
+from modelsurgeon.checkpoint import open_checkpoint, read_tensors
 from modelsurgeon.errors import ArchitectureError, SourceError
 from modelsurgeon.save import save
 from modelsurgeon.widen import widen
