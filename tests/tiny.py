@@ -24,56 +24,36 @@ from modelsurgeon import architecture
 
 VOCAB, LENGTH, POSITIONS = 61, 9, 24
 
-# Heads of 8: four rotary pairs. eps is large, so that one left alone is seen.
-_DECODER = {
-    "hidden_size": 32,
-    "intermediate_size": 40,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": POSITIONS,
-}
-_LLAMA = {**_DECODER, "num_key_value_heads": 2, "rms_norm_eps": 1e-2}
-# The masked-LM head's norm reads copies of scale 1, all others of scale 1/sqrt(k): one eps must be negligible to both.
-_BERT = {**_DECODER, "type_vocab_size": 2, "layer_norm_eps": 1e-12}
-_T5 = {
-    "d_model": 32,
-    "d_kv": 6,
-    "d_ff": 40,
-    "num_heads": 4,
-    "num_layers": 2,
-    "num_decoder_layers": 3,
-    "relative_attention_num_buckets": 8,
-    "relative_attention_max_distance": 12,
-    "layer_norm_epsilon": 1e-2,
-}
-SIZES: Mapping[str, Mapping[str, Any]] = {
+# What a table's axes and counters get: heads of 8 (four rotary pairs), sizes that no other axis has by chance.
+BY_AXIS = {"vocab": VOCAB, "positions": POSITIONS, "types": 2, "buckets": 8, "heads": 4, "kv": 2, "head": 8, "value": 8}
+BY_KIND = {"residual": 32, "pointwise": 40}
+_BERT = {"layer_norm_eps": 1e-12}  # its masked-LM head's norm cannot share an eps that is not negligible
+_T5 = {"d_kv": 6, "num_decoder_layers": 3, "relative_attention_max_distance": 12}
+OVERRIDES: Mapping[str, Mapping[str, Any]] = {
     "bert": _BERT,
-    "gemma2": {**_LLAMA, "head_dim": 8, "query_pre_attn_scalar": 7, "sliding_window": 4},
-    "gpt2": {
-        "n_embd": 32,
-        "n_inner": 40,
-        "n_layer": 2,
-        "n_head": 4,
-        "n_positions": POSITIONS,
-        "layer_norm_epsilon": 1e-2,
-    },
-    "gpt_neox": {**_DECODER, "hidden_size": 64, "layer_norm_eps": 1e-2},  # heads of 16, of which a quarter turns
-    "llama": _LLAMA,
-    "mistral": {**_LLAMA, "sliding_window": 4},
+    "gemma2": {"query_pre_attn_scalar": 7, "sliding_window": 4},
+    "gpt_neox": {"hidden_size": 64},  # heads of 16, of which a quarter turns
+    "mistral": {"sliding_window": 4},
     "mt5": {**_T5, "feed_forward_proj": "gated-gelu"},
-    "opt": {
-        "hidden_size": 32,
-        "word_embed_proj_dim": 32,
-        "ffn_dim": 40,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "max_position_embeddings": POSITIONS,
-    },
-    "qwen2": _LLAMA,
-    "qwen3": {**_LLAMA, "head_dim": 12},
-    "roformer": {**_BERT, "embedding_size": 32},
+    "qwen3": {"head_dim": 12},
+    "roformer": _BERT,
     "t5": {**_T5, "feed_forward_proj": "relu"},
 }
+
+
+def sizes(model_type: str) -> dict[str, Any]:
+    """A tiny config of a family, from its table alone where OVERRIDES has nothing to say."""
+    table = architecture.find(model_type)
+    known = transformers.CONFIG_MAPPING[model_type]().to_dict()
+    found: dict[str, Any] = {key: 2 for key in table.counters.values()}
+    for name, axis in table.axes.items():
+        size = BY_AXIS.get(name, BY_KIND.get(axis.through))
+        if axis.key and axis.key in known and size:
+            found.setdefault(axis.key, size)
+    found |= {key: POSITIONS for key in ("max_position_embeddings",) if key in known}
+    found |= {table.eps: 1e-2} if table.eps else {}  # large, so that one left alone is seen
+    found |= {ours: found[theirs] for ours, theirs in table.equal.items()}
+    return {**found, **OVERRIDES.get(model_type, {})}
 
 
 @dataclass(frozen=True)
@@ -181,8 +161,8 @@ FORMS: Mapping[str, tuple[tuple[str, str, Mapping[str, Any]], ...]] = {
 
 
 def variants() -> tuple[Variant, ...]:
-    """Every form of every family that has a table and a tiny config."""
-    return tuple(v for model_type in architecture.known() if model_type in SIZES for v in _of(model_type))
+    """Every form of every family that has a table."""
+    return tuple(variant for model_type in architecture.known() for variant in _of(model_type))
 
 
 def named(name: str) -> Variant:
@@ -210,9 +190,9 @@ def _of(model_type: str) -> list[Variant]:
 def build(variant: Variant) -> Any:
     """The model in float32, random and the same in every run."""
     torch.manual_seed(zlib.crc32(variant.name.encode()))
-    sizes = {"vocab_size": VOCAB, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
     config_class = transformers.CONFIG_MAPPING[variant.model_type]
-    config = config_class(**{**sizes, **SIZES[variant.model_type], **variant.config})
+    config = config_class(**{**tokens, **sizes(variant.model_type), **variant.config})
     config._attn_implementation = "eager"
     model = getattr(transformers, variant.kind)(config).eval()
     if variant.own_head:
