@@ -2,7 +2,8 @@
 
 A tensor that did not change is copied inside the kernel (reflink where the file system can, else copy_file_range). All
 others are computed in blocks of rows, and rows that stand several times are computed once. One thread computes, one
-writes; a block waits between them.
+writes; a block waits between them. What was written leaves the page cache soon (`Behind`): the sync at the end finds
+little left, and the source stays cached.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import cycle
@@ -23,7 +25,8 @@ from modelsurgeon.tensor import DTYPES, Arena, LazyTensor, Remapped, Stored, con
 
 BLOCK = 8 << 20  # bytes of one block of a new tensor
 PIECE = 256 << 10  # bytes of one write: larger ones are slower on many disks
-COPIED = 64 << 20  # bytes of one copy inside the kernel
+COPIED = 8 << 20  # bytes of one copy inside the kernel
+BEHIND = 256 << 20  # bytes that may wait for the disk; with less, pages are asked back before they are clean
 
 Progress = Callable[[int], None]  # called with the bytes written since the last call
 
@@ -84,11 +87,12 @@ def write_shard(
         if end:
             os.posix_fallocate(file.fileno(), 0, end)
         _write_all(file.fileno(), memoryview(prefix), 0)
-        with _cores_left(), Writer(file.fileno(), progress) as writer:
+        behind = Behind(file.fileno())
+        with _cores_left(), Writer(file.fileno(), behind, progress) as writer:
             for name in sorted(tensors, key=starts.__getitem__):
                 tensor = tensors[name]
                 if isinstance(tensor, Stored):
-                    copy_bytes(tensor, file.fileno(), starts[name], progress)
+                    copy_bytes(tensor, file.fileno(), starts[name], behind, progress)
                 else:
                     _write_remapped(tensor, starts[name], writer, device)
         os.fdatasync(file.fileno())
@@ -116,8 +120,8 @@ def _write_remapped(tensor: Remapped, start: int, writer: Writer, device: str) -
 class Writer:
     """A thread that writes blocks at their offsets while the next one is computed."""
 
-    def __init__(self, descriptor: int, progress: Progress | None) -> None:
-        self._descriptor, self._progress = descriptor, progress
+    def __init__(self, descriptor: int, behind: Behind, progress: Progress | None) -> None:
+        self._descriptor, self._behind, self._progress = descriptor, behind, progress
         self._blocks: queue.Queue[tuple[torch.Tensor, list[int]] | None] = queue.Queue(maxsize=1)
         self._arenas = cycle([Arena(), Arena(), Arena()])  # of a block computed, one that waits, one that is written
         self._error: BaseException | None = None
@@ -156,7 +160,7 @@ class Writer:
         view = block.reshape(-1).view(torch.uint8).numpy().data
         for offset in offsets:
             _write_all(self._descriptor, view, offset)
-            _start_writing_back(self._descriptor, offset, len(view))
+            self._behind.add(offset, len(view))
             if self._progress:
                 self._progress(len(view))
 
@@ -167,12 +171,33 @@ def _write_all(descriptor: int, view: memoryview, offset: int) -> None:
         done += os.pwrite(descriptor, view[done : done + PIECE], offset + done)
 
 
-def _start_writing_back(descriptor: int, offset: int, length: int) -> None:
-    """Have the disk begin now: the sync at the end then waits for little. What is not yet clean is not dropped."""
-    os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_DONTNEED)
+class Behind:
+    """What was written and may still wait for the disk.
+
+    The same advice has the disk begin with pages that are new and drops those that are clean: given at once, and again
+    when `BEHIND` bytes more were written. New pages then come from the dropped ones, which is what large files gain by.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._pieces: deque[tuple[int, int]] = deque()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def add(self, offset: int, length: int) -> None:
+        """These bytes were just written."""
+        pieces = [(offset, length)]
+        with self._lock:
+            self._pieces.append((offset, length))
+            self._bytes += length
+            while self._bytes > BEHIND:
+                pieces.append(self._pieces.popleft())
+                self._bytes -= pieces[-1][1]
+        for piece in pieces:
+            os.posix_fadvise(self._descriptor, *piece, os.POSIX_FADV_DONTNEED)
 
 
-def copy_bytes(tensor: Stored, descriptor: int, offset: int, progress: Progress | None = None) -> None:
+def copy_bytes(tensor: Stored, descriptor: int, offset: int, behind: Behind, progress: Progress | None = None) -> None:
     """Copy a tensor's bytes from its file inside the kernel, where the system can."""
     with open(tensor.path, "rb", buffering=0) as source:
         done = 0
@@ -186,7 +211,7 @@ def copy_bytes(tensor: Stored, descriptor: int, offset: int, progress: Progress 
                 copied = len(piece)
             if not copied:
                 raise OSError(f"{tensor.path}: ends inside of a tensor")
-            _start_writing_back(descriptor, offset + done, copied)
+            behind.add(offset + done, copied)
             done += copied
             if progress:
                 progress(copied)
