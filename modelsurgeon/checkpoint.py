@@ -69,9 +69,9 @@ class Checkpoint:
 
     @property
     def dtype(self) -> str:
-        """The widest dtype that matrices are stored in: what decides which rule loses nothing."""
+        """The narrowest dtype that matrices are stored in: it decides which rule loses nothing."""
         stored = [t.dtype for t in self.tensors.values() if t.dtype in FLOATS and len(t.shape) > 1]
-        return max(stored or ["F32"], key=FLOATS.index)
+        return min(stored or ["F32"], key=FLOATS.index)
 
     def has(self, template: str) -> bool:
         """Whether a tensor of this name (in the table's spelling) is there."""

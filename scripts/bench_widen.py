@@ -17,6 +17,7 @@ GB and MB are powers of ten.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import resource
@@ -26,7 +27,6 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
 from math import ceil
 from pathlib import Path
 from statistics import median
@@ -34,7 +34,7 @@ from typing import Any
 
 FACTOR = 2
 SHARD = 500 * 10**6
-BLOCKS = {"64K": 1 << 16, "256K": 1 << 18, "1M": 1 << 20, "16M": 1 << 24}
+BLOCKS = {"dd bs=64K": 1 << 16, "dd bs=256K": 1 << 18, "dd bs=1M": 1 << 20, "dd bs=16M": 1 << 24}
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
@@ -78,31 +78,23 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def measure(folder: Path, sizes: list[float], rounds: int) -> dict[float, dict[str, list[Measure]]]:
-    """{GB: {what: a measure for each round}}, all kinds in turns."""
+    """{GB: {what: a measure for each round}}, all kinds in turns; every round begins with another kind."""
     found: dict[float, dict[str, list[Measure]]] = {size: defaultdict(list) for size in sizes}
     for size in sizes:
-        child("write-source", source_of(folder, size), folder / "shapes.json")
-    for number in range(rounds):
-        for size in sizes:
-            for name, seconds in turns(source_of(folder, size), folder / "out", in_memory=size == sizes[0]):
-                found[size][name].append(seconds)
-                print(f"round {number + 1}, {size:g} GB, {name}: {seconds['seconds']:.2f} s", file=sys.stderr)
+        child("write-source", source_of(folder, size), folder / "out")
+    for number, size in itertools.product(range(rounds), sizes):
+        source, output = source_of(folder, size), folder / "out"
+        names = ["modelsurgeon", *BLOCKS, *(["in-memory"] if size == sizes[0] else [])]
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            settle(source, output)
+            if name in BLOCKS:
+                taken = dd(output, int(found[size]["modelsurgeon"][0]["bytes"]), name)
+            else:
+                taken = child(name, source, output)
+            found[size][name].append(taken)
+            print(f"round {number + 1}, {size:g} GB, {name}: {taken['seconds']:.2f} s", file=sys.stderr)
+        settle(source, output)
     return found
-
-
-def turns(source: Path, output: Path, in_memory: bool) -> Iterator[tuple[str, Measure]]:
-    """Each kind once. The output is removed, and the disk is idle, before each."""
-    settle(source, output)
-    found = child("modelsurgeon", source, output)
-    yield "modelsurgeon", found
-    written = int(found["bytes"])
-    for name, block in BLOCKS.items():
-        settle(source, output)
-        yield f"dd bs={name}", {"seconds": dd(output, written, block), "bytes": written}
-    if in_memory:
-        settle(source, output)
-        yield "in memory", child("in-memory", source, output)
-    settle(source, output)
 
 
 def settle(source: Path, output: Path) -> None:
@@ -131,12 +123,13 @@ def child(name: str, *paths: Path) -> Measure:
     return found
 
 
-def dd(output: Path, count: int, block: int) -> float:
-    """Seconds to write `count` bytes and have them on the disk."""
+def dd(output: Path, count: int, name: str) -> Measure:
+    """Write `count` bytes and have them on the disk."""
+    block = BLOCKS[name]
     command = ["dd", "if=/dev/zero", f"of={output}", f"bs={block}", f"count={ceil(count / block)}", "conv=fdatasync"]
     started = time.monotonic()
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
-    return time.monotonic() - started
+    return {"seconds": time.monotonic() - started, "bytes": count}
 
 
 def write_source(folder: Path, _: Path) -> Measure:
@@ -150,7 +143,7 @@ def write_source(folder: Path, _: Path) -> Measure:
     config = {**CONFIG, "num_hidden_layers": layers}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     shards = split(shapes_of(layers))
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, shapes in enumerate(shards, 1):
         name = f"model-{number:05}-of-{len(shards):05}.safetensors"
         tensors = {key: torch.randn(shape).mul_(0.02).bfloat16() for key, shape in shapes.items()}
@@ -252,7 +245,10 @@ def summarise(rounds: dict[float, dict[str, list[Measure]]]) -> dict[str, Any]:
     report: dict[str, Any] = {"rounds": rounds, "medians": sizes}
     if len(sizes) > 1:
         small, large = sizes[min(sizes)], sizes[max(sizes)]
-        report["seconds_per_further_gb"] = {name: slope(small[name], large[name]) for name in small if name in large}
+        report["further"] = {
+            "modelsurgeon": slope(small["modelsurgeon"], large["modelsurgeon"]),
+            "fastest dd": slope(fastest(small), fastest(large)),
+        }
     return report
 
 
@@ -260,18 +256,19 @@ def slope(small: Measure, large: Measure) -> float:
     return (large["seconds"] - small["seconds"]) / (large["bytes"] - small["bytes"]) * 1e9
 
 
+def fastest(kinds: dict[str, Measure]) -> Measure:
+    return min((kinds[name] for name in BLOCKS), key=lambda found: found["seconds"])
+
+
 def table(report: dict[str, Any]) -> str:
     lines = [f"{'':26}{'seconds':>10}{'/ best dd':>11}{'GB/s':>7}{'peak MB':>9}{'start-up s':>12}"]
     for size, kinds in report["medians"].items():
-        best = fastest({name: found["seconds"] for name, found in kinds.items()})
+        best = fastest(kinds)["seconds"]
         lines += [row(f"{size:g} GB {name}", found, best) for name, found in kinds.items()]
-    further = report.get("seconds_per_further_gb", {})
-    lines += [f"{'each further GB ' + name:32}{s:.2f}  {s / fastest(further):.2f}" for name, s in further.items()]
+    if "further" in report:
+        ours, best = report["further"]["modelsurgeon"], report["further"]["fastest dd"]
+        lines += [f"{'each further GB written':26}{ours:10.2f}{ours / best:11.2f}   (fastest dd {best:.2f} s)"]
     return "\n".join(lines)
-
-
-def fastest(seconds: dict[str, float]) -> float:
-    return min(value for name, value in seconds.items() if name.startswith("dd "))
 
 
 def row(name: str, found: Measure, best: float) -> str:

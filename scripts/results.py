@@ -21,24 +21,14 @@ import torch
 from modelsurgeon.batches import Sampling, batches
 from modelsurgeon.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.logits import Comparison, compare, outputs
-from modelsurgeon.proof import composed_maps, prove
+from modelsurgeon.proof import Proof, composed_maps, prove
 from modelsurgeon.reference import load, quiet
 from modelsurgeon.save import save
 from modelsurgeon.untie import untie_embeddings
 from modelsurgeon.widen import widen
 
 MARKERS = ("<!-- results -->", "<!-- /results -->")
-HEADINGS = (
-    "checkpoint",
-    "operation",
-    "weights",
-    "error x2",
-    "error x3",
-    "top-1",
-    "loss before",
-    "after x2",
-    "after x3",
-)
+HEADINGS = ("checkpoint", "operation", "weights", "own", "x2", "x3", "top-1", "loss before", "after x2", "after x3")
 Transform = Callable[[Checkpoint], Checkpoint]
 
 
@@ -58,16 +48,15 @@ def transforms(checkpoint: Checkpoint) -> Iterator[tuple[str, list[Transform]]]:
         yield "untie-embeddings", [untie_embeddings]
 
 
-def measure(source: Checkpoint, transform: Transform, text: str, samples: int) -> tuple[str, Comparison, float]:
-    """(verdict on the weights, the comparison on the text, the largest error over all inputs)."""
+def measure(source: Checkpoint, transform: Transform, text: str, samples: int) -> tuple[Proof, Comparison, float]:
+    """(the proof, the comparison on the text, the largest error over all inputs)."""
     with tempfile.TemporaryDirectory() as folder:
         result = open_checkpoint(save(transform(source), Path(folder) / "result"))
         proof = prove(source, result)
         assert proof is not None
         report = compare(source, result, maps=composed_maps(result.steps), text=text, samples=samples)
-    verdict = proof.summary if not proof.rounding else f"rounded {proof.rounding:.0e}"
     on_text = [c for c in report.comparisons if c.inputs == "text"] or list(report.comparisons)
-    return verdict, on_text[0], max(c.max_rel for c in report.comparisons)
+    return proof, on_text[0], max(c.max_rel for c in report.comparisons)
 
 
 def rows(name: str, source: Checkpoint, text: str, samples: int) -> Iterator[tuple[str, ...]]:
@@ -75,7 +64,8 @@ def rows(name: str, source: Checkpoint, text: str, samples: int) -> Iterator[tup
     stored, own = source.dtype.lower(), f"{own_error(source, text, samples):.1e}"
     for operation, factors in transforms(source):
         found = [measure(source, transform, text, samples) for transform in factors]
-        verdicts = list(dict.fromkeys(verdict for verdict, _, _ in found))
+        worst = max((proof for proof, _, _ in found), key=lambda proof: proof.rounding)
+        verdict = worst.summary if not worst.rounding else f"{worst.summary} {worst.rounding:.0e}"
         errors = [f"{error:.1e}" for _, _, error in found]
         tops = [c.top1 for _, c, _ in found if c.top1 is not None]
         after = [_number(c.loss_after, ".4f") for _, c, _ in found]
@@ -83,7 +73,7 @@ def rows(name: str, source: Checkpoint, text: str, samples: int) -> Iterator[tup
             errors, after = [errors[0], ""], [after[0], ""]
         before = _number(found[0][1].loss_before, ".4f")
         top = f"{min(tops):.4f}" if tops else ""
-        yield (f"{name} ({stored})", operation, ", ".join(verdicts), own, *errors, top, before, *after)
+        yield (f"{name} ({stored})", operation, verdict, own, *errors, top, before, *after)
 
 
 def own_error(source: Checkpoint, text: str, samples: int) -> float:

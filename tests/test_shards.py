@@ -245,3 +245,15 @@ def test_torch_computes_on_as_many_threads_after_a_shard_as_before(tmp_path):
     before = torch.get_num_threads()
     written(tmp_path, stored(tmp_path, {"a": random(3)}))
     assert torch.get_num_threads() == before
+
+
+def test_what_was_written_is_sent_to_the_disk_at_once_and_leaves_the_cache_later(tmp_path, monkeypatch):
+    advised = []
+    monkeypatch.setattr(
+        os, "posix_fadvise", lambda descriptor, offset, length, advice: advised.append((offset, length))
+    )
+    monkeypatch.setattr(shards, "BEHIND", 100)
+    behind = shards.Behind(0)
+    for piece in [(0, 60), (60, 40), (100, 70), (170, 10)]:
+        behind.add(*piece)
+    assert advised == [(0, 60), (60, 40), (100, 70), (0, 60), (60, 40), (170, 10)]

@@ -171,3 +171,14 @@ def test_what_is_wrong_is_named_with_its_place(tmp_path: Path) -> None:
     verdict = fold("a", header["a"], header["b"])
     assert verdict.verdict == "wrong"
     assert verdict.detail == "at [2, 1] (folded): expected 9, found nan"
+
+
+def test_a_model_partly_stored_in_float32_is_still_treated_as_16_bits(source: Source, tmp_path: Path) -> None:
+    root = open_checkpoint(source(tiny.named("gemma2-tied"), "bfloat16"))
+    mixed = open_checkpoint(save(widen(root, 2), tmp_path / "mixed"))
+    assert {tensor.dtype for tensor in mixed.tensors.values()} == {"BF16", "F32"}
+    again = widen(mixed, 2)
+    assert again.steps[-1].arguments["rule"] == "exact"
+    proof = prove(root, open_checkpoint(save(again, tmp_path / "again")))
+    assert proof is not None
+    assert proof.rounding < 2**-23  # sqrt(2) twice, in float32, each within half a unit of the last place
