@@ -73,6 +73,7 @@ class Dimension:
         """The distinct factors, gaps left out."""
         return tuple(float(f) for f in np.unique(self.factor[self.source != GAP]))
 
+    @cached_property
     def without_factors(self) -> Dimension:
         """The same gather, multiplied by nothing: for factors that are applied elsewhere."""
         factor = np.where(self.source == GAP, 0.0, 1.0)

@@ -16,6 +16,7 @@ from modelsurgeon.architecture import Architecture, Template
 from modelsurgeon.axis_map import AxisMap, identity
 from modelsurgeon.checkpoint import Checkpoint
 from modelsurgeon.commute import reasons_against
+from modelsurgeon.dimension import Dimension
 from modelsurgeon.errors import PlanError
 from modelsurgeon.signature import mean_square_ratio
 from modelsurgeon.tensor import FLOATS, LazyTensor, Remapped
@@ -55,10 +56,13 @@ def remap(checkpoint: Checkpoint, maps: Mapping[str, AxisMap], storage: Storage 
     if checkpoint.is_tied:
         _check_tie(table, every, sizes, targets)
     tensors: dict[str, LazyTensor] = {}
+    grown: dict[str, tuple[Dimension, ...]] = {}  # tensors of one signature share their dimensions: layers cost nothing
     for name, tensor in checkpoint.tensors.items():
         template = table.template(name)
         if template is not None:
-            tensors[name] = _remap_tensor(table, template, tensor, every, sizes, storage)
+            text = template.signature.text
+            grown[text] = grown.get(text) or template.signature.grow(every)
+            tensors[name] = _remap_tensor(table, template, tensor, grown[text], every, sizes, storage)
     if storage.dtype:
         config = {**config, _dtype_key(config): _LONG[storage.dtype]}
     return replace(checkpoint, config=config, tensors=tensors, lossy=(*checkpoint.lossy, *lossy, *against))
@@ -75,11 +79,11 @@ def _remap_tensor(
     table: Architecture,
     template: Template,
     tensor: LazyTensor,
+    dimensions: tuple[Dimension, ...],
     maps: Mapping[str, AxisMap],
     sizes: Mapping[str, int],
     storage: Storage,
 ) -> LazyTensor:
-    dimensions = template.signature.grow(maps)
     dtype = storage.dtype if storage.dtype and tensor.dtype in FLOATS else tensor.dtype
     axis, power = table.multiplied.get(template.name, ("", 0.0))
     constant = (sizes[axis] / maps[axis].new_size) ** power if power else 1.0

@@ -20,6 +20,8 @@ from safetensors import SafetensorError, safe_open
 from modelsurgeon.errors import SourceError
 from modelsurgeon.tensor import DTYPES, LazyTensor, Stored
 
+ORDER = ("I64", "F64", "F32", "I32", "BF16", "F16", "U8", "BOOL")  # the library's: dtypes first to last, then names
+
 
 def read_header(path: Path, shard: str) -> dict[str, Stored]:
     """{tensor name: where it lies}. Raises SourceError, with the library's reason, for a file that is not sound."""
@@ -57,7 +59,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def layout(tensors: Mapping[str, LazyTensor]) -> tuple[bytes, dict[str, int]]:
     """(the bytes before the data, {name: where its data begins}), as the safetensors library lays files out."""
-    order = sorted(tensors, key=lambda name: (-DTYPES[tensors[name].dtype].itemsize, name))
+    order = sorted(tensors, key=lambda name: (ORDER.index(tensors[name].dtype), name))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     starts, at = {}, 0
     for name in order:

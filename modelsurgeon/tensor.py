@@ -150,7 +150,7 @@ class Remapped:
         even = [dimension.factors for dimension in self.dimensions]
         if all(len(found) <= 1 for found in even) and not all(is_power_of_two(f) for found in even for f in found):
             total = math.prod((f for found in even for f in found), start=self.constant)
-            return tuple(dimension.without_factors() for dimension in self.dimensions), nearest_power_of_two(total)
+            return tuple(dimension.without_factors for dimension in self.dimensions), nearest_power_of_two(total)
         return self.dimensions, self.constant
 
     @cached_property

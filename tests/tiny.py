@@ -45,7 +45,7 @@ def sizes(model_type: str) -> dict[str, Any]:
     """A tiny config of a family, from its table alone where OVERRIDES has nothing to say."""
     table = architecture.find(model_type)
     known = transformers.CONFIG_MAPPING[model_type]().to_dict()
-    found: dict[str, Any] = {key: 2 for key in table.counters.values()}
+    found: dict[str, Any] = dict.fromkeys(table.counters.values(), 2)
     for name, axis in table.axes.items():
         size = BY_AXIS.get(name, BY_KIND.get(axis.through))
         if axis.key and axis.key in known and size:
@@ -78,9 +78,6 @@ class Variant:
     @property
     def table(self) -> architecture.Architecture:
         return architecture.find(self.model_type)
-
-    def config_eps(self) -> float:
-        return float({**SIZES[self.model_type], **self.config}[str(self.table.eps)])
 
     @property
     def has_head(self) -> bool:
