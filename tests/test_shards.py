@@ -89,6 +89,11 @@ def test_a_shard_is_laid_out_byte_for_byte_as_the_library_does(tmp_path):
     tensors = {
         "z": random(3, 5),
         "ä": random(4, dtype=torch.bfloat16),
+        "half": random(3, dtype=torch.float16),
+        "a float of 4 bytes": random(3),
+        "an integer of 4 bytes": torch.arange(5, dtype=torch.int32),
+        "integers": torch.arange(3),
+        "bytes": torch.arange(3, dtype=torch.uint8),
         "double": random(1, dtype=torch.float64),
         "mask": torch.tensor([True, False, True]),
         "scalar": torch.tensor(2.5),

@@ -9,8 +9,10 @@ from safetensors.torch import save_file
 
 from modelsurgeon import axis_map, dimension
 from modelsurgeon.axis_map import GAP
+from modelsurgeon.checkpoint import open_checkpoint
 from modelsurgeon.safetensors_file import read_header
 from modelsurgeon.tensor import Remapped, Stored, nearest_power_of_two
+from modelsurgeon.widen import widen
 
 
 def stored(tensor: torch.Tensor, folder: Path) -> Stored:
@@ -97,3 +99,11 @@ def test_only_near_misses_become_powers_of_two() -> None:
     assert nearest_power_of_two(0.5000000000000001) == 0.5
     assert nearest_power_of_two(0.500001) == 0.500001
     assert nearest_power_of_two(-0.5) == -0.5
+
+
+def test_layers_share_their_dimensions_so_that_a_plan_does_not_grow_with_depth() -> None:
+    before = open_checkpoint("demo")
+    wide = widen(before, 2)
+    held = {id(dimension) for tensor in wide.tensors.values() for dimension in tensor.dimensions}  # type: ignore[union-attr]
+    signatures = {template.signature.text for template in before.architecture.templates}
+    assert len(held) <= 2 * len(signatures)
