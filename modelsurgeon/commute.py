@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from modelsurgeon.architecture import Architecture, Config
-from modelsurgeon.axis_map import AxisMap, nested_pairs
+from modelsurgeon.axis_map import AxisMap, nested_pairs, repeated_pairs
 from modelsurgeon.errors import PlanError
 from modelsurgeon.growth import NESTING_ROPE_TYPES, rope_type, rotated_size, width_gain
 
@@ -38,6 +38,10 @@ def reasons_against(table: Architecture, config: Config, maps: Mapping[str, Axis
             raise PlanError(f"axis {name!r}: D E is {axis_map.gain:.6g} I, and must be {wanted:.6g} I at this width")
         if through == "inner" and table.rotary:
             reasons += _against_rotation(table, config, name, axis_map)
+        if through == "angles" and not np.array_equal(
+            axis_map.source, nested_pairs(axis_map.size, axis_map.new_size // axis_map.size, "half")
+        ):
+            raise PlanError(f"axis {name!r}: the table's columns do not follow the rotary pairs")
     return tuple(reasons)
 
 
@@ -45,9 +49,22 @@ def _against_rotation(table: Architecture, config: Config, name: str, axis_map: 
     assert table.rotary is not None
     if rope_type(config) not in NESTING_ROPE_TYPES:
         raise PlanError(f"axis {name!r}: rope type {rope_type(config)!r} changes with the head's size")
-    rotated = rotated_size(table, config, axis_map.size)
+    rotated, layout = rotated_size(table, config, axis_map.size), table.rotary.layout
     count = axis_map.new_size // axis_map.size
-    nested = nested_pairs(rotated, count, table.rotary.layout)
-    if np.array_equal(axis_map.source[: len(nested)], nested):
+    nested, repeated = nested_pairs(rotated, count, layout), repeated_pairs(rotated, count, layout)
+    turned, still = axis_map.source[: len(nested)], axis_map.source[len(nested) :]
+    if np.any(still < rotated):
+        raise PlanError(f"axis {name!r}: a coordinate that turns is copied to where none does")
+    if not all(_is_even(factor[: len(nested)], layout) for factor in (axis_map.scale, axis_map.share)):
+        raise PlanError(f"axis {name!r}: the two coordinates of a rotary pair are multiplied by different factors")
+    if np.array_equal(turned, nested):
         return []
-    return ["approximate: repeated rotary pairs turn at other frequencies (--rope nested keeps them)"]
+    if np.array_equal(turned, repeated):
+        return ["approximate: repeated rotary pairs turn at other frequencies (--rope nested keeps them)"]
+    raise PlanError(f"axis {name!r}: rotary pairs are neither nested nor repeated")
+
+
+def _is_even(factor: np.ndarray, layout: str) -> bool:
+    """Whether both coordinates of each pair have one factor: a rotation mixes them."""
+    pairs = factor.reshape(2, -1) if layout == "half" else factor.reshape(-1, 2).T
+    return bool(np.array_equal(pairs[0], pairs[1]))

@@ -23,11 +23,12 @@ import torch
 from modelsurgeon import dimension
 from modelsurgeon.architecture import INERT
 from modelsurgeon.axis_map import GAP, AxisMap
+from modelsurgeon.check import check
 from modelsurgeon.checkpoint import Checkpoint
 from modelsurgeon.errors import PlanError
 from modelsurgeon.history import Step
 from modelsurgeon.remap import remap
-from modelsurgeon.tensor import DTYPE_NAMES, DTYPES, LazyTensor, Remapped
+from modelsurgeon.tensor import DTYPE_NAMES, DTYPES, FLOATS, LazyTensor, Remapped
 from modelsurgeon.untie import untie_embeddings
 
 BLOCK = 1 << 21  # numbers of one block: 16 MiB of float64 and as much again for what it is compared with
@@ -80,16 +81,21 @@ class Proof:
 
 
 def prove(source: Checkpoint, result: Checkpoint) -> Proof | None:
-    """Fold the result back to the source; None where the result has no record that begins at the source."""
+    """Fold the result back to the source; None where the result has no record that begins at the source.
+
+    Raises what `check` raises where the source does not fit its table.
+    """
     steps = steps_between(source, result)
     if steps is None:
         return None
+    check(source)
     try:
         expected = replay(source, steps)
     except PlanError as error:
         return Proof((Verdict("modelsurgeon.json", "wrong", detail=str(error)),))
     verdicts = [*_config_verdicts(expected, result), *_name_verdicts(expected, result)]
-    for name in sorted(set(expected.tensors) & set(result.tensors)):
+    shared = set(expected.tensors) & set(result.tensors)
+    for name in sorted(name for name in shared if not source.architecture.is_recomputed(name)):
         verdicts.append(fold(name, expected.tensors[name], result.tensors[name], _earlier_eps(source, steps)))
     return Proof(tuple(verdicts), expected.lossy)
 
@@ -177,6 +183,8 @@ def fold(name: str, expected: LazyTensor, found: LazyTensor, earlier_eps: float 
     """
     if expected.shape != found.shape:
         return Verdict(name, "wrong", detail=f"shape: expected {list(expected.shape)}, found {list(found.shape)}")
+    if found.dtype not in FLOATS:
+        return Verdict(name, "wrong", detail=f"stored as {found.dtype}, expected a float dtype")
     if not isinstance(expected, Remapped):
         expected = Remapped(expected, tuple(dimension.plain(size) for size in expected.shape), expected.dtype)
     rounding, exact = 0.0, True

@@ -111,6 +111,9 @@ def norm_ratios(table: Architecture, maps: Mapping[str, AxisMap]) -> dict[str, f
         if axis is None:
             continue
         axis_map = maps[axis]
+        written = maps[template.signature.axes[0]]
+        if not np.array_equal(axis_map.source, written.source):
+            raise PlanError(f"{template.name}: a norm keeps every coordinate in its place, and these maps move some")
         if table.norm == "layer" and not _is_uniform(axis_map):
             raise PlanError(f"{template.name}: a LayerNorm passes only whole copies of one scale")
         ratios[template.name] = mean_square_ratio(axis_map)

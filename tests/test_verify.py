@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 import mutants
 import tiny
-from modelsurgeon.checkpoint import open_checkpoint
+from modelsurgeon.axis_map import AxisMap
+from modelsurgeon.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.errors import SourceError
 from modelsurgeon.history import RECORD
 from modelsurgeon.proof import fold, prove
@@ -182,3 +184,80 @@ def test_a_model_partly_stored_in_float32_is_still_treated_as_16_bits(source: So
     proof = prove(root, open_checkpoint(save(again, tmp_path / "again")))
     assert proof is not None
     assert proof.rounding < 2**-23  # sqrt(2) twice, in float32, each within half a unit of the last place
+
+
+def replanted(result: Path, folder: Path, **changes: Callable[[dict[str, Any]], None]) -> Checkpoint:
+    """A result whose record says something else of some axes, and whose tensors follow what it says."""
+    planted = shutil.copytree(result, folder)
+    record = json.loads((planted / RECORD).read_text())
+    for axis, change in changes.items():
+        change(record["steps"][0]["maps"][axis])
+    (planted / RECORD).write_text(json.dumps(record))
+    return open_checkpoint(planted)
+
+
+def test_a_record_that_moves_coordinates_across_a_norm_is_wrong(
+    widened: Callable[[str, str], tuple[Path, Path]], tmp_path: Path
+) -> None:
+    before, result = widened("llama-tied", "exact")
+
+    def reverse(record: dict[str, Any]) -> None:
+        record["source"] = [[31, -1, 32], [31, -1, 32]]
+
+    proof = prove(open_checkpoint(before), replanted(result, tmp_path / "planted", hidden=reverse))
+    assert proof is not None
+    assert any("norm" in verdict.detail for verdict in proof.wrong)
+
+
+@pytest.mark.parametrize("field", ["scale", "share"])
+def test_a_record_that_stretches_one_coordinate_of_a_rotary_pair_is_wrong(
+    field: str, source: Source, tmp_path: Path
+) -> None:
+    before = source(tiny.named("llama-tied"))
+    wide = save(widen(open_checkpoint(before), 2, rule="exact", attention="head-dim"), tmp_path / "wide")
+
+    def stretch(record: dict[str, Any]) -> None:
+        other = {"scale": "share", "share": "scale"}[field]
+        values = AxisMap.from_json(record)
+        for name, factor in ((field, 2.0), (other, 0.5)):
+            vector = getattr(values, name).tolist()
+            vector[0] *= factor
+            record[name] = [[value, 1] for value in vector]
+
+    proof = prove(open_checkpoint(before), replanted(wide, tmp_path / "planted", head=stretch))
+    assert proof is not None
+    assert any("pair" in verdict.detail for verdict in proof.wrong)
+
+
+def test_buffers_that_the_library_recomputes_are_no_part_of_the_proof(source: Source, tmp_path: Path) -> None:
+    before = shutil.copytree(source(tiny.named("bert-tied")), tmp_path / "before")
+    held = load_file(before / "model.safetensors")
+    held["bert.embeddings.position_ids"] = torch.arange(tiny.POSITIONS)[None]
+    save_file(held, before / "model.safetensors", {"format": "pt"})
+    result = save(untie_embeddings(open_checkpoint(before)), tmp_path / "untied")
+    proof = prove(open_checkpoint(before), open_checkpoint(result))
+    assert proof is not None
+    assert proof.summary == "exact"
+
+
+def test_a_tensor_that_became_integers_is_wrong(
+    widened: Callable[[str, str], tuple[Path, Path]], tmp_path: Path
+) -> None:
+    before, result = widened("llama-tied", "exact")
+    planted = shutil.copytree(result, tmp_path / "planted")
+    held = load_file(planted / "model.safetensors")
+    held["model.norm.weight"] = held["model.norm.weight"].to(torch.int64)
+    save_file(held, planted / "model.safetensors", {"format": "pt"})
+    proof = prove(open_checkpoint(before), open_checkpoint(planted))
+    assert proof is not None
+    assert [verdict.name for verdict in proof.wrong] == ["model.norm.weight"]
+
+
+def test_a_source_that_does_not_fit_its_table_is_refused_before_the_proof(
+    widened: Callable[[str, str], tuple[Path, Path]], tmp_path: Path
+) -> None:
+    before, result = widened("llama-tied", "exact")
+    broken = shutil.copytree(before, tmp_path / "broken")
+    mutants.config(intermediate_size=41)(broken)
+    with pytest.raises(SourceError, match="makes it"):
+        prove(open_checkpoint(broken), open_checkpoint(result))
