@@ -134,7 +134,7 @@ def compare(
     in size and no map says how, or where there is nothing to run.
     """
     sampling = Sampling(text, samples, length, seed)
-    return _report(source, result_path or saved_folder(result), maps or {}, sampling, device, dtype)
+    return _report(source, result, result_path or saved_folder(result), maps or {}, sampling, device, dtype)
 
 
 def compare_stored(
@@ -157,11 +157,12 @@ def compare_stored(
         return None
     dtype = next(name for name, stored in DTYPE_NAMES.items() if stored == source.dtype)
     sampling = Sampling(text, samples, length, seed)
-    return _report(source, result_path or saved_folder(result), maps or {}, sampling, device, dtype, floor=True)
+    return _report(source, result, result_path or saved_folder(result), maps or {}, sampling, device, dtype, floor=True)
 
 
 def _report(
     source: Checkpoint,
+    result: Checkpoint,
     folder: Path,
     maps: Mapping[str, AxisMap],
     sampling: Sampling,
@@ -180,7 +181,7 @@ def _report(
             wide = outputs(source, load(source, home, "float32", device)[0], made)
             noise = _comparisons(made, wide, before, vocab)
             del wide
-        model, left = load(source, folder, dtype, device)
+        model, left = load(result, folder, dtype, device)
         after = outputs(source, model, made)
         del model
     folded = [

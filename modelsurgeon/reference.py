@@ -52,14 +52,14 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def load(source: Checkpoint, folder: Path, dtype: str, device: str) -> tuple[Any, tuple[str, ...]]:
-    """The model that `folder` holds, of the source's class, and notes of what it leaves unread.
+def load(checkpoint: Checkpoint, folder: Path, dtype: str, device: str) -> tuple[Any, tuple[str, ...]]:
+    """The model that `folder` holds, of the checkpoint's class, and notes of what it leaves unread.
 
     Raises SourceError where the library cannot load it, or would make up some of its weights.
     """
     from huggingface_hub.errors import StrictDataclassError
 
-    chosen = model_class(source)
+    chosen = model_class(checkpoint)
     with checked_view(folder) as view:
         try:
             model, info = chosen.from_pretrained(
@@ -72,7 +72,7 @@ def load(source: Checkpoint, folder: Path, dtype: str, device: str) -> tuple[Any
                 ignore_mismatched_sizes=True,  # it reports them, and they are refused below
                 attn_implementation="eager",  # every family has it, and a config may name another
                 experts_implementation="eager",  # the only one that takes float64
-                **_bare_body(source, chosen),
+                **_bare_body(checkpoint, chosen),
             )
         except (AttributeError, ImportError, KeyError, TypeError, ValueError, StrictDataclassError) as error:
             reason = (str(error).splitlines() or [""])[0]
@@ -85,10 +85,10 @@ def load(source: Checkpoint, folder: Path, dtype: str, device: str) -> tuple[Any
     return model.to(device).eval(), notes
 
 
-def _bare_body(source: Checkpoint, chosen: Any) -> dict[str, Any]:
+def _bare_body(checkpoint: Checkpoint, chosen: Any) -> dict[str, Any]:
     """What a body takes that was saved without the pooler which its class would add."""
-    pools = "pooler_output" in source.architecture.outputs and chosen.__name__.endswith("Model")
-    stored = any(".pooler." in f".{name}" for name in source.tensors)
+    pools = "pooler_output" in checkpoint.architecture.outputs and chosen.__name__.endswith("Model")
+    stored = any(".pooler." in f".{name}" for name in checkpoint.tensors)
     return {"add_pooling_layer": False} if pools and not stored else {}
 
 

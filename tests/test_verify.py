@@ -261,3 +261,13 @@ def test_a_source_that_does_not_fit_its_table_is_refused_before_the_proof(
     mutants.config(intermediate_size=41)(broken)
     with pytest.raises(SourceError, match="makes it"):
         prove(open_checkpoint(broken), open_checkpoint(result))
+
+
+@pytest.mark.parametrize(("window", "same"), [(None, True), (4, False)])
+def test_a_checkpoint_converted_to_another_model_type_runs_as_what_it_says_it_is(
+    window: int | None, same: bool, source: Source, tmp_path: Path
+) -> None:
+    before = source(tiny.named("llama-untied"))
+    converted = shutil.copytree(before, tmp_path / "mistral")
+    mutants.config(model_type="mistral", architectures=["MistralForCausalLM"], sliding_window=window)(converted)
+    assert verify(open_checkpoint(before), open_checkpoint(converted), **SHORT).same is same
