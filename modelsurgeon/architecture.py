@@ -1,9 +1,16 @@
 """Architectures are tables: which axes a model has, which of them each tensor writes and reads, what its norms need.
 
-One module in `modelsurgeon/architectures/` for each `model_type`, found by its name and read alone; it holds one
-`ARCHITECTURE`. Keys of `tensors` are the names on disk: `{layer}` counts, `.{weight,bias}` stands for two tensors (the
-bias has the written half of the signature), and `?` marks what may be absent. A tensor that no template names is
-refused, and so is one that is missing; so is a config key with an effect that the table does not know.
+One module in `modelsurgeon/architectures/` for each `model_type`, found by its name; it holds one `ARCHITECTURE`. Keys
+of `tensors` are the names on disk:
+
+    {layer}             counts
+    {layer.last}        the number of the last layer
+    {experts}           an axis by its name: its coordinates are spread over tensor names
+    .{weight,bias}      two tensors; the bias has the written half of the signature
+    ?                   may be absent
+
+Of two templates that fit a name the one with fewer placeholders holds. A tensor that no template names is refused, and
+so is one that is missing; so is a config key with an effect that the table does not know.
 """
 
 from __future__ import annotations
@@ -16,60 +23,58 @@ from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any
 
+import numpy as np
+
+from modelsurgeon.config_keys import INERT, lookup
 from modelsurgeon.errors import ArchitectureError, SourceError
 from modelsurgeon.signature import Signature, parse
 
 Config = Mapping[str, Any]
 Default = Callable[[Config], Any]
-
-# Keys with no say in what a model of one width computes (dropout, tokens, labels, bookkeeping), in any family.
-INERT = frozenset(
-    """
-    _attn_implementation _attn_implementation_autoset _commit_hash _name_or_path _num_labels add_cross_attention
-    architectures attention_dropout attention_probs_dropout_prob auto_map bos_token_id chunk_size_feed_forward
-    classifier_dropout cross_attention_hidden_size decoder_start_token_id dropout dropout_rate dtype eos_token_id
-    finetuning_task forced_bos_token_id forced_eos_token_id gradient_checkpointing hidden_dropout hidden_dropout_prob
-    id2label init_std initializer_factor initializer_range is_encoder_decoder label2id layerdrop model_type num_labels
-    output_attentions output_hidden_states output_past pad_token_id prefix problem_type return_dict sep_token_id
-    task_specific_params tie_word_embeddings tokenizer_class torch_dtype torchscript transformers_version
-    unk_token_id use_cache use_return_dict vocab_size
-    """.split()
-)
-
-# Keys that change what some family computes: elsewhere than in a family whose table names them they are refused.
-EFFECTIVE = frozenset(
-    """
-    alibi attention_multiplier attn_config clip_qkv embedding_multiplier logit_scale logits_scaling
-    no_rope_layers norm_topk_prob per_layer_config pruned_heads qk_layernorm residual_multiplier routed_scaling_factor
-    """.split()
-)
+Slopes = Callable[[Config, int], np.ndarray | None]
+NUMBER = re.compile(r"\d+|\{\w+\}")
 
 
 @dataclass(frozen=True)
 class Axis:
     """One named axis.
 
-    key       the config key of its size, or None where the size only follows from others
+    key       the config key of its size (`outer.inner` if nested), or None where the size only follows from others
     default   its size when the key is absent or null
     through   what the axis passes on the way from its writers to its readers; it decides which maps commute:
-              "residual"    sums and norms: copies of one scale
-              "pointwise"   an activation: copies of scale 1
+              "residual"    sums and norms
+              "rank"        the same, for an axis of its own between two projections: embedding size, low ranks
+              "pointwise"   an activation: copies of scale 1 ("pointwise residual": sums, norms and an activation)
               "linear"      nothing: copies of any scale
               "heads"       a softmax per head: whole copies of scale 1
               "inner"       an inner product: copies; nested pairs where it is rotated
-              "normed"      an inner product's axis before a norm of its own: follows the axis named by `follows`
-              "angles"      the columns of a stored table of rotations: follows the axis named by `follows`
+              "normed"      an inner product's axis, or its heads, before a norm of their own: follows `follows`
+              "angles"      the columns of a stored table of rotations: follows `follows`
+              "experts"     a router's choice of `active` out of so many
+              "choice"      what is added to the router's scores for the choice alone: follows `follows`
               "fixed"       never grows
     scaled    the power of its size by which the model multiplies what crosses it (-0.5: attention by sqrt(head))
-    when      a config key (with its default in `Architecture.defaults`) that must be true for `scaled` to hold
+    when      what must be true for `scaled` to hold: a config key (with its default in `Architecture.defaults`), or a
+              function of the config
+    over      the axes whose sizes are added up where `scaled` is a power of their sum
+    follows   of key-value heads: the query heads, consecutive runs of which share one of them
+    active    the config key of how many experts a token gets
+    groups    the config key of how many groups, of consecutive experts, the choice is made in
+    slopes    ALiBi: the slopes of so many heads, float64; None where the config has no ALiBi
+    why       of a fixed axis: the reason
     """
 
     key: str | None = None
     default: Default | None = None
     through: str = "fixed"
     scaled: float = 0.0
-    when: str | None = None
+    when: str | Default | None = None
     follows: str | None = None
+    over: tuple[str, ...] = ()
+    active: str | None = None
+    groups: str | None = None
+    slopes: Slopes | None = None
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,7 @@ class Tie:
     forced     the library ties whenever both tensors are equal, whatever the flag: an own head must differ, so it is
                doubled and the norm named here halved (powers of two: the logits keep their last bit)
     requires   the template that a checkpoint with a head holds, where headless ones share the model type
+    refused    why the head cannot have a tensor of its own, where it cannot
     """
 
     head: str
@@ -91,19 +97,51 @@ class Tie:
     also: Mapping[str, str] = field(default_factory=dict)
     forced: str | None = None
     requires: str | None = None
+    refused: str = ""
 
 
 @dataclass(frozen=True)
 class Rotary:
-    """Rotary positions on the `head` axis.
+    """Rotary positions.
 
-    layout    which coordinates make a pair: "half" (j, j + d/2) or "interleaved" (2j, 2j + 1)
-    partial   the share of the head that is rotated when the config names none; families that always rotate the whole
-              head ignore the key, and have None here
+    layout    which coordinates make a pair: "half" (j, j + d/2), "interleaved" (2j, 2j + 1), or a function of the
+              config
+    partial   the share of the axis that is rotated when the config names none; families that always rotate all of it
+              ignore the key, and have None here
+    axis      the axis that is rotated
+    size_key  the config key of how many coordinates are rotated, where there is one
     """
 
-    layout: str = "half"
+    layout: str | Default = "half"
     partial: float | None = None
+    axis: str = "head"
+    size_key: str | None = None
+
+    def pairs(self, config: Config) -> str:
+        """The layout of this config."""
+        return self.layout if isinstance(self.layout, str) else str(self.layout(config))
+
+
+@dataclass(frozen=True)
+class Form:
+    """Another layout of the same family.
+
+    when     whether a checkpoint has it: a function of its config and of the (canonical) names of its tensors
+    tensors  {template: signature, or None for one that this layout lacks}
+    axes     {name: Axis}
+    fields   {field of Architecture: value}
+    """
+
+    when: Callable[[Config, frozenset[str]], bool]
+    tensors: Mapping[str, str | None] = field(default_factory=dict)
+    axes: Mapping[str, Axis] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    def of(self, table: Architecture) -> Architecture:
+        """The table of this layout."""
+        tensors = {**table.tensors, **self.tensors}
+        kept = {name: text for name, text in tensors.items() if text is not None}
+        return replace(table, tensors=kept, axes={**table.axes, **self.axes}, **self.fields)
 
 
 @dataclass(frozen=True)
@@ -116,7 +154,8 @@ class Template:
     pattern: re.Pattern[str] = field(compare=False)
 
     @property
-    def counters(self) -> tuple[str, ...]:
+    def placeholders(self) -> tuple[str, ...]:
+        """The counters and axes that its name is spread over."""
         return tuple(re.findall(r"\{(\w+)\}", self.name))
 
 
@@ -132,16 +171,23 @@ class Architecture:
     tie        the output head's tie, or None
     prefix     what names may lack in files of the bare body
     offset     what the model adds to every gain: 1 for (1 + w)
-    multiplied tensors whose product the model multiplies by a power of an axis' size, {template: (axis, power)}
+    weightless signatures of norms that hold no tensor
+    fixed_eps  templates of norms whose eps the code fixes, where others' is in the config
+    multiplied tensors whose product the model multiplies by a power of an axis' size: {template: (axis, power)}, or
+               (axis, power, what must be true) as in `Axis.when`
+    clip       the config key of a clamp on queries, keys and values
+    fills      {template: number}: what gaps hold
     computed   tensors whose gaps are computed, {template: function(size, new size) -> function(start, stop) -> rows}
     keys       further config keys that have an effect, but none that depends on width
     requires   {key: (accepted values ...)}: anything else is refused
     defaults   {key: function(config)}: values of absent keys that matter
-    equal      {key: key}: must be equal before and after (derived keys that are written to the file)
+    multiples  {key: key, or number}: the library cannot run a config where the first is no multiple of the second
+    equal      {key: key, or function(config)}: derived keys that are written to the file, before and after
     aliases    {other name in config.json: native key}
     synonyms   (old, new) pieces of tensor names
     ignored    tensors that the library recomputes: not carried over
-    unless     {template: (tensor, signature)}: the signature it has in checkpoints without that tensor
+    only       {piece of a template: function(config, layer)}: which layers have the tensors of such templates
+    forms      other layouts, applied in order where they hold
     outputs    {name of a model's output: the axis of its last dimension}
     model      the transformers class used when config.json names none
     """
@@ -156,16 +202,22 @@ class Architecture:
     rotary: Rotary | None = None
     prefix: str = ""
     offset: float = 0.0
-    multiplied: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+    weightless: tuple[str, ...] = ()
+    fixed_eps: tuple[str, ...] = ()
+    multiplied: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    clip: str | None = None
+    fills: Mapping[str, float] = field(default_factory=dict)
     computed: Mapping[str, Callable[[int, int], Any]] = field(default_factory=dict)
     keys: tuple[str, ...] = ()
     requires: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     defaults: Mapping[str, Default] = field(default_factory=dict)
-    equal: Mapping[str, str] = field(default_factory=dict)
+    multiples: Mapping[str, str | int] = field(default_factory=dict)
+    equal: Mapping[str, str | Default] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
     synonyms: tuple[tuple[str, str], ...] = ()
     ignored: tuple[str, ...] = ()
-    unless: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    only: Mapping[str, Callable[[Config, int], bool]] = field(default_factory=dict)
+    forms: tuple[Form, ...] = ()
     outputs: Mapping[str, str] = field(default_factory=lambda: {"last_hidden_state": "final"})
 
     @cached_property
@@ -173,21 +225,51 @@ class Architecture:
         """The table, one template a tensor."""
         return tuple(template for name, text in self.tensors.items() for template in _expand(name, text))
 
-    def fitted(self, names: Iterable[str]) -> Architecture:
-        """The table for a checkpoint that holds these names: what depends on the presence of a tensor is decided."""
-        present = {self.canonical(name) for name in names} if self.unless else set()
-        changed = {
-            template: signature for template, (tensor, signature) in self.unless.items() if tensor not in present
-        }
-        return replace(self, tensors={**self.tensors, **changed}) if changed else self
+    @cached_property
+    def _shapes(self) -> dict[str, list[Template]]:
+        """{name with every number and placeholder as #: templates, the most literal first}: for finding by name."""
+        found: dict[str, list[Template]] = {}
+        for template in sorted(self.templates, key=lambda template: template.name.count("{")):
+            found.setdefault(NUMBER.sub("#", template.name), []).append(template)
+        return found
+
+    @cached_property
+    def norms(self) -> tuple[tuple[str, Signature], ...]:
+        """(template's name, signature) of every norm: of its gain, or of one that has none."""
+        gains = [(t.name, t.signature) for t in self.templates if t.signature.normalises is not None]
+        return (*gains, *((text, parse(text)) for text in self.weightless))
+
+    def fitted(self, config: Config, names: Iterable[str]) -> Architecture:
+        """The table for a checkpoint: what depends on its config, or on the tensors that it holds, is decided."""
+        table, present = self, None
+        if self.forms:
+            present = frozenset(map(self.canonical, names))
+        for form in self.forms:
+            if _asked(form.when, config, present or frozenset()):
+                table = form.of(table)
+        last = {counter: table.value(config, key) for counter, key in table.counters.items()}
+        ends = [counter for counter in last if any(f"{{{counter}.last}}" in name for name in table.tensors)]
+        for counter in ends:
+            number = last[counter] - 1 if isinstance(last[counter], int) else 0
+            renamed = {name.replace(f"{{{counter}.last}}", str(number)): t for name, t in table.tensors.items()}
+            table = replace(table, tensors=renamed)
+        return table if table is self else replace(table, forms=())
 
     @cached_property
     def accounted_keys(self) -> frozenset[str]:
         """Every config key that this table knows."""
-        axes = {axis.key for axis in self.axes.values() if axis.key}
+        axes = {key for axis in self.axes.values() for key in (axis.key, axis.active, axis.groups) if key}
         rotary = {"rope_parameters", "rope_theta", "rope_scaling", "partial_rotary_factor"} if self.rotary else set()
+        rotary |= {self.rotary.size_key} if self.rotary and self.rotary.size_key else set()
         named = {*self.keys, *self.requires, *self.defaults, *self.equal, *self.counters.values(), *self.aliases}
-        return frozenset(INERT | axes | rotary | named | ({self.eps} if self.eps else set()))
+        single = {key for key in (self.eps, self.clip) if key}
+        every = {key.split(".")[0] for key in axes | rotary | named | single}
+        return frozenset(INERT | every).union(*(form.of(self).accounted_keys for form in self.unfolded))
+
+    @property
+    def unfolded(self) -> tuple[Form, ...]:
+        """The forms, each without further ones: what they add to the keys that are known."""
+        return tuple(replace(form, fields={**form.fields, "forms": ()}) for form in self.forms)
 
     def canonical(self, name: str) -> str:
         """The name on disk -> the name in the table (prefix and old spellings undone)."""
@@ -202,35 +284,63 @@ class Architecture:
 
         Raises ArchitectureError when nothing accounts for it.
         """
+        if self.is_recomputed(name):
+            return None
         found = self._find(self.canonical(name))
         if found:
             return found
-        if self.is_recomputed(name):
-            return None
         raise ArchitectureError(f"tensor {name!r}: no line of this model type's table accounts for it")
 
     def is_recomputed(self, name: str) -> bool:
-        """Whether the library makes this tensor itself and ignores what a file says."""
+        """Whether the library makes this tensor itself, or ignores what a file says."""
         return any(re.fullmatch(pattern, name) for pattern in self.ignored)
 
     def _find(self, name: str) -> Template | None:
-        return next((template for template in self.templates if template.pattern.fullmatch(name)), None)
+        alike = self._shapes.get(NUMBER.sub("#", name), ())
+        return next((template for template in alike if template.pattern.fullmatch(name)), None)
+
+    def spread(self, template: Template) -> tuple[str, ...]:
+        """The axes whose coordinates are tensors of their own, by name."""
+        return tuple(name for name in template.placeholders if name in self.axes)
+
+    def numbers(self, template: Template, name: str) -> dict[str, int]:
+        """{counter or axis: number} in a name on disk."""
+        found = template.pattern.fullmatch(self.canonical(name))
+        return {key: int(number) for key, number in found.groupdict().items()} if found else {}
+
+    def is_in(self, template: Template, config: Config, numbers: Mapping[str, int]) -> bool:
+        """Whether the layer of these numbers ({counter: number}) has the template's tensors at all."""
+        if not numbers:
+            return True
+        layer = next(iter(numbers.values()))
+        return all(_asked(has, config, layer) for piece, has in self.only.items() if piece in template.name)
 
     def resolve(self, config: Config) -> dict[str, Any]:
         """The config as the library reads it: other names of a key, where present, win over the native one."""
-        named = {native: config[alias] for alias, native in self.aliases.items() if alias in config}
+        named = {native: config[alias] for alias, native in self.aliases.items() if config.get(alias) is not None}
         return {**config, **named}
 
     def value(self, config: Config, key: str) -> Any:
         """A config value, or what its absence means."""
-        value = config.get(key)
+        value = lookup(config, key)
         if value is None and key in self.defaults:
             return self.defaults[key](config)
         return value
 
+    def holds(self, config: Config, when: str | Default | None) -> bool:
+        """Whether what `Axis.when` names is true."""
+        if when is None:
+            return True
+        return bool(self.value(config, when) if isinstance(when, str) else when(config))
+
+    def derived(self, config: Config) -> dict[str, Any]:
+        """What derived keys must say: those that the config writes, and those whose absence means something."""
+        rules = {k: rule for k, rule in self.equal.items() if lookup(config, k) is not None or k in self.defaults}
+        return {k: lookup(config, rule) if isinstance(rule, str) else _asked(rule, config) for k, rule in rules.items()}
+
     def spelled_out(self, config: Config) -> dict[str, Any]:
         """The values that absent keys stand for."""
-        return {key: default(config) for key, default in self.defaults.items() if config.get(key) is None}
+        return {key: default(config) for key, default in self.defaults.items() if lookup(config, key) is None}
 
     def sizes(self, config: Config) -> dict[str, int]:
         """{axis: size}. Raises SourceError for a size that is no positive integer."""
@@ -238,7 +348,7 @@ class Architecture:
 
     def size(self, config: Config, name: str) -> int:
         axis = self.axes[name]
-        size = config.get(axis.key) if axis.key else None
+        size = lookup(config, axis.key) if axis.key else None
         if size is None:
             if axis.default is None:
                 raise SourceError(f"config.json: no {axis.key!r}, which is the size of the axis {name!r}")
@@ -251,6 +361,14 @@ class Architecture:
         return size
 
 
+def _asked(rule: Callable[..., Any], config: Config, *further: Any) -> Any:
+    """What a table's function says of a config. Raises SourceError where the config makes no sense to it."""
+    try:
+        return rule(config, *further)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise SourceError(f"config.json: a setting makes no sense here ({error!r})") from None
+
+
 def quotient(above: str, below: str) -> Default:
     """A default size: one config key divided by another."""
 
@@ -258,18 +376,6 @@ def quotient(above: str, below: str) -> Default:
         if config[above] % config[below]:
             raise SourceError(f"config.json: {above} = {config[above]} is no multiple of {below} = {config[below]}")
         return int(config[above] // config[below])
-
-    return divide
-
-
-def group(heads: str, kv: str, default: int | None = None) -> Default:
-    """A default size: query heads for each key-value head, where `default` key-value heads stand for an absent key."""
-
-    def divide(config: Config) -> int:
-        count = config.get(kv) or default or config[heads]
-        if config[heads] % count:
-            raise SourceError(f"config.json: {heads} = {config[heads]} is no multiple of {kv} = {count}")
-        return int(config[heads] // count)
 
     return divide
 

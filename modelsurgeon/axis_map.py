@@ -26,15 +26,16 @@ from modelsurgeon.errors import PlanError
 LAW_TOLERANCE = 1e-14  # the law's few float64 operations round by some 1e-16 each
 LARGEST = 1 << 28  # coordinates of an axis on record: what a file says of itself must not take the memory away
 GAP = -1  # the source of a new coordinate that copies none
+MEAN = -2  # the source of a new coordinate that holds the mean of all old ones; readers ignore it
 
 
 @dataclass(frozen=True, eq=False)
 class AxisMap:
     """One axis' growth from `size` (n) to `len(source)` (m).
 
-    source  [m] int64: the old coordinate that each new one copies, or GAP
+    source  [m] int64: the old coordinate that each new one copies, or GAP, or MEAN (a row of E that is scale / n)
     scale   [m] float64: E, what writers are multiplied by (0 in a gap)
-    share   [m] float64: D, what readers are multiplied by (0 in a gap)
+    share   [m] float64: D, what readers are multiplied by (0 in a gap, and where a mean stands)
     gain    D E = gain * I
     split   the side whose copies are parts of a sum ("readers" or "writers"); the other side's are equal
     Raises PlanError where the law does not hold.
@@ -52,11 +53,11 @@ class AxisMap:
             raise PlanError("an axis map needs source, scale and share of one length")
         if self.split not in ("readers", "writers"):
             raise PlanError(f"an axis map is split among its readers or its writers, not {self.split!r}")
-        if len(self.source) and not (self.source.min() >= GAP and self.source.max() < self.size):
+        if len(self.source) and not (self.source.min() >= MEAN and self.source.max() < self.size):
             raise PlanError(f"an axis map names coordinates outside of 0..{self.size - 1}")
         if not (np.isfinite(self.scale).all() and np.isfinite(self.share).all() and np.isfinite(self.gain)):
             raise PlanError("an axis map holds a factor that is not finite")
-        if np.any(self.scale[self.gaps]) or np.any(self.share[self.gaps]):
+        if np.any(self.scale[self.gaps]) or np.any(self.share[~self.copied]):
             raise PlanError("an axis map gives a factor to a coordinate that copies nothing")
         error = float(np.abs(self.fold_matrix_diagonal() - self.gain).max(initial=0.0))
         if error > LAW_TOLERANCE * max(1.0, abs(self.gain)):
@@ -71,6 +72,21 @@ class AxisMap:
         """[m] bool: the new coordinates that copy none."""
         return np.asarray(self.source == GAP)
 
+    @cached_property
+    def copied(self) -> np.ndarray:
+        """[m] bool: the new coordinates that copy one old coordinate each."""
+        return np.asarray(self.source >= 0)
+
+    @cached_property
+    def means(self) -> np.ndarray:
+        """[m] bool: the new coordinates that hold the mean of all old ones."""
+        return np.asarray(self.source == MEAN)
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """[n] int64: how many copies each old coordinate has."""
+        return np.bincount(self.source[self.copied], minlength=self.size)
+
     @property
     def is_identity(self) -> bool:
         return (
@@ -81,34 +97,50 @@ class AxisMap:
 
     def fold_matrix_diagonal(self) -> np.ndarray:
         """[n] float64: the diagonal of D E (off the diagonal it is zero by construction)."""
-        kept = ~self.gaps
+        kept = self.copied
         products = (self.scale * self.share)[kept]
         return np.bincount(self.source[kept], weights=products, minlength=self.size)
 
     def energy(self) -> np.ndarray:
-        """[n] float64: the squared length of each column of E (what an RMS norm sees of each old coordinate)."""
-        kept = ~self.gaps
+        """[n] float64: the squared length of each column of E, rows that hold means left out.
+
+        It is what a norm sees of each old coordinate: a mean has no part in the variance.
+        """
+        kept = self.copied
         return np.bincount(self.source[kept], weights=self.scale[kept] ** 2, minlength=self.size)
 
     def dense(self) -> tuple[np.ndarray, np.ndarray]:
         """(E [m, n], D [n, m]): for tests and for the eye."""
         spread, gather = np.zeros((self.new_size, self.size)), np.zeros((self.size, self.new_size))
-        kept = np.flatnonzero(~self.gaps)
+        kept = np.flatnonzero(self.copied)
         spread[kept, self.source[kept]] = self.scale[kept]
         gather[self.source[kept], kept] = self.share[kept]
+        spread[self.means] = self.scale[self.means, None] / self.size
         return spread, gather
 
     def then(self, later: AxisMap) -> AxisMap:
         """The map of this growth followed by a later one: E = E2 E1, D = D1 D2."""
         if later.size != self.new_size:
             raise PlanError(f"an axis of {self.new_size} cannot be grown by a map of {later.size}")
-        kept = ~later.gaps
+        kept = later.copied
         source = np.full(later.new_size, GAP)
         source[kept] = self.source[later.source[kept]]
         scale, share = np.zeros(later.new_size), np.zeros(later.new_size)
         scale[kept] = later.scale[kept] * self.scale[later.source[kept]]
         share[kept] = later.share[kept] * self.share[later.source[kept]]
+        source[later.means] = MEAN
+        scale[later.means] = later.scale[later.means] * (self._mean() if later.means.any() else 1.0)
+        scale[source == GAP], share[source < 0] = 0.0, 0.0
         return AxisMap(self.size, source, scale, share, self.gain * later.gain, self.split)
+
+    def _mean(self) -> float:
+        """The mean of the new coordinates over that of the old ones. Raises PlanError where it is no such multiple."""
+        kept = self.copied
+        sums = np.bincount(self.source[kept], weights=self.scale[kept], minlength=self.size)
+        sums += self.scale[self.means].sum() / self.size
+        if not np.allclose(sums, sums[0], rtol=LAW_TOLERANCE * self.new_size, atol=0):
+            raise PlanError("a mean of coordinates that weigh differently is no mean of the old ones")
+        return float(sums[0]) * self.size / self.new_size
 
     def to_json(self) -> dict[str, Any]:
         """A compact record: `from_json` gives back the same vectors, to the last bit."""
@@ -144,6 +176,36 @@ def identity(size: int) -> AxisMap:
     return AxisMap(size, np.arange(size), np.ones(size), np.ones(size))
 
 
+def tiled(size: int, new_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(source, rank, count), [new_size] int64 each: tiles of the axis, the last one cut short.
+
+    rank   which copy of its source each new coordinate is
+    count  how many copies its source has
+    """
+    source = np.arange(new_size) % size
+    return source, np.arange(new_size) // size, np.bincount(source, minlength=size)[source]
+
+
+def shares(rank: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """Powers of two that sum to 1 over the copies of each source: `power_of_two_shares` for counts that may differ."""
+    table = np.zeros((int(count.max(initial=1)) + 1, int(count.max(initial=1))))
+    for number in np.unique(count):
+        table[number, :number] = power_of_two_shares(int(number))
+    return np.asarray(table[count, rank])
+
+
+def ranks(source: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(rank, count) of each coordinate: which copy of its source it is, and of how many; a gap is the first of one."""
+    rank, count = np.zeros(len(source), dtype=np.int64), np.ones(len(source), dtype=np.int64)
+    kept = np.flatnonzero(source >= 0)
+    order = kept[np.argsort(source[kept], kind="stable")]
+    first = np.r_[True, np.diff(source[order]) != 0] if len(order) else np.zeros(0, dtype=bool)
+    starts = np.maximum.accumulate(np.where(first, np.arange(len(order)), 0))
+    rank[order] = np.arange(len(order)) - starts
+    count[kept] = np.bincount(source[kept])[source[kept]]
+    return rank, count
+
+
 def copies(size: int, count: int, scale: float, shares: Sequence[float], gain: float = 1.0) -> AxisMap:
     """`count` whole tiles of the axis: x1, x2, ..., x1, x2, ... (copy c is read with shares[c])."""
     source = np.tile(np.arange(size), count)
@@ -151,10 +213,11 @@ def copies(size: int, count: int, scale: float, shares: Sequence[float], gain: f
     return AxisMap(size, source, np.full(size * count, float(scale)), share, gain)
 
 
-def gathered(size: int, source: np.ndarray, scale: np.ndarray, share: np.ndarray, gain: float) -> AxisMap:
-    """A map from its vectors, with the factors of the gaps set to zero."""
-    kept = source != GAP
-    return AxisMap(size, source, np.where(kept, scale, 0.0), np.where(kept, share, 0.0), gain)
+def gathered(
+    size: int, source: np.ndarray, scale: np.ndarray, share: np.ndarray, gain: float, split: str = "readers"
+) -> AxisMap:
+    """A map from its vectors, with the factors of gaps set to zero, and the shares of means."""
+    return AxisMap(size, source, np.where(source != GAP, scale, 0.0), np.where(source >= 0, share, 0.0), gain, split)
 
 
 def power_of_two_shares(count: int) -> tuple[float, ...]:

@@ -9,8 +9,9 @@ import math
 from collections.abc import Mapping
 
 from modelsurgeon import architecture
-from modelsurgeon.architecture import EFFECTIVE
+from modelsurgeon.architecture import Template
 from modelsurgeon.checkpoint import Checkpoint, left_behind, shown
+from modelsurgeon.config_keys import EFFECTIVE, lookup
 from modelsurgeon.errors import ArchitectureError, SourceError
 from modelsurgeon.tensor import FLOATS
 
@@ -28,7 +29,7 @@ def check(checkpoint: Checkpoint) -> tuple[str, ...]:
     for key, accepted in table.requires.items():
         if table.value(config, key) not in accepted:
             raise ArchitectureError(
-                f"config.json: {key} = {config.get(key)!r} is not supported for {config['model_type']}; "
+                f"config.json: {key} = {lookup(config, key)!r} is not supported for {config['model_type']}; "
                 f"expected {' or '.join(map(repr, accepted))}"
             )
     unaccounted = sorted(set(config) - table.accounted_keys)
@@ -38,12 +39,9 @@ def check(checkpoint: Checkpoint) -> tuple[str, ...]:
             f"config.json: {foreign[0]} = {config[foreign[0]]!r} is not accounted for by {config['model_type']}; "
             "remove it if it has no effect"
         )
-    for ours, theirs in table.equal.items():
-        if config.get(ours) is not None and config[ours] != config.get(theirs):
-            raise SourceError(
-                f"config.json: {ours} = {config[ours]!r} differs from {theirs} = {config.get(theirs)!r}: "
-                "a projection between the two is not supported yet"
-            )
+    for key, wanted in table.derived(config).items():
+        if table.value(config, key) != wanted:
+            raise SourceError(f"config.json: {key} = {table.value(config, key)!r}, but the rest makes it {wanted!r}")
     _check_tensors(checkpoint)
     kept, behind = ", ".join(map(shown, unaccounted)), ", ".join(left_behind(checkpoint.origin.path))
     notes = {f"config keys kept as they are, unknown to {config['model_type']}: {kept}": kept}
@@ -67,7 +65,7 @@ def _check_numbers(checkpoint: Checkpoint) -> None:
 def _sizes_of_others() -> frozenset[str]:
     """The config keys that size a growing axis in any family."""
     axes = [axis for name in architecture.known() for axis in architecture.find(name).axes.values()]
-    return frozenset(axis.key for axis in axes if axis.key and axis.through != "fixed")
+    return frozenset(axis.key.split(".")[0] for axis in axes if axis.key and axis.through != "fixed")
 
 
 def _count(checkpoint: Checkpoint, key: str) -> int:
@@ -80,7 +78,7 @@ def _count(checkpoint: Checkpoint, key: str) -> int:
 def _check_tensors(checkpoint: Checkpoint) -> None:
     table, sizes = checkpoint.architecture, checkpoint.sizes
     present: set[str] = set()
-    limits = {counter: _count(checkpoint, key) for counter, key in table.counters.items()}
+    limits = _limits(checkpoint)
     for name, tensor in checkpoint.tensors.items():
         template = table.template(name)
         if template is None:
@@ -104,19 +102,37 @@ def _check_tensors(checkpoint: Checkpoint) -> None:
             if len(value) > DIGITS or str(int(value)) != value:
                 raise SourceError(f"tensor {name!r}: {counter} {value[:20]!r} is no number as the library writes it")
             if int(value) >= limits[counter]:
-                raise SourceError(
-                    f"tensor {name!r}: config.json has only {table.counters[counter]} = {limits[counter]}"
-                )
+                key = table.counters.get(counter) or table.axes[counter].key or counter
+                raise SourceError(f"tensor {name!r}: config.json has only {key} = {limits[counter]}")
     _check_complete(checkpoint, present, limits)
 
 
+def _limits(checkpoint: Checkpoint) -> dict[str, int]:
+    """{counter or axis that names are spread over: how many there are}."""
+    table = checkpoint.architecture
+    counters = {counter: _count(checkpoint, key) for counter, key in table.counters.items()}
+    return {**checkpoint.sizes, **counters}
+
+
 def _check_complete(checkpoint: Checkpoint, present: set[str], limits: Mapping[str, int]) -> None:
-    """Nothing that must be there is missing, and what may be absent is absent from every layer alike."""
-    for template in checkpoint.architecture.templates:
-        names = [template.name]
-        for counter in template.counters:
-            most = min(limits[counter], len(present) + 1)  # one more than there can be: a wild count costs nothing
-            names = [name.replace(f"{{{counter}}}", str(i)) for name in names for i in range(most)]
-        missing = [name for name in names if name not in present]
-        if missing and not (template.optional and len(missing) == len(names)):
+    """Nothing is missing, what may be absent is absent from all layers alike, and no layer has what is not its own."""
+    table = checkpoint.architecture
+    for template in table.templates:
+        names = _names(checkpoint, template, limits, len(present) + 1)
+        expected = [name for name, belongs in names if belongs]
+        missing = [name for name in expected if name not in present]
+        if missing and not (template.optional and len(missing) == len(expected)):
             raise SourceError(f"tensor {missing[0]!r} is missing")
+        astray = next((name for name, belongs in names if not belongs and name in present), None)
+        if astray and table.template(astray) is template:
+            raise SourceError(f"tensor {astray!r}: by config.json its layer has none")
+
+
+def _names(checkpoint: Checkpoint, template: Template, limits: Mapping[str, int], most: int) -> list[tuple[str, bool]]:
+    """(name, whether its layer has it) for every tensor of a template; a wild count costs no more than `most` names."""
+    table, config = checkpoint.architecture, checkpoint.resolved
+    names: list[tuple[str, dict[str, int]]] = [(template.name, {})]
+    for key in template.placeholders:
+        numbers = range(min(limits[key], most))
+        names = [(name.replace(f"{{{key}}}", str(i)), {**found, key: i}) for name, found in names for i in numbers]
+    return [(name, table.is_in(template, config, found)) for name, found in names]

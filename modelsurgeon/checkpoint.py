@@ -55,7 +55,8 @@ class Checkpoint:
     @cached_property
     def architecture(self) -> Architecture:
         """The table of its model type. Raises ArchitectureError for an unknown one."""
-        return architecture.find(self.config.get("model_type")).fitted(self.tensors)
+        table = architecture.find(self.config.get("model_type"))
+        return table.fitted(table.resolve(self.config), self.tensors)
 
     @cached_property
     def resolved(self) -> dict[str, Any]:
@@ -75,11 +76,16 @@ class Checkpoint:
 
     def has(self, template: str) -> bool:
         """Whether a tensor of this name (in the table's spelling) is there."""
-        return any(self.architecture.canonical(name) == template for name in self.tensors)
+        return template in self._names
 
-    def has_any(self, template: str) -> bool:
-        """Whether any tensor of this template is there."""
-        return any(found and found.name == template for found in map(self.architecture.template, self.tensors))
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        return frozenset(map(self.architecture.canonical, self.tensors))
+
+    @cached_property
+    def templates(self) -> frozenset[str]:
+        """The templates that some tensor is of."""
+        return frozenset(found.name for found in map(self.architecture.template, self.tensors) if found)
 
     @property
     def has_head(self) -> bool:
@@ -92,7 +98,8 @@ class Checkpoint:
         if tie.requires:
             return self.has(tie.requires)
         named = self.config.get("architectures") or [self.architecture.model]
-        return any(kind in str(named[0]) for kind in ("LM", "ConditionalGeneration", "PreTraining"))
+        heads = ("CausalLM", "MaskedLM", "LMHead", "ConditionalGeneration", "PreTraining")
+        return any(kind in str(named[0]) for kind in heads)
 
     @property
     def is_tied(self) -> bool:

@@ -3,7 +3,8 @@
 A dimension is made of axes (`(kv group head)`, `heads head~ + heads head + heads value`); its `Dimension` is made of
 their maps in the same way. Growing is gather x multiply:   new[j] = old[source[j]] * factor[j].
 Folding back is its inverse:   sum of new[j] * dual[j] over a fold group  ==  old[group_source] * group_factor.
-Copies that must be equal are fold groups of one member each; parts of a sum share a group.
+Copies that must be equal are fold groups of one member each; parts of a sum share a group. A source from `size` on is
+no old coordinate but the mean of some: source size + i is the mean of old[means[i]].
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from modelsurgeon.axis_map import GAP, AxisMap
+from modelsurgeon.errors import PlanError
 
 
 class Run(NamedTuple):
@@ -31,6 +33,7 @@ class Dimension:
     """One dimension's growth from `size` (n) to `len(source)` (m), with g fold groups.
 
     source [m] int64, factor [m] float64          how it is grown
+    means                                         each int64: old coordinates whose mean stands for a further one
     group [m] int64, dual [m] float64             which group each new coordinate folds into, and its weight there
     group_source [g] int64, group_factor [g]      what each group folds to
     """
@@ -42,10 +45,29 @@ class Dimension:
     dual: np.ndarray
     group_source: np.ndarray
     group_factor: np.ndarray
+    means: tuple[np.ndarray, ...] = ()
 
     @property
     def new_size(self) -> int:
         return len(self.source)
+
+    def rearranged(self, before: np.ndarray, after: np.ndarray) -> Dimension:
+        """The same in another order: place p holds what was at before[p] of the old, at after[p] of the new order."""
+        place = np.empty(self.size + len(self.means), dtype=np.int64)
+        place[np.r_[before, self.size + np.arange(len(self.means))]] = np.arange(len(place))
+
+        def moved(source: np.ndarray) -> np.ndarray:
+            return np.where(source == GAP, GAP, place[source])
+
+        return replace(
+            self,
+            source=moved(self.source[after]),
+            factor=self.factor[after],
+            group=self.group[after],
+            dual=self.dual[after],
+            group_source=moved(self.group_source),
+            means=tuple(place[mean] for mean in self.means),
+        )
 
     @cached_property
     def is_identity(self) -> bool:
@@ -54,6 +76,18 @@ class Dimension:
             and bool(np.all(self.factor == 1))
             and np.array_equal(self.source, np.arange(self.size))
         )
+
+    @property
+    def emptied(self) -> Dimension:
+        """As large, and all of it gaps."""
+        nothing, none = np.full(self.new_size, GAP), np.zeros(self.new_size)
+        every, ones = np.arange(self.new_size), np.ones(self.new_size)
+        return Dimension(self.size, nothing, none, every, ones, nothing, none)
+
+    @property
+    def extended_size(self) -> int:
+        """How many coordinates a source may name: the old ones, and the means of some."""
+        return self.size + len(self.means)
 
     @cached_property
     def runs(self) -> tuple[Run, ...]:
@@ -112,16 +146,22 @@ def along(axis: AxisMap, side: str) -> Dimension:
     factor, dual = (axis.scale, axis.share) if side == "writers" else (axis.share, axis.scale)
     every = np.arange(axis.new_size)
     if side != axis.split:
-        return Dimension(axis.size, axis.source, factor, every, np.ones(axis.new_size), axis.source, factor)
-    gaps = np.flatnonzero(axis.gaps)
-    group = axis.source.copy()
+        mean = axis.size if side == "writers" else GAP  # readers ignore a mean
+        source = np.where(axis.means, mean, axis.source)
+        means = (np.arange(axis.size),) if side == "writers" and axis.means.any() else ()
+        return Dimension(axis.size, source, factor, every, np.ones(axis.new_size), source, factor, means)
+    if side == "writers" and axis.means.any():
+        raise PlanError("an axis that is split among its writers cannot hold a mean")
+    source = np.where(axis.copied, axis.source, GAP)
+    gaps = np.flatnonzero(source == GAP)
+    group = source.copy()
     group[gaps] = axis.size + np.arange(len(gaps))
-    even = np.unique(dual[~axis.gaps])
+    even = np.unique(dual[axis.copied])
     unit = float(even[0]) if len(even) == 1 else 1.0  # copies that weigh alike fold as a plain sum
-    dual = np.where(axis.gaps, 1.0, dual / unit)
+    dual = np.where(axis.copied, dual / unit, 1.0)
     group_source = np.r_[np.arange(axis.size), np.full(len(gaps), GAP)]
     group_factor = np.r_[np.full(axis.size, axis.gain / unit), np.zeros(len(gaps))]
-    return Dimension(axis.size, axis.source, factor, group, dual, group_source, group_factor)
+    return Dimension(axis.size, source, factor, group, dual, group_source, group_factor)
 
 
 def product(parts: list[Dimension]) -> Dimension:
@@ -130,34 +170,50 @@ def product(parts: list[Dimension]) -> Dimension:
 
 
 def _product(a: Dimension, b: Dimension) -> Dimension:
-    def indices(x: np.ndarray, y: np.ndarray, size: int) -> np.ndarray:
-        return np.where((x[:, None] == GAP) | (y == GAP), GAP, x[:, None] * size + y).ravel()
+    if a.means and b.means:
+        raise PlanError("a dimension cannot hold means of two axes")
+    size = a.size * b.size
+    width = b.size + len(b.means)  # of a row in the product's own numbering; then means move behind all coordinates
+    means = [*(x * b.size + mean for x in range(a.size) for mean in b.means)]
+    means += [mean * b.size + y for mean in a.means for y in range(b.size)]
+    rows, columns = np.divmod(np.arange((a.size + len(a.means)) * width), width)
+    place = np.where(columns < b.size, rows * b.size + columns, size + rows * len(b.means) + columns - b.size)
+    place = np.where(rows < a.size, place, size + a.size * len(b.means) + (rows - a.size) * b.size + columns)
+
+    def indices(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        gap = (x[:, None] == GAP) | (y == GAP)
+        return np.where(gap, GAP, place[np.where(gap, 0, x[:, None] * width + y)]).ravel()
 
     return Dimension(
-        a.size * b.size,
-        indices(a.source, b.source, b.size),
+        size,
+        indices(a.source, b.source),
         np.outer(a.factor, b.factor).ravel(),
         (a.group[:, None] * len(b.group_source) + b.group).ravel(),
         np.outer(a.dual, b.dual).ravel(),
-        indices(a.group_source, b.group_source, b.size),
+        indices(a.group_source, b.group_source),
         np.outer(a.group_factor, b.group_factor).ravel(),
+        tuple(means),
     )
 
 
 def concatenation(parts: list[Dimension]) -> Dimension:
     """Dimensions one after another."""
 
-    def shifted(values: list[np.ndarray], by: list[int]) -> np.ndarray:
-        return np.concatenate([np.where(v == GAP, GAP, v + s) for v, s in zip(values, by, strict=True)])
-
-    starts = [sum(part.size for part in parts[:i]) for i in range(len(parts))]
+    size, starts = sum(part.size for part in parts), [sum(part.size for part in parts[:i]) for i in range(len(parts))]
+    behind = [size + sum(len(part.means) for part in parts[:i]) for i in range(len(parts))]
     groups = [sum(len(part.group_source) for part in parts[:i]) for i in range(len(parts))]
+
+    def moved(source: np.ndarray, i: int) -> np.ndarray:
+        own = parts[i].size
+        return np.where(source == GAP, GAP, np.where(source < own, source + starts[i], source - own + behind[i]))
+
     return Dimension(
-        sum(part.size for part in parts),
-        shifted([part.source for part in parts], starts),
+        size,
+        np.concatenate([moved(part.source, i) for i, part in enumerate(parts)]),
         np.concatenate([part.factor for part in parts]),
-        shifted([part.group for part in parts], groups),
+        np.concatenate([part.group + first for part, first in zip(parts, groups, strict=True)]),
         np.concatenate([part.dual for part in parts]),
-        shifted([part.group_source for part in parts], starts),
+        np.concatenate([moved(part.group_source, i) for i, part in enumerate(parts)]),
         np.concatenate([part.group_factor for part in parts]),
+        tuple(mean + start for part, start in zip(parts, starts, strict=True) for mean in part.means),
     )

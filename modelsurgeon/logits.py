@@ -174,7 +174,7 @@ def _report(
     with quiet():
         model, unread = load(source, home, dtype, device)
         made, notes = batches(model, home, sampling)
-        vocab, before = int(model.config.vocab_size), outputs(source, model, made)
+        vocab, before = int(getattr(model.config, "vocab_size", 0)), outputs(source, model, made)
         del model
         noise: tuple[Comparison, ...] = ()
         if floor:
@@ -200,7 +200,7 @@ def outputs(source: Checkpoint, model: Any, made: list[Batch]) -> Outputs:
     found = []
     for batch in made:
         with torch.inference_mode():
-            returned = model(**{k: v.to(model.device) for k, v in batch.arguments.items()}, return_dict=True)
+            returned = model(**{k: _given(v, model) for k, v in batch.arguments.items()}, return_dict=True)
         numbers = {k: v for k, v in returned.items() if isinstance(v, torch.Tensor) and v.is_floating_point()}
         wanted = {k: v for k, v in numbers.items() if k.endswith("logits")}
         wanted = wanted or {k: v for k, v in numbers.items() if k in source.architecture.outputs}
@@ -213,10 +213,16 @@ def outputs(source: Checkpoint, model: Any, made: list[Batch]) -> Outputs:
     return found
 
 
+def _given(argument: torch.Tensor, model: Any) -> torch.Tensor:
+    """An argument where the model is; pictures and sounds in its dtype."""
+    return argument.to(model.device, model.dtype if argument.is_floating_point() else None)
+
+
 def _real(value: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-    """[rows, positions, ...] -> [real positions, width]; an output for each row is taken whole."""
+    """[rows, positions, ...] -> [real positions, width]; an output of other positions, or of none, is taken whole."""
     kept = value[real] if value.shape[:2] == real.shape else value
-    return kept.reshape(len(kept), -1).to(torch.promote_types(value.dtype, torch.float32))
+    kept = kept.unsqueeze(-1) if kept.ndim == 1 else kept.flatten(0, -2)
+    return kept.to(torch.promote_types(value.dtype, torch.float32))
 
 
 def _fold(

@@ -8,6 +8,9 @@
     (kv group value)                     one dimension that is the row-major product of axes
     (heads head~ + heads head)           dimensions one after another
     (heads (head~ + head + value))       the same per head
+    kv[heads head~ + kv head]            dealt out: the first kv head's share of each part, then the next one's ...
+    prehead => heads head~               a gain of many rows: normalises its last dimension
+    (heads prehead) => (heads head~)     a norm over a product of axes
     head~                                the other side of an inner product: queries *read* the head axis of the keys
     3                                    a dimension of three that never grows
 
@@ -30,7 +33,7 @@ from modelsurgeon.dimension import Dimension
 from modelsurgeon.errors import ArchitectureError, PlanError
 
 ROUNDING = 1e-13  # squares and roots of float64 factors agree to this; what differs by more is another number
-TOKEN = re.compile(r"\s*([A-Za-z_]\w*~?|\d+|[()+])")
+TOKEN = re.compile(r"\s*([A-Za-z_]\w*[~\[]?|\d+|[()\]+])")
 
 
 @dataclass(frozen=True)
@@ -86,25 +89,60 @@ class Concatenation:
         return dimension.concatenation([part.grow(maps, side) for part in self.parts])
 
 
-Expression = Atom | Product | Concatenation
+@dataclass(frozen=True)
+class Dealt:
+    """Its parts dealt out along an axis: for each of its coordinates, an equal share of every part."""
+
+    along: str
+    parts: tuple[Expression, ...]
+
+    def axes(self) -> tuple[str, ...]:
+        return (self.along, *(axis for part in self.parts for axis in part.axes()))
+
+    def size(self, sizes: Mapping[str, int]) -> int:
+        return sum(part.size(sizes) for part in self.parts)
+
+    def grow(self, maps: Mapping[str, AxisMap], side: str) -> Dimension:
+        parts = [part.grow(maps, side) for part in self.parts]
+        dealer = maps[self.along]
+        before = _dealt([part.size for part in parts], dealer.size)
+        after = _dealt([part.new_size for part in parts], dealer.new_size)
+        return dimension.concatenation(parts).rearranged(before, after)
+
+
+def _dealt(sizes: list[int], hands: int) -> np.ndarray:
+    """[sum of sizes] int64: for each place of the dealt layout, its place in the parts one after another."""
+    if any(size % hands for size in sizes):
+        raise PlanError(f"parts of {sizes} cannot be dealt out to {hands}")
+    starts = np.cumsum([0, *sizes[:-1]])
+    shares = [start + np.arange(size).reshape(hands, -1) for start, size in zip(starts, sizes, strict=True)]
+    return np.concatenate(shares, axis=1).ravel()
+
+
+Expression = Atom | Product | Concatenation | Dealt
 
 
 @dataclass(frozen=True)
 class Signature:
-    """A parsed signature: each stored dimension with its side, and the axis that a gain normalises.
+    """A parsed signature: each stored dimension with its side, and what a gain normalises.
 
     dimensions  (expression, "writers" | "readers") in stored order
-    normalises  the axis left of `=>`, or None
+    normalises  what stands left of `=>`: an axis or a product of axes; or None
     """
 
     text: str
     dimensions: tuple[tuple[Expression, str], ...]
-    normalises: str | None = None
+    normalises: Atom | Product | None = None
 
     @property
     def axes(self) -> tuple[str, ...]:
         named = tuple(axis for expression, _ in self.dimensions for axis in expression.axes())
-        return named + ((self.normalises,) if self.normalises else ())
+        return named + (self.normalises.axes() if self.normalises else ())
+
+    @property
+    def gains(self) -> tuple[str, ...]:
+        """The axes that a norm's gain writes, in the order of those that it normalises."""
+        return self.dimensions[-1][0].axes()
 
     @property
     def written(self) -> tuple[tuple[Expression, str], ...]:
@@ -124,26 +162,32 @@ class Signature:
         grown = tuple(expression.grow(maps, side) for expression, side in self.dimensions)
         if self.normalises is None:
             return grown
-        (gain,) = grown
-        divided = gain_factors(maps[self.normalises])
+        return (*grown[:-1], self._ungained(grown[-1], maps))
+
+    def _ungained(self, gain: Dimension, maps: Mapping[str, AxisMap]) -> Dimension:
+        """The gain's growth, without what the norm does already."""
+        assert self.normalises is not None
+        divided = np.ones(1)
+        for axis in self.normalises.axes():
+            divided = np.outer(divided, gain_factors(maps[axis])).ravel()
         kept = gain.source != GAP
         factor = np.where(kept, gain.factor / np.where(kept, divided, 1.0), 0.0)
         group_divided = np.ones(len(gain.group_source))
         group_divided[gain.group[kept]] = divided[kept]
         if not np.array_equal(group_divided[gain.group[kept]], divided[kept]):
             raise PlanError(f"{self.text}: parts of one sum behind a norm that scales them differently")
-        return (replace(gain, factor=factor, group_factor=gain.group_factor / group_divided),)
+        return replace(gain, factor=factor, group_factor=gain.group_factor / group_divided)
 
 
 def gain_factors(axis: AxisMap) -> np.ndarray:
-    """[m] float64: the factor by which a norm over `axis` already multiplies each new coordinate (0 in gaps).
+    """[m] float64: the factor by which a norm over `axis` already multiplies each new coordinate (0 in gaps and means).
 
     The norm divides by the root of the mean square, which the map changes by sqrt(energy * n / m).
     Raises PlanError unless E is an isometry up to one factor.
     """
     ratio = mean_square_ratio(axis)
     root = np.sqrt(ratio)
-    factors = axis.scale / root
+    factors = np.where(axis.copied, axis.scale, 0.0) / root
     return np.where(np.abs(factors - 1) < ROUNDING, 1.0, factors)
 
 
@@ -164,10 +208,7 @@ def parse(text: str) -> Signature:
     """Read one signature. Raises ArchitectureError with the text and the place where it goes wrong."""
     try:
         if "=>" in text:
-            before, after = (part.strip() for part in text.split("=>"))
-            if not re.fullmatch(r"\w+", before) or not re.fullmatch(r"\w+~?", after):
-                raise ValueError("a norm reads one axis and writes one")
-            return Signature(text, _sides(after, "writers"), before)
+            return _norm(text)
         if "->" in text:
             before, after = text.split("->")
             return Signature(text, _sides(before, "readers") + _sides(after, "writers"))
@@ -193,23 +234,51 @@ def _sides(text: str, side: str) -> tuple[tuple[Expression, str], ...]:
     return tuple(found)
 
 
+def _norm(text: str) -> Signature:
+    read, written = (_sides(part, "writers") for part in text.split("=>"))
+    normalises = read[0][0] if len(read) == 1 else None
+    if not written or not isinstance(normalises, Atom | Product) or not _is_plain(normalises):
+        raise ValueError("a norm reads one axis, or one product of axes")
+    if not _is_plain(written[-1][0]) or len(normalises.axes()) != len(written[-1][0].axes()):
+        raise ValueError("a norm writes as many axes as it reads")
+    return Signature(text, written, normalises)
+
+
+def _is_plain(expression: Expression) -> bool:
+    """Whether it is an axis or a product of axes."""
+    if isinstance(expression, Product):
+        return all(isinstance(part, Atom) for part in expression.parts)
+    return isinstance(expression, Atom)
+
+
 def _factor(tokens: list[str]) -> Expression:
     token = tokens.pop(0)
-    if token in ")+":
+    if token in ")]+":
         raise ValueError(f"a stray {token!r}")
-    if token != "(":
-        return Atom(token.removesuffix("~"), token.endswith("~"))
+    if token == "(":
+        terms = _terms(tokens, ")")
+        return terms[0] if len(terms) == 1 else Concatenation(terms)
+    if token.endswith("["):
+        return Dealt(token[:-1], _terms(tokens, "]"))
+    return Atom(token.removesuffix("~"), token.endswith("~"))
+
+
+def _terms(tokens: list[str], closing: str) -> tuple[Expression, ...]:
+    """The sum up to a closing bracket, each term of it a product."""
     terms: list[Expression] = []
     factors: list[Expression] = []
     while True:
         if not tokens:
             raise ValueError("a bracket that is not closed")
-        if tokens[0] not in ")+":
+        if tokens[0] not in (")", "]", "+"):
             factors.append(_factor(tokens))
             continue
         if not factors:
             raise ValueError(f"nothing before {tokens[0]!r}")
         terms.append(factors[0] if len(factors) == 1 else Product(tuple(factors)))
         factors = []
-        if tokens.pop(0) == ")":
-            return terms[0] if len(terms) == 1 else Concatenation(tuple(terms))
+        token = tokens.pop(0)
+        if token == closing:
+            return tuple(terms)
+        if token != "+":
+            raise ValueError(f"a stray {token!r}")

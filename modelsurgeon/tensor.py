@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,7 @@ DTYPES: dict[str, torch.dtype] = {
 }
 FLOATS = ("BF16", "F16", "F32", "F64")
 DTYPE_NAMES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32", "float64": "F64"}
+MEAN_BLOCK = 1 << 20  # numbers read at a time where rows are averaged: 8 MiB of float64
 MOST_RUNS = 64  # more runs than this are gathered by index: a strided copy each costs more than one index_select
 
 Fill = Callable[[int, int], torch.Tensor]
@@ -165,6 +167,8 @@ class Remapped:
     @cached_property
     def is_exact(self) -> bool:
         """Whether no stored number is rounded."""
+        if any(dimension.means for dimension in self.dimensions):
+            return False
         if FLOATS.index(self.dtype) < FLOATS.index(self.base.dtype) or (self.dtype, self.base.dtype) == ("F16", "BF16"):
             return False
         if self.offset:
@@ -185,12 +189,20 @@ class Remapped:
     def compute(self, start: int, stop: int, device: str = "cpu", empty: Empty = fresh) -> torch.Tensor:
         """Rows start:stop in `work_dtype`, on `device`, in memory from `empty`."""
         wanted = self.dimensions[0].source[start:stop]
+        mean = wanted >= self.base.shape[0]
+        if mean.any() and not mean.all():
+            cuts = [start, *(start + 1 + np.flatnonzero(np.diff(mean))), stop]
+            parts = [self.compute(int(a), int(b), device, empty) for a, b in pairwise(cuts)]
+            return torch.cat(parts)
         kept = wanted[wanted != GAP]
         low, high = (int(kept.min()), int(kept.max()) + 1) if len(kept) else (0, 0)
         if high - low > 2 * (stop - start) and stop - start > 1:  # never read much more than is asked for
             middle = (start + stop) // 2
             return torch.cat([self.compute(start, middle, device, empty), self.compute(middle, stop, device, empty)])
-        block = converted(self.base.read(low, high, empty).to(device), self.work_dtype, empty)
+        rows = mean_rows(self.base, self.dimensions[0].means, low, high) if mean.any() else None
+        block = converted(
+            (self.base.read(low, high, empty) if rows is None else rows).to(device), self.work_dtype, empty
+        )
         offset = 0.0 if self.is_exact else self.offset  # exact: 1 + w becomes 1 + w or 0, and small w must survive
         if offset:
             block.add_(offset)
@@ -198,6 +210,7 @@ class Remapped:
         if constant != 1.0:
             block.mul_(constant)
         for axis, dimension in list(enumerate(dimensions))[1:]:
+            block = with_means(block, axis, dimension.means)
             block = take(block, axis, dimension, 0, dimension.new_size, 0, self.is_exact, empty)
         block = take(block, 0, dimensions[0], start, stop, low, self.is_exact, empty)
         return self._filled(block.sub_(offset) if offset else block, start, stop)
@@ -236,6 +249,30 @@ class Remapped:
 
 
 LazyTensor = Stored | Remapped
+
+
+def with_means(block: torch.Tensor, axis: int, means: Sequence[np.ndarray]) -> torch.Tensor:
+    """The block, with the means of some of its coordinates along an axis behind them."""
+    if not means:
+        return block
+    found = [block.index_select(axis, torch.from_numpy(of).to(block.device)) for of in means]
+    averages = [values.double().mean(axis, keepdim=True).to(block.dtype) for values in found]
+    return torch.cat([block, *averages], axis)
+
+
+def mean_rows(base: LazyTensor, means: Sequence[np.ndarray], low: int, high: int) -> torch.Tensor:
+    """[high - low, ...] float64: means number low - rows to high - rows of the rows of a tensor, read in blocks."""
+    rows = base.shape[0]
+    step = max(1, MEAN_BLOCK // max(1, math.prod(base.shape[1:])))
+    found = []
+    for of in means[low - rows : high - rows]:
+        total = torch.zeros(base.shape[1:], dtype=torch.float64)
+        for at in range(int(of.min()), int(of.max()) + 1, step):
+            wanted = of[(of >= at) & (of < at + step)] - at
+            block = base.read(at, min(at + step, int(of.max()) + 1))
+            total += block.index_select(0, torch.from_numpy(wanted)).double().sum(0)
+        found.append(total / len(of))
+    return torch.stack(found)
 
 
 def converted(block: torch.Tensor, dtype: torch.dtype, empty: Empty = fresh) -> torch.Tensor:

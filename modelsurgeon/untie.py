@@ -28,6 +28,8 @@ def untie_embeddings(checkpoint: Checkpoint) -> Checkpoint:
     tie = checkpoint.architecture.tie
     if tie is None or not checkpoint.has_head:
         return _as_it_is(checkpoint, "no output head that could be tied: copied as it is")
+    if tie.refused and checkpoint.is_tied:
+        raise PlanError(f"{tie.head} cannot be untied: {tie.refused}")
     own = not _shares_head(checkpoint)
     if own and (tie.forced or not checkpoint.is_tied):
         return _as_it_is(checkpoint, "already untied: copied as it is")

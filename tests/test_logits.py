@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from modelsurgeon.batches import UNLABELLED, Reader, Sampling, batches
+from modelsurgeon.batches import UNLABELLED, Reader, Sampling, batches, read_off
 from modelsurgeon.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.errors import ModelSurgeonError, SourceError
 from modelsurgeon.logits import TOLERANCE, Comparison, LogitReport, compare, compare_stored
@@ -24,6 +24,7 @@ from modelsurgeon.reference import checked_view, load, model_class
 from modelsurgeon.save import save
 from modelsurgeon.source import DEMO
 from modelsurgeon.widen import widen
+from tiny import named
 
 FEW: dict[str, Any] = {"samples": 2, "length": 24}
 
@@ -313,6 +314,70 @@ def test_an_encoder_decoder_reads_one_half_and_is_to_predict_the_other() -> None
     assert batch.labels.tolist() == [[3, 4, 5], [6, UNLABELLED, UNLABELLED]]
     assert batch.real.tolist() == [[True, True, True], [True, False, False]]
     assert batch.read.tolist() == [[True, True], [True, False]]
+
+
+def test_rows_that_must_end_in_one_token_have_it_nowhere_else() -> None:
+    batch = Reader(vocab=9, longest=9, pad=0, end=2).batch("text", [[1, 2, 3, 4], [2]], torch.Generator())
+    assert batch.arguments["input_ids"].tolist() == [[1, 3, 3, 2], [2, 0, 0, 0]]
+
+
+def test_a_model_of_speech_is_to_write_the_whole_text_while_it_hears_noise() -> None:
+    reader = Reader(vocab=99, longest=99, pad=0, start=7, signal=("input_features", (4, 6)))
+    batch = reader.batch("text", [[1, 2, 3], [5]], torch.Generator(), labelled=True)
+    heard = batch.arguments["input_features"]
+    assert heard.shape == (2, 4, 6) and not torch.equal(heard[0], heard[1])
+    assert batch.arguments["decoder_input_ids"].tolist() == [[7, 1, 2], [7, 0, 0]]
+    assert set(batch.arguments) == {"input_features", "decoder_input_ids", "decoder_attention_mask"}
+    assert batch.labels.tolist() == [[1, 2, 3], [5, UNLABELLED, UNLABELLED]]
+
+
+TEXTLESS = ("random pixel_values", "random input_features")
+IDS = ("random ids, length 1", "random ids, length 7", "random ids, length 9", "padded batch")
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "output", "positions"),
+    [
+        ("vit", TEXTLESS[:1], "logits", 5),
+        ("vit-body", TEXTLESS[:1], "last_hidden_state", 5 * 10),  # nine patches and the class
+        ("vit-masked", TEXTLESS[:1], "reconstruction", 5 * 3 * 12),
+        ("whisper-tied", IDS, "logits", 9 + 6 + 2 + 1),
+        ("whisper-body", IDS, "encoder_last_hidden_state", 4 * 10),
+        ("whisper-causal", IDS, "logits", 9 + 6 + 2 + 1),
+        ("whisper-sound", TEXTLESS[1:], "logits", 5),
+        ("bart-sequence", IDS, "logits", 4),
+        ("bart-question", IDS, "start_logits", 9 + 6 + 2 + 1),
+        ("bert-choice", IDS, "logits", 4),
+    ],
+)
+def test_what_a_model_reads_is_read_off_it(
+    name: str, inputs: tuple[str, ...], output: str, positions: int, source: Callable[..., Path], tmp_path: Path
+) -> None:
+    before = open_checkpoint(source(named(name)))
+    plan = widen(before, 2)
+    after = open_checkpoint(save(plan, tmp_path / "wider"))
+    how: dict[str, Any] = {"maps": plan.steps[-1].maps, "samples": 5, "length": 9}
+    report = compare(before, after, **how)
+    assert report.same
+    last = [c for c in report.comparisons if c.output == output]
+    assert tuple(c.inputs for c in last) == inputs and last[-1].positions == positions
+    layer = next(n for n in after.tensors if n.endswith(("fc2.weight", ".output.dense.weight")))
+    assert not compare(before, mutated(after, tmp_path / "mutant", scaled(layer, 1.1)), **how).same
+
+
+@pytest.mark.parametrize("name", ["vit", "whisper-tied"])
+def test_pictures_and_sounds_come_in_the_dtype_of_the_model(name: str, source: Callable[..., Path]) -> None:
+    narrow = open_checkpoint(source(named(name), "bfloat16"))
+    report = compare_stored(narrow, narrow, samples=2, length=9)
+    assert report is not None and report.same
+
+
+def test_a_model_of_something_else_is_refused() -> None:
+    class Model:
+        main_input_name, config = "input_values", None
+
+    with pytest.raises(ModelSurgeonError, match="Model takes input_values; expected input_ids or pixel_values or"):
+        read_off(Model(), None, torch.Generator())
 
 
 def test_importing_the_module_does_not_import_transformers() -> None:

@@ -5,7 +5,25 @@ its axis `transform` is copied with scale 1, whatever the rule.
 Upstream: transformers/models/bert/modeling_bert.py.
 """
 
-from modelsurgeon.architecture import Architecture, Axis, Tie, labels, quotient
+from modelsurgeon.architecture import Architecture, Axis, Config, Form, Tie, labels, quotient
+
+
+def names_task(config: Config, task: str) -> bool:
+    """Whether the class that config.json names is for this task: heads of several tasks share their tensors' names."""
+    return any(task in str(kind) for kind in config.get("architectures") or ())
+
+
+# One score for each choice. (Files of old token classifiers hold a pooler, too, which they do not use.)
+CHOICE = Form(lambda config, names: names_task(config, "MultipleChoice"), {"classifier.{weight,bias}?": "1 <- pooled"})
+TOKENS = Form(
+    lambda config, names: names_task(config, "TokenClassification"), {"classifier.{weight,bias}?": "labels <- hidden"}
+)
+
+
+def unpooled(pooler: str) -> Form:
+    """Classifiers of checkpoints without this tensor read the stream itself."""
+    return Form(lambda config, names: pooler not in names, {"classifier.{weight,bias}?": "labels <- hidden"})
+
 
 ARCHITECTURE = Architecture(
     model="BertForMaskedLM",
@@ -54,7 +72,7 @@ ARCHITECTURE = Architecture(
         "classifier.{weight,bias}?": "labels <- pooled",
         "qa_outputs.{weight,bias}?": "labels <- hidden",
     },
-    unless={"classifier.{weight,bias}?": ("bert.pooler.dense.weight", "labels <- hidden")},
+    forms=(unpooled("bert.pooler.dense.weight"), TOKENS, CHOICE),
     outputs={"last_hidden_state": "hidden", "pooler_output": "pooled"},
     keys=("hidden_act", "is_decoder"),
     requires={"position_embedding_type": (None, "absolute")},

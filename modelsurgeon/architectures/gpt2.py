@@ -36,6 +36,8 @@ ARCHITECTURE = Architecture(
         "transformer.ln_f.{weight,bias}": "stream => final",
         "lm_head.weight?": "vocab <- final",
         "score.weight?": "labels <- final",
+        "classifier.{weight,bias}?": "labels <- final",
+        "qa_outputs.{weight,bias}?": "2 <- final",
     },
     keys=(
         "activation_function",

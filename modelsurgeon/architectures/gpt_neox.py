@@ -34,6 +34,8 @@ ARCHITECTURE = Architecture(
         "gpt_neox.final_layer_norm.{weight,bias}": "stream => final",
         "embed_out.weight?": "vocab <- final",
         "score.weight?": "labels <- final",
+        "classifier.{weight,bias}?": "labels <- final",
+        "qa_outputs.{weight,bias}?": "2 <- final",
     },
     keys=(
         "attention_bias",

@@ -1,10 +1,23 @@
 """OPT: pre-norm, learned positions with two rows of padding before them, norms whose eps is fixed in the code (1e-5).
 
-The post-norm layout with projected embeddings (opt-350m) is refused.
+Opt-350m is post-norm, without a norm at the end, and projects its narrower embedding in and out. There the output of
+each norm is the residual, so `hidden` is both. In the usual layout norms may also hold no tensors.
 Upstream: transformers/models/opt/modeling_opt.py.
 """
 
-from modelsurgeon.architecture import Architecture, Axis, Tie, labels, quotient
+from modelsurgeon.architecture import Architecture, Axis, Config, Form, Tie, labels, quotient
+
+NORMS = ("layers.{layer}.self_attn_layer_norm", "layers.{layer}.final_layer_norm", "final_layer_norm")
+AS_PUBLISHED = {"_remove_final_layer_norm": (None, False), "layer_norm_elementwise_affine": (None, True)}
+
+
+def projects(config: Config) -> bool:
+    return config.get("word_embed_proj_dim") not in (None, config.get("hidden_size"))
+
+
+def is_post_norm(config: Config) -> bool:
+    return config.get("do_layer_norm_before") is False
+
 
 ARCHITECTURE = Architecture(
     model="OPTForCausalLM",
@@ -38,13 +51,63 @@ ARCHITECTURE = Architecture(
         "model.decoder.final_layer_norm.{weight,bias}": "stream => final",
         "lm_head.weight?": "vocab <- final",
         "score.weight?": "labels <- final",
+        "qa_outputs.{weight,bias}?": "2 <- final",
     },
-    keys=("activation_function", "enable_bias", "max_position_embeddings"),
-    requires={
-        "do_layer_norm_before": (None, True),
-        "_remove_final_layer_norm": (None, False),
-        "layer_norm_elementwise_affine": (None, True),
-    },
+    forms=(
+        Form(
+            when=lambda config, names: config.get("layer_norm_elementwise_affine") is False,
+            tensors={f"model.decoder.{norm}.{{weight,bias}}": None for norm in NORMS},
+            fields={"weightless": ("stream => hidden", "stream => final")},
+        ),
+        Form(
+            when=lambda config, names: projects(config) and not is_post_norm(config),
+            tensors={
+                "model.decoder.project_in.weight": "stream <- embedded",
+                "model.decoder.final_layer_norm.{weight,bias}": "stream => hidden",
+            },
+        ),
+        Form(
+            when=lambda config, names: is_post_norm(config),
+            tensors={
+                "model.decoder.embed_tokens.weight": "vocab -> hidden",
+                "model.decoder.embed_positions.weight": "positions -> hidden",
+                "model.decoder.layers.{layer}.self_attn.out_proj.{weight,bias?}": "hidden <- (heads value)",
+                "model.decoder.layers.{layer}.self_attn_layer_norm.{weight,bias}": "hidden => hidden",
+                "model.decoder.layers.{layer}.fc2.{weight,bias?}": "hidden <- mlp",
+                "model.decoder.layers.{layer}.final_layer_norm.{weight,bias}": "hidden => hidden",
+                "model.decoder.layers.{layer.last}.final_layer_norm.{weight,bias}": "hidden => final",
+                "model.decoder.final_layer_norm.{weight,bias}": None,
+            },
+            fields={"requires": AS_PUBLISHED},
+        ),
+        Form(
+            when=lambda config, names: projects(config) and is_post_norm(config),
+            tensors={
+                "model.decoder.project_in.weight": "hidden <- embedded",
+                "model.decoder.layers.{layer.last}.final_layer_norm.{weight,bias}": None,
+            },
+        ),
+        Form(
+            when=lambda config, names: projects(config),
+            axes={
+                "embedded": Axis("word_embed_proj_dim", through="rank"),
+                "final": Axis("word_embed_proj_dim", through="rank"),
+            },
+            tensors={
+                "model.decoder.embed_tokens.weight": "vocab -> embedded",
+                "model.decoder.project_out.weight": "final <- hidden",
+            },
+            fields={"equal": {}, "requires": AS_PUBLISHED},
+        ),
+    ),
+    keys=(
+        "activation_function",
+        "do_layer_norm_before",
+        "enable_bias",
+        "layer_norm_elementwise_affine",
+        "max_position_embeddings",
+    ),
+    requires={"_remove_final_layer_norm": (None, False)},
     defaults={"tie_word_embeddings": lambda c: True},
     equal={"word_embed_proj_dim": "hidden_size"},
 )

@@ -3,35 +3,23 @@
 Upstream: transformers/models/qwen2/modeling_qwen2.py.
 """
 
-from modelsurgeon.architecture import Architecture, Axis, Rotary, Tie, group, labels, quotient
+from dataclasses import replace
 
-ARCHITECTURE = Architecture(
+from modelsurgeon.architecture import Axis
+from modelsurgeon.architectures.llama import ARCHITECTURE as LLAMA
+
+ARCHITECTURE = replace(
+    LLAMA,
     model="Qwen2ForCausalLM",
-    norm="rms",
-    eps="rms_norm_eps",
-    prefix="model.",
-    rotary=Rotary("half"),
-    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
-    axes={
-        "vocab": Axis("vocab_size"),
-        "labels": Axis(default=labels),
-        "stream": Axis("hidden_size", through="residual"),
-        "hidden": Axis("hidden_size", through="residual"),
-        "final": Axis("hidden_size", through="residual"),
-        "mlp": Axis("intermediate_size", through="pointwise"),
-        "heads": Axis("num_attention_heads", through="heads"),
-        "kv": Axis("num_key_value_heads", lambda c: 32, through="heads"),
-        "group": Axis(default=group("num_attention_heads", "num_key_value_heads", 32)),
-        "head": Axis("head_dim", quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
-        "value": Axis("head_dim", quotient("hidden_size", "num_attention_heads"), through="linear"),
-    },
+    multiples={},
+    axes={**LLAMA.axes, "kv": Axis("num_key_value_heads", lambda c: 32, through="heads", follows="heads")},
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
         "model.layers.{layer}.input_layernorm.weight": "stream => hidden",
-        "model.layers.{layer}.self_attn.q_proj.{weight,bias}": "(kv group head~) <- hidden",
+        "model.layers.{layer}.self_attn.q_proj.{weight,bias}": "(heads head~) <- hidden",
         "model.layers.{layer}.self_attn.k_proj.{weight,bias}": "(kv head) <- hidden",
         "model.layers.{layer}.self_attn.v_proj.{weight,bias}": "(kv value) <- hidden",
-        "model.layers.{layer}.self_attn.o_proj.weight": "stream <- (kv group value)",
+        "model.layers.{layer}.self_attn.o_proj.weight": "stream <- (heads value)",
         "model.layers.{layer}.post_attention_layernorm.weight": "stream => hidden",
         "model.layers.{layer}.mlp.gate_proj.weight": "mlp <- hidden",
         "model.layers.{layer}.mlp.up_proj.weight": "mlp <- hidden",
@@ -39,6 +27,7 @@ ARCHITECTURE = Architecture(
         "model.norm.weight": "stream => final",
         "lm_head.weight?": "vocab <- final",
         "score.{weight,bias}?": "labels <- final",
+        "qa_outputs.{weight,bias}?": "2 <- final",
     },
     keys=(
         "hidden_act",
@@ -49,6 +38,4 @@ ARCHITECTURE = Architecture(
         "use_mrope",
         "use_sliding_window",
     ),
-    defaults={"tie_word_embeddings": lambda c: False},
-    ignored=(r".*rotary_emb\.inv_freq",),
 )

@@ -3,25 +3,18 @@
 Upstream: transformers/models/qwen3/modeling_qwen3.py.
 """
 
-from modelsurgeon.architecture import Architecture, Axis, Rotary, Tie, group, labels
+from dataclasses import replace
 
-ARCHITECTURE = Architecture(
+from modelsurgeon.architecture import Axis
+from modelsurgeon.architectures.llama import ARCHITECTURE as LLAMA
+
+ARCHITECTURE = replace(
+    LLAMA,
     model="Qwen3ForCausalLM",
-    norm="rms",
-    eps="rms_norm_eps",
-    prefix="model.",
-    rotary=Rotary("half"),
-    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
+    multiples={},
     axes={
-        "vocab": Axis("vocab_size"),
-        "labels": Axis(default=labels),
-        "stream": Axis("hidden_size", through="residual"),
-        "hidden": Axis("hidden_size", through="residual"),
-        "final": Axis("hidden_size", through="residual"),
-        "mlp": Axis("intermediate_size", through="pointwise"),
-        "heads": Axis("num_attention_heads", through="heads"),
-        "kv": Axis("num_key_value_heads", lambda c: 32, through="heads"),
-        "group": Axis(default=group("num_attention_heads", "num_key_value_heads", 32)),
+        **LLAMA.axes,
+        "kv": Axis("num_key_value_heads", lambda c: 32, through="heads", follows="heads"),
         "head": Axis("head_dim", lambda c: 128, through="inner", scaled=-0.5),
         "prehead": Axis("head_dim", lambda c: 128, through="normed", follows="head"),
         "value": Axis("head_dim", lambda c: 128, through="linear"),
@@ -29,12 +22,12 @@ ARCHITECTURE = Architecture(
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
         "model.layers.{layer}.input_layernorm.weight": "stream => hidden",
-        "model.layers.{layer}.self_attn.q_proj.{weight,bias?}": "(kv group prehead) <- hidden",
+        "model.layers.{layer}.self_attn.q_proj.{weight,bias?}": "(heads prehead) <- hidden",
         "model.layers.{layer}.self_attn.k_proj.{weight,bias?}": "(kv prehead) <- hidden",
         "model.layers.{layer}.self_attn.q_norm.weight": "prehead => head~",
         "model.layers.{layer}.self_attn.k_norm.weight": "prehead => head",
         "model.layers.{layer}.self_attn.v_proj.{weight,bias?}": "(kv value) <- hidden",
-        "model.layers.{layer}.self_attn.o_proj.{weight,bias?}": "stream <- (kv group value)",
+        "model.layers.{layer}.self_attn.o_proj.{weight,bias?}": "stream <- (heads value)",
         "model.layers.{layer}.post_attention_layernorm.weight": "stream => hidden",
         "model.layers.{layer}.mlp.gate_proj.weight": "mlp <- hidden",
         "model.layers.{layer}.mlp.up_proj.weight": "mlp <- hidden",
@@ -42,6 +35,7 @@ ARCHITECTURE = Architecture(
         "model.norm.weight": "stream => final",
         "lm_head.weight?": "vocab <- final",
         "score.{weight,bias}?": "labels <- final",
+        "qa_outputs.{weight,bias}?": "2 <- final",
     },
     keys=(
         "attention_bias",
@@ -52,6 +46,4 @@ ARCHITECTURE = Architecture(
         "sliding_window",
         "use_sliding_window",
     ),
-    defaults={"tie_word_embeddings": lambda c: False},
-    ignored=(r".*rotary_emb\.inv_freq",),
 )

@@ -1,11 +1,15 @@
 """RoFormer: BERT with rotary positions, read from a stored table of sines and cosines.
 
 The table's columns are the axis `angles`: pairs that growth inserts turn at the frequencies of the wider head.
+Embeddings may have a size of their own, with a projection to the stream's, as in ELECTRA.
 Upstream: transformers/models/roformer/modeling_roformer.py.
 """
 
-from modelsurgeon.architecture import Architecture, Axis, Rotary, Tie, labels, quotient
+from modelsurgeon.architecture import Architecture, Axis, Form, Rotary, Tie, labels, quotient
+from modelsurgeon.architectures.bert import names_task
 from modelsurgeon.sinusoid import sinusoid
+
+HEAD = quotient("hidden_size", "num_attention_heads")
 
 ARCHITECTURE = Architecture(
     model="RoFormerForMaskedLM",
@@ -25,19 +29,21 @@ ARCHITECTURE = Architecture(
         "types": Axis("type_vocab_size"),
         "labels": Axis(default=labels),
         "hidden": Axis("hidden_size", through="residual"),
-        "final": Axis("hidden_size", through="residual"),
-        "transform": Axis("hidden_size", through="pointwise"),
+        "embedded": Axis("embedding_size", lambda c: c["hidden_size"], through="rank"),
+        "transform": Axis("embedding_size", lambda c: c["hidden_size"], through="pointwise"),
+        "final": Axis("embedding_size", lambda c: c["hidden_size"], through="rank"),
         "pooled": Axis("hidden_size", through="pointwise"),
         "mlp": Axis("intermediate_size", through="pointwise"),
         "heads": Axis("num_attention_heads", through="heads"),
-        "head": Axis(default=quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
-        "angles": Axis(default=quotient("hidden_size", "num_attention_heads"), through="angles", follows="head"),
-        "value": Axis(default=quotient("hidden_size", "num_attention_heads"), through="linear"),
+        "head": Axis(default=HEAD, through="inner", scaled=-0.5),
+        "angles": Axis(default=HEAD, through="angles", follows="head"),
+        "value": Axis(default=HEAD, through="linear"),
     },
     tensors={
-        "roformer.embeddings.word_embeddings.weight": "vocab -> hidden",
-        "roformer.embeddings.token_type_embeddings.weight": "types -> hidden",
-        "roformer.embeddings.LayerNorm.{weight,bias}": "hidden => hidden",
+        "roformer.embeddings.word_embeddings.weight": "vocab -> embedded",
+        "roformer.embeddings.token_type_embeddings.weight": "types -> embedded",
+        "roformer.embeddings.LayerNorm.{weight,bias}": "embedded => embedded",
+        "roformer.embeddings_project.{weight,bias}?": "hidden <- embedded",
         "roformer.encoder.embed_positions.weight": "positions -> angles",
         "roformer.encoder.layer.{layer}.attention.self.query.{weight,bias}": "(heads head~) <- hidden",
         "roformer.encoder.layer.{layer}.attention.self.key.{weight,bias}": "(heads head) <- hidden",
@@ -58,9 +64,27 @@ ARCHITECTURE = Architecture(
     },
     computed={"roformer.encoder.embed_positions.weight": sinusoid},
     outputs={"last_hidden_state": "hidden"},
-    keys=("hidden_act", "is_decoder"),
-    requires={"rotary_value": (None, False)},
+    keys=("hidden_act", "is_decoder", "rotary_value"),
     defaults={"tie_word_embeddings": lambda c: True},
-    equal={"embedding_size": "hidden_size"},
     synonyms=((".gamma", ".weight"), (".beta", ".bias")),
+    forms=(
+        Form(
+            lambda config, names: "roformer.embeddings_project.weight" not in names,
+            {"roformer.embeddings.LayerNorm.{weight,bias}": "embedded => hidden"},
+            {
+                "embedded": Axis("hidden_size", through="residual"),
+                "transform": Axis("hidden_size", through="pointwise"),
+                "final": Axis("hidden_size", through="residual"),
+            },
+            {"equal": {"embedding_size": "hidden_size"}},
+        ),
+        Form(
+            lambda config, names: bool(config.get("rotary_value")),
+            axes={
+                "head": Axis(default=HEAD, scaled=-0.5, why="values turn with the keys, by angles that depend on its size"),
+                "value": Axis(default=HEAD, why="values turn with the keys, by angles that depend on its size"),
+            },
+        ),
+        Form(lambda config, names: names_task(config, "MultipleChoice"), {"classifier.{weight,bias}?": "1 <- hidden"}),
+    ),
 )

@@ -1,0 +1,45 @@
+"""Keys of config.json: which of them say nothing of the function, which always do, and dotted names of nested ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+# Keys with no say in what a model of one width computes (dropout, tokens, labels, bookkeeping), in any family.
+INERT = frozenset(
+    """
+    _attn_implementation _attn_implementation_autoset _commit_hash _name_or_path _num_labels add_cross_attention
+    architectures attention_dropout attention_probs_dropout_prob auto_map bos_token_id chunk_size_feed_forward
+    classifier_dropout cross_attention_hidden_size decoder_start_token_id dropout dropout_rate dtype eos_token_id
+    finetuning_task forced_bos_token_id forced_eos_token_id gradient_checkpointing hidden_dropout hidden_dropout_prob
+    id2label init_std initializer_factor initializer_range is_encoder_decoder label2id layerdrop model_type num_labels
+    output_attentions output_hidden_states output_past pad_token_id prefix problem_type return_dict sep_token_id
+    task_specific_params tie_word_embeddings tokenizer_class torch_dtype torchscript transformers_version
+    unk_token_id use_cache use_return_dict vocab_size
+    """.split()
+)
+
+# Keys that change what some family computes: elsewhere than in a family whose table names them they are refused.
+EFFECTIVE = frozenset(
+    """
+    alibi attention_multiplier attn_config clip_qkv embedding_multiplier logit_scale logits_scaling
+    no_rope_layers norm_topk_prob per_layer_config pruned_heads qk_layernorm residual_multiplier routed_scaling_factor
+    """.split()
+)
+
+
+def lookup(config: Mapping[str, Any], key: str) -> Any:
+    """The value of a key; `outer.inner` looks into a nested object. None where there is none."""
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def assigned(config: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """A copy of the config in which the key has this value; `outer.inner` copies what is nested, too."""
+    first, _, rest = key.partition(".")
+    if not rest:
+        return {**config, first: value}
+    inner = config.get(first)
+    return {**config, first: assigned(inner if isinstance(inner, Mapping) else {}, rest, value)}

@@ -1,0 +1,117 @@
+"""What to grow to. A target is a config; what differs between it and the present one is what grows.
+
+    by_factor      hidden, MLP and attention width times a whole number: a short form of these settings
+    by_config      the widths of another config of the family
+    by_parameters  the nearest size of the same proportions
+
+All give settings, {config key: value}; `target_config` makes the config of them. Sizes that the file only implies stay
+what they are unless they are named: a hidden size alone grows alone, where the family can say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from modelsurgeon.architecture import Architecture
+from modelsurgeon.checkpoint import Checkpoint
+from modelsurgeon.config_keys import assigned, lookup
+from modelsurgeon.errors import PlanError
+
+ATTENTIONS = ("head-dim", "heads")
+GROWN = {
+    "head-dim": ("residual", "pointwise residual", "pointwise", "inner", "linear", "normed", "angles"),
+    "heads": ("residual", "pointwise residual", "pointwise", "heads"),
+}
+
+Settings = Mapping[str, Any]
+
+
+def settable(table: Architecture) -> tuple[str, ...]:
+    """The config keys that growth can change, in the order of the table."""
+    keys: dict[str, None] = {}
+    for axis in table.axes.values():
+        if axis.through != "fixed":
+            keys |= dict.fromkeys(key for key in (axis.key, axis.active) if key)
+    if table.rotary and table.rotary.size_key:
+        keys[table.rotary.size_key] = None
+    return tuple(keys)
+
+
+def target_config(checkpoint: Checkpoint, settings: Settings) -> dict[str, Any]:
+    """The resolved config with these settings, and every size that it implied spelled out.
+
+    Raises PlanError for a key that growth cannot change, a value that is no size, or settings that change nothing.
+    """
+    table, config = checkpoint.architecture, dict(checkpoint.resolved)
+    for name, axis in table.axes.items():
+        if axis.key and lookup(config, axis.key) is None and axis.through != "fixed":
+            config = assigned(config, axis.key, checkpoint.sizes[name])
+    before = config
+    for key, value in settings.items():
+        native = table.aliases.get(key, key)
+        _check_setting(checkpoint, key, native, value)
+        config = assigned(config, native, value)
+    for key, value in table.derived(config).items():
+        if key in settings and settings[key] != value:
+            raise PlanError(f"{key} = {settings[key]}: the rest of the config makes it {value}")
+        config = assigned(config, key, value)
+    for key, of in table.multiples.items():
+        total, part = lookup(config, key), of if isinstance(of, int) else lookup(config, of)
+        if total % part:
+            said = part if isinstance(of, int) else f"{of} = {part}"
+            raise PlanError(f"{key} = {total}: transformers wants a multiple of {said}")
+    if all(lookup(config, key) == lookup(before, key) for key in settable(table)):
+        raise PlanError("nothing to grow: the model has these sizes already")
+    return config
+
+
+def _check_setting(checkpoint: Checkpoint, key: str, native: str, value: Any) -> None:
+    table = checkpoint.architecture
+    known = settable(table)
+    if native not in known:
+        kind = checkpoint.config["model_type"]
+        fixed = {axis.key: axis.why for axis in table.axes.values() if axis.key and axis.through == "fixed"}
+        why = fixed.get(native) or ("depth does not grow" if native in table.counters.values() else "")
+        raise PlanError(f"{key}: {why or 'not a width'} of {kind}; what can grow: {', '.join(known)}")
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise PlanError(f"{key} is {value!r}, expected a whole number of 1 or more")
+
+
+def by_factor(checkpoint: Checkpoint, factor: int, attention: str) -> dict[str, int]:
+    """Hidden, MLP and attention width `factor` times as large; attention by "heads" or by "head-dim"."""
+    if isinstance(factor, bool) or not isinstance(factor, int) or factor < 2:
+        raise PlanError(f"factor is {factor!r}, expected a whole number of 2 or more")
+    table, derived = checkpoint.architecture, checkpoint.architecture.derived(checkpoint.resolved)
+    grown = {n: axis.key for n, axis in table.axes.items() if axis.key and axis.through in GROWN[attention]}
+    settings = {key: checkpoint.sizes[name] * factor for name, key in grown.items() if key not in derived}
+    if attention == "head-dim" and table.rotary and table.rotary.size_key:
+        rotated = lookup(checkpoint.resolved, table.rotary.size_key)
+        settings |= {table.rotary.size_key: rotated * factor} if isinstance(rotated, int) else {}
+    return settings
+
+
+def by_config(checkpoint: Checkpoint, other: Mapping[str, Any]) -> tuple[dict[str, int], tuple[str, ...]]:
+    """(the widths of another config of this family, notes of what else differs and is not taken).
+
+    Raises PlanError where the other is of another family.
+    """
+    kind = checkpoint.config["model_type"]
+    if other.get("model_type") != kind:
+        raise PlanError(f"the other config is of model_type {other.get('model_type')!r}, expected {kind!r}")
+    table = checkpoint.architecture
+    resolved = table.resolve(other)
+    sizes = table.sizes(resolved)
+    settings = {a.key: sizes[n] for n, a in table.axes.items() if a.key and a.through != "fixed"}
+    settings |= {
+        axis.active: lookup(resolved, axis.active)
+        for axis in table.axes.values()
+        if axis.active and lookup(resolved, axis.active) is not None
+    }
+    kept = {*table.accounted_keys, *table.counters.values()} - set(settable(table))
+    differs = [
+        f"{key} {lookup(checkpoint.resolved, key)} (there {lookup(resolved, key)})"
+        for key in sorted({axis.key for axis in table.axes.values() if axis.key} | set(table.counters.values()))
+        if key in kept and lookup(resolved, key) != lookup(checkpoint.resolved, key)
+    ]
+    return settings, (f"not taken from the other config: {', '.join(differs)}",) if differs else ()
