@@ -273,27 +273,39 @@ class Architecture:
 
     def canonical(self, name: str) -> str:
         """The name on disk -> the name in the table (prefix and old spellings undone)."""
-        for old, new in self.synonyms:
-            name = name.replace(old, new)
-        if self.prefix and not self._find(name) and self._find(self.prefix + name):
-            return self.prefix + name
-        return name
+        return self._looked_up(name)[0]
 
     def template(self, name: str) -> Template | None:
         """The line of the table for a name on disk. None: the library recomputes this tensor.
 
         Raises ArchitectureError when nothing accounts for it.
         """
-        if self.is_recomputed(name):
-            return None
-        found = self._find(self.canonical(name))
+        found = self._looked_up(name)[1]
         if found:
             return found
+        if self.is_recomputed(name):
+            return None
         raise ArchitectureError(f"tensor {name!r}: no line of this model type's table accounts for it")
 
     def is_recomputed(self, name: str) -> bool:
         """Whether the library makes this tensor itself, or ignores what a file says."""
         return any(re.fullmatch(pattern, name) for pattern in self.ignored)
+
+    @cached_property
+    def _seen(self) -> dict[str, tuple[str, Template | None]]:
+        """{name on disk: (canonical name, template)} of every name asked for so far: a large model has 100,000."""
+        return {}
+
+    def _looked_up(self, name: str) -> tuple[str, Template | None]:
+        if name not in self._seen:
+            canonical = name
+            for old, new in self.synonyms:
+                canonical = canonical.replace(old, new)
+            found = self._find(canonical)
+            if self.prefix and not found and self._find(self.prefix + canonical):
+                canonical, found = self.prefix + canonical, self._find(self.prefix + canonical)
+            self._seen[name] = (canonical, None if self.is_recomputed(name) else found)
+        return self._seen[name]
 
     def _find(self, name: str) -> Template | None:
         alike = self._shapes.get(NUMBER.sub("#", name), ())

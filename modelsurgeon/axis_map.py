@@ -87,7 +87,7 @@ class AxisMap:
         """[n] int64: how many copies each old coordinate has."""
         return np.bincount(self.source[self.copied], minlength=self.size)
 
-    @property
+    @cached_property
     def is_identity(self) -> bool:
         return (
             self.new_size == self.size

@@ -107,7 +107,7 @@ class Checkpoint:
         tie = self.architecture.tie
         if tie is None or not self.has_head:
             return False
-        if tie.forced:
+        if tie.forced or tie.refused:
             return True
         return bool(self.architecture.value(self.resolved, "tie_word_embeddings"))
 

@@ -65,9 +65,19 @@ def modelsurgeon(
 def widen(
     source: Source,
     output: Output = None,
-    factor: Annotated[int, typer.Option(help="Times as wide: hidden, MLP and attention; 2 or more.")] = 2,
+    factor: Annotated[int | None, typer.Option(help="Times as wide: hidden, MLP and attention [default: 2].")] = None,
+    sizes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="One size by its config key, as in hidden_size=1024; repeat it."),
+    ] = None,
+    like: Annotated[
+        str | None, typer.Option(help="The widths of another config: a config.json, a folder or a Hub id.")
+    ] = None,
+    params: Annotated[
+        str | None, typer.Option(help="The nearest size of the same proportions, as in 350M or 1.5B.")
+    ] = None,
     rule: Annotated[str, typer.Option(help="orthogonal, exact or auto.")] = "auto",
-    attention: Annotated[str, typer.Option(help="What grows: head-dim, heads or auto.")] = "auto",
+    attention: Annotated[str, typer.Option(help="What a factor grows: head-dim, heads or auto.")] = "auto",
     rope: Annotated[str, typer.Option(help="nested (lossless) or repeat (approximate).")] = "nested",
     dtype: Annotated[str | None, typer.Option(help="Store as float32, bfloat16 ... [default: as it is].")] = None,
     revision: Revision = None,
@@ -79,13 +89,51 @@ def widen(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Grow a checkpoint's width by a whole factor: the same function in a bigger model."""
+    """Grow a checkpoint's widths: the same function in a bigger model."""
     from modelsurgeon.widen import widen
 
+    _check_targets(factor, sizes, like, params, attention)
+
     def transform(checkpoint: Checkpoint) -> Checkpoint:
-        return widen(checkpoint, factor, rule=rule, attention=attention, rope=rope, dtype=dtype)
+        settings, notes = _settings(checkpoint, sizes, like, params, quiet)
+        wide = widen(checkpoint, factor, settings, rule=rule, attention=attention, rope=rope, dtype=dtype)
+        return replace(wide, notes=(*wide.notes, *notes))
 
     _run(transform, source, output, revision, shard_size, device, overwrite, verify, dry_run, as_json, quiet)
+
+
+def _check_targets(
+    factor: int | None, sizes: list[str] | None, like: str | None, params: str | None, attention: str
+) -> None:
+    given = {"--factor": factor, "--like": like, "--params": params}
+    named = [option for option, value in given.items() if value is not None]
+    if len(named) > 1:
+        raise typer.BadParameter(f"{' and '.join(named)} each name all widths; ask for one of them")
+    if attention != "auto" and factor is None and (named or sizes):
+        said = " and ".join([*named, *(["--set"] if sizes else [])])
+        raise typer.BadParameter(f"--attention says what --factor grows; {said} names what attention grows to")
+
+
+def _settings(
+    checkpoint: Checkpoint, sizes: list[str] | None, like: str | None, params: str | None, quiet: bool
+) -> tuple[dict[str, int], tuple[str, ...]]:
+    """(what --set, --like and --params ask for, notes on it), shown before anything else is done."""
+    from modelsurgeon.targets import by_config, by_settings
+
+    settings, notes = by_settings(checkpoint, sizes or ()), ()
+    if like is not None:
+        from modelsurgeon.source import read_config_of
+
+        found, notes = by_config(checkpoint, read_config_of(like))
+        settings = found | settings
+    if params is not None:
+        from modelsurgeon.proportions import by_parameters
+        from modelsurgeon.sizes import parse_count
+
+        settings, count = by_parameters(checkpoint, parse_count(params), settings)
+        notes = (f"{count:,} parameters are the nearest to {params} in these proportions",)
+    _show_settings(settings, quiet)
+    return settings, notes
 
 
 @app.command("untie-embeddings")
@@ -165,7 +213,8 @@ def _run(
         check_output(before, output, overwrite or dry_run)
     after = transform(before)
     plan, console = make_plan(before, after), _console(quiet)
-    document: dict[str, Any] = {"plan": plan.to_json()}
+    settings = after.steps[-1].arguments.get("settings") if after.steps else None
+    document: dict[str, Any] = {**({"settings": settings} if settings else {}), "plan": plan.to_json()}
     if dry_run or output is None:
         _show_plan(plan, console)
     else:
@@ -258,6 +307,15 @@ def _console(quiet: bool) -> Console | None:
     if quiet:
         return None
     return Console(stderr=True) if sys.stderr.isatty() else Console(stderr=True, width=160)
+
+
+def _show_settings(settings: dict[str, int], quiet: bool) -> None:
+    console = _console(quiet)
+    if console and settings:
+        from rich.text import Text
+
+        said = " ".join(f"{key}={value}" for key, value in settings.items())
+        console.print(Text(f"settings: {said}"), soft_wrap=True)
 
 
 def _show_plan(plan: Any, console: Console | None) -> None:

@@ -14,6 +14,7 @@ from modelsurgeon.axis_map import AxisMap
 from modelsurgeon.checkpoint import Checkpoint
 from modelsurgeon.commute import clipped_factors, dormant, rotation
 from modelsurgeon.config_keys import assigned, lookup
+from modelsurgeon.errors import SourceError
 from modelsurgeon.norms import ENTIRE
 
 
@@ -46,8 +47,12 @@ def _same_size(axis_map: AxisMap) -> bool:
     return axis_map.new_size == axis_map.size
 
 
-def _implied(table: Architecture, config: Config, name: str) -> int:
-    return table.size(table.resolve(config), name)
+def _implied(table: Architecture, config: Config, name: str) -> int | None:
+    """The size that an absent key stands for; None where the config no longer implies one."""
+    try:
+        return table.size(table.resolve(config), name)
+    except SourceError:
+        return None
 
 
 def _times(config: dict[str, Any], table: Architecture, key: str, count: int) -> dict[str, Any]:

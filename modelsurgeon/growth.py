@@ -144,7 +144,7 @@ class Growth:
         if self._meets_no_norm(name) or (self.architecture.norm == "rms" and self.rule == "orthogonal"):
             return axis_map.tiled(size, target)[0]
         mean = self.architecture.norm == "layer" and is_normalised(self.architecture, name)
-        return np.r_[np.tile(np.arange(size), whole), np.full(rest, MEAN if mean else GAP)]
+        return np.concatenate([np.tile(np.arange(size), whole), np.full(rest, MEAN if mean else GAP)])
 
     def _meets_no_norm(self, name: str) -> bool:
         return not is_normalised(self.architecture, name) and not is_written_by_norm(self.architecture, name)
@@ -279,14 +279,16 @@ class Growth:
             return np.zeros(0, dtype=np.int64), 0
         rotated = rope.rotated_size(self.config, size, rotary.partial, rotary.size_key)
         wanted = rope.rotated_size(self.target, target, rotary.partial, rotary.size_key)
-        count, rest = divmod(wanted, rotated)
         reason = rope.reasons_against_nesting(self.config)
+        count, whole = target // size, target % size == 0
         partly = rotary.partial is not None or rotary.size_key is not None
-        if target == size or (partly and (rest or reason or count == 1)):
+        if target == size or (partly and (reason or not whole or wanted != count * rotated)):
+            if rotary.size_key and wanted != rotated:
+                raise PlanError(f"{rotary.size_key} cannot be {wanted}: it stays {rotated}, or grows with the head")
             return np.arange(rotated), rotated
         if reason:
             raise self._refusal(name, f"{reason}; whole heads can be copied", (size,))
-        if rest or target % size:
+        if not whole:
             raise self._refusal(name, "rotary pairs keep their frequencies at whole multiples", self._multiples(name))
         pairs = axis_map.nested_pairs if self.rope == "nested" else axis_map.repeated_pairs
         return pairs(rotated, count, rotary.pairs(self.config)), rotated

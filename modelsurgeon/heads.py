@@ -42,18 +42,14 @@ def shared(before: int, after: int, kv_before: int, kv_after: int) -> tuple[np.n
 
     Raises NoHeadsError where the old groups do not fit into the new ones.
     """
-    old, rest = divmod(after, kv_after)
-    if rest:
-        near = tuple(kv_after * k for k in (old, old + 1) if kv_after * k >= before)
-        raise NoHeadsError(f"{after} query heads cannot share {kv_after} key-value heads evenly", near)
+    if after % kv_after:
+        reason = f"{after} query heads cannot share {kv_after} key-value heads evenly"
+        raise NoHeadsError(reason, _near(before, after, kv_before, kv_after))
     group, slots = before // kv_before, after // kv_after
     needed = -(-group // slots)  # new key-value heads that an old one's queries take
     if needed * kv_before > kv_after:
-        raise NoHeadsError(
-            f"{slots} query heads share a key-value head where {group} did: each needs {needed} copies, {kv_after} in "
-            f"all are too few",
-            (needed * kv_before * slots,),
-        )
+        reason = f"{slots} query heads share a key-value head where {group} did: {kv_after} key-value heads are too few"
+        raise NoHeadsError(reason, _near(before, after, kv_before, kv_after))
     whole = kv_after % kv_before == 0 and slots >= group
     keys = tiled(kv_before, kv_after)[0] if whole else np.arange(kv_after) * kv_before // kv_after
     queries, used = np.empty((kv_after, slots), dtype=np.int64), np.zeros(kv_before, dtype=np.int64)
@@ -62,6 +58,19 @@ def shared(before: int, after: int, kv_before: int, kv_after: int) -> tuple[np.n
         queries[place] = key * group + (turn + np.arange(slots)) % group
         used[key] = turn + slots
     return queries.ravel(), keys
+
+
+def _near(before: int, after: int, kv_before: int, kv_after: int) -> tuple[int, ...]:
+    """The counts of query heads next to `after` that `kv_after` key-value heads can serve."""
+    group = before // kv_before
+
+    def works(slots: int) -> bool:
+        return slots > 0 and slots * kv_after >= before and -(-group // slots) * kv_before <= kv_after
+
+    middle, most = after // kv_after, max(after, before) + group
+    below = next((slots for slots in range(middle, 0, -1) if works(slots)), 0)
+    above = next((slots for slots in range(middle + 1, most + 2) if works(slots)), 0)
+    return tuple(slots * kv_after for slots in (below, above) if slots)
 
 
 def check_slopes(sources: np.ndarray, slopes: np.ndarray | None, wanted: np.ndarray | None) -> None:

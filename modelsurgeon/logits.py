@@ -231,7 +231,7 @@ def _fold(
     """A result's output in the source's coordinates."""
     axis_map = maps.get(source.architecture.outputs.get(name, ""))
     if axis_map and axis_map.new_size == value.shape[-1]:
-        kept = torch.from_numpy(~axis_map.gaps)
+        kept = torch.from_numpy(axis_map.copied)
         parts = value[:, kept].double() * torch.from_numpy(axis_map.share)[kept]
         folded = parts.new_zeros(len(value), axis_map.size)
         value = folded.index_add_(1, torch.from_numpy(axis_map.source)[kept], parts) / axis_map.gain

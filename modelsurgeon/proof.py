@@ -196,6 +196,8 @@ def fold(name: str, expected: LazyTensor, found: LazyTensor, earlier_eps: float 
         folded, size, weight = _folded(expected, found, groups, rows)
         wanted = _wanted(expected, groups)
         difference = (folded - wanted).abs()
+        if any(dim.means for dim in expected.dimensions):  # a mean is as inexact as what it is the mean of
+            size = size + _wanted(expected, groups, absolute=True) * (ARITHMETIC / float(info.eps))
         allowed = size * ((float(info.eps) + earlier_eps) / 2 * SLACK + ARITHMETIC) + weight * smallest
         bad = ~(difference <= allowed)  # NaN is bad
         if bool(bad.any()):
@@ -245,12 +247,16 @@ def _sum_groups(values: torch.Tensor, axis: int, group: np.ndarray, dual: np.nda
     return out.index_add_(axis, torch.from_numpy(group), values * torch.from_numpy(dual).reshape(shape))
 
 
-def _wanted(expected: Remapped, groups: np.ndarray) -> torch.Tensor:
-    """What the groups must fold to: the source's numbers times what copies are multiplied by; the fill in gaps."""
+def _wanted(expected: Remapped, groups: np.ndarray, absolute: bool = False) -> torch.Tensor:
+    """What the groups must fold to: the source's numbers times what copies are multiplied by; the fill in gaps.
+
+    absolute  the same of the source's absolute values
+    """
     dims = expected.dimensions
     source = dims[0].group_source[groups]
     block = _source_rows(expected, np.where(source == GAP, 0, source))
     block = (block + expected.offset) * expected.constant
+    block = block.abs() if absolute else block
     for axis, dim in enumerate(dims):
         sources, factors = (source, dim.group_factor[groups]) if axis == 0 else (dim.group_source, dim.group_factor)
         block = with_means(block, axis, dim.means) if axis else block

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -76,6 +77,11 @@ class _Tensors:
     storage: Storage
     dimensions: dict[str, tuple[Dimension, ...]] = field(default_factory=dict)
 
+    @cached_property
+    def targets(self) -> dict[str, int]:
+        """{axis: new size}."""
+        return {axis: axis_map.new_size for axis, axis_map in self.maps.items()}
+
     def grown(self) -> dict[str, LazyTensor]:
         """{name on disk: lazy tensor}; an axis that names are spread over makes further names."""
         table = self.checkpoint.architecture
@@ -109,8 +115,7 @@ class _Tensors:
         """One tensor, grown."""
         table, storage = self.checkpoint.architecture, self.storage
         dtype = storage.dtype if storage.dtype and tensor.dtype in FLOATS else tensor.dtype
-        targets = {axis: axis_map.new_size for axis, axis_map in self.maps.items()}
-        constant = multiplier(table, self.checkpoint.resolved, template.name, self.checkpoint.sizes, targets)
+        constant = multiplier(table, self.checkpoint.resolved, template.name, self.checkpoint.sizes, self.targets)
         if constant == 1.0 and dtype == tensor.dtype and all(dimension.is_identity for dimension in dimensions):
             return tensor
         gain = template.signature.normalises is not None

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,7 @@ def locate(source: str | Path, revision: str | None = None) -> Origin:
     if not text:
         raise SourceError("an empty SOURCE; expected a folder, a Hub id (org/name) or demo")
     folder = Path(source)
-    if any(len(os.fsencode(part)) > NAME_MAX for part in folder.parts):
-        raise SourceError(f"{text[:60]}...: longer than a file's name can be; expected a folder, a Hub id or demo")
+    _check_length(folder)
     if folder.is_dir():
         if revision:
             raise SourceError(f"--revision {revision} is for Hub ids; {text} is a folder")
@@ -61,8 +62,44 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def read_config_of(source: str | Path) -> dict[str, Any]:
+    """The config of a config.json, of a folder that holds one, of `demo` or of a Hub id: of that, this file alone.
+
+    Raises SourceError when there is none.
+    """
+    text, path = str(source), Path(source)
+    _check_length(path)
+    if path.is_file():
+        return read_json(path)
+    if path.is_dir() or text == "demo":
+        return read_json((DEMO if text == "demo" and not path.is_dir() else path) / "config.json")
+    if HUB_ID.fullmatch(text) and not text.startswith("."):
+        from huggingface_hub import hf_hub_download
+
+        with _hub_errors(text):
+            return read_json(Path(hf_hub_download(text, "config.json")))
+    raise SourceError(f"{text}: no such config.json, no such folder, and not a Hub id (org/name)")
+
+
+def _check_length(path: Path) -> None:
+    if any(len(os.fsencode(part)) > NAME_MAX for part in path.parts):
+        raise SourceError(f"{str(path)[:60]}...: longer than a file's name can be; expected a folder, a Hub id or demo")
+
+
 def _from_hub(repo: str, revision: str | None) -> Origin:
     from huggingface_hub import hf_hub_download, snapshot_download
+
+    with _hub_errors(repo, revision):
+        config = Path(hf_hub_download(repo, "config.json", revision=revision))
+        commit = config.parent.name
+        architecture.find(read_json(config).get("model_type"))
+        folder = Path(snapshot_download(repo, revision=commit, allow_patterns=PATTERNS, ignore_patterns=SUBFOLDERS))
+    return Origin(repo, folder, commit)
+
+
+@contextmanager
+def _hub_errors(repo: str, revision: str | None = None) -> Iterator[None]:
+    """What the Hub's library raises, as SourceError."""
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
@@ -75,10 +112,7 @@ def _from_hub(repo: str, revision: str | None) -> Origin:
     )
 
     try:
-        config = Path(hf_hub_download(repo, "config.json", revision=revision))
-        commit = config.parent.name
-        architecture.find(read_json(config).get("model_type"))
-        folder = Path(snapshot_download(repo, revision=commit, allow_patterns=PATTERNS, ignore_patterns=SUBFOLDERS))
+        yield
     except GatedRepoError:
         raise SourceError(f"{repo}: gated; accept its terms on the Hub and set HF_TOKEN") from None
     except RevisionNotFoundError:
@@ -96,4 +130,3 @@ def _from_hub(repo: str, revision: str | None) -> Origin:
         raise SourceError(f"{repo}: the repository has no config.json") from None
     except (HFValidationError, HfHubHTTPError, ValueError) as error:
         raise SourceError(f"{repo}: {str(error).splitlines()[0]}") from None
-    return Origin(repo, folder, commit)

@@ -1,8 +1,9 @@
 """What to grow to. A target is a config; what differs between it and the present one is what grows.
 
+    by_settings    KEY=VALUE, as typed
     by_factor      hidden, MLP and attention width times a whole number: a short form of these settings
     by_config      the widths of another config of the family
-    by_parameters  the nearest size of the same proportions
+    by_parameters  the nearest size of the same proportions (`proportions.py`)
 
 All give settings, {config key: value}; `target_config` makes the config of them. Sizes that the file only implies stay
 what they are unless they are named: a hidden size alone grows alone, where the family can say so.
@@ -10,15 +11,17 @@ what they are unless they are named: a hidden size alone grows alone, where the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from modelsurgeon.architecture import Architecture
 from modelsurgeon.checkpoint import Checkpoint
-from modelsurgeon.config_keys import assigned, lookup
+from modelsurgeon.config_keys import INERT, assigned, lookup
 from modelsurgeon.errors import PlanError
 
 ATTENTIONS = ("head-dim", "heads")
+NO_DEPTH = "depth does not grow"
 GROWN = {
     "head-dim": ("residual", "pointwise residual", "pointwise", "inner", "linear", "normed", "angles"),
     "heads": ("residual", "pointwise residual", "pointwise", "heads"),
@@ -72,10 +75,30 @@ def _check_setting(checkpoint: Checkpoint, key: str, native: str, value: Any) ->
     if native not in known:
         kind = checkpoint.config["model_type"]
         fixed = {axis.key: axis.why for axis in table.axes.values() if axis.key and axis.through == "fixed"}
-        why = fixed.get(native) or ("depth does not grow" if native in table.counters.values() else "")
-        raise PlanError(f"{key}: {why or 'not a width'} of {kind}; what can grow: {', '.join(known)}")
+        kept = {"vocab_size": "the vocabulary does not grow", **dict.fromkeys(table.counters.values(), NO_DEPTH)}
+        why = fixed.get(native) or kept.get(native, "")
+        raise PlanError(f"{key}: {why or f'not a width of {kind}'}; what can grow: {', '.join(known)}")
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise PlanError(f"{key} is {value!r}, expected a whole number of 1 or more")
+
+
+def by_settings(checkpoint: Checkpoint, texts: Iterable[str]) -> dict[str, int]:
+    """What `KEY=VALUE` texts say, under the family's own names of the keys.
+
+    Raises PlanError for a text of another form, and for two values of one key.
+    """
+    settings: dict[str, int] = {}
+    for text in texts:
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if not (key and equals):
+            raise PlanError(f"setting {text!r}: expected KEY=VALUE, as in hidden_size=1024")
+        if not re.fullmatch(r"[0-9]{1,18}", value):
+            raise PlanError(f"{key} is {value!r}, expected a whole number of 1 or more")
+        native, size = checkpoint.architecture.aliases.get(key, key), int(value)
+        _check_setting(checkpoint, key, native, size)
+        if settings.setdefault(native, size) != size:
+            raise PlanError(f"{key} is set twice, to {settings[native]} and to {size}")
+    return settings
 
 
 def by_factor(checkpoint: Checkpoint, factor: int, attention: str) -> dict[str, int]:
@@ -83,8 +106,10 @@ def by_factor(checkpoint: Checkpoint, factor: int, attention: str) -> dict[str, 
     if isinstance(factor, bool) or not isinstance(factor, int) or factor < 2:
         raise PlanError(f"factor is {factor!r}, expected a whole number of 2 or more")
     table, derived = checkpoint.architecture, checkpoint.architecture.derived(checkpoint.resolved)
+    ranks = {axis.key for axis in table.axes.values() if axis.through == "rank"}
     grown = {n: axis.key for n, axis in table.axes.items() if axis.key and axis.through in GROWN[attention]}
-    settings = {key: checkpoint.sizes[name] * factor for name, key in grown.items() if key not in derived}
+    kept = {*derived, *ranks}
+    settings = {key: checkpoint.sizes[name] * factor for name, key in grown.items() if key not in kept}
     if attention == "head-dim" and table.rotary and table.rotary.size_key:
         rotated = lookup(checkpoint.resolved, table.rotary.size_key)
         settings |= {table.rotary.size_key: rotated * factor} if isinstance(rotated, int) else {}
@@ -102,16 +127,25 @@ def by_config(checkpoint: Checkpoint, other: Mapping[str, Any]) -> tuple[dict[st
     table = checkpoint.architecture
     resolved = table.resolve(other)
     sizes = table.sizes(resolved)
-    settings = {a.key: sizes[n] for n, a in table.axes.items() if a.key and a.through != "fixed"}
-    settings |= {
-        axis.active: lookup(resolved, axis.active)
-        for axis in table.axes.values()
-        if axis.active and lookup(resolved, axis.active) is not None
-    }
-    kept = {*table.accounted_keys, *table.counters.values()} - set(settable(table))
+    settings = {axis.key: sizes[name] for name, axis in table.axes.items() if axis.key and axis.through != "fixed"}
+    beside = {key: lookup(resolved, key) for key in settable(table) if key not in settings}
+    settings |= {key: value for key, value in beside.items() if value is not None}
+    return settings, tuple(_not_taken(checkpoint, resolved, set(settings)))
+
+
+def _not_taken(checkpoint: Checkpoint, other: Mapping[str, Any], taken: set[str]) -> list[str]:
+    """What else two configs differ in, as a note."""
+    table, present = checkpoint.architecture, checkpoint.resolved
+    follows = {*taken, *table.equal, *table.aliases}
+    known = {key.split(".")[0] for key in table.accounted_keys} - (INERT - {"vocab_size", "tie_word_embeddings"})
+    pairs = {key: (table.value(present, key), table.value(other, key)) for key in sorted(known - follows)}
     differs = [
-        f"{key} {lookup(checkpoint.resolved, key)} (there {lookup(resolved, key)})"
-        for key in sorted({axis.key for axis in table.axes.values() if axis.key} | set(table.counters.values()))
-        if key in kept and lookup(resolved, key) != lookup(checkpoint.resolved, key)
+        f"{key} {here} (there {there})" if _is_short(here) and _is_short(there) else key
+        for key, (here, there) in pairs.items()
+        if here != there and None not in (here, there)
     ]
-    return settings, (f"not taken from the other config: {', '.join(differs)}",) if differs else ()
+    return [f"not taken from the other config: {', '.join(differs)}"] if differs else []
+
+
+def _is_short(value: Any) -> bool:
+    return isinstance(value, bool | int | float | str)

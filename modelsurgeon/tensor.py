@@ -14,7 +14,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -143,26 +143,15 @@ class Remapped:
     def nbytes(self) -> int:
         return DTYPES[self.dtype].itemsize * math.prod(self.shape)
 
-    @cached_property
+    @property
     def computed(self) -> tuple[tuple[Dimension, ...], float]:
-        """(dimensions, constant) to compute by: even factors that would round are first multiplied into the constant.
+        """(dimensions, constant) to compute by."""
+        return _arithmetic(self.dimensions, self.constant)[:2]
 
-        1/sqrt(2) in two dimensions is 1/2, which rounds nothing.
-        """
-        even = [dimension.factors for dimension in self.dimensions]
-        if all(len(found) <= 1 for found in even) and not all(is_power_of_two(f) for found in even for f in found):
-            total = math.prod((f for found in even for f in found), start=self.constant)
-            return tuple(dimension.without_factors for dimension in self.dimensions), nearest_power_of_two(total)
-        return self.dimensions, self.constant
-
-    @cached_property
+    @property
     def factors(self) -> tuple[float, ...]:
         """The distinct factors that old numbers are multiplied by."""
-        dimensions, constant = self.computed
-        found = np.array([constant])
-        for dimension in dimensions:
-            found = np.unique(np.outer(found, dimension.factors or (1.0,)))
-        return tuple(float(f) for f in found)
+        return _arithmetic(self.dimensions, self.constant)[2]
 
     @cached_property
     def is_exact(self) -> bool:
@@ -249,6 +238,24 @@ class Remapped:
 
 
 LazyTensor = Stored | Remapped
+
+
+@lru_cache(maxsize=1024)
+def _arithmetic(
+    dimensions: tuple[Dimension, ...], constant: float
+) -> tuple[tuple[Dimension, ...], float, tuple[float, ...]]:
+    """(dimensions, constant, the distinct factors): even factors that would round first go into the constant.
+
+    1/sqrt(2) in two dimensions is 1/2, which rounds nothing. Dimensions are shared by many tensors: told once.
+    """
+    even = [dimension.factors for dimension in dimensions]
+    if all(len(found) <= 1 for found in even) and not all(is_power_of_two(f) for found in even for f in found):
+        total = math.prod((f for found in even for f in found), start=constant)
+        dimensions, constant = tuple(dimension.without_factors for dimension in dimensions), nearest_power_of_two(total)
+    factors = np.array([constant])
+    for dimension in dimensions:
+        factors = np.unique(np.outer(factors, dimension.factors or (1.0,)))
+    return dimensions, constant, tuple(float(f) for f in factors)
 
 
 def with_means(block: torch.Tensor, axis: int, means: Sequence[np.ndarray]) -> torch.Tensor:

@@ -17,6 +17,7 @@ from modelsurgeon import rope as rotary_positions
 from modelsurgeon.axis_map import AxisMap
 from modelsurgeon.check import check
 from modelsurgeon.checkpoint import Checkpoint
+from modelsurgeon.config_changes import config_changes
 from modelsurgeon.errors import PlanError
 from modelsurgeon.growth import ROPES, RULES, Growth
 from modelsurgeon.history import Step
@@ -61,7 +62,7 @@ def widen(
     chosen_rule, rule_note = _choose_rule(rule, stored, lambda: grown("orthogonal")[1].lossy)
     maps, result = grown(chosen_rule)
     lossy = [*result.lossy, *_rounding(result)]
-    notes = [rule_note, *remarks]
+    notes = [f"config: {config_changes(checkpoint, result)}", rule_note, *remarks]
     dropped = sum(checkpoint.architecture.is_recomputed(name) for name in checkpoint.tensors)
     if dropped:
         notes.append(f"{dropped} tensors left out: the library recomputes or ignores them")

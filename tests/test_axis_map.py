@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelsurgeon import axis_map
-from modelsurgeon.axis_map import GAP, LAW_TOLERANCE, AxisMap, power_of_two_shares
+from modelsurgeon.axis_map import GAP, LAW_TOLERANCE, MEAN, AxisMap, power_of_two_shares
 from modelsurgeon.errors import PlanError
 
 LAYOUTS = ("half", "interleaved")
+SEEDS = st.integers(0, 2**32 - 1)
 
 
 @st.composite
@@ -60,14 +61,31 @@ def repeated(draw):
 
 
 @st.composite
-def arbitrary(draw):
-    """Any number of copies of each coordinate in any order, gaps between, any factors that obey the law."""
-    size = draw(st.integers(1, 8))
-    gain = draw(GAINS)
-    source = draw(st.permutations(list(range(size)) + draw(st.lists(st.integers(GAP, size - 1), max_size=12))))
-    source = np.asarray(source, dtype=np.int64)
-    scale = np.asarray(draw(st.lists(st.floats(0.25, 4.0), min_size=len(source), max_size=len(source))))
-    count = np.bincount(source[source != GAP], minlength=size)[source]
+def mean_tails(draw):
+    """Whole tiles and the mean of all behind them: sizes that are no multiple, behind a LayerNorm."""
+    size, count, rest = draw(st.integers(1, 24)), draw(st.integers(1, 4)), draw(st.integers(1, 9))
+    source = np.r_[np.tile(np.arange(size), count), np.full(rest, MEAN)]
+    scale = draw(st.sampled_from([1.0, count**-0.5]))
+    return axis_map.gathered(size, source, np.full(len(source), scale), np.full(len(source), 1 / scale / count), 1.0)
+
+
+@st.composite
+def tailed(draw):
+    """More copies of some coordinates than of others, each written and read with what its count asks for."""
+    size, gain = draw(st.integers(1, 24)), draw(GAINS)
+    source, rank, count = axis_map.tiled(size, size + draw(st.integers(0, 40)))
+    scale = draw(st.sampled_from([np.ones(len(source)), np.sqrt(1 / count)]))
+    parts = draw(st.sampled_from([axis_map.shares(rank, count), 1 / count]))
+    return axis_map.gathered(size, source, scale, gain * parts / scale, gain)
+
+
+@st.composite
+def arbitrary(draw, size=None):
+    """Any number of copies of each coordinate in any order, gaps and means between, factors that obey the law."""
+    size, gain = draw(st.integers(1, 8)) if size is None else size, draw(GAINS)
+    rng = np.random.default_rng(draw(SEEDS))
+    source = rng.permutation(np.r_[np.arange(size), rng.integers(MEAN, size, draw(st.integers(0, 12)))])
+    scale, count = rng.uniform(0.25, 4.0, len(source)), axis_map.ranks(source)[1]
     return axis_map.gathered(size, source, scale, gain / count / scale, gain)
 
 
@@ -104,6 +122,8 @@ CONSTRUCTORS = {
     "copies, writers split": split_writers(),
     "nested pairs": nested(),
     "repeated pairs": repeated(),
+    "tiled, the last one cut short": tailed(),
+    "tiled, then the mean": mean_tails(),
     "gathered": arbitrary(),
 }
 SIMPLE = st.one_of(*CONSTRUCTORS.values())
@@ -135,10 +155,26 @@ def test_the_vectors_say_what_the_matrices_say(constructor, data):
     grown = data.draw(CONSTRUCTORS[constructor])
     spread, gather = grown.dense()
     np.testing.assert_allclose(grown.fold_matrix_diagonal(), np.diag(gather @ spread), rtol=0, atol=1e-14)
-    np.testing.assert_allclose(grown.energy(), (spread**2).sum(0), rtol=1e-14)
+    np.testing.assert_allclose(grown.energy(), (spread[~grown.means] ** 2).sum(0), rtol=1e-14)
     np.testing.assert_array_equal(grown.gaps, ~spread.any(1))
+    np.testing.assert_array_equal(grown.copied, gather.any(0))
+    np.testing.assert_array_equal(grown.counts, (gather != 0).sum(1))
     eye = np.eye(grown.size)
     assert grown.is_identity == (np.array_equal(spread, eye) and np.array_equal(gather, eye))
+
+
+@each_constructor
+@given(data)
+def test_a_mean_is_the_mean_of_all_old_coordinates_and_nobody_reads_it(constructor, data):
+    grown = data.draw(CONSTRUCTORS[constructor])
+    spread, gather = grown.dense()
+    old = np.random.default_rng(grown.new_size).normal(size=grown.size)
+    # float64 sums of at most 40 numbers, in another order
+    np.testing.assert_allclose(
+        (spread @ old)[grown.means], grown.scale[grown.means] * old.mean(), rtol=1e-13, atol=1e-14
+    )
+    assert not gather[:, grown.means].any()
+    assert np.all(grown.gaps.astype(int) + grown.copied + grown.means == 1)
 
 
 @each_constructor
@@ -153,14 +189,52 @@ def test_a_record_gives_back_the_same_vectors_to_the_last_bit(constructor, data)
         np.testing.assert_array_equal(before, after)
 
 
+def assert_composed(first, second):
+    """The map of both is the product of their matrices; where that is none of this form it is refused."""
+    (spread, gather), (later_spread, later_gather) = first.dense(), second.dense()
+    columns = spread.sum(0)
+    if second.means.any() and not np.allclose(columns, columns[0], rtol=1e-13):
+        with pytest.raises(PlanError, match="weigh differently"):
+            first.then(second)
+        return
+    grown = first.then(second)
+    composed_spread, composed_gather = grown.dense()
+    # float64 sums of some twenty products
+    np.testing.assert_allclose(composed_spread, later_spread @ spread, rtol=1e-13, atol=1e-15)
+    np.testing.assert_allclose(composed_gather, gather @ later_gather, rtol=1e-13, atol=1e-15)
+    assert grown.gain == first.gain * second.gain
+
+
 @given(SIMPLE, data)
 def test_one_growth_after_another_is_the_product_of_their_matrices(first, data):
-    count = data.draw(st.integers(1, 3))
-    second = axis_map.copies(first.new_size, count, 1.0, power_of_two_shares(count))
-    (spread, gather), (later_spread, later_gather) = first.dense(), second.dense()
-    composed_spread, composed_gather = first.then(second).dense()
-    np.testing.assert_array_equal(composed_spread, later_spread @ spread)
-    np.testing.assert_array_equal(composed_gather, gather @ later_gather)
+    assert_composed(first, data.draw(arbitrary(first.new_size)))
+
+
+@given(st.integers(1, 8), st.integers(1, 3), st.integers(1, 5), data)
+def test_a_mean_of_what_weighs_alike_is_a_mean_of_the_old_ones(size, count, rest, data):
+    """Tiles and means behind them, and any map after that: such growths always compose."""
+    first = axis_map.gathered(
+        size, np.r_[np.tile(np.arange(size), count), np.full(rest, MEAN)],
+        np.full(size * count + rest, 0.5), np.full(size * count + rest, 2 / count), 1.0,
+    )  # fmt: skip
+    assert_composed(first, data.draw(arbitrary(first.new_size)))
+
+
+def test_a_mean_of_what_weighs_differently_is_refused():
+    uneven = axis_map.gathered(2, np.array([0, 1, 1]), np.ones(3), np.array([1.0, 0.5, 0.5]), 1.0)
+    averaged = axis_map.gathered(3, np.array([0, 1, 2, MEAN]), np.ones(4), np.ones(4), 1.0)
+    with pytest.raises(PlanError, match="a mean of coordinates that weigh differently is no mean of the old ones"):
+        uneven.then(averaged)
+
+
+@given(SIMPLE, data)
+def test_three_growths_compose_either_way(first, data):
+    second = data.draw(arbitrary(first.new_size).filter(lambda grown: not grown.means.any()))
+    third = axis_map.copies(second.new_size, 2, 1.0, (0.5, 0.5))
+    one, other = first.then(second).then(third), first.then(second.then(third))
+    np.testing.assert_array_equal(one.source, other.source)
+    for name in ("scale", "share"):  # float64 products of three factors
+        np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=1e-14)
 
 
 @given(SIMPLE)
@@ -198,6 +272,33 @@ def test_shares_of_two_three_and_five():
     assert power_of_two_shares(2) == (1 / 2, 1 / 2)
     assert power_of_two_shares(3) == (1 / 2, 1 / 4, 1 / 4)
     assert power_of_two_shares(5) == (1 / 4, 1 / 4, 1 / 4, 1 / 8, 1 / 8)
+
+
+@given(st.integers(1, 30), st.integers(0, 90))
+def test_tiles_are_cut_short_and_say_which_copy_of_how_many_each_is(size, further):
+    source, rank, count = axis_map.tiled(size, size + further)
+    np.testing.assert_array_equal(source, [j % size for j in range(size + further)])
+    for i in range(size):
+        here = source == i
+        assert rank[here].tolist() == list(range(here.sum()))
+        assert set(count[here].tolist()) == {here.sum()}
+    np.testing.assert_array_equal(np.stack(axis_map.ranks(source)), np.stack([rank, count]))
+
+
+@given(st.lists(st.integers(MEAN, 5), max_size=40))
+def test_ranks_count_copies_from_the_left_and_leave_gaps_and_means_alone(source):
+    rank, count = axis_map.ranks(np.asarray(source, dtype=np.int64))
+    for j, of in enumerate(source):
+        wanted = (source[:j].count(of), source.count(of)) if of >= 0 else (0, 1)
+        assert (rank[j], count[j]) == wanted
+
+
+@given(st.integers(1, 30), st.integers(0, 90))
+def test_shares_of_counts_that_differ_are_those_of_each_count(size, further):
+    source, rank, count = axis_map.tiled(size, size + further)
+    found = axis_map.shares(rank, count)
+    for i in range(size):
+        assert tuple(found[source == i]) == power_of_two_shares(int(count[i]))
 
 
 def test_copies_are_whole_tiles():
@@ -262,6 +363,7 @@ def broken(grown, name, at, value):
 
 
 GOOD = axis_map.gathered(4, axis_map.nested_pairs(4, 2, "half"), np.ones(8), np.ones(8), 1.0)
+TAILED = axis_map.gathered(4, np.r_[np.arange(4), MEAN], np.ones(5), np.ones(5), 1.0)
 ILLEGAL = {
     "a share x 1.01": (broken(GOOD, "share", 0, 1.01), r"breaks D E = 1 I by 1\.0e-02"),
     "a scale x 1.01": (broken(GOOD, "scale", 0, 1.01), r"breaks D E = 1 I by 1\.0e-02"),
@@ -270,7 +372,13 @@ ILLEGAL = {
     "another gain": (lambda: replace(GOOD, gain=2.0), "breaks D E = 2 I"),
     "a gain that is no number": (lambda: replace(GOOD, gain=float("nan")), "breaks D E = nan I|not finite"),
     "a source past the end": (broken(GOOD, "source", 0, 4), r"outside of 0\.\.3"),
-    "a source before the gap": (broken(GOOD, "source", 0, -2), r"outside of 0\.\.3"),
+    "a source before the mean": (broken(GOOD, "source", 0, MEAN - 1), r"outside of 0\.\.3"),
+    "a share where a mean stands": (
+        broken(TAILED, "share", 4, 0.5), "a factor to a coordinate that copies nothing"),
+    "a mean in the place of the only copy": (broken(TAILED, "source", 0, MEAN), "a factor to a coordinate that copies"),
+    "a mean of infinite weight": (broken(TAILED, "scale", 4, np.inf), "not finite"),
+    "a mean that no scale makes up for": (
+        lambda: axis_map.gathered(2, np.array([0, MEAN]), np.ones(2), np.ones(2), 1.0), "breaks D E = 1 I by 1"),
     "a coordinate that nothing copies": (broken(GOOD, "source", 0, 1), "breaks D E"),
     "a factor in a gap": (broken(GOOD, "scale", 1, 0.5), "a factor to a coordinate that copies nothing"),
     "a share in a gap": (broken(GOOD, "share", 1, 0.5), "a factor to a coordinate that copies nothing"),
@@ -289,6 +397,11 @@ def test_a_map_cannot_have(mistake):
         build()
 
 
+def test_a_mean_may_weigh_anything():
+    for scale in (0.0, 3.0):
+        assert replace(TAILED, scale=np.r_[np.ones(4), scale]).dense()[0][4].tolist() == [scale / 4] * 4
+
+
 RECORD = GOOD.to_json()
 UNREADABLE = {
     "no source": {key: value for key, value in RECORD.items() if key != "source"},
@@ -296,6 +409,9 @@ UNREADABLE = {
     "a run of negative length": {**RECORD, "scale": [[1.0, 9], [0.0, -1]]},
     "words for numbers": {**RECORD, "share": [["half", 8]]},
     "a list for a record": [],
+    "sources before the mean": {**RECORD, "source": [[MEAN - 1, 0, 8]]},
+    "an axis larger than memory": {**RECORD, "size": 1 << 40},
+    "a size below zero": {**RECORD, "size": -1},
     "a share that breaks the law": {**RECORD, "share": [[1.01, 1], [0.0, 1], [1.01, 1], [0.0, 1]] * 2},
 }
 

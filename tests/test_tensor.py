@@ -1,17 +1,26 @@
-"""Remapped tensors: gather x multiply, rounded once or not at all."""
+"""Remapped tensors: gather x multiply, rounded once or not at all; and how they are folded back."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from modelsurgeon import axis_map, dimension
-from modelsurgeon.axis_map import GAP
+from modelsurgeon import axis_map, dimension, proof, tensor
+from modelsurgeon.axis_map import GAP, MEAN, AxisMap
 from modelsurgeon.checkpoint import open_checkpoint
+from modelsurgeon.proof import fold
 from modelsurgeon.safetensors_file import read_header
-from modelsurgeon.tensor import Remapped, Stored, nearest_power_of_two
+from modelsurgeon.tensor import DTYPES, Remapped, Stored, nearest_power_of_two
 from modelsurgeon.widen import widen
 
 
@@ -107,3 +116,178 @@ def test_layers_share_their_dimensions_so_that_a_plan_does_not_grow_with_depth()
     held = {id(dimension) for tensor in wide.tensors.values() for dimension in tensor.dimensions}  # type: ignore[union-attr]
     signatures = {template.signature.text for template in before.architecture.templates}
     assert len(held) <= 2 * len(signatures)
+
+
+# --- against the dense product, means on any axis, and folded back ----------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Held:
+    """A tensor in memory, in the place of one on disk."""
+
+    values: torch.Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.values.shape)
+
+    @property
+    def dtype(self) -> str:
+        return next(name for name, dtype in DTYPES.items() if dtype == self.values.dtype)
+
+    def read(self, start: int, stop: int, empty: Any = None) -> torch.Tensor:
+        return self.values[start:stop].clone()
+
+
+SEEDS = st.integers(0, 2**32 - 1)
+FLOATS = st.sampled_from(["BF16", "F16", "F32", "F64"])
+
+
+def random_map(rng: np.random.Generator, size: int) -> AxisMap:
+    """Copies in any order, gaps and means between, factors that are powers of two, even, or anything."""
+    source = rng.permutation(np.r_[np.arange(size), rng.integers(MEAN, size, rng.integers(0, 5))])
+    kind = rng.integers(3)
+    scale = [np.ones(len(source)), np.full(len(source), 2**-0.5), rng.uniform(0.25, 4.0, len(source))][kind]
+    rank, count = axis_map.ranks(source)
+    parts = axis_map.shares(rank, count) if kind == 0 else 1 / count
+    return axis_map.gathered(size, source, scale, parts / scale, 1.0)
+
+
+def split_map(rng: np.random.Generator, size: int) -> AxisMap:
+    """The same where writers are parts of a sum, which cannot hold means."""
+    source = rng.permutation(np.r_[np.arange(size), rng.integers(GAP, size, rng.integers(0, 5))])
+    return axis_map.gathered(size, source, 1 / axis_map.ranks(source)[1], np.ones(len(source)), 1.0, "writers")
+
+
+@st.composite
+def grown_tensors(draw: st.DrawFn) -> tuple[Remapped, torch.Tensor, torch.Tensor]:
+    """(a remapped tensor of one to three dimensions, its dense product in float64, the same of absolute numbers)."""
+    rng = np.random.default_rng(draw(SEEDS))
+    dims, matrices = [], []
+    for _ in range(draw(st.integers(1, 3))):
+        axes = [draw(st.sampled_from([random_map, random_map, split_map]))(rng, int(rng.integers(1, 6)))]
+        if draw(st.booleans()):
+            axes.append(axis_map.identity(2))
+        side = draw(st.sampled_from(["writers", "readers"]))
+        dims.append(dimension.product([dimension.along(axis, side) for axis in axes]))
+        matrices.append(reduce(np.kron, [axis.dense()[0] if side == "writers" else axis.dense()[1].T for axis in axes]))
+    old = torch.from_numpy(rng.normal(size=[dim.size for dim in dims])).to(DTYPES[draw(FLOATS)])
+    constant = draw(st.sampled_from([1.0, 0.5, 2**0.5]))
+    dense, size = old.double() * constant, old.double().abs() * constant
+    for axis, matrix in enumerate(matrices):
+        dense = torch.tensordot(torch.from_numpy(matrix), dense, ([1], [axis])).movedim(0, axis)
+        size = torch.tensordot(torch.from_numpy(matrix).abs(), size, ([1], [axis])).movedim(0, axis)
+    stored = draw(st.sampled_from([Held(old).dtype, "F32", "F64"]))
+    return Remapped(Held(old), tuple(dims), stored, constant), dense, size  # type: ignore[arg-type]
+
+
+@given(grown_tensors(), SEEDS)
+def test_what_is_read_is_the_dense_product_in_any_dtype_and_in_any_blocks(
+    case: tuple[Remapped, torch.Tensor, torch.Tensor], seed: int
+) -> None:
+    wide, dense, size = case
+    found = whole(wide)
+    # rounded once to what is stored, after a few roundings of the dtype that blocks are computed in
+    spacing = torch.finfo(DTYPES[wide.dtype]).eps / 2 + 8 * torch.finfo(wide.work_dtype).eps
+    smallest = torch.finfo(DTYPES[wide.dtype]).smallest_normal
+    assert found.shape == dense.shape and found.dtype == DTYPES[wide.dtype]
+    assert torch.all((found.double() - dense).abs() <= spacing * size + smallest)
+    cuts = sorted(np.random.default_rng(seed).integers(0, wide.shape[0] + 1, 3).tolist())
+    edges = [0, *cuts, wide.shape[0]]
+    parts = [wide.read(a, b) for a, b in pairwise(edges)]
+    assert torch.equal(torch.cat(parts), found)
+
+
+@given(grown_tensors())
+def test_what_was_grown_well_folds_back(case: tuple[Remapped, torch.Tensor, torch.Tensor]) -> None:
+    wide, _, _ = case
+    verdict = fold("t", wide, Held(whole(wide)))  # type: ignore[arg-type]
+    assert verdict.verdict in ("exact", "rounded"), verdict.detail
+    assert not wide.is_exact or verdict.rounding <= 2**-50  # sqrt(2) * sqrt(1/2) is 1 but for a float64 rounding
+
+
+@given(grown_tensors(), st.sampled_from([1, 2, 7]))
+def test_the_fold_is_the_same_in_blocks_of_any_size(
+    case: tuple[Remapped, torch.Tensor, torch.Tensor], block: int
+) -> None:
+    wide, _, _ = case
+    held = Held(whole(wide))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(proof, "BLOCK", block)
+        patched.setattr(tensor, "MEAN_BLOCK", block)
+        assert fold("t", wide, held).verdict in ("exact", "rounded")  # type: ignore[arg-type]
+
+
+@given(grown_tensors(), SEEDS)
+def test_one_number_off_by_a_percent_does_not_fold_back(
+    case: tuple[Remapped, torch.Tensor, torch.Tensor], seed: int
+) -> None:
+    wide, _, _ = case
+    found = whole(wide)
+    places = found.abs().gt(0.05).nonzero()
+    if not len(places):
+        return
+    place = tuple(places[np.random.default_rng(seed).integers(len(places))].tolist())
+    read = all(dim.dual[i] != 0 for i, dim in zip(place, wide.dimensions, strict=True))
+    found[place] *= 1.02  # two steps of bfloat16
+    assert fold("t", wide, Held(found)).verdict == ("wrong" if read else "rounded")  # type: ignore[arg-type]
+
+
+TAIL = axis_map.gathered(5, np.r_[np.arange(5), MEAN, MEAN], np.ones(7), np.ones(7), 1.0)
+PLANTED = {
+    "a mean off by 1%": lambda block, old: block[5].mul_(1.01),
+    "one number of a mean": lambda block, old: block[6, 1].mul_(1.01),
+    "a copy in the place of a mean": lambda block, old: block[5].copy_(old[0]),
+    "zeros in the place of a mean": lambda block, old: block[6].zero_(),
+    "means in the place of a copy": lambda block, old: block[0].copy_(block[5]),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("axis", [0, 1], ids=["rows", "columns"])
+@pytest.mark.parametrize("mistake", PLANTED)
+def test_a_mistake_in_a_mean_does_not_fold_back(mistake: str, axis: int, dtype: torch.dtype) -> None:
+    old = (torch.arange(20.0).reshape(5, 4) + 1).to(dtype)
+    rows, columns = dimension.along(TAIL, "writers"), dimension.plain(4)
+    base, dims = (Held(old), (rows, columns)) if axis == 0 else (Held(old.T), (columns, rows))
+    wide = Remapped(base, dims, base.dtype)  # type: ignore[arg-type]
+    found = whole(wide)
+    assert fold("t", wide, Held(found)).verdict in ("exact", "rounded")  # type: ignore[arg-type]
+    PLANTED[mistake](found if axis == 0 else found.T, old)
+    verdict = fold("t", wide, Held(found))  # type: ignore[arg-type]
+    assert verdict.verdict == "wrong" and "expected" in verdict.detail
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("axis", [0, 1], ids=["rows", "columns"])
+def test_a_mean_of_numbers_that_cancel_is_no_false_alarm(axis: int, dtype: torch.dtype) -> None:
+    """Embeddings whose mean was taken away: what is left of it is rounding, however it is computed."""
+    half = torch.randn(8, 300, generator=torch.Generator().manual_seed(0)).to(dtype)
+    old = torch.cat([half, -half], 1)
+    source = np.r_[np.arange(600), MEAN]
+    root = np.full(601, 2**-0.5)
+    dim = dimension.along(axis_map.gathered(600, source, root, 1 / root, 1.0), "writers")
+    base, dims = (
+        (Held(old), (dimension.plain(8), dim)) if axis else (Held(old.T.contiguous()), (dim, dimension.plain(8)))
+    )
+    wide = Remapped(base, dims, base.dtype)  # type: ignore[arg-type]
+    assert fold("t", wide, Held(whole(wide))).verdict in ("exact", "rounded")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F16", "F32", "F64"])
+def test_a_mean_is_never_called_exact(dtype: str) -> None:
+    dims = (dimension.along(TAIL, "writers"),)
+    assert not Remapped(Held(torch.ones(5, dtype=DTYPES[dtype])), dims, dtype).is_exact  # type: ignore[arg-type]
+
+
+def test_rows_that_are_read_for_a_mean_are_read_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = torch.randn(1000, 3, generator=torch.Generator().manual_seed(0))
+    grown = axis_map.gathered(1000, np.r_[np.arange(1000), MEAN], np.ones(1001), np.ones(1001), 1.0)
+    wide = Remapped(Held(old), (dimension.along(grown, "writers"), dimension.plain(3)), "F32")  # type: ignore[arg-type]
+    asked: list[int] = []
+    read = Held.read
+    monkeypatch.setattr(tensor, "MEAN_BLOCK", 300)
+    monkeypatch.setattr(Held, "read", lambda self, a, b, *rest: asked.append(b - a) or read(self, a, b, *rest))
+    found = wide.read(1000, 1001)
+    assert max(asked) <= 100
+    torch.testing.assert_close(found[0], old.double().mean(0).float())  # sums of 1000 in another order

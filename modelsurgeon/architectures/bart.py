@@ -95,6 +95,7 @@ ARCHITECTURE = Architecture(
         "num_attention_heads": "encoder_attention_heads",
         "num_hidden_layers": "encoder_layers",
     },
+    ignored=(r"(model\.)?(encoder|decoder)\.version",),
     forms=(
         Form(
             lambda config, names: not any(name.startswith("model.encoder.") for name in names),

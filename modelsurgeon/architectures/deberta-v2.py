@@ -23,6 +23,8 @@ def embedding_size(config: Config) -> int:
     return int(config["hidden_size"])
 
 
+SUPPORTED = {"conv_groups": (None, 1), "conv_kernel_size": (None, 0, 3)}
+
 ARCHITECTURE = Architecture(
     model="DebertaV2ForMaskedLM",
     norm="layer",
@@ -39,7 +41,6 @@ ARCHITECTURE = Architecture(
         "positions": Axis("max_position_embeddings"),
         "types": Axis(default=lambda c: c.get("type_vocab_size") or 1),  # 0: there are none
         "buckets": Axis(default=buckets),
-        "kernel": Axis(default=lambda c: c.get("conv_kernel_size") or 1),  # 0: there is none
         "labels": Axis(default=labels),
         "hidden": Axis("hidden_size", through="residual"),
         "embedded": Axis("embedding_size", embedding_size, through="rank"),
@@ -61,7 +62,7 @@ ARCHITECTURE = Architecture(
         "deberta.embeddings.LayerNorm.{weight,bias}": "hidden => hidden",
         "deberta.encoder.rel_embeddings.weight?": "buckets -> hidden",
         "deberta.encoder.LayerNorm.{weight,bias}?": "hidden => hidden",
-        "deberta.encoder.conv.conv.{weight,bias}?": "hidden <- hidden kernel",
+        "deberta.encoder.conv.conv.{weight,bias}?": "hidden <- hidden 3",
         "deberta.encoder.conv.LayerNorm.{weight,bias}?": "hidden => hidden",
         "deberta.encoder.layer.{layer}.attention.self.query_proj.{weight,bias}": "(heads head~) <- hidden",
         "deberta.encoder.layer.{layer}.attention.self.key_proj.{weight,bias}": "(heads head) <- hidden",
@@ -88,7 +89,6 @@ ARCHITECTURE = Architecture(
     keys=(
         "cls_dropout",
         "conv_act",
-        "conv_kernel_size",
         "hidden_act",
         "legacy",
         "max_relative_positions",
@@ -102,7 +102,7 @@ ARCHITECTURE = Architecture(
         "share_att_key",
         "type_vocab_size",
     ),
-    requires={"conv_groups": (None, 1)},
+    requires=SUPPORTED,
     defaults={"tie_word_embeddings": lambda c: True},
     equal={"pooler_hidden_size": "hidden_size"},
     synonyms=((".gamma", ".weight"), (".beta", ".bias")),
@@ -131,7 +131,7 @@ ARCHITECTURE = Architecture(
                     requires="lm_predictions.lm_head.dense.weight",
                     refused="with legacy = false the model multiplies by its word embeddings themselves",
                 ),
-                "requires": {"conv_groups": (None, 1), "tie_word_embeddings": (None, True)},
+                "requires": {**SUPPORTED, "tie_word_embeddings": (None, True)},
             },
         ),
         unpooled("pooler.dense.weight"),

@@ -69,11 +69,11 @@ ARCHITECTURE = Architecture(
         "mlp_bias",
         "mlp_dropout",
         "norm_bias",
+        "position_embedding_type",
         "reference_compile",
         "repad_logits_with_grad",
         "sparse_pred_ignore_index",
         "sparse_prediction",
     ),
-    requires={"position_embedding_type": (None, "absolute")},
     defaults={"tie_word_embeddings": lambda c: True},
 )

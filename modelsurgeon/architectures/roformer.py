@@ -81,7 +81,9 @@ ARCHITECTURE = Architecture(
         Form(
             lambda config, names: bool(config.get("rotary_value")),
             axes={
-                "head": Axis(default=HEAD, scaled=-0.5, why="values turn with the keys, by angles that depend on its size"),
+                "head": Axis(
+                    default=HEAD, scaled=-0.5, why="values turn with the keys, by angles that depend on its size"
+                ),
                 "value": Axis(default=HEAD, why="values turn with the keys, by angles that depend on its size"),
             },
         ),

@@ -82,6 +82,7 @@ ARCHITECTURE = Architecture(
         "begin_suppress_tokens",
         "decoder_layerdrop",
         "encoder_layerdrop",
+        "forced_decoder_ids",
         "is_decoder",
         "mask_feature_length",
         "mask_feature_min_masks",
