@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from modelsurgeon.checkpoint import Checkpoint
     from modelsurgeon.verify import Report
 
+WIDEST = 1000  # columns of a table on stdout that is no terminal: nothing is folded for a program that reads it
 DIFFERENT, BAD_REQUEST, MACHINE_FAILED, INTERRUPTED, TERMINATED = 1, 2, 3, 130, 143
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
@@ -152,6 +153,43 @@ def untie_embeddings(
     from modelsurgeon.untie import untie_embeddings
 
     _run(untie_embeddings, source, output, revision, shard_size, "cpu", overwrite, verify, dry_run, as_json, quiet)
+
+
+@app.command("inspect")
+def inspect_command(source: Source, revision: Revision = None, as_json: Json = False) -> None:
+    """Show what can be seen of any checkpoint: its sizes, its tensors, and what would be refused. Reads headers only."""
+    from modelsurgeon.inspection import inspect
+
+    found = inspect(_from_stdin(source)[0], revision)
+    if as_json:
+        _print_json(found.to_json())
+    else:
+        from modelsurgeon.tables import show_inspection
+
+        show_inspection(found, _stdout())
+
+
+@app.command("families")
+def families_command(
+    model_type: Annotated[str | None, typer.Argument(help="One family, in detail.", metavar="[MODEL_TYPE]")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The table as README.md has it.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show which widths of which families can grow, and to which sizes."""
+    from modelsurgeon import families
+
+    rows = families.family(model_type) if model_type else families.families()
+    details = families.details(model_type) if model_type else None
+    if as_json:
+        _print_json(details or {row.name: row.cells for row in rows})
+    elif markdown:
+        print(families.as_markdown(rows))
+    else:
+        from modelsurgeon.tables import show_families, show_family
+
+        show_families(rows, _stdout())
+        if details:
+            show_family(details, _stdout())
 
 
 @app.command("verify")
@@ -307,6 +345,12 @@ def _console(quiet: bool) -> Console | None:
     if quiet:
         return None
     return Console(stderr=True) if sys.stderr.isatty() else Console(stderr=True, width=160)
+
+
+def _stdout() -> Console:
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=WIDEST)
 
 
 def _show_settings(settings: dict[str, int], quiet: bool) -> None:

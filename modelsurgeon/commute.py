@@ -16,6 +16,7 @@ from modelsurgeon.architecture import Architecture, Config
 from modelsurgeon.axis_map import AxisMap, nested_pairs, repeated_pairs
 from modelsurgeon.config_keys import lookup
 from modelsurgeon.errors import PlanError
+from modelsurgeon.experts import check_experts
 from modelsurgeon.growth import width_gain
 
 GAIN_TOLERANCE = 1e-14  # a power of a ratio of two integers, in float64
@@ -61,7 +62,7 @@ def reasons_against(table: Architecture, config: Config, maps: Mapping[str, Axis
         ):
             raise PlanError(f"axis {name!r}: the table's columns do not follow the rotary pairs")
     _check_heads(table, config, maps)
-    _check_experts(table, maps)
+    check_experts(table, config, maps)
     _check_clip(table, config, maps)
     return _against_rotation(table, config, maps)
 
@@ -83,36 +84,12 @@ def _check_heads(table: Architecture, config: Config, maps: Mapping[str, AxisMap
         if axis.through != "heads" or axis.follows is None:
             continue
         queries, keys = maps[axis.follows], maps[name]
+        if queries.new_size % keys.new_size:
+            raise PlanError(f"axis {name!r}: {queries.new_size} query heads cannot share {keys.new_size}")
         kept = np.flatnonzero(queries.copied)
         used = keys.source[kept // max(1, queries.new_size // keys.new_size)]
         if not np.array_equal(used, queries.source[kept] // max(1, queries.size // keys.size)):
             raise PlanError(f"axis {axis.follows!r}: a copy of a query head uses another key-value head")
-
-
-def _check_experts(table: Architecture, maps: Mapping[str, AxisMap]) -> None:
-    """Every expert is copied as often as each other, in its place; or further ones are never chosen."""
-    for name, axis in table.axes.items():
-        axis_map = maps[name]
-        if axis.through != "experts" or axis_map.is_identity:
-            continue
-        if dormant(table, maps, name):
-            continue
-        even = np.repeat(np.arange(axis_map.size), axis_map.new_size // axis_map.size)
-        if not np.array_equal(axis_map.source, even):
-            raise PlanError(f"axis {name!r}: experts are copied as often as each other, side by side")
-
-
-def dormant(table: Architecture, maps: Mapping[str, AxisMap], name: str) -> bool:
-    """Whether experts were added that a selection bias keeps from ever being chosen."""
-    choices = [maps[other] for other, axis in table.axes.items() if axis.through == "choice" and axis.follows == name]
-    for choice in choices:
-        if choice.gaps.any():
-            if not np.array_equal(np.sort(choice.source[choice.copied]), np.arange(choice.size)):
-                raise PlanError(f"axis {name!r}: some expert that was chosen no longer is")
-            if np.any(np.diff(maps[name].source[choice.copied]) < 0):
-                raise PlanError(f"axis {name!r}: experts have changed places")
-            return True
-    return False
 
 
 def _check_clip(table: Architecture, config: Config, maps: Mapping[str, AxisMap]) -> None:

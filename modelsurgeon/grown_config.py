@@ -12,9 +12,10 @@ from modelsurgeon import rope
 from modelsurgeon.architecture import Architecture, Config
 from modelsurgeon.axis_map import AxisMap
 from modelsurgeon.checkpoint import Checkpoint
-from modelsurgeon.commute import clipped_factors, dormant, rotation
+from modelsurgeon.commute import clipped_factors, rotation
 from modelsurgeon.config_keys import assigned, lookup
 from modelsurgeon.errors import SourceError
+from modelsurgeon.experts import chosen_copies
 from modelsurgeon.norms import ENTIRE
 
 
@@ -26,8 +27,8 @@ def grown_config(checkpoint: Checkpoint, maps: Mapping[str, AxisMap], eps: float
     for name, axis in table.axes.items():
         if axis.key and not _same_size(maps[name]):
             config = assigned(config, axis.key, maps[name].new_size)
-        if axis.active and axis.through == "experts" and not dormant(table, maps, name):
-            config = _times(config, table, axis.active, maps[name].new_size // maps[name].size)
+        if axis.active and axis.through == "experts":
+            config = _times(config, table, axis.active, chosen_copies(table, maps, name))
     for name, axis in table.axes.items():  # what was implied and would now imply something else is written out
         if axis.key and lookup(config, axis.key) is None and _implied(table, config, name) != maps[name].new_size:
             config = assigned(config, axis.key, maps[name].new_size)

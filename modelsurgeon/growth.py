@@ -19,7 +19,7 @@ from math import sqrt
 
 import numpy as np
 
-from modelsurgeon import axis_map, heads, rope
+from modelsurgeon import axis_map, experts, heads, rope
 from modelsurgeon.architecture import Architecture, Axis, Config
 from modelsurgeon.axis_map import GAP, MEAN, AxisMap
 from modelsurgeon.config_keys import lookup
@@ -336,14 +336,12 @@ class Growth:
         old, new = self._active(axis)
         choice = any(other.through == "choice" for other in self.architecture.axes.values())
         if choice and old == new:
-            groups = int(lookup(self.config, axis.groups) or 1) if axis.groups else 1
-            if target % groups:
-                near = (target // groups * groups, (target // groups + 1) * groups)
-                raise self._refusal(name, f"the {groups} groups of experts must stay equal", near)
-            inside = axis_map.tiled(size // groups, target // groups)[0]
-            source = (np.arange(groups)[:, None] * (size // groups) + inside).ravel()
-            first = axis_map.ranks(source)[0] == 0
-            return axis_map.gathered(size, source, np.ones(target), first.astype(np.float64), 1.0)
+            count = experts.groups(axis, self.config)
+            if target % count:
+                near = (target // count * count, (target // count + 1) * count)
+                raise self._refusal(name, f"the {count} groups of experts must stay equal", near)
+            source, asleep = experts.sleeping(size, target, count)
+            return axis_map.gathered(size, source, np.ones(target), np.where(asleep, 0.0, 1.0), 1.0)
         if target % size:
             raise self._refusal(name, "experts are copied as often as each other", self._multiples(name))
         self._check_active(axis, target // size)
@@ -366,8 +364,7 @@ class Growth:
             )
 
     def _choice(self, leader: AxisMap) -> AxisMap:
-        dormant = (leader.share == 0) & leader.copied
-        source = np.where(dormant, GAP, leader.source)
+        source = np.where(leader.share == 0, GAP, leader.source)  # asleep
         return axis_map.gathered(leader.size, source, leader.scale, leader.share, 1.0)
 
 

@@ -93,17 +93,19 @@ class Layout:
         return f"{key} = {'null' if value is None else str(value).lower()}"
 
 
-def layouts(table: Architecture) -> Iterator[Layout]:
-    """The usual layout, those that one form more or less makes, those of two."""
-    toggles = [toggle for form in table.forms if (toggle := _toggle(form))]
-    for count in (0, 1, 2):
+def layouts(table: Architecture, most: int = 2) -> Iterator[Layout]:
+    """The usual layout, those that one form more or less makes, those of two ... up to `most`."""
+    usual = frozenset(template.name for template in table.templates if not template.optional)
+    toggles = [toggle for form in table.forms if (toggle := _toggle(form, usual))]
+    for count in range(most + 1):
         for chosen in combinations(toggles, count):
             settings = {key: value for toggle in chosen for key, value in toggle.items()}
-            config, names = _parted(settings)
+            config, names = _parted(settings, usual)
             fitted = table
             for form in table.forms:
                 fitted = form.of(fitted) if _holds(form, config, names) else fitted
-            yield Layout(settings, fitted, dict(config))
+            if all(config[key] in accepted for key, accepted in fitted.requires.items() if key in config):
+                yield Layout(settings, fitted, dict(config))
 
 
 def asked(function: Callable[[Any], Any]) -> tuple[str, ...]:
@@ -113,16 +115,19 @@ def asked(function: Callable[[Any], Any]) -> tuple[str, ...]:
     return tuple(config.asked)
 
 
-def _toggle(form: Form) -> dict[str, Any] | None:
-    """The fewest settings that turn a form on, or off where it holds of itself; None where none were found."""
-    usual = _holds(form, *_parted({}))
+def _toggle(form: Form, usual: frozenset[str]) -> dict[str, Any] | None:
+    """The fewest settings that turn a form on, or off where it holds of itself; None where none were found.
+
+    usual  the names of the tensors that are always there
+    """
+    held = _holds(form, *_parted({}, usual))
     known: dict[str, tuple[Any, ...]] = {}
     while len(known) <= MOST_ASKED:
         found = dict(known)
         tries = [dict(zip(known, values, strict=True)) for values in product(*known.values())]
         for settings in sorted(({k: v for k, v in t.items() if v is not ABSENT} for t in tries), key=len):
-            config, names = _parted(settings)
-            if _holds(form, config, names) != usual:
+            config, names = _parted(settings, usual)
+            if _holds(form, config, names) != held:
                 return settings
             found |= config.asked | names.asked
         if len(found) == len(known):
@@ -131,10 +136,10 @@ def _toggle(form: Form) -> dict[str, Any] | None:
     return None
 
 
-def _parted(settings: Mapping[str, Any]) -> tuple[Asked, Names]:
+def _parted(settings: Mapping[str, Any], usual: frozenset[str]) -> tuple[Asked, Names]:
     """(config, tensor names) of these settings."""
     config = {key: value for key, value in settings.items() if value is not PRESENT}
-    return Asked(config), Names(key for key, value in settings.items() if value is PRESENT)
+    return Asked(config), Names(usual.union(key for key, value in settings.items() if value is PRESENT))
 
 
 def _holds(form: Form, config: Asked, names: Names) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from modelsurgeon.checkpoint import Checkpoint
 from modelsurgeon.remap import parameters
 from modelsurgeon.shards import BLOCK
-from modelsurgeon.tensor import DTYPES, LazyTensor, Remapped
+from modelsurgeon.tensor import DTYPES, HALF_ULP, LazyTensor, Remapped
 
 INTERPRETER = 350_000_000  # bytes that Python with torch takes before anything is read (measured: 270 to 340 MB)
 
@@ -83,8 +83,7 @@ def _precision(tensor: LazyTensor, old: LazyTensor | None) -> str:
     if tensor.is_exact:
         return "exact"
     stored = f"stored as {tensor.dtype}, " if tensor.dtype != tensor.base.dtype else f"in {tensor.dtype}, "
-    half_ulp = 2.0 ** -{"BF16": 8, "F16": 11, "F32": 24, "F64": 53}[tensor.dtype]
-    return f"rounded: {stored}by {half_ulp:.0e} at most"
+    return f"rounded: {stored}by {HALF_ULP[tensor.dtype]:.0e} at most"
 
 
 def _peak(tensors: Mapping[str, LazyTensor]) -> int:

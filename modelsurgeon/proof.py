@@ -141,7 +141,7 @@ def _config_verdicts(expected: Checkpoint, result: Checkpoint) -> list[Verdict]:
     wrong = []
     if wanted.get("model_type") != found.get("model_type"):
         return [Verdict("config.json", "wrong", detail=f"model_type: expected {wanted['model_type']}, found another")]
-    keys = (set(wanted) | set(found)) - BOOKKEEPING - set(table.aliases)
+    keys = (set(wanted) | set(found)) - (BOOKKEEPING - set(table.keys)) - set(table.aliases)
     sized = {axis.key for axis in table.axes.values() if axis.key}
     for key in sorted(keys & table.accounted_keys - sized):
         if not _same(table.value(wanted, key), table.value(found, key)):
@@ -195,10 +195,12 @@ def fold(name: str, expected: LazyTensor, found: LazyTensor, earlier_eps: float 
     for groups, rows in _blocks(expected):
         folded, size, weight = _folded(expected, found, groups, rows)
         wanted = _wanted(expected, groups)
+        if expected.free:
+            wanted = torch.where(_gaps(expected, groups) & folded.isfinite(), folded, wanted)
         difference = (folded - wanted).abs()
-        if any(dim.means for dim in expected.dimensions):  # a mean is as inexact as what it is the mean of
-            size = size + _wanted(expected, groups, absolute=True) * (ARITHMETIC / float(info.eps))
         allowed = size * ((float(info.eps) + earlier_eps) / 2 * SLACK + ARITHMETIC) + weight * smallest
+        if any(dim.means for dim in expected.dimensions):  # a mean is as inexact as what it is the mean of
+            allowed += _wanted(expected, groups, absolute=True) * (earlier_eps / 2 * SLACK + ARITHMETIC)
         bad = ~(difference <= allowed)  # NaN is bad
         if bool(bad.any()):
             return Verdict(name, "wrong", detail=_first(bad, groups, wanted, folded))
@@ -293,6 +295,15 @@ def _with_gaps(expected: Remapped, groups: np.ndarray, source: np.ndarray, block
         else:
             block = block.index_fill(axis, index, float(expected.fill) + expected.offset)
     return block
+
+
+def _gaps(expected: Remapped, groups: np.ndarray) -> torch.Tensor:
+    """Which of the folded numbers copy none."""
+    gaps = torch.zeros([len(groups), *(len(dim.group_source) for dim in expected.dimensions[1:])], dtype=torch.bool)
+    for axis, dim in enumerate(expected.dimensions):
+        source = dim.group_source[groups] if axis == 0 else dim.group_source
+        gaps.index_fill_(axis, torch.from_numpy(np.flatnonzero(source == GAP)), True)
+    return gaps
 
 
 def read_rows(tensor: LazyTensor, rows: np.ndarray) -> torch.Tensor:

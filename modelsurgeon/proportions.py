@@ -45,13 +45,17 @@ def by_parameters(
         raise PlanError(
             f"{count:,} parameters: the model has {proportions.present:,} already, and growth never takes away"
         )
+    reasons = []
     for parameters, settings in proportions.around(count):
         try:
-            if not widen(checkpoint, settings=settings).lossy:
+            lossy = widen(checkpoint, settings=settings).lossy
+            if not lossy:
                 return settings, parameters
-        except ModelSurgeonError:
-            continue
-    raise PlanError(f"no size of the same proportions near {count:,} parameters is lossless; name sizes with --set")
+            reasons.append(lossy[0])
+        except ModelSurgeonError as error:
+            reasons.append(str(error))
+    why = reasons[0] if reasons else "the family has none"
+    raise PlanError(f"no size of the same proportions near {count:,} parameters can be had without loss: {why}")
 
 
 @dataclass(frozen=True)

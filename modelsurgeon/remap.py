@@ -123,7 +123,7 @@ class _Tensors:
         fill: Any = table.fills.get(template.name, 1.0 - offset if gain else 0.0)
         if template.name in table.computed:
             fill = table.computed[template.name](tensor.shape[-1], dimensions[-1].new_size)
-        remapped = Remapped(tensor, dimensions, dtype, constant, offset, fill)
+        remapped = Remapped(tensor, dimensions, dtype, constant, offset, fill, free=gain)  # a norm's gaps are zero
         if storage.promote and not storage.dtype and dtype in ("BF16", "F16") and not remapped.is_exact:
             return replace(remapped, dtype="F32")
         return remapped

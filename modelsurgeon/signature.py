@@ -174,9 +174,9 @@ class Signature:
         factor = np.where(kept, gain.factor / np.where(kept, divided, 1.0), 0.0)
         group_divided = np.ones(len(gain.group_source))
         group_divided[gain.group[kept]] = divided[kept]
-        if not np.array_equal(group_divided[gain.group[kept]], divided[kept]):
-            raise PlanError(f"{self.text}: parts of one sum behind a norm that scales them differently")
-        return replace(gain, factor=factor, group_factor=gain.group_factor / group_divided)
+        if np.array_equal(group_divided[gain.group[kept]], divided[kept]):
+            return replace(gain, factor=factor, group_factor=gain.group_factor / group_divided)
+        return replace(gain, factor=factor, dual=gain.dual * np.where(kept, divided, 1.0))
 
 
 def gain_factors(axis: AxisMap) -> np.ndarray:

@@ -25,8 +25,11 @@ NAME_MAX = 255  # bytes of a name in a path
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def locate(source: str | Path, revision: str | None = None) -> Origin:
-    """The folder that holds SOURCE, downloaded if need be. Raises SourceError when there is none."""
+def locate(source: str | Path, revision: str | None = None, *, weights: bool = True) -> Origin:
+    """The folder that holds SOURCE, downloaded if need be. Raises SourceError when there is none.
+
+    weights  of a Hub id: whether more than config.json is wanted, which takes a model type that has a table
+    """
     text = str(source)
     if not text:
         raise SourceError("an empty SOURCE; expected a folder, a Hub id (org/name) or demo")
@@ -43,7 +46,7 @@ def locate(source: str | Path, revision: str | None = None) -> Origin:
             raise SourceError(f"--revision {revision} is for Hub ids; demo comes with modelsurgeon")
         return Origin("demo", DEMO)
     if HUB_ID.fullmatch(text) and not text.startswith("."):
-        return _from_hub(text, revision)
+        return _from_hub(text, revision, weights)
     raise SourceError(f"{text}: no such folder, and not a Hub id (org/name)")
 
 
@@ -71,14 +74,9 @@ def read_config_of(source: str | Path) -> dict[str, Any]:
     _check_length(path)
     if path.is_file():
         return read_json(path)
-    if path.is_dir() or text == "demo":
-        return read_json((DEMO if text == "demo" and not path.is_dir() else path) / "config.json")
-    if HUB_ID.fullmatch(text) and not text.startswith("."):
-        from huggingface_hub import hf_hub_download
-
-        with _hub_errors(text):
-            return read_json(Path(hf_hub_download(text, "config.json")))
-    raise SourceError(f"{text}: no such config.json, no such folder, and not a Hub id (org/name)")
+    if not (path.is_dir() or text == "demo" or HUB_ID.fullmatch(text)):
+        raise SourceError(f"{text}: no such config.json, no such folder, and not a Hub id (org/name)")
+    return read_json(locate(text, weights=False).path / "config.json")
 
 
 def _check_length(path: Path) -> None:
@@ -86,12 +84,14 @@ def _check_length(path: Path) -> None:
         raise SourceError(f"{str(path)[:60]}...: longer than a file's name can be; expected a folder, a Hub id or demo")
 
 
-def _from_hub(repo: str, revision: str | None) -> Origin:
+def _from_hub(repo: str, revision: str | None, weights: bool) -> Origin:
     from huggingface_hub import hf_hub_download, snapshot_download
 
     with _hub_errors(repo, revision):
         config = Path(hf_hub_download(repo, "config.json", revision=revision))
         commit = config.parent.name
+        if not weights:
+            return Origin(repo, config.parent, commit)
         architecture.find(read_json(config).get("model_type"))
         folder = Path(snapshot_download(repo, revision=commit, allow_patterns=PATTERNS, ignore_patterns=SUBFOLDERS))
     return Origin(repo, folder, commit)

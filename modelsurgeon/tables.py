@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from modelsurgeon.families import COLUMNS, Row
+from modelsurgeon.inspection import Inspection
 from modelsurgeon.logits import Comparison, LogitReport
 from modelsurgeon.plan import Plan
 from modelsurgeon.proof import Proof
 from modelsurgeon.verify import Report
 
+ALSO = ("follows", "active")
+MOST_SHAPES = 3  # of one template, shown in its row
 MOST_WRONG = 10  # tensors that are wrong, shown one a line
 
 
@@ -42,6 +47,63 @@ def show_notes(notes: Iterable[str], lossy: Iterable[str], console: Console) -> 
         console.print(Text(note, style="dim"))
     for reason in lossy:
         console.print(Text(f"not lossless: {reason}", style="yellow"))
+
+
+def show_inspection(found: Inspection, console: Console) -> None:
+    """What it is, its axes, its tensors by template, totals, and what nothing accounts for."""
+    at = f" at {found.revision}" if found.revision else ""
+    console.print(Text(f"{found.source}{at}: {found.model or 'no class named'}, model_type {found.model_type}"))
+    if found.known:
+        rows = ((name, str(axis["size"] or "?"), axis["key"] or "", axis["through"]) for name, axis in found.axes.items())
+        console.print(_table(("axis", "size", "key", "through"), rows))
+    else:
+        console.print(_table(("config", "value"), ((key, str(value)) for key, value in found.numbers.items())))
+    groups = (
+        (
+            f"{group.template} x{group.count}" if group.count > 1 else group.template,
+            group.signature,
+            " ".join(_shape(shape) for shape in group.shapes[:MOST_SHAPES]) + " ..." * (len(group.shapes) > MOST_SHAPES),
+            " ".join(group.dtypes),
+            size(group.bytes),
+        )
+        for group in found.groups
+    )
+    console.print(_table(("tensor", "signature", "shape", "dtype", "bytes"), groups))
+    tied = {True: "the head is the embedding", False: "no tied head", None: "tied or not: unknown"}[found.tied]
+    console.print(Text(f"parameters {found.parameters:,}; bytes {size(found.bytes)}; {tied}"))
+    for what, names in (("tensors", found.tensors), ("config keys", found.keys)):
+        if names:
+            more = f" and {len(names) - MOST_WRONG} more" if len(names) > MOST_WRONG else ""
+            console.print(Text(f"not accounted for: {what} {', '.join(names[:MOST_WRONG])}{more}", style="yellow"))
+    refused = Text(f"would be refused: {found.refused}", style="yellow")
+    console.print(refused if found.refused else Text("fits its table", style="green"))
+
+
+def show_families(rows: Iterable[Row], console: Console) -> None:
+    """The table of what is supported."""
+    cells = ((row.name, *row.cells.values()) for row in rows)
+    console.print(_table(("family", *COLUMNS, "untie"), cells))
+
+
+def show_family(found: dict[str, Any], console: Console) -> None:
+    """One family: axes, signatures, what is refused."""
+    axes = (
+        (name, str(axis.get("key") or ""), axis["through"], " ".join(f"{k} {v}" for k, v in axis.items() if k in ALSO))
+        for name, axis in found["axes"].items()
+    )
+    console.print(_table(("axis", "key", "through", "also"), axes))
+    console.print(_table(("tensor", "signature"), found["tensors"].items()))
+    for layout, tensors in found["layouts"].items():
+        rows = ((name, signature or "none") for name, signature in tensors.items())
+        console.print(_table((f"tensor ({layout})", "signature"), rows))
+    for key, accepted in found["requires"].items():
+        console.print(Text(f"{key}: only {' or '.join(map(repr, accepted))}"))
+    for key, of in found["multiples"].items():
+        console.print(Text(f"{key}: a multiple of {of}"))
+    for key, why in found["fixed"].items():
+        console.print(Text(f"{key}: stays ({why})"))
+    if found["untie"]:
+        console.print(Text(f"untie-embeddings: refused ({found['untie']})"))
 
 
 def show_report(report: Report, console: Console) -> None:

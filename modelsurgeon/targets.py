@@ -23,7 +23,7 @@ from modelsurgeon.errors import PlanError
 ATTENTIONS = ("head-dim", "heads")
 NO_DEPTH = "depth does not grow"
 GROWN = {
-    "head-dim": ("residual", "pointwise residual", "pointwise", "inner", "linear", "normed", "angles"),
+    "head-dim": ("residual", "pointwise residual", "pointwise", "inner", "linear", "angles"),
     "heads": ("residual", "pointwise residual", "pointwise", "heads"),
 }
 
@@ -119,15 +119,16 @@ def by_factor(checkpoint: Checkpoint, factor: int, attention: str) -> dict[str, 
 def by_config(checkpoint: Checkpoint, other: Mapping[str, Any]) -> tuple[dict[str, int], tuple[str, ...]]:
     """(the widths of another config of this family, notes of what else differs and is not taken).
 
-    Raises PlanError where the other is of another family.
+    Nothing else need be in it than `model_type` and widths. Raises PlanError where it is of another family, SourceError
+    where it lacks a width.
     """
     kind = checkpoint.config["model_type"]
     if other.get("model_type") != kind:
         raise PlanError(f"the other config is of model_type {other.get('model_type')!r}, expected {kind!r}")
     table = checkpoint.architecture
     resolved = table.resolve(other)
-    sizes = table.sizes(resolved)
-    settings = {axis.key: sizes[name] for name, axis in table.axes.items() if axis.key and axis.through != "fixed"}
+    growing = {name: axis.key for name, axis in table.axes.items() if axis.key and axis.through != "fixed"}
+    settings = {key: table.size(resolved, name) for name, key in growing.items()}
     beside = {key: lookup(resolved, key) for key in settable(table) if key not in settings}
     settings |= {key: value for key, value in beside.items() if value is not None}
     return settings, tuple(_not_taken(checkpoint, resolved, set(settings)))
@@ -138,7 +139,7 @@ def _not_taken(checkpoint: Checkpoint, other: Mapping[str, Any], taken: set[str]
     table, present = checkpoint.architecture, checkpoint.resolved
     follows = {*taken, *table.equal, *table.aliases}
     known = {key.split(".")[0] for key in table.accounted_keys} - (INERT - {"vocab_size", "tie_word_embeddings"})
-    pairs = {key: (table.value(present, key), table.value(other, key)) for key in sorted(known - follows)}
+    pairs = {key: (table.value(present, key), lookup(other, key)) for key in sorted(known - follows)}
     differs = [
         f"{key} {here} (there {there})" if _is_short(here) and _is_short(there) else key
         for key, (here, there) in pairs.items()

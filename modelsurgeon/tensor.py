@@ -36,6 +36,7 @@ DTYPES: dict[str, torch.dtype] = {
     "BOOL": torch.bool,
 }
 FLOATS = ("BF16", "F16", "F32", "F64")
+HALF_ULP = {"BF16": 2.0**-8, "F16": 2.0**-11, "F32": 2.0**-24, "F64": 2.0**-53}  # the largest relative rounding
 DTYPE_NAMES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32", "float64": "F64"}
 MEAN_BLOCK = 1 << 20  # numbers read at a time where rows are averaged: 8 MiB of float64
 MOST_RUNS = 64  # more runs than this are gathered by index: a strided copy each costs more than one index_select
@@ -126,6 +127,7 @@ class Remapped:
     dimensions  one for each dimension of `base`
     offset      what the model adds to the tensor before it uses it: 1 for gains of the form (1 + w)
     fill        gaps: a number, or rows of numbers from (start, stop)
+    free        gaps may hold anything: nobody reads them
     """
 
     base: LazyTensor
@@ -134,6 +136,7 @@ class Remapped:
     constant: float = 1.0
     offset: float = 0.0
     fill: float | Fill = 0.0
+    free: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -23,7 +23,7 @@ from modelsurgeon.growth import ROPES, RULES, Growth
 from modelsurgeon.history import Step
 from modelsurgeon.remap import Storage, remap
 from modelsurgeon.targets import ATTENTIONS, by_factor, target_config
-from modelsurgeon.tensor import DTYPE_NAMES, Remapped
+from modelsurgeon.tensor import DTYPE_NAMES, HALF_ULP, Remapped
 
 WIDE = ("F32", "F64")
 
@@ -63,6 +63,7 @@ def widen(
     maps, result = grown(chosen_rule)
     lossy = [*result.lossy, *_rounding(result)]
     notes = [f"config: {config_changes(checkpoint, result)}", rule_note, *remarks]
+    notes += _position_notes(checkpoint, maps)
     dropped = sum(checkpoint.architecture.is_recomputed(name) for name in checkpoint.tensors)
     if dropped:
         notes.append(f"{dropped} tensors left out: the library recomputes or ignores them")
@@ -113,10 +114,21 @@ def _choose_attention(attention: str, checkpoint: Checkpoint, stored: str) -> tu
     return "head-dim", f"attention head-dim: the head count stays, {stored} holds the fourth root"
 
 
+def _position_notes(checkpoint: Checkpoint, maps: Mapping[str, AxisMap]) -> list[str]:
+    """What holds only within the trained length."""
+    rotary = checkpoint.architecture.rotary
+    if rotary is None or "dynamic" not in rotary_positions.kinds(checkpoint.resolved):
+        return []
+    if maps[rotary.axis].new_size == maps[rotary.axis].size:
+        return []
+    return ["rope type 'dynamic': the same function up to max_position_embeddings, another one beyond"]
+
+
 def _rounding(result: Checkpoint) -> list[str]:
     """That 16 bits round some weights, if they do."""
     rounded = {t.dtype for t in result.tensors.values() if isinstance(t, Remapped) and not t.is_exact}
-    narrow = sorted(rounded - set(WIDE))
-    return (
-        [f"weights are rounded to {' and '.join(narrow)}: --rule exact or --dtype float32 keeps them"] if narrow else []
-    )
+    return [
+        f"weights are rounded to {dtype}, by {HALF_ULP[dtype]:.0e} of each at most: "
+        "--rule exact or --dtype float32 keeps them"
+        for dtype in sorted(rounded - set(WIDE))
+    ]

@@ -1,8 +1,7 @@
 """Every growth that is tried on the tiny models, and what comes of it: for tests/test_matrix.py and scripts/matrix.py.
 
-    source = Source(variant, tiny.save(variant, folder, "float64"))
-    for growth in growths(source.checkpoint):
-        trial = source.try_out(growth, "exact", folder_of_the_result)
+    for trial in trials(tiny.named("llama-tied"), folder, every=True):
+        print(trial, trial.error, trial.wrong)
 
 Source and result are read back from disk and run under the float64 oracle, whatever they are stored in: in bf16 nothing
 may move that the plan does not store in float32.
@@ -11,9 +10,11 @@ may move that the plan does not store in float32.
 from __future__ import annotations
 
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import lcm
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,6 @@ from modelsurgeon.errors import PlanError
 from modelsurgeon.growth import RULES
 from modelsurgeon.proof import composed_maps, prove
 from modelsurgeon.save import save
-from modelsurgeon.targets import ATTENTIONS
 from modelsurgeon.untie import untie_embeddings
 from modelsurgeon.widen import widen
 
@@ -47,8 +47,9 @@ AXES: Mapping[str, tuple[str, ...]] = {
     "embedding": ("embedded",),
     "low ranks": ("q_rank", "kv_rank"),
 }
+HEADS = ("num_attention_heads",)  # what some configs want the width to be a multiple of
 ODD = {"hidden": "hidden, no multiple", "mlp": "mlp, no multiple"}  # the columns that keep such sizes apart
-ALL = {attention: f"all ({attention})" for attention in ATTENTIONS}
+ALL = {attention: f"all ({attention})" for attention in ("heads", "head-dim")}
 UNTIE, NARROW = "untie", "bf16 exact"
 COLUMNS = (
     *("hidden", ODD["hidden"], "mlp", ODD["mlp"]),
@@ -77,18 +78,24 @@ class Growth:
         return widen(checkpoint, self.factor, self.settings, rule=rule, attention=self.attention)
 
 
-def growths(checkpoint: Checkpoint) -> Iterator[Growth]:
-    """Every growing key to twice its size and to no multiple of it, all of them together, and untying."""
+def growths(checkpoint: Checkpoint, tied: bool) -> tuple[Growth, ...]:
+    """Every growing key to twice its size and to no multiple of it, all of them together; untying where it is tied."""
+    return (*_one_by_one(checkpoint), *_together(), *([Growth(UNTIE, UNTIE)] if tied else []))
+
+
+def _one_by_one(checkpoint: Checkpoint) -> Iterator[Growth]:
     for column, key, size in _keys(checkpoint):
-        for target, where in ((2 * size, column), (_odd(column, size), ODD.get(column, column))):
+        odd = _odd(checkpoint, column, size)
+        for target, where in ((2 * size, column), (odd, ODD.get(column, column))):
             settings = {key: target, **_with(checkpoint, column, target, size)}
             yield Growth(where, " ".join(f"{k}={v}" for k, v in settings.items()), settings)
-        if column == "experts" and any(axis.through == "choice" for axis in checkpoint.architecture.axes.values()):
-            yield Growth(column, f"{key}={2 * size}, never chosen", {key: 2 * size})
+        if any(axis.through == "choice" and axis.key == key for axis in checkpoint.architecture.axes.values()):
+            yield Growth(column, f"{key}={2 * size}", {key: 2 * size})  # as many chosen as before
+
+
+def _together(factor: int = 2) -> Iterator[Growth]:
     for attention, column in ALL.items():
-        yield Growth(column, f"x2 {attention}", factor=2, attention=attention)
-    if checkpoint.is_tied:
-        yield Growth(UNTIE, UNTIE)
+        yield Growth(column, f"x{factor} {attention}", factor=factor, attention=attention)
 
 
 def _keys(checkpoint: Checkpoint) -> Iterator[tuple[str, str, int]]:
@@ -102,32 +109,32 @@ def _keys(checkpoint: Checkpoint) -> Iterator[tuple[str, str, int]]:
                 yield column, axis.key, checkpoint.sizes[name]
 
 
-def _odd(column: str, size: int) -> int:
-    """A size that is no multiple: half as many more heads or experts, three eighths of any width (hidden: by fours)."""
+def _odd(checkpoint: Checkpoint, column: str, size: int) -> int:
+    """A size that is no multiple: half as many more heads or experts, some three eighths of any width."""
     if "heads" in column or column == "experts":
         return size + size // 2
-    return size + size * 3 // 8 // 4 * 4 if column == "hidden" else size + max(1, size * 3 // 8)
+    counts = [checkpoint.sizes[name] for name in AXES["heads"] if name in checkpoint.sizes]
+    step = lcm(*counts) if column == "hidden" else 1
+    return size + max(1, size * 3 // 8 // step) * step
 
 
 def _with(checkpoint: Checkpoint, column: str, target: int, size: int) -> dict[str, int]:
     """What has to grow with a key: the width where heads have no size of their own, the chosen with the experts ..."""
-    table, sizes = checkpoint.architecture, checkpoint.sizes
-    found: dict[str, int] = {}
-    hidden = table.axes.get("stream", table.axes["hidden"])
+    table, sizes, found = checkpoint.architecture, checkpoint.sizes, {}
     heads, kv = table.axes.get("heads"), table.axes.get("kv")
-    coupled = not any(table.axes[name].key for name in ("head", "nope") if name in table.axes)
     if column == "heads":
-        if coupled and hidden.key:
-            found[hidden.key] = checkpoint.sizes["stream" if "stream" in table.axes else "hidden"] * target // size
-        if kv and kv.key and sizes["kv"] == sizes["heads"]:
-            found[kv.key] = target
-    if column == "kv heads" and heads and heads.key:  # all queries of a kv head with it; or more kv heads for the same
-        found |= _with(checkpoint, "heads", target, size) if target % size else {}
-        found |= {heads.key: sizes["heads"] * target // size} if target % size or sizes["heads"] == size else {}
+        stream = "stream" if "stream" in table.axes else "hidden"
+        width, key = sizes[stream], str(table.axes[stream].key)
+        if not any(table.axes[name].key for name in ("head", "nope") if name in table.axes):
+            found[key] = width * target // size
+        elif table.multiples.get(key) in HEADS and width % target:
+            found[key] = width + target - width % target
+        found |= {kv.key: target} if kv and kv.key and sizes["kv"] == size else {}
+    if column == "kv heads" and heads and heads.key and (target % size or sizes["heads"] == size):
+        more = sizes["heads"] * target // size
+        found |= {**_with(checkpoint, "heads", more, sizes["heads"]), heads.key: more}
     active = table.axes["experts"].active if column == "experts" else None
-    if active:
-        found[active] = lookup(checkpoint.resolved, active) * target // size
-    return found
+    return {**found, active: lookup(checkpoint.resolved, active) * target // size} if active else found
 
 
 @dataclass(frozen=True)
@@ -183,6 +190,15 @@ class Source:
         maps: Mapping[str, Any] = composed_maps(open_checkpoint(folder).steps)
         return tiny.error(self.outputs, tiny.run64(folder, self.variant.kind), self.variant, maps)
 
+    def try_narrow(self, growth: Growth, folder: Path) -> Iterator[Trial]:
+        """The same under the rule `exact`, where nothing that is stored in bf16 must be promoted for it."""
+        try:
+            stored = {tensor.dtype for tensor in growth.of(self.checkpoint, "exact").tensors.values()}
+        except PlanError:
+            return
+        if stored == {"BF16"}:
+            yield self.try_out(growth, "exact", folder)
+
     def try_out(self, growth: Growth, rule: str, folder: Path) -> Trial:
         """Plan, save, read back, run, prove. Only a PlanError counts as a refusal; all else is raised."""
         said = (growth, rule, self.checkpoint.dtype)
@@ -198,21 +214,27 @@ class Source:
         return Trial(*said, self.error(folder), proof.summary if proof else "nothing")
 
 
-def is_narrow(checkpoint: Checkpoint) -> bool:
-    """Whether everything is stored in bf16, so that a plan of the rule `exact` rounds nothing."""
-    return {tensor.dtype for tensor in checkpoint.tensors.values()} == {"BF16"}
+def trials(variant: tiny.Variant, folder: Path, every: bool) -> Iterator[Trial]:
+    """What comes of the growths of a variant; `folder` is for files. Of all, or of a choice that is always the same.
+
+    The choice: a main form has every growth of several axes under one rule, and every other growth of one axis, the
+    others being its tied or untied twin's; any other form has one growth.
+    """
+    wide = Source(variant, tiny.save(variant, folder / "float64", "float64"))
+    offered = growths(wide.checkpoint, variant.tied)
+    turn = zlib.crc32(variant.model_type.encode()) + variant.tied
+    for index, growth in enumerate(offered):
+        rules = RULES if growth.column != UNTIE else ("exact",)
+        chosen = _chosen(variant, growth, index, turn, len(offered))
+        for rule in rules if every else [RULES[(index // 2 + turn) % 2]] if chosen else []:
+            yield wide.try_out(growth, rule, folder / "grown")
+    if every or variant.main:
+        narrow = Source(variant, tiny.save(variant, folder / "bfloat16", "bfloat16"))
+        for growth in (*offered, *_together(4)) if every else _together(2 + 2 * (turn % 2)):
+            yield from narrow.try_narrow(growth, folder / "grown")
 
 
-__all__ = [
-    "AXES",
-    "COLUMNS",
-    "LOSSLESS",
-    "NARROW",
-    "RULES",
-    "UNTIE",
-    "Growth",
-    "Source",
-    "Trial",
-    "growths",
-    "is_narrow",
-]
+def _chosen(variant: tiny.Variant, growth: Growth, index: int, turn: int, count: int) -> bool:
+    if not variant.main:
+        return index == zlib.crc32(variant.name.encode()) % count
+    return growth.column in (*ALL.values(), UNTIE) or index % 2 == turn % 2 or variant.table.tie is None

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelsurgeon import axis_map
@@ -137,6 +137,7 @@ data = st.data()
 
 
 @each_constructor
+@settings(max_examples=25)
 @given(data)
 def test_gathering_what_was_spread_gives_the_axis_back(constructor, data):
     grown = data.draw(CONSTRUCTORS[constructor])
@@ -150,6 +151,7 @@ def test_gathering_what_was_spread_gives_the_axis_back(constructor, data):
 
 
 @each_constructor
+@settings(max_examples=25)
 @given(data)
 def test_the_vectors_say_what_the_matrices_say(constructor, data):
     grown = data.draw(CONSTRUCTORS[constructor])
@@ -164,6 +166,7 @@ def test_the_vectors_say_what_the_matrices_say(constructor, data):
 
 
 @each_constructor
+@settings(max_examples=25)
 @given(data)
 def test_a_mean_is_the_mean_of_all_old_coordinates_and_nobody_reads_it(constructor, data):
     grown = data.draw(CONSTRUCTORS[constructor])
@@ -178,6 +181,7 @@ def test_a_mean_is_the_mean_of_all_old_coordinates_and_nobody_reads_it(construct
 
 
 @each_constructor
+@settings(max_examples=25)
 @given(data)
 def test_a_record_gives_back_the_same_vectors_to_the_last_bit(constructor, data):
     grown = data.draw(CONSTRUCTORS[constructor])

@@ -300,6 +300,80 @@ def test_control_characters_in_names_are_escaped(name, folder, tmp_path):
     refused(moved, "has control characters in its name")
 
 
+# Layers and experts
+
+
+@pytest.fixture
+def mixture(source, tmp_path):
+    """A mixture of six experts, beside a dense first layer, that a test may spoil."""
+    return shutil.copytree(source(tiny.named("qwen2_moe-untied")), tmp_path / "mixture")
+
+
+EXPERT = "model.layers.1.mlp.experts.{}.up_proj.weight"
+
+
+def test_an_expert_beyond_the_config_s(mixture):
+    change_tensors(mixture, lambda tensors: tensors.update({EXPERT.format(6): tensors[EXPERT.format(0)].clone()}))
+    refused(mixture, f"'{EXPERT.format(6)}'", "has only num_experts = 6")
+
+
+def test_an_expert_that_is_missing(mixture):
+    change_tensors(mixture, lambda tensors: tensors.pop(EXPERT.format(3)))
+    refused(mixture, f"'{EXPERT.format(3)}' is missing")
+
+
+def test_more_experts_than_the_file_has(mixture):
+    change_config(mixture, num_experts=7)
+    refused(mixture, "config.json makes it [7, 32]", "the file holds [6, 32]")
+
+
+@pytest.mark.parametrize("number", ["00", "01", "9" * 20, "9" * 5000])
+def test_an_expert_s_number_that_is_none(number, mixture):
+    change_tensors(mixture, lambda tensors: tensors.update({EXPERT.format(number): tensors[EXPERT.format(0)].clone()}))
+    refused(mixture)
+
+
+def test_experts_in_a_layer_that_has_none(mixture):
+    name = EXPERT.format(0).replace("layers.1", "layers.0")
+    change_tensors(mixture, lambda tensors: tensors.update({name: tensors[EXPERT.format(0)].clone()}))
+    refused(mixture, f"'{name}': by config.json its layer has none")
+
+
+def test_a_layer_that_the_config_makes_dense_though_it_holds_experts(mixture):
+    change_config(mixture, mlp_only_layers=[0, 1])
+    refused(mixture, "model.layers.1.mlp.")
+
+
+def test_experts_fused_and_apart_at_once(mixture):
+    fused = {"model.layers.1.mlp.experts.gate_up_proj": torch.ones(6, 48, 32)}
+    change_tensors(mixture, lambda tensors: tensors.update(fused))
+    refused(mixture, "model.layers.1.mlp.experts.")
+
+
+@pytest.mark.parametrize("key", ["num_experts", "num_experts_per_tok", "moe_intermediate_size"])
+@pytest.mark.parametrize("value", ["6", 6.5, -1, True, [6], 10**18], ids=repr)
+def test_a_number_of_experts_that_is_none(key, value, mixture):
+    change_config(mixture, **{key: value})
+    refused(mixture)
+
+
+@pytest.mark.parametrize("value", [3, 0, -1, "x", [2], True], ids=repr)
+def test_groups_of_experts_that_are_none(value, source, tmp_path):
+    folder = shutil.copytree(source(tiny.named("deepseek_v3-untied")), tmp_path / "v3")
+    change_config(folder, n_group=value)
+    refused(folder, "n_group", commands=["widen"])
+
+
+CLAMPS = ["x", 3, [], {"clip_qkv": "x"}, {"clip_qkv": [1]}, {"clip_qkv": -1.0}, {"clip_qkv": True}]
+
+
+@pytest.mark.parametrize("value", CLAMPS, ids=repr)
+def test_a_nested_part_that_is_none(value, source, tmp_path):
+    folder = shutil.copytree(source(tiny.named("mpt-tied")), tmp_path / "mpt")
+    change_config(folder, attn_config=value)
+    refused(folder, "attn_config", commands=["widen"])
+
+
 # Files
 
 

@@ -11,10 +11,12 @@ import transformers
 from modelsurgeon.checkpoint import Checkpoint
 from modelsurgeon.history import Origin
 from modelsurgeon.plan import make_plan
+from modelsurgeon.targets import by_config
 from modelsurgeon.tensor import Stored
 from modelsurgeon.widen import widen
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.json"))
+TARGETS = sorted((Path(__file__).parent.parent / "configs" / "targets").glob("*.json"))
 STORED = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
@@ -47,3 +49,17 @@ def test_a_published_config_widens_to_what_the_library_builds(path: Path, attent
     plan = make_plan(before, after)
     assert plan.parameters[1] > 2 * plan.parameters[0]
     assert not after.lossy
+
+
+@pytest.mark.parametrize("path", TARGETS, ids=lambda path: path.stem)
+def test_a_published_config_grows_losslessly_to_each_target_made_for_it(path: Path, tmp_path: Path) -> None:
+    source = path.parent.parent / f"{path.stem.partition('-to-')[0]}.json"
+    before, target = headers_only(json.loads(source.read_text()), tmp_path), json.loads(path.read_text())
+    settings, notes = by_config(before, target)
+    after = widen(before, settings=settings)
+    assert {name: tensor.shape for name, tensor in after.tensors.items()} == shapes(dict(after.config))
+    assert target.items() <= after.config.items()
+    assert not notes and not after.lossy
+    rounded = {name for name, tensor in after.tensors.items() if tensor.dtype != before.dtype}
+    plan = make_plan(before, after)
+    assert all(row.precision.startswith("rounded: stored as F32") for row in plan.rows if row.template in rounded)

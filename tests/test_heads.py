@@ -126,7 +126,7 @@ def test_a_refusal_says_why_and_what_would_do(
     assert raised.value.nearest == nearest
 
 
-# --- heads of their own, and slopes ------------------------------------------------------------------------------------
+# --- heads of their own, and slopes ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("before", "after"), [(4, 4), (4, 8), (4, 6), (3, 7)])

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from modelsurgeon import shards, tensor
-from modelsurgeon.axis_map import copies, power_of_two_shares
-from modelsurgeon.dimension import along, plain
+from modelsurgeon.axis_map import GAP, MEAN, copies, gathered, power_of_two_shares
+from modelsurgeon.dimension import along, concatenation, plain, product
 from modelsurgeon.safetensors_file import read_header
 from modelsurgeon.shards import write_shard
 from modelsurgeon.tensor import Arena, Remapped, holds_tiny
@@ -110,6 +110,50 @@ def test_a_shard_of_grown_tensors_is_what_the_library_saves_of_them(tmp_path, bl
     write_shard(tmp_path / "new.safetensors", tensors)
     save_file({n: t.read(0, t.shape[0]) for n, t in tensors.items()}, tmp_path / "expected.safetensors", FORMAT)
     assert (tmp_path / "new.safetensors").read_bytes() == (tmp_path / "expected.safetensors").read_bytes()
+
+
+def tailed(size, count, what):
+    """Whole tiles, and behind them three means or gaps."""
+    source = np.r_[np.tile(np.arange(size), count), np.full(3, what)]
+    return gathered(size, source, np.ones(len(source)), np.full(len(source), 1 / count), 1.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("axes", [(0,), (1,), (0, 1)], ids=["rows", "columns", "both"])
+def test_means_are_written_whatever_the_size_of_the_blocks(tmp_path, block_size, monkeypatch, axes, dtype):
+    monkeypatch.setattr(tensor, "MEAN_BLOCK", 3 * COLUMNS)
+    old = random(ROWS, COLUMNS, dtype=dtype)
+    dimensions = tuple(
+        along(tailed(size, 2, MEAN), "writers") if axis in axes else plain(size) for axis, size in enumerate(old.shape)
+    )
+    base = stored(tmp_path, {"a": old})["a"]
+    found = written(tmp_path, {"a": Remapped(base, dimensions, base.dtype)})["a"].double()
+    wanted = old.double()
+    for axis in axes:
+        tail = wanted.mean(axis, keepdim=True).repeat_interleave(3, axis)
+        wanted = torch.cat([wanted, wanted, tail], axis)
+    # a sum of twelve numbers in a wider dtype (float64 has none), rounded once; a mean of means twice
+    torch.testing.assert_close(found, wanted, rtol=torch.finfo(dtype).eps, atol=2 * torch.finfo(dtype).eps)
+    assert torch.equal(found[:ROWS, :COLUMNS], old.double())
+
+
+@pytest.mark.parametrize("fill", [0.0, 7.0])
+def test_gaps_inside_of_a_fused_matrix_are_written(tmp_path, block_size, fill):
+    old = random(3 * ROWS, COLUMNS)
+    part = along(tailed(ROWS, 1, GAP), "writers")
+    base = stored(tmp_path, {"a": old})["a"]
+    fused = Remapped(base, (concatenation([part] * 3), plain(COLUMNS)), "F32", fill=fill)
+    gaps = torch.full((3, COLUMNS), fill)
+    assert torch.equal(
+        written(tmp_path, {"a": fused})["a"], torch.cat([piece for rows in old.chunk(3) for piece in (rows, gaps)])
+    )
+
+
+def test_interleaved_columns_are_written(tmp_path, block_size):
+    old = random(ROWS, 2 * COLUMNS)
+    pairs = product([along(copies(COLUMNS, 2, 1.0, (0.5, 0.5)), "writers"), plain(2)])
+    base = stored(tmp_path, {"a": old})["a"]
+    assert torch.equal(written(tmp_path, {"a": Remapped(base, (plain(ROWS), pairs), "F32")})["a"], old.repeat(1, 2))
 
 
 def test_rows_that_stand_several_times_are_written_each_time(tmp_path, block_size):

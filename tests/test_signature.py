@@ -7,7 +7,7 @@ from functools import reduce
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelsurgeon import architecture, axis_map, dimension
@@ -348,6 +348,7 @@ def test_runs_say_what_the_vectors_say(case):
 
 
 @pytest.mark.parametrize("text", [text for text in FORMS if "=>" not in text])
+@settings(max_examples=15)
 @given(st.data())
 def test_a_signature_grows_each_dimension_by_its_own_side_and_marked_axes_by_the_other(text, data):
     seeds = st.integers(0, 2**32 - 1)

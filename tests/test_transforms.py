@@ -1,6 +1,8 @@
-"""Every architecture in every form, through every transform, from disk to disk: what it computes stays as it is.
+"""Every family through every transform, from disk to disk, as users run it: in float32 and bf16.
 
-The oracle is `transformers`: source and result are loaded in float32 and run on the same inputs.
+The oracle is `transformers`: source and result are loaded in float32 and run on the same inputs. Every form, axis and
+size in float64 is tests/test_matrix.py; here are what `auto` chooses, what is said to be lost, several transforms one
+after another, details that no output shows, and planted mistakes.
 """
 
 from __future__ import annotations
@@ -29,20 +31,13 @@ TOLERANCE = 5e-5
 NOTICED = 10 * TOLERANCE  # what a mistake must move the outputs by
 
 VARIANTS = tiny.variants()
-MAIN = [v for v in VARIANTS if v.main]
 TIED = [v for v in VARIANTS if v.tied]
-ALL = list(itertools.product(RULES, ATTENTIONS))
-CROSSED = {2: [("orthogonal", "head-dim"), ("exact", "heads")], 3: [("orthogonal", "heads"), ("exact", "head-dim")]}
+FAMILIES = [v for v in VARIANTS if v.main and not v.tied]  # one form of each
+HEADS = [v for v in VARIANTS if v.main and v.tied]
+WAYS = list(itertools.product(RULES, ATTENTIONS))
 CASES = [
-    pytest.param(variant, factor, rule, attention, id=f"{variant}-x{factor}-{rule}-{attention}")
-    for variant in VARIANTS
-    for factor in (2, 3)
-    for rule, attention in (ALL if variant.main else CROSSED[factor])
-]
-NARROW_CASES = [
-    pytest.param(variant, attention, id=f"{variant}-{attention}")
-    for variant in VARIANTS
-    for attention in (ATTENTIONS if variant.main else ["heads"])
+    pytest.param(variant, *WAYS[index % len(WAYS)], id=f"{variant}-x3-{'-'.join(WAYS[index % len(WAYS)])}")
+    for index, variant in enumerate([*FAMILIES, *HEADS])
 ]
 
 
@@ -84,23 +79,15 @@ def change_config(folder, **changes):
 # --- widen -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("variant", "factor", "rule", "attention"), CASES)
-def test_a_widened_model_computes_what_its_source_computes(variant, factor, rule, attention, source, tmp_path):
-    wide = widen(open_checkpoint(source(variant)), factor, rule=rule, attention=attention)
+@pytest.mark.parametrize(("variant", "rule", "attention"), CASES)
+def test_a_widened_model_computes_what_its_source_computes(variant, rule, attention, source, tmp_path):
+    wide = widen(open_checkpoint(source(variant)), 3, rule=rule, attention=attention)
     assert bool(wide.lossy) == loses(variant, rule)
     if not wide.lossy:
         assert moved(variant, source(variant), saved(wide, tmp_path / "wide")) <= TOLERANCE
 
 
-@pytest.mark.parametrize(("variant", "attention"), NARROW_CASES)
-def test_a_bf16_model_is_widened_by_the_exact_rule_without_rounding(variant, attention, source, tmp_path):
-    narrow = source(variant, "bfloat16")
-    wide = widen(open_checkpoint(narrow), 2, rule="exact", attention=attention)
-    assert not wide.lossy
-    assert moved(variant, narrow, saved(wide, tmp_path / "wide")) <= TOLERANCE
-
-
-@pytest.mark.parametrize("variant", MAIN, ids=str)
+@pytest.mark.parametrize("variant", FAMILIES, ids=str)
 @pytest.mark.parametrize("factor", [2, 4])
 def test_whole_heads_leave_bf16_tensors_in_bf16_unless_a_square_root_is_left(variant, factor, source):
     """The model itself multiplies by sqrt(width): Gemma its embedding, T5 what reaches its tied head."""
@@ -118,12 +105,12 @@ def test_whole_heads_leave_bf16_tensors_in_bf16_unless_a_square_root_is_left(var
     assert {wide.tensors[name].dtype for name in widest} <= {"F32"}
 
 
-@pytest.mark.parametrize("variant", [v for v in MAIN if v.tied], ids=str)
+@pytest.mark.parametrize("variant", HEADS, ids=str)
 @pytest.mark.parametrize("attention", ATTENTIONS)
 def test_the_orthogonal_rule_in_bf16_is_said_to_round_and_in_float32_does_not(variant, attention, source, tmp_path):
     narrow = source(variant, "bfloat16")
     wide = widen(open_checkpoint(narrow), 2, rule="orthogonal", attention=attention)
-    assert "weights are rounded to BF16: --rule exact or --dtype float32 keeps them" in wide.lossy
+    assert any(reason.startswith("weights are rounded to BF16, by 4e-03 of each at most") for reason in wide.lossy)
     wider = widen(open_checkpoint(narrow), 2, rule="orthogonal", attention=attention, dtype="float32")
     assert bool(wider.lossy) == loses(variant, "orthogonal")
     assert {tensor.dtype for tensor in wider.tensors.values()} == {"F32"}
@@ -136,7 +123,7 @@ def test_rounding_to_sixteen_bits_on_request_is_said(source):
     assert wide.lossy
 
 
-@pytest.mark.parametrize("variant", [v for v in MAIN if v.table.rotary and not v.tied], ids=str)
+@pytest.mark.parametrize("variant", [v for v in FAMILIES if v.table.rotary], ids=str)
 def test_repeated_rotary_pairs_are_said_to_be_approximate_and_are(variant, source, tmp_path):
     wide = widen(open_checkpoint(source(variant)), 2, rope="repeat", attention="head-dim")
     assert any(reason.startswith("approximate: repeated rotary pairs") for reason in wide.lossy)
@@ -162,7 +149,7 @@ def test_two_norms_that_need_different_eps_are_said_to_be_approximate(model_type
 # --- what `auto` chooses ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("variant", MAIN, ids=str)
+@pytest.mark.parametrize("variant", FAMILIES, ids=str)
 def test_auto_loses_nothing_in_any_dtype(variant, source):
     wide = widen(open_checkpoint(source(variant)), 2)
     chosen = wide.steps[-1].arguments
@@ -282,7 +269,7 @@ def test_flags_in_nested_configs_go_off_too(source, tmp_path):
 # --- one after another -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("variant", [v for v in MAIN if v.tied], ids=str)
+@pytest.mark.parametrize("variant", HEADS, ids=str)
 @pytest.mark.parametrize("rule", RULES)
 def test_widen_and_untie_go_together_in_both_orders(variant, rule, source, tmp_path):
     checkpoint = open_checkpoint(source(variant))
@@ -296,7 +283,7 @@ def test_widen_and_untie_go_together_in_both_orders(variant, rule, source, tmp_p
             assert moved(variant, source(variant), saved(result, tmp_path / first)) <= TOLERANCE
 
 
-@pytest.mark.parametrize("variant", MAIN + [v for v in VARIANTS if v.name.endswith("-body")], ids=str)
+@pytest.mark.parametrize("variant", FAMILIES, ids=str)
 def test_widening_twice_on_disk_is_one_map_from_the_source(variant, source, tmp_path):
     """By the rules and attentions in turn: maps of both kinds compose."""
     once = widen(open_checkpoint(source(variant)), 2, attention="head-dim")
@@ -399,7 +386,7 @@ def test_the_outputs_show(mistake, source, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "variant", [v for v in MAIN if v.table.eps and v.model_type not in ("bert", "roformer")], ids=str
+    "variant", [v for v in FAMILIES if v.table.eps and v.model_type not in ("bert", "roformer")], ids=str
 )
 def test_the_outputs_show_an_eps_that_was_left_alone(variant, source, tmp_path):
     wide = saved(widen(open_checkpoint(source(variant)), 2, rule="orthogonal", attention="head-dim"), tmp_path / "wide")
@@ -419,7 +406,7 @@ def dead(variant, name):
     return variant.table.rotary is None and name.endswith(DEAD_KEYS)
 
 
-@pytest.mark.parametrize("variant", MAIN, ids=str)
+@pytest.mark.parametrize("variant", FAMILIES, ids=str)
 def test_the_outputs_depend_on_every_tensor(variant, source):
     """So a mistake in any of them is seen: every other number x 1.01 moves the outputs by at least 2e-4 (measured)."""
     model = tiny.load(source(variant), variant.kind)

@@ -24,6 +24,7 @@ def embedding_size(config: Config) -> int:
 
 
 SUPPORTED = {"conv_groups": (None, 1), "conv_kernel_size": (None, 0, 3)}
+HEAD = quotient("hidden_size", "num_attention_heads")
 
 ARCHITECTURE = Architecture(
     model="DebertaV2ForMaskedLM",
@@ -49,10 +50,8 @@ ARCHITECTURE = Architecture(
         "pooled": Axis("hidden_size", through="pointwise"),
         "mlp": Axis("intermediate_size", through="pointwise"),
         "heads": Axis("num_attention_heads", through="heads"),
-        "head": Axis(
-            "attention_head_size", quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5
-        ),
-        "value": Axis("attention_head_size", quotient("hidden_size", "num_attention_heads"), through="linear"),
+        "head": Axis(default=HEAD, through="inner", scaled=-0.5),
+        "value": Axis(default=HEAD, through="linear"),
     },
     tensors={
         "deberta.embeddings.word_embeddings.weight": "vocab -> embedded",
@@ -104,7 +103,7 @@ ARCHITECTURE = Architecture(
     ),
     requires=SUPPORTED,
     defaults={"tie_word_embeddings": lambda c: True},
-    equal={"pooler_hidden_size": "hidden_size"},
+    equal={"attention_head_size": HEAD, "pooler_hidden_size": "hidden_size"},
     synonyms=((".gamma", ".weight"), (".beta", ".bias")),
     ignored=(r".*embeddings\.position_ids", r"mask_predictions\..*"),
     forms=(
@@ -116,7 +115,13 @@ ARCHITECTURE = Architecture(
                 "transform": Axis("hidden_size", through="pointwise"),
                 "final": Axis("hidden_size", through="residual"),
             },
-            {"equal": {"embedding_size": "hidden_size", "pooler_hidden_size": "hidden_size"}},
+            {
+                "equal": {
+                    "attention_head_size": HEAD,
+                    "embedding_size": "hidden_size",
+                    "pooler_hidden_size": "hidden_size",
+                }
+            },
         ),
         Form(
             lambda config, names: "deberta.encoder.conv.conv.weight" in names,

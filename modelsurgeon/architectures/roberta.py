@@ -14,6 +14,7 @@ BODY = {name.replace("bert.", "roberta.", 1): text for name, text in BERT.tensor
 
 ARCHITECTURE = replace(
     BERT,
+    keys=(*BERT.keys, "pad_token_id"),  # positions are counted from it
     model="RobertaForMaskedLM",
     prefix="roberta.",
     tie=Tie(

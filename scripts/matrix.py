@@ -1,0 +1,107 @@
+"""The README's matrix: every family in every form, every axis, both rules, from disk to disk in float64.
+
+    python scripts/matrix.py [--jobs 2] [--only FAMILY ...] [--readme README.md]
+
+A cell is the worst of all forms of the family, sizes and rules: max |difference| of any output over its deviation;
+"-" where the family has no such axis, "refused" where no growth of it keeps the function. What is refused, and what a
+plan says to be approximate, is listed on stderr. Exits with 1 where anything is neither lossless nor refused nor said
+to be approximate. `tests/growths.py` lists what is tried; the test suite runs a part of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from itertools import groupby
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+import torch
+import transformers
+
+import tiny
+from growths import COLUMNS, NARROW, Trial, trials
+
+MARKERS = ("<!-- matrix -->", "<!-- /matrix -->")
+HEADINGS = ("family", "forms", *COLUMNS, "weights")
+
+
+def tried(name: str) -> list[Trial]:
+    """All trials of a variant."""
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        return list(trials(tiny.named(name), Path(folder), every=True))
+
+
+def in_column(trial: Trial, column: str) -> bool:
+    return column == (NARROW if trial.dtype == "BF16" else trial.growth.column)
+
+
+def cell(found: Sequence[Trial]) -> str:
+    """The worst of one column's trials."""
+    errors = [trial.error for trial in found if trial.error is not None]
+    if errors:
+        return f"{max(errors):.0e}" if max(errors) else "0"
+    if any(trial.lossy for trial in found):
+        return "approximate"
+    return "refused" if found else "-"
+
+
+def row(model_type: str, forms: int, found: Sequence[Trial]) -> str:
+    """One family's line."""
+    cells = [cell([trial for trial in found if in_column(trial, column)]) for column in COLUMNS]
+    proofs = {trial.proof for trial in found} - {""}
+    weights = next((word for word in ("wrong", "nothing", "rounded") if word in proofs), "exact")
+    return f"| {' | '.join([model_type, str(forms), *cells, weights])} |"
+
+
+def remarks(name: str, found: Sequence[Trial]) -> list[str]:
+    """What stderr says of one variant, each refusal once."""
+    wrong = [f"WRONG {name}: {trial}: {trial.wrong}" for trial in found if trial.wrong]
+    why = [(trial.growth, trial.refused or "; ".join(trial.lossy)) for trial in found]
+    return [*wrong, *dict.fromkeys(f"{name}: {growth}: {reason}" for growth, reason in why if reason)]
+
+
+def write(readme: Path, lines: Sequence[str]) -> None:
+    before, rest = readme.read_text(encoding="utf-8").split(MARKERS[0])
+    after = rest.split(MARKERS[1])[1]
+    readme.write_text("\n".join([before + MARKERS[0], *lines, MARKERS[1] + after]), encoding="utf-8")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--only", nargs="+", metavar="FAMILY")
+    parser.add_argument("--readme", type=Path)
+    arguments = parser.parse_args()
+    variants = [v for v in tiny.variants() if arguments.only is None or v.model_type in arguments.only]
+    lines = [f"| {' | '.join(HEADINGS)} |", "|" + "---|" * len(HEADINGS)]
+    print(*lines, sep="\n", flush=True)
+    count = wrong = 0
+    with ProcessPoolExecutor(arguments.jobs) as pool:
+        results = zip(variants, pool.map(tried, [v.name for v in variants]), strict=True)
+        for family, forms in groupby(results, key=lambda result: result[0].model_type):
+            gathered = list(forms)
+            for variant, found in gathered:
+                for remark in remarks(variant.name, found):
+                    print(remark, file=sys.stderr, flush=True)
+            everything = [trial for _, found in gathered for trial in found]
+            count, wrong = count + len(everything), wrong + sum(bool(trial.wrong) for trial in everything)
+            lines.append(row(family, len(gathered), everything))
+            print(lines[-1], flush=True)
+    print(f"{count} growths of {len(variants)} forms, {wrong} wrong", file=sys.stderr)
+    if arguments.readme and not wrong:
+        write(arguments.readme, lines)
+    return int(bool(wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
