@@ -1,16 +1,9 @@
 """Architectures are tables: which axes a model has, which of them each tensor writes and reads, what its norms need.
 
 One module in `modelsurgeon/architectures/` for each `model_type`, found by its name; it holds one `ARCHITECTURE`. Keys
-of `tensors` are the names on disk:
-
-    {layer}             counts
-    {layer.last}        the number of the last layer
-    {experts}           an axis by its name: its coordinates are spread over tensor names
-    .{weight,bias}      two tensors; the bias has the written half of the signature
-    ?                   may be absent
-
-Of two templates that fit a name the one with fewer placeholders holds. A tensor that no template names is refused, and
-so is one that is missing; so is a config key with an effect that the table does not know.
+of `tensors` are names on disk, with the placeholders of `templates.py`; `{layer.last}` is the last layer's number. Of
+two templates that fit a name the one with fewer placeholders holds. A tensor that no template names is refused, and so
+is one that is missing; so is a config key with an effect that the table does not know.
 """
 
 from __future__ import annotations
@@ -23,103 +16,26 @@ from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any
 
-import numpy as np
-
+from modelsurgeon.axes import Axis, Config, Default, Rotary, Tie, labels, quotient
 from modelsurgeon.config_keys import INERT, lookup
 from modelsurgeon.errors import ArchitectureError, SourceError
 from modelsurgeon.signature import Signature, parse
+from modelsurgeon.templates import NUMBER, Template, expand
 
-Config = Mapping[str, Any]
-Default = Callable[[Config], Any]
-Slopes = Callable[[Config, int], np.ndarray | None]
-NUMBER = re.compile(r"\d+|\{\w+\}")
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One named axis.
-
-    key       the config key of its size (`outer.inner` if nested), or None where the size only follows from others
-    default   its size when the key is absent or null
-    through   what the axis passes on the way from its writers to its readers; it decides which maps commute:
-              "residual"    sums and norms
-              "rank"        the same, for an axis of its own between two projections: embedding size, low ranks
-              "pointwise"   an activation: copies of scale 1 ("pointwise residual": sums, norms and an activation)
-              "linear"      nothing: copies of any scale
-              "heads"       a softmax per head: whole copies of scale 1
-              "inner"       an inner product: copies; nested pairs where it is rotated
-              "normed"      an inner product's axis, or its heads, before a norm of their own: follows `follows`
-              "angles"      the columns of a stored table of rotations: follows `follows`
-              "experts"     a router's choice of `active` out of so many
-              "choice"      what is added to the router's scores for the choice alone: follows `follows`
-              "fixed"       never grows
-    scaled    the power of its size by which the model multiplies what crosses it (-0.5: attention by sqrt(head))
-    when      what must be true for `scaled` to hold: a config key (with its default in `Architecture.defaults`), or a
-              function of the config
-    over      the axes whose sizes are added up where `scaled` is a power of their sum
-    follows   of key-value heads: the query heads, consecutive runs of which share one of them
-    active    the config key of how many experts a token gets
-    groups    the config key of how many groups, of consecutive experts, the choice is made in
-    slopes    ALiBi: the slopes of so many heads, float64; None where the config has no ALiBi
-    why       of a fixed axis: the reason
-    """
-
-    key: str | None = None
-    default: Default | None = None
-    through: str = "fixed"
-    scaled: float = 0.0
-    when: str | Default | None = None
-    follows: str | None = None
-    over: tuple[str, ...] = ()
-    active: str | None = None
-    groups: str | None = None
-    slopes: Slopes | None = None
-    why: str = ""
-
-
-@dataclass(frozen=True)
-class Tie:
-    """An output head that is the embedding, unless the config says otherwise.
-
-    head       the head's tensor, absent on disk while tied
-    embedding  the tensor that it is tied to
-    axis       what the head reads: grown so that one tensor can serve as both
-    also       further tensors that the flag gates, {target: source}
-    forced     the library ties whenever both tensors are equal, whatever the flag: an own head must differ, so it is
-               doubled and the norm named here halved (powers of two: the logits keep their last bit)
-    requires   the template that a checkpoint with a head holds, where headless ones share the model type
-    refused    why the head cannot have a tensor of its own, where it cannot
-    """
-
-    head: str
-    embedding: str
-    axis: str = "final"
-    also: Mapping[str, str] = field(default_factory=dict)
-    forced: str | None = None
-    requires: str | None = None
-    refused: str = ""
-
-
-@dataclass(frozen=True)
-class Rotary:
-    """Rotary positions.
-
-    layout    which coordinates make a pair: "half" (j, j + d/2), "interleaved" (2j, 2j + 1), or a function of the
-              config
-    partial   the share of the axis that is rotated when the config names none; families that always rotate all of it
-              ignore the key, and have None here
-    axis      the axis that is rotated
-    size_key  the config key of how many coordinates are rotated, where there is one
-    """
-
-    layout: str | Default = "half"
-    partial: float | None = None
-    axis: str = "head"
-    size_key: str | None = None
-
-    def pairs(self, config: Config) -> str:
-        """The layout of this config."""
-        return self.layout if isinstance(self.layout, str) else str(self.layout(config))
+__all__ = [  # what tables are written with, all from one place
+    "Architecture",
+    "Axis",
+    "Config",
+    "Default",
+    "Form",
+    "Rotary",
+    "Template",
+    "Tie",
+    "find",
+    "known",
+    "labels",
+    "quotient",
+]
 
 
 @dataclass(frozen=True)
@@ -142,21 +58,6 @@ class Form:
         tensors = {**table.tensors, **self.tensors}
         kept = {name: text for name, text in tensors.items() if text is not None}
         return replace(table, tensors=kept, axes={**table.axes, **self.axes}, **self.fields)
-
-
-@dataclass(frozen=True)
-class Template:
-    """One line of the table: tensors of one name pattern."""
-
-    name: str
-    signature: Signature
-    optional: bool
-    pattern: re.Pattern[str] = field(compare=False)
-
-    @property
-    def placeholders(self) -> tuple[str, ...]:
-        """The counters and axes that its name is spread over."""
-        return tuple(re.findall(r"\{(\w+)\}", self.name))
 
 
 @dataclass(frozen=True)
@@ -223,7 +124,7 @@ class Architecture:
     @cached_property
     def templates(self) -> tuple[Template, ...]:
         """The table, one template a tensor."""
-        return tuple(template for name, text in self.tensors.items() for template in _expand(name, text))
+        return tuple(template for name, text in self.tensors.items() for template in expand(name, text))
 
     @cached_property
     def _shapes(self) -> dict[str, list[Template]]:
@@ -265,6 +166,13 @@ class Architecture:
         single = {key for key in (self.eps, self.clip) if key}
         every = {key.split(".")[0] for key in axes | rotary | named | single}
         return frozenset(INERT | every).union(*(form.of(self).accounted_keys for form in self.unfolded))
+
+    @property
+    def dotted(self) -> frozenset[str]:
+        """The keys that this table looks up in nested objects."""
+        axes = [key for axis in self.axes.values() for key in (axis.key, axis.active, axis.groups, axis.when)]
+        keys = [*axes, self.eps, self.clip, *self.keys, *self.requires, *self.defaults, *self.equal]
+        return frozenset(key for key in keys if isinstance(key, str) and "." in key)
 
     @property
     def unfolded(self) -> tuple[Form, ...]:
@@ -381,23 +289,6 @@ def _asked(rule: Callable[..., Any], config: Config, *further: Any) -> Any:
         raise SourceError(f"config.json: a setting makes no sense here ({error!r})") from None
 
 
-def quotient(above: str, below: str) -> Default:
-    """A default size: one config key divided by another."""
-
-    def divide(config: Config) -> int:
-        if config[above] % config[below]:
-            raise SourceError(f"config.json: {above} = {config[above]} is no multiple of {below} = {config[below]}")
-        return int(config[above] // config[below])
-
-    return divide
-
-
-def labels(config: Config) -> int:
-    """A default size: how many labels a classification head tells apart."""
-    named = config.get("id2label")
-    return len(named) if isinstance(named, Mapping) else int(config.get("num_labels") or 2)
-
-
 def known() -> tuple[str, ...]:
     """The model types that have a table, in alphabetical order."""
     from modelsurgeon import architectures
@@ -417,20 +308,3 @@ def _load(model_type: str) -> Architecture:
     module = importlib.import_module(f"modelsurgeon.architectures.{model_type}")
     architecture: Architecture = module.ARCHITECTURE
     return architecture
-
-
-def _expand(name: str, text: str) -> list[Template]:
-    signature = parse(text)
-    both = re.fullmatch(r"(.*)\.\{weight,bias(\??)\}(\??)", name)
-    if not both:
-        return [_template(name.removesuffix("?"), signature, name.endswith("?"))]
-    stem, bias, every = both.groups()
-    return [
-        _template(f"{stem}.weight", signature, bool(every)),
-        _template(f"{stem}.bias", signature.bias, bool(bias or every)),
-    ]
-
-
-def _template(name: str, signature: Signature, optional: bool) -> Template:
-    pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>\\d+)", re.escape(name))
-    return Template(name, signature, optional, re.compile(pattern))

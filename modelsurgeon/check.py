@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from modelsurgeon import architecture
-from modelsurgeon.architecture import Template
+from modelsurgeon.architecture import Architecture, Template
 from modelsurgeon.checkpoint import Checkpoint, left_behind, shown
 from modelsurgeon.config_keys import EFFECTIVE, lookup
 from modelsurgeon.errors import ArchitectureError, SourceError
@@ -57,9 +58,35 @@ def _check_numbers(checkpoint: Checkpoint) -> None:
     eps = table.value(config, table.eps) if table.eps else 0
     if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 <= eps < math.inf:
         raise SourceError(f"config.json: {table.eps} is {eps!r}, expected a number of 0 or more")
+    _check_nested(table, config)
+    _check_experts(table, config, checkpoint.sizes)
+    clip = lookup(config, table.clip) if table.clip else None
+    if clip is not None and (isinstance(clip, bool) or not isinstance(clip, int | float) or not 0 < clip < math.inf):
+        raise SourceError(f"config.json: {table.clip} is {clip!r}, expected a number above 0, or null")
     for axis, size in checkpoint.sizes.items():
         if size > LARGEST:
             raise SourceError(f"config.json: {table.axes[axis].key or axis} is {size}, expected {LARGEST} at most")
+
+
+def _check_nested(table: Architecture, config: Mapping[str, Any]) -> None:
+    """What holds nested keys is an object."""
+    for key in sorted({key.split(".")[0] for key in table.dotted}):
+        if config.get(key) is not None and not isinstance(config[key], Mapping):
+            raise SourceError(f"config.json: {key} is {config[key]!r}, expected an object")
+
+
+def _check_experts(table: Architecture, config: Mapping[str, Any], sizes: Mapping[str, int]) -> None:
+    """The router chooses some of the experts, in groups of one size."""
+    for name, axis in table.axes.items():
+        active, groups = (table.value(config, key) if key else None for key in (axis.active, axis.groups))
+        if axis.active and not _is_whole(active, sizes[name]):
+            raise SourceError(f"config.json: {axis.active} is {active!r}, expected 1 to {sizes[name]} (experts)")
+        if groups is not None and (not _is_whole(groups, sizes[name]) or sizes[name] % groups):
+            raise SourceError(f"config.json: {axis.groups} is {groups!r}, expected groups of {sizes[name]} experts")
+
+
+def _is_whole(value: Any, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
 
 
 def _sizes_of_others() -> frozenset[str]:

@@ -118,7 +118,7 @@ def _check_targets(
 def _settings(
     checkpoint: Checkpoint, sizes: list[str] | None, like: str | None, params: str | None, quiet: bool
 ) -> tuple[dict[str, int], tuple[str, ...]]:
-    """(what --set, --like and --params ask for, notes on it), shown before anything else is done."""
+    """(what --set, --like and --params ask for, notes on it); what was found is shown before anything else is done."""
     from modelsurgeon.targets import by_config, by_settings
 
     settings, notes = by_settings(checkpoint, sizes or ()), ()
@@ -133,7 +133,8 @@ def _settings(
 
         settings, count = by_parameters(checkpoint, parse_count(params), settings)
         notes = (f"{count:,} parameters are the nearest to {params} in these proportions",)
-    _show_settings(settings, quiet)
+    if like is not None or params is not None:
+        _show_settings(settings, quiet)
     return settings, notes
 
 
@@ -355,7 +356,7 @@ def _stdout() -> Console:
 
 def _show_settings(settings: dict[str, int], quiet: bool) -> None:
     console = _console(quiet)
-    if console and settings:
+    if console:
         from rich.text import Text
 
         said = " ".join(f"{key}={value}" for key, value in settings.items())

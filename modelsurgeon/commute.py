@@ -17,7 +17,7 @@ from modelsurgeon.axis_map import AxisMap, nested_pairs, repeated_pairs
 from modelsurgeon.config_keys import lookup
 from modelsurgeon.errors import PlanError
 from modelsurgeon.experts import check_experts
-from modelsurgeon.growth import width_gain
+from modelsurgeon.scalars import width_gain
 
 GAIN_TOLERANCE = 1e-14  # a power of a ratio of two integers, in float64
 

@@ -21,8 +21,8 @@ from typing import Any
 
 from modelsurgeon import architecture
 from modelsurgeon.architecture import Architecture, Axis
-from modelsurgeon.growth import is_normalised, whole_multiples_only
 from modelsurgeon.layouts import asked, layouts
+from modelsurgeon.norms import is_normalised, whole_multiples_only
 
 # {column: the axes that it is about}
 COLUMNS: Mapping[str, tuple[str, ...]] = {

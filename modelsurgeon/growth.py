@@ -24,6 +24,8 @@ from modelsurgeon.architecture import Architecture, Axis, Config
 from modelsurgeon.axis_map import GAP, MEAN, AxisMap
 from modelsurgeon.config_keys import lookup
 from modelsurgeon.errors import PlanError, SourceError
+from modelsurgeon.norms import is_normalised, is_written_by_norm, whole_multiples_only
+from modelsurgeon.scalars import multiplier, width_gain
 from modelsurgeon.signature import gain_factors
 
 RULES = ("orthogonal", "exact")
@@ -366,43 +368,3 @@ class Growth:
     def _choice(self, leader: AxisMap) -> AxisMap:
         source = np.where(leader.share == 0, GAP, leader.source)  # asleep
         return axis_map.gathered(leader.size, source, leader.scale, leader.share, 1.0)
-
-
-def is_normalised(table: Architecture, name: str) -> bool:
-    """Whether a norm reads this axis."""
-    return any(signature.normalises and name in signature.normalises.axes() for _, signature in table.norms)
-
-
-def is_written_by_norm(table: Architecture, name: str) -> bool:
-    """Whether a norm's gain writes this axis."""
-    return any(name in signature.gains for _, signature in table.norms)
-
-
-def whole_multiples_only(table: Architecture, name: str) -> str:
-    """Why an axis of sums and norms grows by whole multiples only; empty where any size will do."""
-    if "pointwise" in table.axes[name].through:
-        return "an activation writes what is summed"
-    if table.norm == "layer" and is_normalised(table, name) and is_written_by_norm(table, name):
-        return "a LayerNorm reads what another one writes, whose mean must stay (post-norm)"
-    return ""
-
-
-def width_gain(
-    architecture: Architecture, config: Config, name: str, sizes: Mapping[str, int], targets: Mapping[str, int]
-) -> float:
-    """What D E must be on this axis: the inverse of what the model changes because it multiplies by a power of size."""
-    axis = architecture.axes[name]
-    if not axis.scaled or not architecture.holds(config, axis.when):
-        return 1.0
-    over = axis.over or (name,)
-    return float((sum(sizes[n] for n in over) / sum(targets[n] for n in over)) ** axis.scaled)
-
-
-def multiplier(
-    architecture: Architecture, config: Config, template: str, sizes: Mapping[str, int], targets: Mapping[str, int]
-) -> float:
-    """What a tensor must be multiplied by because the model multiplies its product by a power of a size."""
-    axis, power, *when = architecture.multiplied.get(template, ("", 0.0))
-    if not power or not architecture.holds(config, when[0] if when else None):
-        return 1.0
-    return float((sizes[axis] / targets[axis]) ** power)

@@ -256,7 +256,7 @@ def _wanted(expected: Remapped, groups: np.ndarray, absolute: bool = False) -> t
     """
     dims = expected.dimensions
     source = dims[0].group_source[groups]
-    block = _source_rows(expected, np.where(source == GAP, 0, source))
+    block = _source_rows(expected, np.where(source == GAP, 0, source), absolute)
     block = (block + expected.offset) * expected.constant
     block = block.abs() if absolute else block
     for axis, dim in enumerate(dims):
@@ -270,12 +270,12 @@ def _wanted(expected: Remapped, groups: np.ndarray, absolute: bool = False) -> t
     return _with_gaps(expected, groups, source, block)
 
 
-def _source_rows(expected: Remapped, source: np.ndarray) -> torch.Tensor:
-    """Rows of the source, float64: old ones, and means of some."""
+def _source_rows(expected: Remapped, source: np.ndarray, absolute: bool) -> torch.Tensor:
+    """Rows of the source, float64: old ones, and means of some (of absolute values)."""
     means, rows = expected.dimensions[0].means, expected.base.shape[0]
     if not np.any(source >= rows):
         return read_rows(expected.base, source).double()
-    averaged = mean_rows(expected.base, means, rows, rows + len(means))
+    averaged = mean_rows(expected.base, means, rows, rows + len(means), absolute)
     old = read_rows(expected.base, np.where(source >= rows, 0, source)).double()
     kept = torch.from_numpy(np.flatnonzero(source >= rows))
     return old.index_copy(0, kept, averaged[torch.from_numpy(source[source >= rows] - rows)])

@@ -22,8 +22,8 @@ from modelsurgeon.commute import reasons_against
 from modelsurgeon.dimension import Dimension
 from modelsurgeon.errors import PlanError
 from modelsurgeon.grown_config import grown_config
-from modelsurgeon.growth import multiplier
 from modelsurgeon.norms import ENTIRE, eps_change, norm_ratios
+from modelsurgeon.scalars import multiplier
 from modelsurgeon.tensor import FLOATS, LazyTensor, Remapped
 
 

@@ -270,8 +270,13 @@ def with_means(block: torch.Tensor, axis: int, means: Sequence[np.ndarray]) -> t
     return torch.cat([block, *averages], axis)
 
 
-def mean_rows(base: LazyTensor, means: Sequence[np.ndarray], low: int, high: int) -> torch.Tensor:
-    """[high - low, ...] float64: means number low - rows to high - rows of the rows of a tensor, read in blocks."""
+def mean_rows(
+    base: LazyTensor, means: Sequence[np.ndarray], low: int, high: int, absolute: bool = False
+) -> torch.Tensor:
+    """[high - low, ...] float64: means number low - rows to high - rows of the rows of a tensor, read in blocks.
+
+    absolute  of their absolute values
+    """
     rows = base.shape[0]
     step = max(1, MEAN_BLOCK // max(1, math.prod(base.shape[1:])))
     found = []
@@ -280,7 +285,8 @@ def mean_rows(base: LazyTensor, means: Sequence[np.ndarray], low: int, high: int
         for at in range(int(of.min()), int(of.max()) + 1, step):
             wanted = of[(of >= at) & (of < at + step)] - at
             block = base.read(at, min(at + step, int(of.max()) + 1))
-            total += block.index_select(0, torch.from_numpy(wanted)).double().sum(0)
+            kept = block.index_select(0, torch.from_numpy(wanted)).double()
+            total += (kept.abs() if absolute else kept).sum(0)
         found.append(total / len(of))
     return torch.stack(found)
 

@@ -284,7 +284,7 @@ TARGETS = {
     "two values": (("--set", "hidden_size=64", "--set", "hidden_size=96"), "hidden_size is set twice"),
     "no number of parameters": (("--params", "big"), "'big' parameters: expected"),
     "fewer parameters": (("--params", "1K"), "already"),
-    "a factor that is none": (("--factor", "two"), "'two' is not a valid"),
+    "a factor that is none": (("--factor", "two"), "should be a valid integer"),
     "a factor of one": (("--factor", 1), "expected a whole number of 2 or more"),
     "no other config": (("--like", "nowhere"), "nowhere: no such config.json"),
     "a Hub id that is nowhere": (("--like", "org/nothing"), "the Hub cannot be reached"),

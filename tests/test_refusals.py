@@ -5,6 +5,8 @@ Beside each refusal stands what looks like it and can be done, and is then tried
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -149,6 +151,28 @@ def test_a_tied_head_that_no_weight_stands_before_is_untied_first(source, refusa
 )
 def test_what_the_library_cannot_load_is_refused(name, settings, total, part, refusal):
     assert refusal(name, **settings) == f"{total}: transformers wants a multiple of {part}"
+
+
+@pytest.mark.parametrize(
+    ("name", "small", "settings"),
+    [
+        ("opt-projected", {}, {"word_embed_proj_dim": 32}),
+        ("opt-projected", {}, {"word_embed_proj_dim": 64, "hidden_size": 64}),
+        ("opt-350m", {}, {"word_embed_proj_dim": 32}),
+        ("electra-untied", {"embedding_size": 16}, {"embedding_size": 32}),
+        ("electra-untied", {"embedding_size": 64}, {"hidden_size": 64}),
+        ("roformer-projected", {"embedding_size": 16}, {"embedding_size": 32}),
+        ("deberta-v2-projected", {"embedding_size": 16}, {"embedding_size": 32}),
+    ],
+)
+def test_a_projection_that_the_library_would_leave_out_at_equal_sizes_is_kept(name, small, settings, tmp_path):
+    """Between an embedding and a stream of one size it builds none."""
+    variant = tiny.named(name)
+    variant = replace(variant, config={**variant.config, **small})
+    folder = tiny.save(variant, tmp_path / "small", "float64")
+    for rule in RULES:
+        with pytest.raises(PlanError, match="projection"):
+            widen(open_checkpoint(folder), settings=settings, rule=rule)
 
 
 # --- the MLP ---------------------------------------------------------------------------------------------------------

@@ -274,6 +274,31 @@ def test_a_mean_of_numbers_that_cancel_is_no_false_alarm(axis: int, dtype: torch
     assert fold("t", wide, Held(whole(wide))).verdict in ("exact", "rounded")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("number", [torch.inf, -torch.inf, torch.nan])
+@pytest.mark.parametrize("side", ["writers", "readers"])
+def test_an_infinity_or_what_is_no_number_does_not_fold_back(side: str, number: float) -> None:
+    grown = axis_map.copies(2, 2, 1.0, (0.5, 0.5))
+    wide = Remapped(Held(torch.tensor([3.0, 4.0])), (dimension.along(grown, side),), "F32")  # type: ignore[arg-type]
+    found = whole(wide)
+    assert fold("t", wide, Held(found)).verdict == "exact"  # type: ignore[arg-type]
+    found[2] = number
+    assert fold("t", wide, Held(found)).verdict == "wrong"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("free", [True, False])
+@pytest.mark.parametrize(("gap", "finite"), [(0.0, True), (7.0, True), (torch.nan, False), (torch.inf, False)])
+def test_gaps_that_nobody_reads_may_hold_any_number(gap: float, finite: bool, free: bool) -> None:
+    source = np.array([0, 1, GAP, 0, 1])
+    grown = axis_map.gathered(2, source, np.ones(5), np.full(5, 0.5), 1.0)
+    wide = Remapped(Held(torch.tensor([3.0, 4.0])), (dimension.along(grown, "writers"),), "F32", free=free)  # type: ignore[arg-type]
+    found = whole(wide)
+    found[2] = gap
+    verdict = fold("t", wide, Held(found))  # type: ignore[arg-type]
+    assert verdict.verdict == ("exact" if gap == 0 or (free and finite) else "wrong")
+    found[0] = 3.1
+    assert fold("t", wide, Held(found)).verdict == "wrong"  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("dtype", ["BF16", "F16", "F32", "F64"])
 def test_a_mean_is_never_called_exact(dtype: str) -> None:
     dims = (dimension.along(TAIL, "writers"),)

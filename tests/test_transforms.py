@@ -20,8 +20,9 @@ from safetensors.torch import load_file, save_file
 import tiny
 from modelsurgeon.checkpoint import open_checkpoint, read_tensors
 from modelsurgeon.errors import PlanError
-from modelsurgeon.growth import ATTENTIONS, RULES
+from modelsurgeon.growth import RULES
 from modelsurgeon.save import save
+from modelsurgeon.targets import ATTENTIONS
 from modelsurgeon.untie import untie_embeddings
 from modelsurgeon.widen import widen
 

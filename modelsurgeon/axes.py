@@ -1,0 +1,122 @@
+"""What a table says of axes: sizes, what stands between writers and readers, rotary positions, ties.
+
+`Axis.through` is the word that decides how an axis can grow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from modelsurgeon.errors import SourceError
+
+Config = Mapping[str, Any]
+Default = Callable[[Config], Any]
+Slopes = Callable[[Config, int], np.ndarray | None]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One named axis.
+
+    key       the config key of its size (`outer.inner` if nested), or None where the size only follows from others
+    default   its size when the key is absent or null
+    through   what the axis passes on the way from its writers to its readers; it decides which maps commute:
+              "residual"    sums and norms
+              "rank"        the same, for an axis of its own between two projections: embedding size, low ranks
+              "pointwise"   an activation: copies of scale 1 ("pointwise residual": sums, norms and an activation)
+              "linear"      nothing: copies of any scale
+              "heads"       a softmax per head: whole copies of scale 1
+              "inner"       an inner product: copies; nested pairs where it is rotated
+              "normed"      an inner product's axis, or its heads, before a norm of their own: follows `follows`
+              "angles"      the columns of a stored table of rotations: follows `follows`
+              "experts"     a router's choice of `active` out of so many
+              "choice"      what is added to the router's scores for the choice alone: follows `follows`
+              "fixed"       never grows
+    scaled    the power of its size by which the model multiplies what crosses it (-0.5: attention by sqrt(head))
+    when      what must be true for `scaled` to hold: a config key (with its default in `Architecture.defaults`), or a
+              function of the config
+    over      the axes whose sizes are added up where `scaled` is a power of their sum
+    follows   of key-value heads: the query heads, consecutive runs of which share one of them
+    active    the config key of how many experts a token gets
+    groups    the config key of how many groups, of consecutive experts, the choice is made in
+    slopes    ALiBi: the slopes of so many heads, float64; None where the config has no ALiBi
+    why       of a fixed axis: the reason
+    """
+
+    key: str | None = None
+    default: Default | None = None
+    through: str = "fixed"
+    scaled: float = 0.0
+    when: str | Default | None = None
+    follows: str | None = None
+    over: tuple[str, ...] = ()
+    active: str | None = None
+    groups: str | None = None
+    slopes: Slopes | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Tie:
+    """An output head that is the embedding, unless the config says otherwise.
+
+    head       the head's tensor, absent on disk while tied
+    embedding  the tensor that it is tied to
+    axis       what the head reads: grown so that one tensor can serve as both
+    also       further tensors that the flag gates, {target: source}
+    forced     the library ties whenever both tensors are equal, whatever the flag: an own head must differ, so it is
+               doubled and the norm named here halved (powers of two: the logits keep their last bit)
+    requires   the template that a checkpoint with a head holds, where headless ones share the model type
+    refused    why the head cannot have a tensor of its own, where it cannot
+    """
+
+    head: str
+    embedding: str
+    axis: str = "final"
+    also: Mapping[str, str] = field(default_factory=dict)
+    forced: str | None = None
+    requires: str | None = None
+    refused: str = ""
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """Rotary positions.
+
+    layout    which coordinates make a pair: "half" (j, j + d/2), "interleaved" (2j, 2j + 1), or a function of the
+              config
+    partial   the share of the axis that is rotated when the config names none; families that always rotate all of it
+              ignore the key, and have None here
+    axis      the axis that is rotated
+    size_key  the config key of how many coordinates are rotated, where there is one
+    """
+
+    layout: str | Default = "half"
+    partial: float | None = None
+    axis: str = "head"
+    size_key: str | None = None
+
+    def pairs(self, config: Config) -> str:
+        """The layout of this config."""
+        return self.layout if isinstance(self.layout, str) else str(self.layout(config))
+
+
+def quotient(above: str, below: str) -> Default:
+    """A default size: one config key divided by another."""
+
+    def divide(config: Config) -> int:
+        if config[above] % config[below]:
+            raise SourceError(f"config.json: {above} = {config[above]} is no multiple of {below} = {config[below]}")
+        return int(config[above] // config[below])
+
+    return divide
+
+
+def labels(config: Config) -> int:
+    """A default size: how many labels a classification head tells apart."""
+    named = config.get("id2label")
+    return len(named) if isinstance(named, Mapping) else int(config.get("num_labels") or 2)
