@@ -83,6 +83,7 @@ class Architecture:
     requires   {key: (accepted values ...)}: anything else is refused
     defaults   {key: function(config)}: values of absent keys that matter
     multiples  {key: key, or number}: the library cannot run a config where the first is no multiple of the second
+    projected  (axis, axis): the library leaves out the projection between them where their sizes are equal
     equal      {key: key, or function(config)}: derived keys that are written to the file, before and after
     aliases    {other name in config.json: native key}
     synonyms   (old, new) pieces of tensor names
@@ -113,6 +114,7 @@ class Architecture:
     requires: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     defaults: Mapping[str, Default] = field(default_factory=dict)
     multiples: Mapping[str, str | int] = field(default_factory=dict)
+    projected: tuple[str, str] | None = None
     equal: Mapping[str, str | Default] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
     synonyms: tuple[tuple[str, str], ...] = ()

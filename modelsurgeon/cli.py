@@ -69,7 +69,7 @@ def widen(
     factor: Annotated[int | None, typer.Option(help="Times as wide: hidden, MLP and attention [default: 2].")] = None,
     sizes: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="One size by its config key, as in hidden_size=1024; repeat it."),
+        typer.Option("--set", metavar="KEY=VALUE", help="One size by its config key: hidden_size=1024; repeatable."),
     ] = None,
     like: Annotated[
         str | None, typer.Option(help="The widths of another config: a config.json, a folder or a Hub id.")
@@ -121,7 +121,8 @@ def _settings(
     """(what --set, --like and --params ask for, notes on it); what was found is shown before anything else is done."""
     from modelsurgeon.targets import by_config, by_settings
 
-    settings, notes = by_settings(checkpoint, sizes or ()), ()
+    settings = by_settings(checkpoint, sizes or ())
+    notes: tuple[str, ...] = ()
     if like is not None:
         from modelsurgeon.source import read_config_of
 
@@ -158,7 +159,7 @@ def untie_embeddings(
 
 @app.command("inspect")
 def inspect_command(source: Source, revision: Revision = None, as_json: Json = False) -> None:
-    """Show what can be seen of any checkpoint: its sizes, its tensors, and what would be refused. Reads headers only."""
+    """Show what can be seen of any checkpoint by its headers: sizes, tensors, and what would be refused."""
     from modelsurgeon.inspection import inspect
 
     found = inspect(_from_stdin(source)[0], revision)

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelsurgeon import architecture
-from modelsurgeon.architecture import Architecture, Axis
+from modelsurgeon.architecture import Architecture
+from modelsurgeon.axes import Axis
 from modelsurgeon.layouts import asked, layouts
 from modelsurgeon.norms import is_normalised, whole_multiples_only
 
@@ -106,7 +107,7 @@ def families() -> tuple[Row, ...]:
 
 
 def family(model_type: str) -> tuple[Row, ...]:
-    """The rows of one family: every cell of every layout is in one of them. Raises ArchitectureError for an unknown one."""
+    """The rows of one family; every cell of a layout is in one. Raises ArchitectureError for an unknown family."""
     rows: list[Row] = []
     seen: set[tuple[str, str]] = set()
     for layout in layouts(architecture.find(model_type)):
@@ -140,7 +141,7 @@ def details(model_type: str) -> dict[str, Any]:
         "rows": [{"layout": row.layout, **row.cells} for row in family(model_type)],
         "axes": {name: _described(axis) for name, axis in table.axes.items()},
         "tensors": dict(table.tensors),
-        "layouts": {said: tensors for said, tensors in _other_tensors(table)},
+        "layouts": dict(_other_tensors(table)),
         "requires": {key: list(accepted) for key, accepted in table.requires.items()},
         "multiples": dict(table.multiples),
         "fixed": fixed,
@@ -149,10 +150,10 @@ def details(model_type: str) -> dict[str, Any]:
 
 
 def _other_tensors(table: Architecture) -> Iterator[tuple[str, dict[str, str | None]]]:
-    """(layout, {template: its signature there, None where it has none}) of what a layout has otherwise than the table."""
+    """(layout, {template: its signature there, or None}) of what a layout has otherwise than the table."""
     for layout in layouts(table, most=1):
-        other = layout.table.tensors
-        changed = {name: other.get(name) for name in {**table.tensors, **other} if other.get(name) != table.tensors.get(name)}
+        usual, other = table.tensors, layout.table.tensors
+        changed = {name: other.get(name) for name in {**usual, **other} if other.get(name) != usual.get(name)}
         if changed:
             yield layout.said or "the usual one", changed
 

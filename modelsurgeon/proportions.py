@@ -18,11 +18,11 @@ from fractions import Fraction
 from functools import cached_property
 from math import gcd, log, prod
 
-from modelsurgeon.architecture import Template
 from modelsurgeon.check import LARGEST, check
 from modelsurgeon.checkpoint import Checkpoint
 from modelsurgeon.errors import ModelSurgeonError, PlanError
 from modelsurgeon.targets import target_config
+from modelsurgeon.templates import Template
 from modelsurgeon.widen import widen
 
 MULTIPLE = 64  # MLP sizes stay multiples of this, as far as they are

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from modelsurgeon import dimension
-from modelsurgeon.architecture import Template
+from modelsurgeon.architecture import Architecture, Template
 from modelsurgeon.axis_map import GAP, AxisMap, identity
 from modelsurgeon.checkpoint import Checkpoint
 from modelsurgeon.commute import reasons_against
@@ -53,6 +53,7 @@ def remap(checkpoint: Checkpoint, maps: Mapping[str, AxisMap], storage: Storage 
     config = grown_config(checkpoint, every, eps)
     if table.sizes(table.resolve(config)) != targets:
         raise PlanError(f"no config of this model type has the sizes {targets}")
+    _check_projection(table, targets)
     if checkpoint.is_tied:
         _check_tie(checkpoint, every)
     tensors = _Tensors(checkpoint, every, storage).grown()
@@ -142,6 +143,17 @@ def _nothing(tensor: LazyTensor) -> LazyTensor:
     """A tensor of this shape and dtype that copies none: zeros."""
     first, *rest = (dimension.plain(size) for size in tensor.shape)
     return Remapped(tensor, (first.emptied, *rest), tensor.dtype)
+
+
+def _check_projection(table: Architecture, targets: Mapping[str, int]) -> None:
+    """The projection between two sizes is still there when they have grown."""
+    for axis, other in [table.projected] if table.projected and set(table.projected) <= set(table.axes) else []:
+        keys = table.axes[axis].key, table.axes[other].key
+        if keys[0] != keys[1] and targets[axis] == targets[other]:
+            raise PlanError(
+                f"{keys[0]} and {keys[1]} would both be {targets[axis]}: transformers then leaves out the projection "
+                "between them; choose another size for one"
+            )
 
 
 def _check_tie(checkpoint: Checkpoint, maps: Mapping[str, AxisMap]) -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from modelsurgeon.families import COLUMNS, Row
-from modelsurgeon.inspection import Inspection
 from modelsurgeon.logits import Comparison, LogitReport
 from modelsurgeon.plan import Plan
 from modelsurgeon.proof import Proof
 from modelsurgeon.verify import Report
+
+if TYPE_CHECKING:
+    from modelsurgeon.families import Row
+    from modelsurgeon.inspection import Inspection
 
 ALSO = ("follows", "active")
 MOST_SHAPES = 3  # of one template, shown in its row
@@ -54,7 +56,8 @@ def show_inspection(found: Inspection, console: Console) -> None:
     at = f" at {found.revision}" if found.revision else ""
     console.print(Text(f"{found.source}{at}: {found.model or 'no class named'}, model_type {found.model_type}"))
     if found.known:
-        rows = ((name, str(axis["size"] or "?"), axis["key"] or "", axis["through"]) for name, axis in found.axes.items())
+        axes = found.axes.items()
+        rows = ((name, str(axis["size"] or "?"), axis["key"] or "", axis["through"]) for name, axis in axes)
         console.print(_table(("axis", "size", "key", "through"), rows))
     else:
         console.print(_table(("config", "value"), ((key, str(value)) for key, value in found.numbers.items())))
@@ -62,7 +65,7 @@ def show_inspection(found: Inspection, console: Console) -> None:
         (
             f"{group.template} x{group.count}" if group.count > 1 else group.template,
             group.signature,
-            " ".join(_shape(shape) for shape in group.shapes[:MOST_SHAPES]) + " ..." * (len(group.shapes) > MOST_SHAPES),
+            " ".join([*map(_shape, group.shapes[:MOST_SHAPES]), *["..."][: len(group.shapes) > MOST_SHAPES]]),
             " ".join(group.dtypes),
             size(group.bytes),
         )
@@ -81,8 +84,8 @@ def show_inspection(found: Inspection, console: Console) -> None:
 
 def show_families(rows: Iterable[Row], console: Console) -> None:
     """The table of what is supported."""
-    cells = ((row.name, *row.cells.values()) for row in rows)
-    console.print(_table(("family", *COLUMNS, "untie"), cells))
+    cells = [{"family": row.name, **row.cells} for row in rows]
+    console.print(_table(cells[0], (row.values() for row in cells)))
 
 
 def show_family(found: dict[str, Any], console: Console) -> None:

@@ -1,6 +1,6 @@
 """Planted mistakes: what surgery gets wrong elsewhere, done on purpose to a finished result.
 
-Each takes the folder of a result and changes it on disk. Verification must call every one of them different.
+Each takes the folder of a result and changes it on disk. The proof must call every one of them wrong.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Mutant:
     rule       the rule that it was widened by
     settings   the sizes that it was widened to; by two where there are none
     attention  how attention was widened by two
-    seen_by    "proof", or "logits" where nothing on disk but what the model computes tells
+    too_small  whether float32 logits cannot tell it from rounding: the proof alone sees it
     """
 
     name: str
@@ -35,7 +35,7 @@ class Mutant:
     rule: str = "exact"
     settings: Mapping[str, int] = field(default_factory=dict)
     attention: str = "heads"
-    seen_by: str = "proof"
+    too_small: bool = False
 
     def __str__(self) -> str:
         return f"{self.family}: {self.name}"
@@ -202,6 +202,7 @@ def every_mutant() -> Iterator[Mutant]:
         "a share x 1.01 in one tensor's every column", "llama-tied", times(f"{llama}.self_attn.q_proj.weight", 1.01)
     )
     yield Mutant("one number", "llama-untied", times("lm_head.weight", 1.5, slice(3, 4)))
+    yield Mutant("an infinity", "llama-tied", filled(f"{llama}.self_attn.v_proj.weight", slice(3, 4), float("inf")))
     yield Mutant("an eps left alone", "llama-tied", config(rms_norm_eps=1e-2), "orthogonal")
     yield Mutant("an eps divided for nothing", "llama-tied", config(rms_norm_eps=5e-3))
     yield Mutant(
@@ -277,10 +278,20 @@ def new_maps() -> Iterator[Mutant]:
     )
     yield Mutant("a mean tail of zeros", "gpt2-tied", times("transformer.wpe.weight", 0.0, tail), "exact", wider)
     yield Mutant(
-        "a mean column off by 1%", "gpt2-tied", times(f"{gpt2}.mlp.c_proj.weight", 1.01, slice(36, 37)), "exact", wider
+        "a mean column off by 1%",
+        "gpt2-tied",
+        times(f"{gpt2}.mlp.c_proj.weight", 1.01, slice(36, 37)),
+        "exact",
+        wider,
+        too_small=True,
     )
     yield Mutant(
-        "a mean of a bias off by 1%", "gpt2-tied", times(f"{gpt2}.attn.c_proj.bias", 1.01, tail), "orthogonal", wider
+        "a mean of a bias off by 1%",
+        "gpt2-tied",
+        times(f"{gpt2}.attn.c_proj.bias", 1.01, tail),
+        "orthogonal",
+        wider,
+        too_small=True,
     )
     yield Mutant("an eps left alone", "gpt2-tied", config(layer_norm_epsilon=1e-2), "exact", wider)
     embedding, wider = "model.embed_tokens.weight", {"hidden_size": 48}
@@ -450,4 +461,4 @@ def further_families() -> Iterator[Mutant]:
         "deberta-v2-tied",
         swapped("deberta.encoder.rel_embeddings.weight", 0, slice(2, 3), slice(3, 4)),
     )
-    yield Mutant("positions counted past another token", "roberta-tied", config(pad_token_id=5), seen_by="logits")
+    yield Mutant("positions counted past another token", "roberta-tied", config(pad_token_id=5))

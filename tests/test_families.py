@@ -1,4 +1,4 @@
-"""What `families` says is what holds: on tiny models, sizes that its cells allow are planned, and all others refused."""
+"""What `families` says holds: on tiny models, sizes that its cells allow are planned, and all others refused."""
 
 from __future__ import annotations
 

@@ -68,27 +68,37 @@ MUTANTS = list(mutants.every_mutant())
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=str)
-def test_every_planted_mistake_is_called_different_by_what_it_says(
+def test_every_planted_mistake_is_proven_wrong(mutant: mutants.Mutant, widened: Widened, tmp_path: Path) -> None:
+    proof = prove(*planted(mutant, widened, tmp_path / "planted"))
+    assert proof is not None
+    assert proof.summary == "wrong"
+
+
+@pytest.mark.parametrize("mutant", [mutant for mutant in MUTANTS if mutant.too_small], ids=str)
+def test_mistakes_that_are_too_small_for_the_logits_are_called_different_by_the_proof_alone(
     mutant: mutants.Mutant, widened: Widened, tmp_path: Path
 ) -> None:
-    before, result = planted(mutant, widened, tmp_path / "planted")
-    proof = prove(before, result)
-    assert proof is not None
-    assert (proof.summary == "wrong") == (mutant.seen_by == "proof")
-    if mutant.seen_by == "logits":
-        report = verify(before, result, **SHORT)
-        assert not report.same and report.logits is not None and not report.logits.same
+    report = verify(*planted(mutant, widened, tmp_path / "planted"), **SHORT)
+    assert report.logits is not None and report.logits.same
+    assert not report.same
 
 
 def test_no_two_mistakes_have_one_name() -> None:
     assert len({str(mutant) + str(mutant.settings) for mutant in MUTANTS}) == len(MUTANTS)
 
 
-@pytest.mark.parametrize("mutant", MUTANTS[:3], ids=str)
-def test_what_the_proof_calls_wrong_the_report_calls_different(
-    mutant: mutants.Mutant, widened: Widened, tmp_path: Path
-) -> None:
-    assert not verify(*planted(mutant, widened, tmp_path / "planted"), **SHORT).same
+SEEN = [
+    *("llama-tied: a share x 1.01", "bloom-tied: heads tiled in spite of their slopes", "vit: a class token forgotten"),
+    *("gpt_oss-untied: an expert that should sleep", "roberta-tied: positions counted past another token"),
+]
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_the_logits_call_a_mistake_different_too(name: str, widened: Widened, tmp_path: Path) -> None:
+    mutant = next(mutant for mutant in MUTANTS if str(mutant) == name)
+    report = verify(*planted(mutant, widened, tmp_path / "planted"), **SHORT)
+    assert not report.same
+    assert report.logits is not None and not report.logits.same
 
 
 @pytest.mark.parametrize("rule", ["orthogonal", "exact"])

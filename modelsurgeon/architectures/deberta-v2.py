@@ -102,6 +102,7 @@ ARCHITECTURE = Architecture(
         "type_vocab_size",
     ),
     requires=SUPPORTED,
+    projected=("embedded", "hidden"),
     defaults={"tie_word_embeddings": lambda c: True},
     equal={"attention_head_size": HEAD, "pooler_hidden_size": "hidden_size"},
     synonyms=((".gamma", ".weight"), (".beta", ".bias")),

@@ -56,6 +56,7 @@ ARCHITECTURE = replace(
         "summary_use_proj",
     ),
     outputs={"last_hidden_state": "hidden"},
+    projected=("embedded", "hidden"),
     forms=(
         Form(
             lambda config, names: "electra.embeddings_project.weight" not in names,

@@ -108,6 +108,7 @@ ARCHITECTURE = Architecture(
         "max_position_embeddings",
     ),
     requires={"_remove_final_layer_norm": (None, False)},
+    projected=("embedded", "stream"),
     defaults={"tie_word_embeddings": lambda c: True},
     equal={"word_embed_proj_dim": "hidden_size"},
 )

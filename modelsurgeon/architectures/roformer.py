@@ -65,6 +65,7 @@ ARCHITECTURE = Architecture(
     computed={"roformer.encoder.embed_positions.weight": sinusoid},
     outputs={"last_hidden_state": "hidden"},
     keys=("hidden_act", "is_decoder", "rotary_value"),
+    projected=("embedded", "hidden"),
     defaults={"tie_word_embeddings": lambda c: True},
     synonyms=((".gamma", ".weight"), (".beta", ".bias")),
     forms=(
