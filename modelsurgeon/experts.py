@@ -11,13 +11,62 @@ old ones of their group, and the bias has a gap there, filled with a number that
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from modelsurgeon.architecture import Architecture, Axis, Config
-from modelsurgeon.axis_map import AxisMap, ranks, tiled
+from modelsurgeon.axis_map import GAP, AxisMap, gathered, identity, ranks, tiled
 from modelsurgeon.config_keys import lookup
 from modelsurgeon.errors import PlanError
+
+if TYPE_CHECKING:
+    from modelsurgeon.growth import Growth
+
+
+def experts_map(growth: Growth, name: str) -> AxisMap:
+    """Copies of every expert next to it, so that groups stay; or further ones that are never chosen."""
+    axis, size, target = growth.axis(name), growth.sizes[name], growth.targets[name]
+    if target == size:
+        _check_active(growth, axis, 1)
+        return identity(size)
+    old, new = _active(growth, axis)
+    choice = any(other.through == "choice" for other in growth.architecture.axes.values())
+    if choice and old == new:
+        count = groups(axis, growth.config)
+        if target % count:
+            near = (target // count * count, (target // count + 1) * count)
+            raise growth.refusal(name, f"the {count} groups of experts must stay equal", near)
+        source, asleep = sleeping(size, target, count)
+        return gathered(size, source, np.ones(target), np.where(asleep, 0.0, 1.0), 1.0)
+    if target % size:
+        raise growth.refusal(name, "experts are copied as often as each other", growth.multiples(name))
+    _check_active(growth, axis, target // size)
+    source = np.repeat(np.arange(size), target // size)
+    return gathered(size, source, np.ones(target), np.full(target, size / target), 1.0)
+
+
+def _active(growth: Growth, axis: Axis) -> tuple[int, int]:
+    """How many experts a token gets, before and after; (1, 1) where it is no matter of the config."""
+    if axis.active is None:
+        return 1, 1
+    old, new = (growth.architecture.value(config, axis.active) for config in (growth.config, growth.target))
+    return int(old), int(new)
+
+
+def _check_active(growth: Growth, axis: Axis, count: int) -> None:
+    old, new = _active(growth, axis)
+    if new != count * old:
+        raise PlanError(
+            f"{axis.key}: {count} copies of every expert are the same function where {axis.active} is "
+            f"{count * old}, not {new}: the router chooses among them by their scores alone"
+        )
+
+
+def choice_map(leader: AxisMap) -> AxisMap:
+    """The map of a selection bias: a gap where the experts' map has one that is never chosen."""
+    source = np.where(leader.share == 0, GAP, leader.source)  # asleep
+    return gathered(leader.size, source, leader.scale, leader.share, 1.0)
 
 
 def groups(axis: Axis, config: Config) -> int:

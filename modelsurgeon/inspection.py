@@ -205,7 +205,10 @@ def _accounts_for(table: Architecture, name: str) -> bool:
 
 def _headers(origin: Origin) -> tuple[dict[str, Header], str]:
     """({tensor: header}, what kept some of them from being read)."""
-    files = _weights(origin.path)
+    try:
+        files = _weights(origin.path)
+    except SourceError as error:  # of the index
+        return {}, str(error)
     if origin.revision and not files:
         return _remote(origin)
     found: dict[str, Header] = {}

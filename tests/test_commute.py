@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import tiny
 from modelsurgeon import alibi, axis_map
 from modelsurgeon.architecture import Architecture, Axis, Rotary
 from modelsurgeon.axis_map import GAP, MEAN, AxisMap
+from modelsurgeon.checkpoint import open_checkpoint
 from modelsurgeon.commute import clipped_factors, reasons_against, rotation
 from modelsurgeon.errors import PlanError
 from modelsurgeon.growth import Growth
+from modelsurgeon.remap import remap
+from modelsurgeon.save import save
+from modelsurgeon.widen import widen
 
 TABLE = Architecture(
     model="None",
@@ -159,6 +165,8 @@ UNLAWFUL: dict[str, tuple[str, dict[str, AxisMap]]] = {
         {"experts": copied([0, 1, 0, 3, 2, 2], 4), "choice": copied([0, 1, GAP, 2, 3, GAP], 4)}),
     "a table of angles that is tiled": (
         "axis 'angles': the table's columns do not follow the rotary pairs", {"angles": twice("angles")}),
+    "a table of angles that is stretched": ("axis 'angles'", {"angles": copied(PAIRS, 8, 2.0)}),
+    "a table of angles that is stretched in place": ("axis 'angles'", {"angles": copied(np.arange(8), 8, 2.0)}),
     "rotary pairs tiled": (
         "axis 'head': rotary pairs are neither nested nor repeated", {"head": twice("head", 2**0.25, 2**0.5)}),
     "rotary pairs of another layout": (
@@ -306,3 +314,64 @@ def test_further_experts_sleep_at_the_end_of_each_group(groups: int, experts: in
 def test_experts_that_cannot_be_are_refused(experts: int, active: int, choice: bool, words: str) -> None:
     with pytest.raises(PlanError, match=words):
         expert_maps(experts, active, choice)
+
+
+# --- whatever passes is the same function ----------------------------------------------------------------------------
+
+
+DISTURBED: tuple[tuple[str, dict[str, int]], ...] = (
+    ("llama-untied", {"hidden_size": 48}),
+    ("gpt2-untied", {"n_embd": 40}),
+    ("gpt_oss-untied", {"num_local_experts": 8}),
+    ("deepseek_v3-untied", {"n_routed_experts": 12}),
+    ("mixtral-untied", {"num_local_experts": 12, "num_experts_per_tok": 4}),
+    ("olmo2-untied", {"num_attention_heads": 8, "num_key_value_heads": 4}),
+    ("falcon-grouped", {"num_attention_heads": 8, "hidden_size": 64}),
+    ("bloom-untied", {"n_head": 8, "hidden_size": 64}),
+    ("olmo-clipped", {"head_dim": 16}),
+    ("roformer-untied", {"hidden_size": 64}),
+)
+TRIES = 24
+
+
+def disturbed(rng: np.random.Generator, grown: AxisMap) -> AxisMap:
+    """The map with one thing changed at random. Raises PlanError where no map is left."""
+    source, scale, at = grown.source.copy(), np.where(grown.gaps, 1.0, grown.scale), rng.integers(grown.new_size)
+    kind = rng.integers(6)
+    if kind == 0:
+        order = rng.permutation(grown.new_size)
+        source, scale = source[order], scale[order]
+    elif kind < 4:
+        source[at] = [GAP, MEAN, rng.integers(grown.size)][kind - 1]
+    else:
+        scale = scale * (2.0 if kind == 4 else rng.choice([0.5, 1.0, 2.0], grown.new_size))
+    share = grown.gain / axis_map.ranks(source)[1] / np.where(scale == 0, 1.0, scale)
+    return axis_map.gathered(grown.size, source, scale, share, grown.gain, grown.split)
+
+
+@pytest.mark.parametrize(("name", "settings"), DISTURBED, ids=lambda part: part if isinstance(part, str) else "")
+def test_maps_disturbed_at_random_are_refused_or_leave_what_the_model_computes(
+    name: str, settings: dict[str, int], source: Callable[..., Path], tmp_path: Path
+) -> None:
+    variant, rng = tiny.named(name), np.random.default_rng(0)
+    folder = source(variant, "float64")
+    before, checkpoint = tiny.run64(folder, variant.kind), open_checkpoint(folder)
+    planned = widen(checkpoint, None, settings, rule="exact").steps[-1].maps
+    refused = ran = 0
+    for number in range(TRIES):
+        maps = {axis: planned.get(axis) or axis_map.identity(size) for axis, size in checkpoint.sizes.items()}
+        first = maps[rng.choice(list(planned))]
+        alike = [axis for axis in planned if np.array_equal(maps[axis].source, first.source)]
+        try:
+            other = disturbed(rng, first)
+            for axis in alike if rng.integers(2) else alike[:1]:
+                maps[axis] = replace(other, split=maps[axis].split)
+            result = remap(checkpoint, maps)
+        except PlanError:
+            refused += 1
+            continue
+        if not result.lossy:
+            ran += 1
+            after = tiny.run64(save(result, tmp_path / str(number)), variant.kind)
+            assert tiny.error(before, after, variant, maps) < 1e-9, f"{alike}: {other}"  # float64, in another order
+    assert ran and refused

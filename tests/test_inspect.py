@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 import tiny
 from command import contents, run
-from modelsurgeon.checkpoint import open_checkpoint
+from modelsurgeon.checkpoint import INDEX, open_checkpoint
 from modelsurgeon.inspection import inspect
 from modelsurgeon.remap import parameters
 from modelsurgeon.save import save
@@ -111,6 +111,13 @@ def test_a_file_that_cannot_be_read_is_told_and_the_rest_is_shown(broken, strang
     found = inspect(strange)
     assert found.numbers["dim"] == 6 and found.groups == ()
     assert "model.safetensors" in found.refused
+    assert run("inspect", strange).code == 0
+
+
+def test_an_index_that_is_none_is_told(strange):
+    (strange / INDEX).write_text("{")
+    found = inspect(strange)
+    assert found.groups == () and "not JSON" in found.refused
     assert run("inspect", strange).code == 0
 
 

@@ -174,6 +174,8 @@ class Variant:
 
     @property
     def has_head(self) -> bool:
+        if self.kind == "ElectraForPreTraining":  # tells replaced words from others
+            return False
         return any(kind in self.kind for kind in ("CausalLM", "MaskedLM", "LMHead", "PreTraining", "Conditional"))
 
     @property
