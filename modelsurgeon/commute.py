@@ -52,7 +52,7 @@ def reasons_against(table: Architecture, config: Config, maps: Mapping[str, Axis
             continue
         if axis.through == "fixed":
             raise PlanError(f"axis {name!r} does not grow")
-        plain = ("pointwise", "heads", "experts", "choice", "pointwise residual")
+        plain = ("pointwise", "heads", "experts", "choice", "angles", "pointwise residual")
         if axis.through in plain and not np.all(axis_map.scale[~axis_map.gaps] == 1):
             raise PlanError(f"axis {name!r}: only copies of scale 1 pass through {axis.through}")
         if axis_map.means.any() and axis.through not in ("residual", "rank", "normed"):

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from modelsurgeon import alibi, heads
-from modelsurgeon.architecture import Config
+from modelsurgeon.architecture import Architecture, Axis, Config
 from modelsurgeon.axis_map import GAP
+from modelsurgeon.growth import RULES, Growth
 from modelsurgeon.heads import NoHeadsError
 
 SMALL = [
@@ -124,6 +125,23 @@ def test_a_refusal_says_why_and_what_would_do(
         heads.shared(*counts)
     assert reason in raised.value.reason
     assert raised.value.nearest == nearest
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_what_reads_copies_of_a_head_reads_shares_that_sum_to_one(rule: str) -> None:
+    axes = {"heads": Axis("a", through="heads"), "kv": Axis("b", through="heads", follows="heads")}
+    table = Architecture(model="None", norm="rms", eps="eps", axes=axes, tensors={})
+    for before, after, kv_before, kv_after in SMALL[::3]:
+        if not exists(before, after, kv_before, kv_after):
+            continue
+        maps = Growth(table, {"a": before, "b": kv_before}, {"a": after, "b": kv_after}, rule).maps()
+        queries, keys = heads.shared(before, after, kv_before, kv_after)
+        assert (maps["heads"].source.tolist(), maps["kv"].source.tolist()) == (queries.tolist(), keys.tolist())
+        assert set(maps["heads"].scale.tolist()) == {1.0}
+        read = np.bincount(queries, weights=maps["heads"].share, minlength=before)
+        np.testing.assert_allclose(read, 1, rtol=1e-15)  # thirds do not sum to 1 to the last bit
+        if rule == "exact":
+            assert {float(np.frexp(share)[0]) for share in maps["heads"].share} == {0.5}, "powers of two"
 
 
 # --- heads of their own, and slopes ----------------------------------------------------------------------------------
