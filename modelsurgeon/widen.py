@@ -50,9 +50,10 @@ def widen(
     stored = DTYPE_NAMES[dtype] if dtype else checkpoint.dtype
     wanted: dict[str, Any] = {}
     if factor is not None or not settings:
-        attention, why = _choose_attention(attention, checkpoint, stored)
+        times = 2 if factor is None else factor
+        attention, why = _choose_attention(attention, checkpoint, times, stored)
         remarks.insert(0, why)
-        wanted = {**by_factor(checkpoint, 2 if factor is None else factor, attention)}
+        wanted = {**by_factor(checkpoint, times, attention)}
     target = target_config(checkpoint, {**wanted, **(settings or {})})
 
     def grown(rule: str) -> tuple[dict[str, AxisMap], Checkpoint]:
@@ -101,16 +102,16 @@ def _choose_rule(rule: str, stored: str, lossy: Callable[[], tuple[str, ...]]) -
     return "orthogonal", f"rule orthogonal: {stored} holds square roots, and the config can divide every norm's eps"
 
 
-def _choose_attention(attention: str, checkpoint: Checkpoint, stored: str) -> tuple[str, str]:
+def _choose_attention(attention: str, checkpoint: Checkpoint, factor: int, stored: str) -> tuple[str, str]:
     if attention != "auto":
         return attention, f"attention {attention}: asked for"
-    table = checkpoint.architecture
-    reason = rotary_positions.reasons_against_nesting(checkpoint.resolved) if table.rotary else None
-    fixed = [axis.why for axis in table.axes.values() if axis.through == "fixed" and axis.scaled]
-    if reason or fixed:
-        return "heads", f"attention heads: {reason or fixed[0]}"
     if stored not in WIDE:
         return "heads", f"attention heads: whole-head copies round nothing in {stored}"
+    target = by_factor(checkpoint, factor, "head-dim")
+    try:
+        _maps(checkpoint, target_config(checkpoint, target), "exact", "nested", stored)
+    except PlanError as error:
+        return "heads", f"attention heads: {error}"
     return "head-dim", f"attention head-dim: the head count stays, {stored} holds the fourth root"
 
 

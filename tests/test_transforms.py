@@ -174,7 +174,7 @@ def test_auto_loses_nothing_in_any_dtype(variant, source):
 def test_auto_copies_whole_heads_where_larger_ones_would_have_other_alibi_slopes(source, tmp_path):
     variant = tiny.named("falcon-alibi")
     wide = widen(open_checkpoint(source(variant)), 2)
-    assert "attention heads: attention divides ALiBi's slopes by sqrt(head)" in wide.notes
+    assert any(note.startswith("attention heads: ") and "ALiBi's slopes" in note for note in wide.notes)
     assert wide.steps[-1].arguments["attention"] == "heads"
     assert moved(variant, source(variant), saved(wide, tmp_path / "wide")) <= TOLERANCE
 
