@@ -50,12 +50,12 @@ def mpt(config: Config, n: int) -> np.ndarray:
     return np.asarray(slopes, dtype=np.float64)
 
 
-def falcon(config: Config, n: int) -> np.ndarray | None:
-    """[n] float64: the slopes of `n` heads, BLOOM's rounded to bfloat16; None where the config has no ALiBi.
+def falcon(config: Config, n: int) -> np.ndarray:
+    """[n] float64: the slopes of `n` heads, BLOOM's rounded to bfloat16.
 
     Upstream: transformers/models/falcon/modeling_falcon.py, build_alibi_tensor.
     """
-    return _bfloat16(bloom(config, n)) if config.get("alibi") else None
+    return _bfloat16(bloom(config, n))
 
 
 def placed(old_slopes: np.ndarray, new_slopes: np.ndarray) -> np.ndarray | None:

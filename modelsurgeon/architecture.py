@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any
 
-from modelsurgeon.axes import Axis, Config, Default, Rotary, Tie, labels, quotient
+from modelsurgeon.axes import Axis, Config, Default, Multiple, Quotient, Rotary, Tie, labels
 from modelsurgeon.config_keys import INERT, lookup
 from modelsurgeon.errors import ArchitectureError, SourceError
 from modelsurgeon.signature import Signature, parse
@@ -28,13 +28,14 @@ __all__ = [  # what tables are written with, all from one place
     "Config",
     "Default",
     "Form",
+    "Multiple",
+    "Quotient",
     "Rotary",
     "Template",
     "Tie",
     "find",
     "known",
     "labels",
-    "quotient",
 ]
 
 
@@ -42,12 +43,14 @@ __all__ = [  # what tables are written with, all from one place
 class Form:
     """Another layout of the same family.
 
+    name     what people call it; no other form of its table has the same
     when     whether a checkpoint has it: a function of its config and of the (canonical) names of its tensors
     tensors  {template: signature, or None for one that this layout lacks}
     axes     {name: Axis}
     fields   {field of Architecture: value}
     """
 
+    name: str
     when: Callable[[Config, frozenset[str]], bool]
     tensors: Mapping[str, str | None] = field(default_factory=dict)
     axes: Mapping[str, Axis] = field(default_factory=dict)

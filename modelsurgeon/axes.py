@@ -15,7 +15,7 @@ from modelsurgeon.errors import SourceError
 
 Config = Mapping[str, Any]
 Default = Callable[[Config], Any]
-Slopes = Callable[[Config, int], np.ndarray | None]
+Slopes = Callable[[Config, int], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Axis:
     follows   of key-value heads: the query heads, consecutive runs of which share one of them
     active    the config key of how many experts a token gets
     groups    the config key of how many groups, of consecutive experts, the choice is made in
-    slopes    ALiBi: the slopes of so many heads, float64; None where the config has no ALiBi
+    slopes    ALiBi: the slopes of so many heads, float64; None where positions are none of ALiBi
     why       of a fixed axis: the reason
     """
 
@@ -105,15 +105,42 @@ class Rotary:
         return self.layout if isinstance(self.layout, str) else str(self.layout(config))
 
 
-def quotient(above: str, below: str) -> Default:
-    """A default size: one config key divided by another."""
+@dataclass(frozen=True)
+class Quotient:
+    """A default size: one config key divided by another. Raises SourceError where it is no whole number."""
 
-    def divide(config: Config) -> int:
-        if config[above] % config[below]:
-            raise SourceError(f"config.json: {above} = {config[above]} is no multiple of {below} = {config[below]}")
-        return int(config[above] // config[below])
+    above: str
+    below: str
 
-    return divide
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The config keys that it is made of."""
+        return self.above, self.below
+
+    def __call__(self, config: Config) -> int:
+        above, below = config[self.above], config[self.below]
+        if above % below:
+            near = " or ".join(str(size) for size in (above - above % below, above - above % below + below) if size)
+            raise SourceError(
+                f"config.json: {self.above} = {above} is no multiple of {self.below} = {below}, such as {near}"
+            )
+        return int(above // below)
+
+
+@dataclass(frozen=True)
+class Multiple:
+    """A default size: so many times a config key."""
+
+    key: str
+    factor: int
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The config keys that it is made of."""
+        return (self.key,)
+
+    def __call__(self, config: Config) -> Any:
+        return self.factor * config[self.key]
 
 
 def labels(config: Config) -> int:

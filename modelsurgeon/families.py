@@ -1,6 +1,8 @@
 """What is supported, axis by axis, as the tables themselves say it.
 
-One row a family, and one more for every form of it that changes a cell. A cell says to which sizes a width can grow:
+One row a family, for its table as it stands, and one for each form that changes a cell, applied alone: "falcon" has a
+key and a value for each head, "falcon (grouped)" for groups of them. Where several forms hold, so do the cells of each.
+Cells say to which sizes a width can grow:
 
     any       every size from the present one on (where the library wants a multiple, of those)
     xk        whole multiples
@@ -21,8 +23,7 @@ from typing import Any
 
 from modelsurgeon import architecture
 from modelsurgeon.architecture import Architecture
-from modelsurgeon.axes import Axis
-from modelsurgeon.layouts import asked, layouts
+from modelsurgeon.axes import Axis, Multiple, Quotient
 from modelsurgeon.norms import is_normalised, whole_multiples_only
 
 # {column: the axes that it is about}
@@ -84,7 +85,10 @@ class Width:
 
 @dataclass(frozen=True)
 class Row:
-    """One family in one layout: {column: cell}, with the widths that the cells are made of."""
+    """One family in one layout: {column: cell}, with the widths that the cells are made of.
+
+    layout  the form's name; empty for the table as it stands
+    """
 
     model_type: str
     layout: str
@@ -93,7 +97,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """The family, and how this layout of it differs from the usual one."""
+        """The family, and which layout of it."""
         return f"{self.model_type} ({self.layout})" if self.layout else self.model_type
 
     @property
@@ -107,22 +111,18 @@ def families() -> tuple[Row, ...]:
 
 
 def family(model_type: str) -> tuple[Row, ...]:
-    """The rows of one family; every cell of a layout is in one. Raises ArchitectureError for an unknown family."""
-    rows: list[Row] = []
-    seen: set[tuple[str, str]] = set()
-    for layout in layouts(architecture.find(model_type)):
-        row = make_row(model_type, layout.table, layout.config, layout.said)
-        if not set(row.cells.items()) <= seen:
-            rows.append(row)
-        seen |= set(row.cells.items())
-    return tuple(rows)
+    """The rows of one family. Raises ArchitectureError for an unknown one."""
+    table = architecture.find(model_type)
+    usual = make_row(model_type, table)
+    others = (make_row(model_type, form.of(table), form.name) for form in table.forms)
+    return (usual, *(row for row in others if row.cells != usual.cells))
 
 
-def make_row(model_type: str, table: Architecture, config: Mapping[str, Any], layout: str = "") -> Row:
-    """The row of one layout's table; `config` says whether there is ALiBi."""
+def make_row(model_type: str, table: Architecture, layout: str = "") -> Row:
+    """The row of one layout's table."""
     tie = table.tie
     untie = "yes" if tie and not tie.refused else "refused" if tie else NONE
-    return Row(model_type, layout, {c: tuple(_widths(table, config, c)) for c in COLUMNS}, untie)
+    return Row(model_type, layout, {column: tuple(_widths(table, column)) for column in COLUMNS}, untie)
 
 
 def as_markdown(rows: tuple[Row, ...]) -> str:
@@ -141,21 +141,12 @@ def details(model_type: str) -> dict[str, Any]:
         "rows": [{"layout": row.layout, **row.cells} for row in family(model_type)],
         "axes": {name: _described(axis) for name, axis in table.axes.items()},
         "tensors": dict(table.tensors),
-        "layouts": dict(_other_tensors(table)),
+        "forms": {form.name: dict(form.tensors) for form in table.forms if form.tensors},
         "requires": {key: list(accepted) for key, accepted in table.requires.items()},
         "multiples": dict(table.multiples),
         "fixed": fixed,
         "untie": table.tie.refused if table.tie and table.tie.refused else "",
     }
-
-
-def _other_tensors(table: Architecture) -> Iterator[tuple[str, dict[str, str | None]]]:
-    """(layout, {template: its signature there, or None}) of what a layout has otherwise than the table."""
-    for layout in layouts(table, most=1):
-        usual, other = table.tensors, layout.table.tensors
-        changed = {name: other.get(name) for name in {**usual, **other} if other.get(name) != usual.get(name)}
-        if changed:
-            yield layout.said or "the usual one", changed
 
 
 def _described(axis: Axis) -> dict[str, Any]:
@@ -171,23 +162,23 @@ def _cell(widths: tuple[Width, ...]) -> str:
     return ", ".join(f"{width.name} {width.said}" for width in widths)
 
 
-def _widths(table: Architecture, config: Mapping[str, Any], column: str) -> Iterator[Width]:
+def _widths(table: Architecture, column: str) -> Iterator[Width]:
     """One width for every key, or axis without one, of a column."""
     used = {axis for template in table.templates for axis in template.signature.axes}
     present = [name for name in COLUMNS[column] if name in used]
     main = next((table.axes[n].key for n in COLUMNS["hidden"] if n in table.axes), None)
     if column == "embedding":
         present = [name for name in present if table.axes[name].key != main]
-    keyed: dict[str, tuple[str, ...]] = {}
+    keyed: dict[str | tuple[str, ...], tuple[str, ...]] = {}
     for name in present:
-        key = table.axes[name].key or f"={asked_keys(table.axes[name])}"
+        key = table.axes[name].key or _made_of(table.axes[name])
         keyed[key] = (*keyed.get(key, ()), name)
     for key, axes in keyed.items():
-        if key.startswith("="):
-            yield Width(axes, None, *_following(table, config, axes))
+        if isinstance(key, tuple):
+            yield Width(axes, None, *_following(table, axes))
         else:
             sharing = tuple(name for name, axis in table.axes.items() if axis.key == key)
-            rule = _strictest(_rule(table, config, name) for name in sharing)
+            rule = _strictest(_rule(table, name) for name in sharing)
             active = table.axes[axes[0]].active if rule == "xk" else None
             yield Width(axes, key, rule, (active,) if active else (), _has_no_gain_to_change(table, sharing))
 
@@ -198,18 +189,18 @@ def _has_no_gain_to_change(table: Architecture, sharing: tuple[str, ...]) -> boo
     return table.tie is not None and table.tie.axis in written and table.tie.axis in sharing
 
 
-def asked_keys(axis: Axis) -> tuple[str, ...]:
+def _made_of(axis: Axis) -> tuple[str, ...]:
     """The config keys that an axis without one of its own is made of."""
-    return asked(axis.default) if axis.default else ()
+    return axis.default.keys if isinstance(axis.default, Quotient | Multiple) else ()
 
 
-def _following(table: Architecture, config: Mapping[str, Any], axes: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+def _following(table: Architecture, axes: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     """(rule, keys) of a width that is made of other keys: heads of their number, all else of the first."""
-    rule, keys = _strictest(_rule(table, config, name) for name in axes), asked_keys(table.axes[axes[0]])
+    rule, keys = _strictest(_rule(table, name) for name in axes), _made_of(table.axes[axes[0]])
     return (rule, keys[:1]) if keys else ("fixed", ())
 
 
-def _rule(table: Architecture, config: Mapping[str, Any], name: str) -> str:
+def _rule(table: Architecture, name: str) -> str:
     """To which sizes one axis can grow."""
     axis, rotary = table.axes[name], table.rotary
     if axis.through in ("residual", "pointwise residual", "rank"):
@@ -217,7 +208,7 @@ def _rule(table: Architecture, config: Mapping[str, Any], name: str) -> str:
     if axis.through == "pointwise":
         return "xk" if is_normalised(table, name) else "any"
     if axis.through == "heads":
-        return _heads(table, config, name)
+        return _heads(table, name)
     if axis.through == "inner":
         wholly = rotary and rotary.axis == name and rotary.partial is None and rotary.size_key is None
         return "xk" if wholly else "any"
@@ -227,11 +218,10 @@ def _rule(table: Architecture, config: Mapping[str, Any], name: str) -> str:
     return "xk" if axis.through == "angles" else "fixed" if axis.through == "fixed" else "any"
 
 
-def _heads(table: Architecture, config: Mapping[str, Any], name: str) -> str:
+def _heads(table: Architecture, name: str) -> str:
     axis = table.axes[name]
     grouped = axis.follows or any(a.follows == name and a.through == "heads" for a in table.axes.values())
-    sloped = axis.slopes is not None and axis.slopes(config, 4) is not None
-    return " ".join(rule for rule, holds in (("grouped", grouped), ("slopes", sloped)) if holds) or "any"
+    return " ".join(rule for rule, holds in (("grouped", grouped), ("slopes", axis.slopes)) if holds) or "any"
 
 
 ORDER = ("any", "grouped", "slopes", "xk", "fixed")

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from modelsurgeon.architecture import Architecture
 from modelsurgeon.axis_map import GAP, AxisMap
-from modelsurgeon.checkpoint import Checkpoint
 from modelsurgeon.errors import PlanError
 from modelsurgeon.signature import Signature, gain_factors, mean_square_ratio
+
+if TYPE_CHECKING:
+    from modelsurgeon.checkpoint import Checkpoint
 
 ENTIRE = 1e-12  # a ratio nearer to 1 than this is 1: it comes from a few float64 operations
 

@@ -5,13 +5,18 @@ its own index, so nested pairs (j -> k j) find their old columns: 2 k j / (k d) 
 Upstream: transformers/models/roformer/modeling_roformer.py, RoFormerSinusoidalPositionalEmbedding.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
 
-import torch
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 
 def sinusoid(size: int, new_size: int) -> Callable[[int, int], torch.Tensor]:
     """A function of (start, stop) that gives rows start:stop of the table for a head of `new_size` [rows, new_size]."""
+    import torch  # here, as it is slow to load and few of those who read tables want rows
 
     def rows(start: int, stop: int) -> torch.Tensor:
         positions = torch.arange(start, stop, dtype=torch.float64)[:, None]

@@ -9,14 +9,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from modelsurgeon.logits import Comparison, LogitReport
-from modelsurgeon.plan import Plan
-from modelsurgeon.proof import Proof
-from modelsurgeon.verify import Report
-
 if TYPE_CHECKING:
     from modelsurgeon.families import Row
     from modelsurgeon.inspection import Inspection
+    from modelsurgeon.logits import Comparison, LogitReport
+    from modelsurgeon.plan import Plan
+    from modelsurgeon.proof import Proof
+    from modelsurgeon.verify import Report
 
 ALSO = ("follows", "active")
 MOST_SHAPES = 3  # of one template, shown in its row
@@ -96,9 +95,9 @@ def show_family(found: dict[str, Any], console: Console) -> None:
     )
     console.print(_table(("axis", "key", "through", "also"), axes))
     console.print(_table(("tensor", "signature"), found["tensors"].items()))
-    for layout, tensors in found["layouts"].items():
+    for form, tensors in found["forms"].items():
         rows = ((name, signature or "none") for name, signature in tensors.items())
-        console.print(_table((f"tensor ({layout})", "signature"), rows))
+        console.print(_table((f"tensor ({form})", "signature"), rows))
     for key, accepted in found["requires"].items():
         console.print(Text(f"{key}: only {' or '.join(map(repr, accepted))}"))
     for key, of in found["multiples"].items():

@@ -60,13 +60,18 @@ def target_config(checkpoint: Checkpoint, settings: Settings) -> dict[str, Any]:
             raise PlanError(f"{key} = {settings[key]}: the rest of the config makes it {value}")
         config = assigned(config, key, value)
     for key, of in table.multiples.items():
-        total, part = lookup(config, key), of if isinstance(of, int) else lookup(config, of)
-        if total % part:
-            said = part if isinstance(of, int) else f"{of} = {part}"
-            raise PlanError(f"{key} = {total}: transformers wants a multiple of {said}")
+        _check_multiple(key, lookup(config, key), of, of if isinstance(of, int) else lookup(config, of))
     if all(lookup(config, key) == lookup(before, key) for key in settable(table)):
         raise PlanError("nothing to grow: the model has these sizes already")
     return config
+
+
+def _check_multiple(key: str, total: int, of: str | int, part: int) -> None:
+    below = total // part * part
+    near = " or ".join(str(size) for size in (below, below + part) if size)
+    if below != total:
+        said = str(of) if isinstance(of, int) else f"{of} = {part}"
+        raise PlanError(f"{key} = {total}: transformers wants a multiple of {said}, such as {near}")
 
 
 def _check_setting(checkpoint: Checkpoint, key: str, native: str, value: Any) -> None:

@@ -13,10 +13,9 @@ from transformers.models.bloom import modeling_bloom
 from transformers.models.falcon import modeling_falcon
 from transformers.models.mpt import modeling_mpt
 
-from modelsurgeon import alibi
+from modelsurgeon import alibi, architecture
 from modelsurgeon.axis_map import GAP
 
-ALIBI = {"alibi": True}
 FAMILIES = {"bloom": alibi.bloom, "mpt": alibi.mpt, "falcon": alibi.falcon}
 ULP = 2**-23  # float32: NumPy and torch may round a power to neighbouring numbers
 GROWTHS = ((1, 2), (4, 6), (4, 8), (5, 7), (8, 12), (12, 16), (12, 24), (16, 32), (20, 40), (32, 48))
@@ -35,7 +34,7 @@ def upstream(family: str, n: int) -> np.ndarray:
 
 
 def slopes(family: str) -> Callable[[int], np.ndarray]:
-    return lambda n: FAMILIES[family](ALIBI, n)
+    return lambda n: FAMILIES[family]({}, n)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -66,9 +65,12 @@ def test_mpt_adds_the_same_slopes_whatever_its_config_says():
     np.testing.assert_allclose(-seen[0][:, 0, -2].double().numpy(), alibi.mpt({}, 4), rtol=ULP)
 
 
-@pytest.mark.parametrize("config", [{}, {"alibi": False}, {"alibi": None}])
-def test_falcon_has_slopes_only_where_its_config_says_so(config):
-    assert alibi.falcon(config, 4) is None
+@pytest.mark.parametrize(
+    ("config", "slopes"),
+    [({}, None), ({"alibi": False}, None), ({"alibi": None}, None), ({"alibi": True}, alibi.falcon)],
+)
+def test_falcon_has_slopes_only_where_its_config_says_so(config, slopes):
+    assert architecture.find("falcon").fitted(config, ()).axes["heads"].slopes is slopes
 
 
 @pytest.mark.parametrize("family", FAMILIES)

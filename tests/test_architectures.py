@@ -105,6 +105,12 @@ def test_every_axis_of_the_table_has_a_name_from_the_vocabulary(model_type):
 
 
 @each_type
+def test_every_form_of_a_table_has_a_name_of_its_own(model_type):
+    names = [form.name for form in architecture.find(model_type).forms]
+    assert all(names) and len(set(names)) == len(names)
+
+
+@each_type
 def test_templates_count_with_counters_and_axes_that_the_table_knows(model_type):
     table = architecture.find(model_type)
     counted = {name for template in every_template(table) for name in template.placeholders}

@@ -14,6 +14,7 @@ import pytest
 import tiny
 from command import ROOT, run
 from modelsurgeon import alibi, architecture
+from modelsurgeon.architecture import Form
 from modelsurgeon.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.config_keys import lookup
 from modelsurgeon.errors import ModelSurgeonError, PlanError
@@ -28,7 +29,19 @@ TIMES = (Fraction(3, 2), Fraction(2), Fraction(3))
 
 
 def row_of(checkpoint: Checkpoint) -> Row:
-    return make_row(checkpoint.config["model_type"], checkpoint.architecture, checkpoint.resolved)
+    """What holds for a checkpoint: the row of its form, or where several hold that of all of them."""
+    model_type = checkpoint.config["model_type"]
+    rows = {row.layout: row for row in family(model_type)}
+    layouts = [form.name for form in forms_of(checkpoint) if form.name in rows]
+    if len(layouts) > 1:
+        return make_row(model_type, checkpoint.architecture, ", ".join(layouts))
+    return rows[layouts[0] if layouts else ""]
+
+
+def forms_of(checkpoint: Checkpoint) -> list[Form]:
+    table = architecture.find(checkpoint.config["model_type"])
+    names = frozenset(map(table.canonical, checkpoint.tensors))
+    return [form for form in table.forms if form.when(checkpoint.resolved, names)]
 
 
 def widths(row: Row) -> list[tuple[str, Width]]:
@@ -144,13 +157,16 @@ def test_a_cell_that_says_too_much_or_too_little_is_noticed(name, column, rule, 
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
-def test_every_cell_of_a_checkpoint_is_in_a_row_of_its_family(variant, source):
+def test_a_checkpoint_of_one_form_has_the_cells_of_its_row(variant, source):
     checkpoint = open_checkpoint(source(variant))
-    found = row_of(checkpoint).cells
-    if not checkpoint.has_head:  # of which the files without one tell nothing
-        del found["untie"]
-    rows = [row.cells for row in family(variant.model_type)]
-    assert all(any(row[column] == cell for row in rows) for column, cell in found.items())
+    fitted = make_row(variant.model_type, checkpoint.architecture)
+    assert row_of(checkpoint).cells == fitted.cells
+
+
+def test_every_row_is_that_of_a_checkpoint(source):
+    several = [variant for variant in tiny.variants() if len(family(variant.model_type)) > 1]
+    shown = {row_of(open_checkpoint(source(variant))).name for variant in several}
+    assert {row.name for variant in several for row in family(variant.model_type)} <= shown
 
 
 @pytest.mark.parametrize("variant", [v for v in VARIANTS if v.tied], ids=str)
@@ -172,7 +188,7 @@ def test_every_family_has_a_row_and_no_two_of_its_rows_are_alike():
     rows = families()
     assert {row.model_type for row in rows} == set(architecture.known())
     assert len({(row.model_type, *row.cells.values()) for row in rows}) == len(rows)
-    assert {row.name for row in rows} > {"falcon (alibi = true)", "opt (do_layer_norm_before = false)", "llama"}
+    assert {row.name for row in rows} > {"falcon (alibi)", "opt (post-norm)", "llama"}
     assert all(set(row.cells) == {*COLUMNS, "untie"} for row in rows)
 
 
@@ -187,7 +203,7 @@ def test_the_command_shows_all_families_or_one_in_detail():
     every, one = run("families"), run("families", "opt")
     assert (every.code, every.err, one.code, one.err) == (0, "", 0, "")
     assert all(row.name in every.out for row in families())
-    assert "fc1.{weight,bias?}" in one.out and "(do_layer_norm_before = false)" in one.out
+    assert "fc1.{weight,bias?}" in one.out and "(post-norm)" in one.out
     found = json.loads(run("families", "opt", "--json").out)
     assert found["requires"] == {"_remove_final_layer_norm": [None, False]}
     assert found["tensors"]["lm_head.weight?"] == "vocab <- final"

@@ -140,7 +140,11 @@ def sizes(model_type: str) -> dict[str, Any]:
     found |= {key: POSITIONS for key in ("max_position_embeddings",) if key in known}
     found |= {table.eps: 1e-2} if table.eps else {}  # large, so that one left alone is seen
     found |= OVERRIDES.get(model_type, {})
-    derived = {ours: found[rule] for ours, rule in table.equal.items() if isinstance(rule, str) and rule in found}
+    derived = {
+        ours: found[rule]
+        for ours, rule in table.equal.items()
+        if ours in known and isinstance(rule, str) and rule in found
+    }
     return {**derived, **found}
 
 

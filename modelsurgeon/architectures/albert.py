@@ -5,7 +5,7 @@ projected, so their size never has to grow with the stream; the masked-LM head w
 Upstream: transformers/models/albert/modeling_albert.py.
 """
 
-from modelsurgeon.architecture import Architecture, Axis, Tie, labels, quotient
+from modelsurgeon.architecture import Architecture, Axis, Quotient, Tie, labels
 from modelsurgeon.architectures.bert import CHOICE, TOKENS, unpooled
 
 ARCHITECTURE = Architecture(
@@ -32,8 +32,8 @@ ARCHITECTURE = Architecture(
         "pooled": Axis("hidden_size", through="pointwise"),
         "mlp": Axis("intermediate_size", through="pointwise"),
         "heads": Axis("num_attention_heads", through="heads"),
-        "head": Axis(default=quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
-        "value": Axis(default=quotient("hidden_size", "num_attention_heads"), through="linear"),
+        "head": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
+        "value": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="linear"),
     },
     tensors={
         "albert.embeddings.word_embeddings.weight": "vocab -> embedded",

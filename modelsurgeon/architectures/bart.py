@@ -5,7 +5,7 @@ multiplied by sqrt(d_model), positions never. The decoder alone, with a head, is
 Upstream: transformers/models/bart/modeling_bart.py.
 """
 
-from modelsurgeon.architecture import Architecture, Axis, Form, Tie, labels, quotient
+from modelsurgeon.architecture import Architecture, Axis, Form, Quotient, Tie, labels
 
 
 def layer(at: str, side: str, attentions: tuple[str, ...], last: str = "hidden") -> dict[str, str]:
@@ -55,12 +55,12 @@ ARCHITECTURE = Architecture(
         "pooled": Axis("d_model", through="pointwise"),
         "encoder_mlp": Axis("encoder_ffn_dim", through="pointwise"),
         "encoder_heads": Axis("encoder_attention_heads", through="heads"),
-        "encoder_head": Axis(default=quotient("d_model", "encoder_attention_heads"), through="inner", scaled=-0.5),
-        "encoder_value": Axis(default=quotient("d_model", "encoder_attention_heads"), through="linear"),
+        "encoder_head": Axis(default=Quotient("d_model", "encoder_attention_heads"), through="inner", scaled=-0.5),
+        "encoder_value": Axis(default=Quotient("d_model", "encoder_attention_heads"), through="linear"),
         "decoder_mlp": Axis("decoder_ffn_dim", through="pointwise"),
         "decoder_heads": Axis("decoder_attention_heads", through="heads"),
-        "decoder_head": Axis(default=quotient("d_model", "decoder_attention_heads"), through="inner", scaled=-0.5),
-        "decoder_value": Axis(default=quotient("d_model", "decoder_attention_heads"), through="linear"),
+        "decoder_head": Axis(default=Quotient("d_model", "decoder_attention_heads"), through="inner", scaled=-0.5),
+        "decoder_value": Axis(default=Quotient("d_model", "decoder_attention_heads"), through="linear"),
     },
     tensors={
         "model.shared.weight": "vocab -> hidden",
@@ -98,8 +98,9 @@ ARCHITECTURE = Architecture(
     ignored=(r"(model\.)?(encoder|decoder)\.version",),
     forms=(
         Form(
-            lambda config, names: not any(name.startswith("model.encoder.") for name in names),
-            {
+            "decoder alone",
+            when=lambda config, names: not any(name.startswith("model.encoder.") for name in names),
+            tensors={
                 **dict.fromkeys(ENCODER),
                 "model.shared.weight": None,
                 "model.decoder.embed_tokens.weight?": None,

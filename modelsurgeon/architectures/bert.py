@@ -5,7 +5,7 @@ its axis `transform` is copied with scale 1, whatever the rule.
 Upstream: transformers/models/bert/modeling_bert.py.
 """
 
-from modelsurgeon.architecture import Architecture, Axis, Config, Form, Tie, labels, quotient
+from modelsurgeon.architecture import Architecture, Axis, Config, Form, Quotient, Tie, labels
 
 
 def names_task(config: Config, task: str) -> bool:
@@ -14,15 +14,25 @@ def names_task(config: Config, task: str) -> bool:
 
 
 # One score for each choice. (Files of old token classifiers hold a pooler, too, which they do not use.)
-CHOICE = Form(lambda config, names: names_task(config, "MultipleChoice"), {"classifier.{weight,bias}?": "1 <- pooled"})
+CHOICE = Form(
+    "multiple choice",
+    when=lambda config, names: names_task(config, "MultipleChoice"),
+    tensors={"classifier.{weight,bias}?": "1 <- pooled"},
+)
 TOKENS = Form(
-    lambda config, names: names_task(config, "TokenClassification"), {"classifier.{weight,bias}?": "labels <- hidden"}
+    "token classifier",
+    when=lambda config, names: names_task(config, "TokenClassification"),
+    tensors={"classifier.{weight,bias}?": "labels <- hidden"},
 )
 
 
 def unpooled(pooler: str) -> Form:
     """Classifiers of checkpoints without this tensor read the stream itself."""
-    return Form(lambda config, names: pooler not in names, {"classifier.{weight,bias}?": "labels <- hidden"})
+    return Form(
+        "without pooler",
+        when=lambda config, names: pooler not in names,
+        tensors={"classifier.{weight,bias}?": "labels <- hidden"},
+    )
 
 
 ARCHITECTURE = Architecture(
@@ -47,8 +57,8 @@ ARCHITECTURE = Architecture(
         "pooled": Axis("hidden_size", through="pointwise"),
         "mlp": Axis("intermediate_size", through="pointwise"),
         "heads": Axis("num_attention_heads", through="heads"),
-        "head": Axis(default=quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
-        "value": Axis(default=quotient("hidden_size", "num_attention_heads"), through="linear"),
+        "head": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
+        "value": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="linear"),
     },
     tensors={
         "bert.embeddings.word_embeddings.weight": "vocab -> hidden",

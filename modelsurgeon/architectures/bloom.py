@@ -6,7 +6,7 @@ Upstream: transformers/models/bloom/modeling_bloom.py.
 """
 
 from modelsurgeon import alibi
-from modelsurgeon.architecture import Architecture, Axis, Form, Tie, labels, quotient
+from modelsurgeon.architecture import Architecture, Axis, Form, Multiple, Quotient, Tie, labels
 
 ARCHITECTURE = Architecture(
     model="BloomForCausalLM",
@@ -22,10 +22,10 @@ ARCHITECTURE = Architecture(
         "stream": Axis("hidden_size", through="residual"),
         "hidden": Axis("hidden_size", through="residual"),
         "final": Axis("hidden_size", through="residual"),
-        "mlp": Axis(default=lambda c: 4 * c["hidden_size"], through="pointwise"),
+        "mlp": Axis(default=Multiple("hidden_size", 4), through="pointwise"),
         "heads": Axis("n_head", through="heads", slopes=alibi.bloom),
-        "head": Axis(default=quotient("hidden_size", "n_head"), through="inner", scaled=-0.5),
-        "value": Axis(default=quotient("hidden_size", "n_head"), through="linear"),
+        "head": Axis(default=Quotient("hidden_size", "n_head"), through="inner", scaled=-0.5),
+        "value": Axis(default=Quotient("hidden_size", "n_head"), through="linear"),
     },
     tensors={
         "transformer.word_embeddings.weight": "vocab -> embedded",
@@ -46,6 +46,7 @@ ARCHITECTURE = Architecture(
     },
     forms=(
         Form(
+            "post-norm",
             when=lambda c, names: bool(c.get("apply_residual_connection_post_layernorm")),
             tensors={
                 "transformer.h.{layer}.input_layernorm.{weight,bias}": "stream => stream",

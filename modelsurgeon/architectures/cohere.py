@@ -4,9 +4,9 @@ With `use_qk_norm`, a LayerNorm over each head's query and key has a row of gain
 Upstream: transformers/models/cohere/modeling_cohere.py.
 """
 
-from modelsurgeon.architecture import Architecture, Axis, Form, Rotary, Tie, quotient
+from modelsurgeon.architecture import Architecture, Axis, Form, Quotient, Rotary, Tie
 
-HEAD_DIM = quotient("hidden_size", "num_attention_heads")
+HEAD_DIM = Quotient("hidden_size", "num_attention_heads")
 
 ARCHITECTURE = Architecture(
     model="CohereForCausalLM",
@@ -41,6 +41,7 @@ ARCHITECTURE = Architecture(
     },
     forms=(
         Form(
+            "qk norm",
             when=lambda config, names: bool(config.get("use_qk_norm")),
             axes={"prehead": Axis("head_dim", HEAD_DIM, through="normed", follows="head")},
             tensors={

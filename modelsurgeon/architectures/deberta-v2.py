@@ -8,7 +8,7 @@ stream, which then only copies of scale 1 pass.
 Upstream: transformers/models/deberta_v2/modeling_deberta_v2.py.
 """
 
-from modelsurgeon.architecture import Architecture, Axis, Config, Form, Tie, labels, quotient
+from modelsurgeon.architecture import Architecture, Axis, Config, Form, Quotient, Tie, labels
 from modelsurgeon.architectures.bert import CHOICE, TOKENS, unpooled
 
 
@@ -24,7 +24,7 @@ def embedding_size(config: Config) -> int:
 
 
 SUPPORTED = {"conv_groups": (None, 1), "conv_kernel_size": (None, 0, 3)}
-HEAD = quotient("hidden_size", "num_attention_heads")
+HEAD = Quotient("hidden_size", "num_attention_heads")
 
 ARCHITECTURE = Architecture(
     model="DebertaV2ForMaskedLM",
@@ -44,9 +44,9 @@ ARCHITECTURE = Architecture(
         "buckets": Axis(default=buckets),
         "labels": Axis(default=labels),
         "hidden": Axis("hidden_size", through="residual"),
-        "embedded": Axis("embedding_size", embedding_size, through="rank"),
-        "transform": Axis("embedding_size", embedding_size, through="pointwise"),
-        "final": Axis("embedding_size", embedding_size, through="rank"),
+        "embedded": Axis("hidden_size", through="residual"),
+        "transform": Axis("hidden_size", through="pointwise"),
+        "final": Axis("hidden_size", through="residual"),
         "pooled": Axis("hidden_size", through="pointwise"),
         "mlp": Axis("intermediate_size", through="pointwise"),
         "heads": Axis("num_attention_heads", through="heads"),
@@ -58,7 +58,7 @@ ARCHITECTURE = Architecture(
         "deberta.embeddings.position_embeddings.weight?": "positions -> embedded",
         "deberta.embeddings.token_type_embeddings.weight?": "types -> embedded",
         "deberta.embeddings.embed_proj.weight?": "hidden <- embedded",
-        "deberta.embeddings.LayerNorm.{weight,bias}": "hidden => hidden",
+        "deberta.embeddings.LayerNorm.{weight,bias}": "embedded => hidden",
         "deberta.encoder.rel_embeddings.weight?": "buckets -> hidden",
         "deberta.encoder.LayerNorm.{weight,bias}?": "hidden => hidden",
         "deberta.encoder.conv.conv.{weight,bias}?": "hidden <- hidden 3",
@@ -104,32 +104,29 @@ ARCHITECTURE = Architecture(
     requires=SUPPORTED,
     projected=("embedded", "hidden"),
     defaults={"tie_word_embeddings": lambda c: True},
-    equal={"attention_head_size": HEAD, "pooler_hidden_size": "hidden_size"},
+    equal={"attention_head_size": HEAD, "embedding_size": "hidden_size", "pooler_hidden_size": "hidden_size"},
     synonyms=((".gamma", ".weight"), (".beta", ".bias")),
     ignored=(r".*embeddings\.position_ids", r"mask_predictions\..*"),
     forms=(
         Form(
-            lambda config, names: "deberta.embeddings.embed_proj.weight" not in names,
-            {"deberta.embeddings.LayerNorm.{weight,bias}": "embedded => hidden"},
-            {
-                "embedded": Axis("hidden_size", through="residual"),
-                "transform": Axis("hidden_size", through="pointwise"),
-                "final": Axis("hidden_size", through="residual"),
+            "projected",
+            when=lambda config, names: "deberta.embeddings.embed_proj.weight" in names,
+            tensors={"deberta.embeddings.LayerNorm.{weight,bias}": "hidden => hidden"},
+            axes={
+                "embedded": Axis("embedding_size", embedding_size, through="rank"),
+                "transform": Axis("embedding_size", embedding_size, through="pointwise"),
+                "final": Axis("embedding_size", embedding_size, through="rank"),
             },
-            {
-                "equal": {
-                    "attention_head_size": HEAD,
-                    "embedding_size": "hidden_size",
-                    "pooler_hidden_size": "hidden_size",
-                }
-            },
+            fields={"equal": {"attention_head_size": HEAD, "pooler_hidden_size": "hidden_size"}},
         ),
         Form(
-            lambda config, names: "deberta.encoder.conv.conv.weight" in names,
+            "convolution",
+            when=lambda config, names: "deberta.encoder.conv.conv.weight" in names,
             axes={"hidden": Axis("hidden_size", through="pointwise residual")},
         ),
         Form(
-            lambda config, names: config.get("legacy") is False,
+            "legacy = false",
+            when=lambda config, names: config.get("legacy") is False,
             fields={
                 "tie": Tie(
                     "cls.predictions.decoder.weight",

@@ -83,6 +83,7 @@ ARCHITECTURE = Architecture(
     },
     forms=(
         Form(
+            "direct queries",
             when=lambda config, names: "q_lora_rank" in config and config["q_lora_rank"] is None,
             tensors={
                 "model.layers.{layer}.self_attn.q_a_proj.{weight,bias?}": None,
@@ -94,6 +95,7 @@ ARCHITECTURE = Architecture(
             fields={"fixed_eps": ("model.layers.{layer}.self_attn.kv_a_layernorm.weight",)},
         ),
         Form(
+            "fused experts",
             when=lambda config, names: any(name.endswith(".mlp.experts.gate_up_proj") for name in names),
             tensors={
                 "model.layers.{layer}.mlp.experts.{experts}.gate_proj.weight": None,

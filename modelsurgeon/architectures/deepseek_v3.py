@@ -68,10 +68,12 @@ ARCHITECTURE = replace(
     forms=(
         *V2.forms,
         Form(
+            "experts that cannot be copied",
             when=lambda config, names: not copies_count_once(config),
             axes={"experts": replace(EXPERTS, active=None)},
         ),
         Form(
+            "layer 61 left out",
             when=lambda config, names: config.get("num_hidden_layers") in range(62),
             fields={"ignored": (*V2.ignored, r"(model\.)?layers\.61\..*")},
         ),

@@ -3,7 +3,7 @@
 Upstream: transformers/models/distilbert/modeling_distilbert.py.
 """
 
-from modelsurgeon.architecture import Architecture, Axis, Tie, labels, quotient
+from modelsurgeon.architecture import Architecture, Axis, Quotient, Tie, labels
 from modelsurgeon.architectures.bert import CHOICE, unpooled
 
 ARCHITECTURE = Architecture(
@@ -27,8 +27,8 @@ ARCHITECTURE = Architecture(
         "pooled": Axis("dim", through="pointwise"),
         "mlp": Axis("hidden_dim", through="pointwise"),
         "heads": Axis("n_heads", through="heads"),
-        "head": Axis(default=quotient("dim", "n_heads"), through="inner", scaled=-0.5),
-        "value": Axis(default=quotient("dim", "n_heads"), through="linear"),
+        "head": Axis(default=Quotient("dim", "n_heads"), through="inner", scaled=-0.5),
+        "value": Axis(default=Quotient("dim", "n_heads"), through="linear"),
     },
     tensors={
         "distilbert.embeddings.word_embeddings.weight": "vocab -> hidden",

@@ -6,7 +6,7 @@ Upstream: transformers/models/falcon/modeling_falcon.py.
 """
 
 from modelsurgeon import alibi
-from modelsurgeon.architecture import Architecture, Axis, Config, Form, Rotary, Tie, labels, quotient
+from modelsurgeon.architecture import Architecture, Axis, Config, Form, Multiple, Quotient, Rotary, Tie, labels
 
 _QKV = "transformer.h.{layer}.self_attention.query_key_value.{weight,bias?}"
 
@@ -28,10 +28,10 @@ ARCHITECTURE = Architecture(
         "stream": Axis("hidden_size", through="residual"),
         "hidden": Axis("hidden_size", through="residual"),
         "final": Axis("hidden_size", through="residual"),
-        "mlp": Axis("ffn_hidden_size", lambda c: 4 * c["hidden_size"], through="pointwise"),
-        "heads": Axis("num_attention_heads", through="heads", slopes=alibi.falcon),
-        "head": Axis(default=quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
-        "value": Axis(default=quotient("hidden_size", "num_attention_heads"), through="linear"),
+        "mlp": Axis("ffn_hidden_size", Multiple("hidden_size", 4), through="pointwise"),
+        "heads": Axis("num_attention_heads", through="heads"),
+        "head": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
+        "value": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="linear"),
     },
     tensors={
         "transformer.word_embeddings.weight": "vocab -> stream",
@@ -48,18 +48,21 @@ ARCHITECTURE = Architecture(
     },
     forms=(
         Form(
+            "multi-query",
             when=lambda c, names: not _grouped(c) and bool(c.get("multi_query", True)),
             tensors={_QKV: "(heads head~ + kv head + kv value) <- hidden"},
             axes={"kv": Axis(default=lambda c: 1, through="heads", follows="heads")},
             fields={"equal": {}},  # whatever num_kv_heads says
         ),
         Form(
+            "grouped",
             when=lambda c, names: _grouped(c),
             tensors={_QKV: "kv[heads head~ + kv head + kv value] <- hidden"},
             axes={"kv": Axis("num_kv_heads", lambda c: c["num_attention_heads"], through="heads", follows="heads")},
             fields={"equal": {}},
         ),
         Form(
+            "two norms",
             when=lambda c, names: _grouped(c) and c.get("num_ln_in_parallel_attn") in (None, 2),
             tensors={
                 "transformer.h.{layer}.input_layernorm.{weight,bias}": None,
@@ -68,16 +71,19 @@ ARCHITECTURE = Architecture(
             },
         ),
         Form(
+            "sequential",
             when=lambda c, names: not _grouped(c) and not c.get("parallel_attn", True),
             tensors={"transformer.h.{layer}.post_attention_layernorm.{weight,bias}": "stream => hidden"},
         ),
         Form(
+            "alibi",
             when=lambda c, names: bool(c.get("alibi")),
             axes={
+                "heads": Axis("num_attention_heads", through="heads", slopes=alibi.falcon),
                 "head": Axis(
-                    default=quotient("hidden_size", "num_attention_heads"),
+                    default=Quotient("hidden_size", "num_attention_heads"),
                     why="attention divides ALiBi's slopes by sqrt(head)",
-                )
+                ),
             },
             fields={"rotary": None},
         ),

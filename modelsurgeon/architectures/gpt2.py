@@ -3,7 +3,7 @@
 Upstream: transformers/models/gpt2/modeling_gpt2.py.
 """
 
-from modelsurgeon.architecture import Architecture, Axis, Tie, labels, quotient
+from modelsurgeon.architecture import Architecture, Axis, Multiple, Quotient, Tie, labels
 
 ARCHITECTURE = Architecture(
     model="GPT2LMHeadModel",
@@ -19,10 +19,10 @@ ARCHITECTURE = Architecture(
         "stream": Axis("n_embd", through="residual"),
         "hidden": Axis("n_embd", through="residual"),
         "final": Axis("n_embd", through="residual"),
-        "mlp": Axis("n_inner", lambda c: 4 * c["n_embd"], through="pointwise"),
+        "mlp": Axis("n_inner", Multiple("n_embd", 4), through="pointwise"),
         "heads": Axis("n_head", through="heads"),
-        "head": Axis(default=quotient("n_embd", "n_head"), through="inner", scaled=-0.5, when="scale_attn_weights"),
-        "value": Axis(default=quotient("n_embd", "n_head"), through="linear"),
+        "head": Axis(default=Quotient("n_embd", "n_head"), through="inner", scaled=-0.5, when="scale_attn_weights"),
+        "value": Axis(default=Quotient("n_embd", "n_head"), through="linear"),
     },
     tensors={
         "transformer.wte.weight": "vocab -> stream",

@@ -5,7 +5,7 @@ Upstream: transformers/models/gpt_neo/modeling_gpt_neo.py.
 
 from itertools import islice
 
-from modelsurgeon.architecture import Architecture, Axis, Config, Tie, labels, quotient
+from modelsurgeon.architecture import Architecture, Axis, Config, Multiple, Quotient, Tie, labels
 from modelsurgeon.errors import SourceError
 
 
@@ -35,10 +35,10 @@ ARCHITECTURE = Architecture(
         "stream": Axis("hidden_size", through="residual"),
         "hidden": Axis("hidden_size", through="residual"),
         "final": Axis("hidden_size", through="residual"),
-        "mlp": Axis("intermediate_size", lambda c: 4 * c["hidden_size"], through="pointwise"),
+        "mlp": Axis("intermediate_size", Multiple("hidden_size", 4), through="pointwise"),
         "heads": Axis("num_heads", through="heads"),
-        "head": Axis(default=quotient("hidden_size", "num_heads"), through="inner"),
-        "value": Axis(default=quotient("hidden_size", "num_heads"), through="linear"),
+        "head": Axis(default=Quotient("hidden_size", "num_heads"), through="inner"),
+        "value": Axis(default=Quotient("hidden_size", "num_heads"), through="linear"),
     },
     tensors={
         "transformer.wte.weight": "vocab -> stream",

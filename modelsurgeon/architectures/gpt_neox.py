@@ -3,7 +3,7 @@
 Upstream: transformers/models/gpt_neox/modeling_gpt_neox.py.
 """
 
-from modelsurgeon.architecture import Architecture, Axis, Rotary, Tie, labels, quotient
+from modelsurgeon.architecture import Architecture, Axis, Quotient, Rotary, Tie, labels
 
 ARCHITECTURE = Architecture(
     model="GPTNeoXForCausalLM",
@@ -20,8 +20,8 @@ ARCHITECTURE = Architecture(
         "final": Axis("hidden_size", through="residual"),
         "mlp": Axis("intermediate_size", through="pointwise"),
         "heads": Axis("num_attention_heads", through="heads"),
-        "head": Axis(default=quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
-        "value": Axis(default=quotient("hidden_size", "num_attention_heads"), through="linear"),
+        "head": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
+        "value": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="linear"),
     },
     tensors={
         "gpt_neox.embed_in.weight": "vocab -> stream",

@@ -7,7 +7,7 @@ Upstream: transformers/models/gpt_oss/modeling_gpt_oss.py.
 
 from typing import Any
 
-from modelsurgeon.architecture import Architecture, Axis, Config, Rotary, Tie, labels, quotient
+from modelsurgeon.architecture import Architecture, Axis, Config, Quotient, Rotary, Tie, labels
 
 
 def rope(config: Config) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def rope(config: Config) -> dict[str, Any]:
 
 def head_size(config: Config) -> int:
     """64 where the key is absent, a quotient where it is null."""
-    return quotient("hidden_size", "num_attention_heads")(config) if "head_dim" in config else 64
+    return Quotient("hidden_size", "num_attention_heads")(config) if "head_dim" in config else 64
 
 
 ARCHITECTURE = Architecture(

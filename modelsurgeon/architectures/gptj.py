@@ -4,7 +4,7 @@ The frequencies are of the fixed base 10000, over `rotary_dim`. The head has a b
 Upstream: transformers/models/gptj/modeling_gptj.py.
 """
 
-from modelsurgeon.architecture import Architecture, Axis, Rotary, Tie, labels, quotient
+from modelsurgeon.architecture import Architecture, Axis, Multiple, Quotient, Rotary, Tie, labels
 
 ARCHITECTURE = Architecture(
     model="GPTJForCausalLM",
@@ -20,10 +20,10 @@ ARCHITECTURE = Architecture(
         "stream": Axis("n_embd", through="residual"),
         "hidden": Axis("n_embd", through="residual"),
         "final": Axis("n_embd", through="residual"),
-        "mlp": Axis("n_inner", lambda c: 4 * c["n_embd"], through="pointwise"),
+        "mlp": Axis("n_inner", Multiple("n_embd", 4), through="pointwise"),
         "heads": Axis("n_head", through="heads"),
-        "head": Axis(default=quotient("n_embd", "n_head"), through="inner", scaled=-0.5),
-        "value": Axis(default=quotient("n_embd", "n_head"), through="linear"),
+        "head": Axis(default=Quotient("n_embd", "n_head"), through="inner", scaled=-0.5),
+        "value": Axis(default=Quotient("n_embd", "n_head"), through="linear"),
     },
     tensors={
         "transformer.wte.weight": "vocab -> stream",

@@ -6,7 +6,7 @@ Upstream: transformers/models/granite/modeling_granite.py.
 
 from dataclasses import replace
 
-from modelsurgeon.architecture import Axis, quotient
+from modelsurgeon.architecture import Axis, Quotient
 from modelsurgeon.architectures.llama import ARCHITECTURE as LLAMA
 
 CLASSIFIERS = ("score.{weight,bias}?", "qa_outputs.{weight,bias}?")
@@ -17,7 +17,7 @@ ARCHITECTURE = replace(
     multiples={},
     axes={
         **{name: axis for name, axis in LLAMA.axes.items() if name != "labels"},
-        "head": Axis("head_dim", quotient("hidden_size", "num_attention_heads"), through="inner"),
+        "head": Axis("head_dim", Quotient("hidden_size", "num_attention_heads"), through="inner"),
     },
     tensors={name: signature for name, signature in LLAMA.tensors.items() if name not in CLASSIFIERS},
     keys=(

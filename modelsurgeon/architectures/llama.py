@@ -4,7 +4,7 @@ Files of its question-answering class say `transformer.` where others say `model
 Upstream: transformers/models/llama/modeling_llama.py.
 """
 
-from modelsurgeon.architecture import Architecture, Axis, Rotary, Tie, labels, quotient
+from modelsurgeon.architecture import Architecture, Axis, Quotient, Rotary, Tie, labels
 
 ARCHITECTURE = Architecture(
     model="LlamaForCausalLM",
@@ -22,8 +22,8 @@ ARCHITECTURE = Architecture(
         "mlp": Axis("intermediate_size", through="pointwise"),
         "heads": Axis("num_attention_heads", through="heads"),
         "kv": Axis("num_key_value_heads", lambda c: c["num_attention_heads"], through="heads", follows="heads"),
-        "head": Axis("head_dim", quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
-        "value": Axis("head_dim", quotient("hidden_size", "num_attention_heads"), through="linear"),
+        "head": Axis("head_dim", Quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
+        "value": Axis("head_dim", Quotient("hidden_size", "num_attention_heads"), through="linear"),
     },
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",

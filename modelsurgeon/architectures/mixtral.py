@@ -4,7 +4,7 @@ Upstream: transformers/models/mixtral/modeling_mixtral.py. Files name each exper
 `w2` (down); the module's own names hold all experts in one tensor.
 """
 
-from modelsurgeon.architecture import Architecture, Axis, Form, Rotary, Tie, labels, quotient
+from modelsurgeon.architecture import Architecture, Axis, Form, Quotient, Rotary, Tie, labels
 
 ARCHITECTURE = Architecture(
     model="MixtralForCausalLM",
@@ -28,8 +28,8 @@ ARCHITECTURE = Architecture(
             through="heads",
             follows="heads",
         ),
-        "head": Axis("head_dim", quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
-        "value": Axis("head_dim", quotient("hidden_size", "num_attention_heads"), through="linear"),
+        "head": Axis("head_dim", Quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
+        "value": Axis("head_dim", Quotient("hidden_size", "num_attention_heads"), through="linear"),
     },
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
@@ -50,6 +50,7 @@ ARCHITECTURE = Architecture(
     },
     forms=(
         Form(
+            "fused experts",
             when=lambda config, names: any(name.endswith(".mlp.experts.gate_up_proj") for name in names),
             tensors={
                 "model.layers.{layer}.mlp.experts.{experts}.w1.weight": None,

@@ -4,7 +4,7 @@ The embeddings' norm writes the stream, and the first layer's attention reads it
 Upstream: transformers/models/modernbert/modeling_modernbert.py.
 """
 
-from modelsurgeon.architecture import Architecture, Axis, Form, Rotary, Tie, labels, quotient
+from modelsurgeon.architecture import Architecture, Axis, Form, Quotient, Rotary, Tie, labels
 from modelsurgeon.architectures.bert import names_task
 
 ARCHITECTURE = Architecture(
@@ -24,8 +24,8 @@ ARCHITECTURE = Architecture(
         "final": Axis("hidden_size", through="residual"),
         "mlp": Axis("intermediate_size", through="pointwise"),
         "heads": Axis("num_attention_heads", through="heads"),
-        "head": Axis(default=quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
-        "value": Axis(default=quotient("hidden_size", "num_attention_heads"), through="linear"),
+        "head": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
+        "value": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="linear"),
     },
     tensors={
         "model.embeddings.tok_embeddings.weight": "vocab -> embedded",
@@ -46,7 +46,11 @@ ARCHITECTURE = Architecture(
     },
     only={"attn_norm": lambda config, layer: layer > 0},
     forms=(
-        Form(lambda config, names: names_task(config, "MultipleChoice"), {"classifier.{weight,bias}?": "1 <- final"}),
+        Form(
+            "multiple choice",
+            when=lambda config, names: names_task(config, "MultipleChoice"),
+            tensors={"classifier.{weight,bias}?": "1 <- final"},
+        ),
     ),
     outputs={"last_hidden_state": "hidden"},
     keys=(

@@ -6,7 +6,7 @@ Upstream: transformers/models/mpt/modeling_mpt.py.
 """
 
 from modelsurgeon import alibi
-from modelsurgeon.architecture import Architecture, Axis, Config, Tie, labels, quotient
+from modelsurgeon.architecture import Architecture, Axis, Config, Multiple, Quotient, Tie, labels
 from modelsurgeon.config_keys import lookup
 
 
@@ -29,10 +29,10 @@ ARCHITECTURE = Architecture(
         "stream": Axis("d_model", through="residual"),
         "hidden": Axis("d_model", through="residual"),
         "final": Axis("d_model", through="residual"),
-        "mlp": Axis(default=lambda c: 4 * c["d_model"], through="pointwise"),
+        "mlp": Axis(default=Multiple("d_model", 4), through="pointwise"),
         "heads": Axis("n_heads", through="heads", slopes=alibi.mpt),
-        "head": Axis(default=quotient("d_model", "n_heads"), through="inner", scaled=-0.5, when=_scales_by_head),
-        "value": Axis(default=quotient("d_model", "n_heads"), through="linear"),
+        "head": Axis(default=Quotient("d_model", "n_heads"), through="inner", scaled=-0.5, when=_scales_by_head),
+        "value": Axis(default=Quotient("d_model", "n_heads"), through="linear"),
     },
     tensors={
         "transformer.wte.weight": "vocab -> stream",

@@ -6,7 +6,7 @@ Upstream: transformers/models/olmo2/modeling_olmo2.py.
 
 from dataclasses import replace
 
-from modelsurgeon.architecture import Axis, quotient
+from modelsurgeon.architecture import Axis, Quotient
 from modelsurgeon.architectures.llama import ARCHITECTURE as LLAMA
 
 ARCHITECTURE = replace(
@@ -18,7 +18,7 @@ ARCHITECTURE = replace(
         "branch": Axis("hidden_size", through="residual"),
         "preheads": Axis("num_attention_heads", through="normed", follows="heads"),
         "prekv": Axis("num_key_value_heads", lambda c: c["num_attention_heads"], through="normed", follows="kv"),
-        "prehead": Axis("head_dim", quotient("hidden_size", "num_attention_heads"), through="normed", follows="head"),
+        "prehead": Axis("head_dim", Quotient("hidden_size", "num_attention_heads"), through="normed", follows="head"),
     },
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",

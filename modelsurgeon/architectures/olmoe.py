@@ -4,7 +4,7 @@ The norm of the queries is as wide as the hidden stream, so heads x head size is
 Upstream: transformers/models/olmoe/modeling_olmoe.py.
 """
 
-from modelsurgeon.architecture import Architecture, Axis, Form, Rotary, Tie, quotient
+from modelsurgeon.architecture import Architecture, Axis, Form, Quotient, Rotary, Tie
 
 ARCHITECTURE = Architecture(
     model="OlmoeForCausalLM",
@@ -24,9 +24,9 @@ ARCHITECTURE = Architecture(
         "preheads": Axis("num_attention_heads", through="normed", follows="heads"),
         "kv": Axis("num_key_value_heads", lambda c: c["num_attention_heads"], through="heads", follows="heads"),
         "prekv": Axis("num_key_value_heads", lambda c: c["num_attention_heads"], through="normed", follows="kv"),
-        "head": Axis(default=quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
-        "prehead": Axis(default=quotient("hidden_size", "num_attention_heads"), through="normed", follows="head"),
-        "value": Axis(default=quotient("hidden_size", "num_attention_heads"), through="linear"),
+        "head": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
+        "prehead": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="normed", follows="head"),
+        "value": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="linear"),
     },
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
@@ -47,6 +47,7 @@ ARCHITECTURE = Architecture(
     },
     forms=(
         Form(
+            "fused experts",
             when=lambda config, names: any(name.endswith(".mlp.experts.gate_up_proj") for name in names),
             tensors={
                 "model.layers.{layer}.mlp.experts.{experts}.gate_proj.weight": None,
@@ -67,7 +68,7 @@ ARCHITECTURE = Architecture(
         "router_aux_loss_coef",
     ),
     defaults={"num_experts_per_tok": lambda c: 8, "tie_word_embeddings": lambda c: False},
-    equal={"head_dim": quotient("hidden_size", "num_attention_heads")},
+    equal={"head_dim": Quotient("hidden_size", "num_attention_heads")},
     aliases={"num_local_experts": "num_experts"},
     ignored=(r".*rotary_emb\.inv_freq",),
 )

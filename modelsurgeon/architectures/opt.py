@@ -5,10 +5,24 @@ each norm is the residual, so `hidden` is both. In the usual layout norms may al
 Upstream: transformers/models/opt/modeling_opt.py.
 """
 
-from modelsurgeon.architecture import Architecture, Axis, Config, Form, Tie, labels, quotient
+from modelsurgeon.architecture import Architecture, Axis, Config, Form, Quotient, Tie, labels
 
 NORMS = ("layers.{layer}.self_attn_layer_norm", "layers.{layer}.final_layer_norm", "final_layer_norm")
 AS_PUBLISHED = {"_remove_final_layer_norm": (None, False), "layer_norm_elementwise_affine": (None, True)}
+
+PROJECTED = {
+    "embedded": Axis("word_embed_proj_dim", through="rank"),
+    "final": Axis("word_embed_proj_dim", through="rank"),
+}
+POST_NORM = {
+    "model.decoder.embed_tokens.weight": "vocab -> hidden",
+    "model.decoder.embed_positions.weight": "positions -> hidden",
+    "model.decoder.layers.{layer}.self_attn.out_proj.{weight,bias?}": "hidden <- (heads value)",
+    "model.decoder.layers.{layer}.self_attn_layer_norm.{weight,bias}": "hidden => hidden",
+    "model.decoder.layers.{layer}.fc2.{weight,bias?}": "hidden <- mlp",
+    "model.decoder.layers.{layer}.final_layer_norm.{weight,bias}": "hidden => hidden",
+    "model.decoder.final_layer_norm.{weight,bias}": None,
+}
 
 
 def projects(config: Config) -> bool:
@@ -34,8 +48,8 @@ ARCHITECTURE = Architecture(
         "final": Axis("hidden_size", through="residual"),
         "mlp": Axis("ffn_dim", through="pointwise"),
         "heads": Axis("num_attention_heads", through="heads"),
-        "head": Axis(default=quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
-        "value": Axis(default=quotient("hidden_size", "num_attention_heads"), through="linear"),
+        "head": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
+        "value": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="linear"),
     },
     tensors={
         "model.decoder.embed_tokens.weight": "vocab -> stream",
@@ -55,46 +69,40 @@ ARCHITECTURE = Architecture(
     },
     forms=(
         Form(
+            "norms without weights",
             when=lambda config, names: config.get("layer_norm_elementwise_affine") is False,
             tensors={f"model.decoder.{norm}.{{weight,bias}}": None for norm in NORMS},
             fields={"weightless": ("stream => hidden", "stream => final")},
         ),
         Form(
+            "projected",
             when=lambda config, names: projects(config) and not is_post_norm(config),
+            axes=PROJECTED,
             tensors={
+                "model.decoder.embed_tokens.weight": "vocab -> embedded",
                 "model.decoder.project_in.weight": "stream <- embedded",
                 "model.decoder.final_layer_norm.{weight,bias}": "stream => hidden",
+                "model.decoder.project_out.weight": "final <- hidden",
             },
+            fields={"equal": {}, "requires": AS_PUBLISHED},
         ),
         Form(
-            when=lambda config, names: is_post_norm(config),
+            "post-norm",
+            when=lambda config, names: is_post_norm(config) and not projects(config),
             tensors={
-                "model.decoder.embed_tokens.weight": "vocab -> hidden",
-                "model.decoder.embed_positions.weight": "positions -> hidden",
-                "model.decoder.layers.{layer}.self_attn.out_proj.{weight,bias?}": "hidden <- (heads value)",
-                "model.decoder.layers.{layer}.self_attn_layer_norm.{weight,bias}": "hidden => hidden",
-                "model.decoder.layers.{layer}.fc2.{weight,bias?}": "hidden <- mlp",
-                "model.decoder.layers.{layer}.final_layer_norm.{weight,bias}": "hidden => hidden",
+                **POST_NORM,
                 "model.decoder.layers.{layer.last}.final_layer_norm.{weight,bias}": "hidden => final",
-                "model.decoder.final_layer_norm.{weight,bias}": None,
             },
             fields={"requires": AS_PUBLISHED},
         ),
         Form(
-            when=lambda config, names: projects(config) and is_post_norm(config),
+            "post-norm, projected",
+            when=lambda config, names: is_post_norm(config) and projects(config),
+            axes=PROJECTED,
             tensors={
-                "model.decoder.project_in.weight": "hidden <- embedded",
-                "model.decoder.layers.{layer.last}.final_layer_norm.{weight,bias}": None,
-            },
-        ),
-        Form(
-            when=lambda config, names: projects(config),
-            axes={
-                "embedded": Axis("word_embed_proj_dim", through="rank"),
-                "final": Axis("word_embed_proj_dim", through="rank"),
-            },
-            tensors={
+                **POST_NORM,
                 "model.decoder.embed_tokens.weight": "vocab -> embedded",
+                "model.decoder.project_in.weight": "hidden <- embedded",
                 "model.decoder.project_out.weight": "final <- hidden",
             },
             fields={"equal": {}, "requires": AS_PUBLISHED},

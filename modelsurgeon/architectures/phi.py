@@ -4,9 +4,9 @@
 Upstream: transformers/models/phi/modeling_phi.py.
 """
 
-from modelsurgeon.architecture import Architecture, Axis, Form, Rotary, Tie, labels, quotient
+from modelsurgeon.architecture import Architecture, Axis, Form, Quotient, Rotary, Tie, labels
 
-_SIZE = quotient("hidden_size", "num_attention_heads")
+_SIZE = Quotient("hidden_size", "num_attention_heads")
 
 ARCHITECTURE = Architecture(
     model="PhiForCausalLM",
@@ -42,6 +42,7 @@ ARCHITECTURE = Architecture(
     },
     forms=(
         Form(
+            "qk norm",
             when=lambda c, names: bool(c.get("qk_layernorm")),
             tensors={
                 "model.layers.{layer}.self_attn.q_proj.{weight,bias}": "(heads prehead) <- hidden",

@@ -4,10 +4,10 @@ Under long-range scaling the library checks its lists of factors against hidden 
 Upstream: transformers/models/phi3/modeling_phi3.py.
 """
 
-from modelsurgeon.architecture import Architecture, Axis, Config, Form, Rotary, Tie, labels, quotient
+from modelsurgeon.architecture import Architecture, Axis, Config, Form, Quotient, Rotary, Tie, labels
 from modelsurgeon.config_keys import lookup
 
-_SIZE = quotient("hidden_size", "num_attention_heads")
+_SIZE = Quotient("hidden_size", "num_attention_heads")
 
 
 def _has_factors(config: Config) -> bool:
@@ -49,6 +49,7 @@ ARCHITECTURE = Architecture(
     },
     forms=(
         Form(
+            "long range",
             when=lambda c, names: _has_factors(c),
             axes={
                 "head": Axis(default=_SIZE, through="inner", scaled=-0.5),

@@ -4,7 +4,7 @@ A layer is sparse unless `mlp_only_layers` names it or `decoder_sparse_step` ski
 Upstream: transformers/models/qwen2_moe/modeling_qwen2_moe.py.
 """
 
-from modelsurgeon.architecture import Architecture, Axis, Config, Form, Rotary, Tie, labels, quotient
+from modelsurgeon.architecture import Architecture, Axis, Config, Form, Quotient, Rotary, Tie, labels
 
 
 def sparse(config: Config, layer: int) -> bool:
@@ -37,8 +37,8 @@ ARCHITECTURE = Architecture(
         "experts": Axis("num_experts", lambda c: 60, through="experts", active="num_experts_per_tok"),
         "heads": Axis("num_attention_heads", through="heads"),
         "kv": Axis("num_key_value_heads", lambda c: 16, through="heads", follows="heads"),
-        "head": Axis("head_dim", quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
-        "value": Axis("head_dim", quotient("hidden_size", "num_attention_heads"), through="linear"),
+        "head": Axis("head_dim", Quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
+        "value": Axis("head_dim", Quotient("hidden_size", "num_attention_heads"), through="linear"),
     },
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
@@ -74,6 +74,7 @@ ARCHITECTURE = Architecture(
     },
     forms=(
         Form(
+            "fused experts",
             when=lambda config, names: any(name.endswith(".mlp.experts.gate_up_proj") for name in names),
             tensors={
                 "model.layers.{layer}.mlp.experts.{experts}.gate_proj.weight": None,

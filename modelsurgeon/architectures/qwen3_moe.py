@@ -4,7 +4,7 @@ Which layers are sparse is decided as in Qwen2-MoE; there is no shared expert.
 Upstream: transformers/models/qwen3_moe/modeling_qwen3_moe.py.
 """
 
-from modelsurgeon.architecture import Architecture, Axis, Form, Rotary, Tie, labels, quotient
+from modelsurgeon.architecture import Architecture, Axis, Form, Quotient, Rotary, Tie, labels
 from modelsurgeon.architectures.qwen2_moe import dense, sparse
 
 ARCHITECTURE = Architecture(
@@ -25,9 +25,9 @@ ARCHITECTURE = Architecture(
         "experts": Axis("num_local_experts", lambda c: 128, through="experts", active="num_experts_per_tok"),
         "heads": Axis("num_attention_heads", through="heads"),
         "kv": Axis("num_key_value_heads", lambda c: 4, through="heads", follows="heads"),
-        "head": Axis("head_dim", quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
-        "prehead": Axis("head_dim", quotient("hidden_size", "num_attention_heads"), through="normed", follows="head"),
-        "value": Axis("head_dim", quotient("hidden_size", "num_attention_heads"), through="linear"),
+        "head": Axis("head_dim", Quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
+        "prehead": Axis("head_dim", Quotient("hidden_size", "num_attention_heads"), through="normed", follows="head"),
+        "value": Axis("head_dim", Quotient("hidden_size", "num_attention_heads"), through="linear"),
     },
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
@@ -60,6 +60,7 @@ ARCHITECTURE = Architecture(
     },
     forms=(
         Form(
+            "fused experts",
             when=lambda config, names: any(name.endswith(".mlp.experts.gate_up_proj") for name in names),
             tensors={
                 "model.layers.{layer}.mlp.experts.{experts}.gate_proj.weight": None,

@@ -5,11 +5,11 @@ Embeddings may have a size of their own, with a projection to the stream's, as i
 Upstream: transformers/models/roformer/modeling_roformer.py.
 """
 
-from modelsurgeon.architecture import Architecture, Axis, Form, Rotary, Tie, labels, quotient
+from modelsurgeon.architecture import Architecture, Axis, Form, Quotient, Rotary, Tie, labels
 from modelsurgeon.architectures.bert import names_task
 from modelsurgeon.sinusoid import sinusoid
 
-HEAD = quotient("hidden_size", "num_attention_heads")
+HEAD = Quotient("hidden_size", "num_attention_heads")
 
 ARCHITECTURE = Architecture(
     model="RoFormerForMaskedLM",
@@ -29,9 +29,9 @@ ARCHITECTURE = Architecture(
         "types": Axis("type_vocab_size"),
         "labels": Axis(default=labels),
         "hidden": Axis("hidden_size", through="residual"),
-        "embedded": Axis("embedding_size", lambda c: c["hidden_size"], through="rank"),
-        "transform": Axis("embedding_size", lambda c: c["hidden_size"], through="pointwise"),
-        "final": Axis("embedding_size", lambda c: c["hidden_size"], through="rank"),
+        "embedded": Axis("hidden_size", through="residual"),
+        "transform": Axis("hidden_size", through="pointwise"),
+        "final": Axis("hidden_size", through="residual"),
         "pooled": Axis("hidden_size", through="pointwise"),
         "mlp": Axis("intermediate_size", through="pointwise"),
         "heads": Axis("num_attention_heads", through="heads"),
@@ -42,7 +42,7 @@ ARCHITECTURE = Architecture(
     tensors={
         "roformer.embeddings.word_embeddings.weight": "vocab -> embedded",
         "roformer.embeddings.token_type_embeddings.weight": "types -> embedded",
-        "roformer.embeddings.LayerNorm.{weight,bias}": "embedded => embedded",
+        "roformer.embeddings.LayerNorm.{weight,bias}": "embedded => hidden",
         "roformer.embeddings_project.{weight,bias}?": "hidden <- embedded",
         "roformer.encoder.embed_positions.weight": "positions -> angles",
         "roformer.encoder.layer.{layer}.attention.self.query.{weight,bias}": "(heads head~) <- hidden",
@@ -66,21 +66,24 @@ ARCHITECTURE = Architecture(
     outputs={"last_hidden_state": "hidden"},
     keys=("hidden_act", "is_decoder", "rotary_value"),
     projected=("embedded", "hidden"),
+    equal={"embedding_size": "hidden_size"},
     defaults={"tie_word_embeddings": lambda c: True},
     synonyms=((".gamma", ".weight"), (".beta", ".bias")),
     forms=(
         Form(
-            lambda config, names: "roformer.embeddings_project.weight" not in names,
-            {"roformer.embeddings.LayerNorm.{weight,bias}": "embedded => hidden"},
-            {
-                "embedded": Axis("hidden_size", through="residual"),
-                "transform": Axis("hidden_size", through="pointwise"),
-                "final": Axis("hidden_size", through="residual"),
+            "projected",
+            when=lambda config, names: "roformer.embeddings_project.weight" in names,
+            tensors={"roformer.embeddings.LayerNorm.{weight,bias}": "embedded => embedded"},
+            axes={
+                "embedded": Axis("embedding_size", lambda c: c["hidden_size"], through="rank"),
+                "transform": Axis("embedding_size", lambda c: c["hidden_size"], through="pointwise"),
+                "final": Axis("embedding_size", lambda c: c["hidden_size"], through="rank"),
             },
-            {"equal": {"embedding_size": "hidden_size"}},
+            fields={"equal": {}},
         ),
         Form(
-            lambda config, names: bool(config.get("rotary_value")),
+            "rotary values",
+            when=lambda config, names: bool(config.get("rotary_value")),
             axes={
                 "head": Axis(
                     default=HEAD, scaled=-0.5, why="values turn with the keys, by angles that depend on its size"
@@ -88,6 +91,10 @@ ARCHITECTURE = Architecture(
                 "value": Axis(default=HEAD, why="values turn with the keys, by angles that depend on its size"),
             },
         ),
-        Form(lambda config, names: names_task(config, "MultipleChoice"), {"classifier.{weight,bias}?": "1 <- hidden"}),
+        Form(
+            "multiple choice",
+            when=lambda config, names: names_task(config, "MultipleChoice"),
+            tensors={"classifier.{weight,bias}?": "1 <- hidden"},
+        ),
     ),
 )

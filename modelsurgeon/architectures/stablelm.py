@@ -4,9 +4,9 @@ Attention and MLP stand one after the other, or side by side behind one norm.
 Upstream: transformers/models/stablelm/modeling_stablelm.py.
 """
 
-from modelsurgeon.architecture import Architecture, Axis, Form, Rotary, Tie, labels, quotient
+from modelsurgeon.architecture import Architecture, Axis, Form, Quotient, Rotary, Tie, labels
 
-_SIZE = quotient("hidden_size", "num_attention_heads")
+_SIZE = Quotient("hidden_size", "num_attention_heads")
 
 ARCHITECTURE = Architecture(
     model="StableLmForCausalLM",
@@ -44,10 +44,12 @@ ARCHITECTURE = Architecture(
     },
     forms=(
         Form(
+            "parallel",
             when=lambda c, names: bool(c.get("use_parallel_residual")),
             tensors={"model.layers.{layer}.post_attention_layernorm.{weight,bias}": None},
         ),
         Form(
+            "qk norm",
             when=lambda c, names: bool(c.get("qk_layernorm")),
             tensors={
                 "model.layers.{layer}.self_attn.q_proj.{weight,bias?}": "(heads prehead) <- hidden",

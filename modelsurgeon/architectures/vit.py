@@ -4,7 +4,7 @@ Files hold BERT-like names; the library's own modules have others by now, and bo
 Upstream: transformers/models/vit/modeling_vit.py.
 """
 
-from modelsurgeon.architecture import Architecture, Axis, Config, labels, quotient
+from modelsurgeon.architecture import Architecture, Axis, Config, Quotient, labels
 
 
 def patches(config: Config) -> int:
@@ -15,7 +15,7 @@ def patches(config: Config) -> int:
     return int(height // patch) * int(width // patch) + 1
 
 
-HEAD = quotient("hidden_size", "num_attention_heads")
+HEAD = Quotient("hidden_size", "num_attention_heads")
 
 ARCHITECTURE = Architecture(
     model="ViTForImageClassification",

@@ -5,7 +5,7 @@ norms' eps is fixed in the code (1e-5), `scale_embedding` has no effect, and key
 Upstream: transformers/models/whisper/modeling_whisper.py.
 """
 
-from modelsurgeon.architecture import Architecture, Axis, Form, Tie, labels, quotient
+from modelsurgeon.architecture import Architecture, Axis, Form, Quotient, Tie, labels
 
 
 def layer(at: str, side: str, stream: str, attentions: tuple[str, ...]) -> dict[str, str]:
@@ -60,12 +60,12 @@ ARCHITECTURE = Architecture(
         "pooled": Axis("classifier_proj_size", lambda c: 256, why="the projection has a size of its own"),
         "encoder_mlp": Axis("encoder_ffn_dim", through="pointwise"),
         "encoder_heads": Axis("encoder_attention_heads", through="heads"),
-        "encoder_head": Axis(default=quotient("d_model", "encoder_attention_heads"), through="inner", scaled=-0.5),
-        "encoder_value": Axis(default=quotient("d_model", "encoder_attention_heads"), through="linear"),
+        "encoder_head": Axis(default=Quotient("d_model", "encoder_attention_heads"), through="inner", scaled=-0.5),
+        "encoder_value": Axis(default=Quotient("d_model", "encoder_attention_heads"), through="linear"),
         "decoder_mlp": Axis("decoder_ffn_dim", through="pointwise"),
         "decoder_heads": Axis("decoder_attention_heads", through="heads"),
-        "decoder_head": Axis(default=quotient("d_model", "decoder_attention_heads"), through="inner", scaled=-0.5),
-        "decoder_value": Axis(default=quotient("d_model", "decoder_attention_heads"), through="linear"),
+        "decoder_head": Axis(default=Quotient("d_model", "decoder_attention_heads"), through="inner", scaled=-0.5),
+        "decoder_value": Axis(default=Quotient("d_model", "decoder_attention_heads"), through="linear"),
     },
     tensors={
         **ENCODER,
@@ -105,12 +105,14 @@ ARCHITECTURE = Architecture(
     },
     forms=(
         Form(
-            lambda config, names: not any(name.startswith("model.encoder.") for name in names),
-            dict.fromkeys(ENCODER),
+            "decoder alone",
+            when=lambda config, names: not any(name.startswith("model.encoder.") for name in names),
+            tensors=dict.fromkeys(ENCODER),
         ),
         Form(
-            lambda config, names: not any(name.startswith("model.decoder.") for name in names),
-            dict.fromkeys([*DECODER, "proj_out.weight?"]),
+            "encoder alone",
+            when=lambda config, names: not any(name.startswith("model.decoder.") for name in names),
+            tensors=dict.fromkeys([*DECODER, "proj_out.weight?"]),
             fields={"tie": None},
         ),
     ),
