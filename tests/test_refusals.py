@@ -150,7 +150,8 @@ def test_a_tied_head_that_no_weight_stands_before_is_untied_first(source, refusa
     ],
 )
 def test_what_the_library_cannot_load_is_refused(name, settings, total, part, refusal):
-    assert refusal(name, **settings) == f"{total}: transformers wants a multiple of {part}"
+    said = refusal(name, **settings)
+    assert said.startswith(f"{total}: transformers wants a multiple of {part}, such as ")
 
 
 @pytest.mark.parametrize(
