@@ -37,23 +37,23 @@ def show_plan(plan: Plan, console: Console) -> None:
     )
     console.print(_table(("tensor", "signature", "before", "after", "factors", "precision"), rows))
     (old, new), (old_bytes, new_bytes) = plan.parameters, plan.bytes
-    console.print(Text(f"parameters {old:,} -> {new:,}; bytes {size(old_bytes)} -> {size(new_bytes)}"))
-    console.print(Text(f"peak memory about {size(plan.peak_memory)}"))
+    _say(console, Text(f"parameters {old:,} -> {new:,}; bytes {size(old_bytes)} -> {size(new_bytes)}"))
+    _say(console, Text(f"peak memory about {size(plan.peak_memory)}"))
     show_notes(plan.notes, plan.lossy, console)
 
 
 def show_notes(notes: Iterable[str], lossy: Iterable[str], console: Console) -> None:
     """What was chosen and why, and why the result is not the same function, if it is not."""
     for note in notes:
-        console.print(Text(note, style="dim"))
+        _say(console, Text(note, style="dim"))
     for reason in lossy:
-        console.print(Text(f"not lossless: {reason}", style="yellow"))
+        _say(console, Text(f"not lossless: {reason}", style="yellow"))
 
 
 def show_inspection(found: Inspection, console: Console) -> None:
     """What it is, its axes, its tensors by template, totals, and what nothing accounts for."""
     at = f" at {found.revision}" if found.revision else ""
-    console.print(Text(f"{found.source}{at}: {found.model or 'no class named'}, model_type {found.model_type}"))
+    _say(console, Text(f"{found.source}{at}: {found.model or 'no class named'}, model_type {found.model_type}"))
     if found.known:
         axes = found.axes.items()
         rows = ((name, str(axis["size"] or "?"), axis["key"] or "", axis["through"]) for name, axis in axes)
@@ -72,13 +72,13 @@ def show_inspection(found: Inspection, console: Console) -> None:
     )
     console.print(_table(("tensor", "signature", "shape", "dtype", "bytes"), groups))
     tied = {True: "the head is the embedding", False: "no tied head", None: "tied or not: unknown"}[found.tied]
-    console.print(Text(f"parameters {found.parameters:,}; bytes {size(found.bytes)}; {tied}"))
+    _say(console, Text(f"parameters {found.parameters:,}; bytes {size(found.bytes)}; {tied}"))
     for what, names in (("tensors", found.tensors), ("config keys", found.keys)):
         if names:
             more = f" and {len(names) - MOST_WRONG} more" if len(names) > MOST_WRONG else ""
-            console.print(Text(f"not accounted for: {what} {', '.join(names[:MOST_WRONG])}{more}", style="yellow"))
+            _say(console, Text(f"not accounted for: {what} {', '.join(names[:MOST_WRONG])}{more}", style="yellow"))
     refused = Text(f"would be refused: {found.refused}", style="yellow")
-    console.print(refused if found.refused else Text("fits its table", style="green"))
+    _say(console, refused if found.refused else Text("fits its table", style="green"))
 
 
 def show_families(rows: Iterable[Row], console: Console) -> None:
@@ -99,19 +99,19 @@ def show_family(found: dict[str, Any], console: Console) -> None:
         rows = ((name, signature or "none") for name, signature in tensors.items())
         console.print(_table((f"tensor ({form})", "signature"), rows))
     for key, accepted in found["requires"].items():
-        console.print(Text(f"{key}: only {' or '.join(map(repr, accepted))}"))
+        _say(console, Text(f"{key}: only {' or '.join(map(repr, accepted))}"))
     for key, of in found["multiples"].items():
-        console.print(Text(f"{key}: a multiple of {of}"))
+        _say(console, Text(f"{key}: a multiple of {of}"))
     for key, why in found["fixed"].items():
-        console.print(Text(f"{key}: stays ({why})"))
+        _say(console, Text(f"{key}: stays ({why})"))
     if found["untie"]:
-        console.print(Text(f"untie-embeddings: refused ({found['untie']})"))
+        _say(console, Text(f"untie-embeddings: refused ({found['untie']})"))
 
 
 def show_report(report: Report, console: Console) -> None:
     """What each level found, the verdict last."""
     for note in report.notes:
-        console.print(Text(note))
+        _say(console, Text(note))
     if report.proof:
         _show_proof(report.proof, console)
     if report.logits:
@@ -119,20 +119,20 @@ def show_report(report: Report, console: Console) -> None:
     if report.stored:
         _show_stored(report.stored, console)
     verdict = Text("same function", style="bold green") if report.same else Text("different", style="bold red")
-    console.print(Text.assemble(f"{report.source} -> {report.result}: ", verdict))
+    _say(console, Text.assemble(f"{report.source} -> {report.result}: ", verdict))
 
 
 def _show_proof(proof: Proof, console: Console) -> None:
     counted = {word: sum(v.verdict == word for v in proof.verdicts) for word in ("exact", "rounded", "wrong")}
     said = ", ".join(f"{count} {word}" for word, count in counted.items() if count)
     rounded = f" (largest rounding {proof.rounding:.1e})" if proof.rounding else ""
-    console.print(Text(f"weights: {said}{rounded}"))
+    _say(console, Text(f"weights: {said}{rounded}"))
     for verdict in proof.wrong[:MOST_WRONG]:
-        console.print(Text(f"  wrong: {verdict.name}: {verdict.detail}", style="red"))
+        _say(console, Text(f"  wrong: {verdict.name}: {verdict.detail}", style="red"))
     if len(proof.wrong) > MOST_WRONG:
-        console.print(Text(f"  and {len(proof.wrong) - MOST_WRONG} more"))
+        _say(console, Text(f"  and {len(proof.wrong) - MOST_WRONG} more"))
     for reason in proof.lossy:
-        console.print(Text(f"not lossless: {reason}", style="yellow"))
+        _say(console, Text(f"not lossless: {reason}", style="yellow"))
 
 
 HEADINGS = ("inputs", "output", "positions", "max error", "relative", "KL", "top-1", "loss before", "loss after")
@@ -141,7 +141,7 @@ HEADINGS = ("inputs", "output", "positions", "max error", "relative", "KL", "top
 def _show_logits(report: LogitReport, console: Console) -> None:
     console.print(_table((report.dtype, *HEADINGS[1:]), (_cells(comparison) for comparison in report.comparisons)))
     for note in report.notes:
-        console.print(Text(note, style="dim"))
+        _say(console, Text(note, style="dim"))
 
 
 def _show_stored(report: LogitReport, console: Console) -> None:
@@ -165,6 +165,11 @@ def _cells(comparison: Comparison) -> tuple[str, ...]:
         number(comparison.loss_before, ".4f"),
         number(comparison.loss_after, ".4f"),
     )
+
+
+def _say(console: Console, text: Text) -> None:
+    """One line, however long: whoever reads a pipe does not want it broken."""
+    console.print(text, soft_wrap=True)
 
 
 def _table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
