@@ -45,8 +45,11 @@ def in_column(trial: Trial, column: str) -> bool:
     return column == (NARROW if trial.dtype == "BF16" else trial.growth.column)
 
 
-def cell(found: Sequence[Trial]) -> str:
-    """The worst of one column's trials."""
+def cell(everything: Sequence[Trial], column: str) -> str:
+    """The worst of one column's trials; of those that speak for it where it has none but refusals."""
+    found = [trial for trial in everything if in_column(trial, column)]
+    if all(trial.refused for trial in found):
+        found += [trial for trial in everything if trial.growth.also == column and trial.dtype != "BF16"]
     errors = [trial.error for trial in found if trial.error is not None]
     if errors:
         return f"{max(errors):.0e}" if max(errors) else "0"
@@ -57,7 +60,7 @@ def cell(found: Sequence[Trial]) -> str:
 
 def row(model_type: str, forms: int, found: Sequence[Trial]) -> str:
     """One family's line."""
-    cells = [cell([trial for trial in found if in_column(trial, column)]) for column in COLUMNS]
+    cells = [cell(found, column) for column in COLUMNS]
     proofs = {trial.proof for trial in found} - {""}
     weights = next((word for word in ("wrong", "nothing", "rounded") if word in proofs), "exact")
     return f"| {' | '.join([model_type, str(forms), *cells, weights])} |"

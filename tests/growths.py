@@ -62,13 +62,17 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Growth:
-    """One growth: `settings`, or `factor` with `attention`, or untying. `name` tells it from its source's others."""
+    """One growth: `settings`, or `factor` with `attention`, or untying. `name` tells it from its source's others.
+
+    also  the column that it speaks for where that has nothing of its own: a width with as many more heads
+    """
 
     column: str
     name: str
     settings: Mapping[str, int] = field(default_factory=dict)
     factor: int | None = None
     attention: str = "auto"
+    also: str = ""
 
     def __str__(self) -> str:
         return self.name
@@ -90,7 +94,8 @@ def _one_by_one(checkpoint: Checkpoint) -> Iterator[Growth]:
         odd = _odd(checkpoint, column, size)
         for target, where in ((2 * size, column), (odd, ODD.get(column, column))):
             settings = {key: target, **_with(checkpoint, column, target, size)}
-            yield Growth(where, " ".join(f"{k}={v}" for k, v in settings.items()), settings)
+            also = ODD["hidden"] if column == "heads" and target % size else ""
+            yield Growth(where, " ".join(f"{k}={v}" for k, v in settings.items()), settings, also=also)
         biased = any(a.through == "choice" and a.key == key for a in checkpoint.architecture.axes.values())
         if biased and _with(checkpoint, column, 2 * size, size):
             yield Growth(column, f"{key}={2 * size}", {key: 2 * size})  # as many chosen as before
