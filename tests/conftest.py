@@ -1,5 +1,6 @@
 """How every test runs: one thread a worker, no network, nothing printed by `transformers`; and tiny saved models."""
 
+import contextlib
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -25,14 +26,18 @@ hypothesis.settings.load_profile("suite")
 
 @pytest.fixture(scope="session")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """source(variant, dtype="float32") -> the folder of a saved tiny model, made once a worker."""
-    made: dict[tuple[str, str], Path] = {}
+    """source(variant, dtype="float32") -> the folder of a saved tiny model, made once for all workers: read only."""
+    shared = tmp_path_factory.getbasetemp()
+    shared = (shared.parent if os.environ.get("PYTEST_XDIST_WORKER") else shared) / "tiny"
+    shared.mkdir(exist_ok=True)
 
     def folder(variant: tiny.Variant, dtype: str = "float32") -> Path:
-        key = (variant.name, dtype)
-        if key not in made:
-            made[key] = tiny.save(variant, tmp_path_factory.mktemp("tiny") / f"{variant.name}-{dtype}", dtype)
-        return made[key]
+        path = shared / f"{variant.name}-{dtype}"
+        if not path.exists():
+            made = tiny.save(variant, tmp_path_factory.mktemp("tiny") / path.name, dtype)
+            with contextlib.suppress(OSError):  # another worker was quicker
+                made.rename(path)
+        return path
 
     return folder
 
