@@ -24,7 +24,9 @@ from modelsurgeon.untie import untie_embeddings
 from modelsurgeon.widen import widen
 
 # Heads of other kinds (classifiers, bare bodies) stand on the same widths.
-VARIANTS = [v for v in tiny.variants() if v.main or (v.has_head and not v.modern)]
+SEVERAL = {row.model_type for row in families() if row.layout}
+# A family of one row needs no more than its main forms; of the others, whatever may be another row's.
+VARIANTS = [v for v in tiny.variants() if v.main or (v.model_type in SEVERAL and v.has_head and not v.modern)]
 TIMES = (Fraction(3, 2), Fraction(2), Fraction(3))
 
 
