@@ -120,7 +120,7 @@ class Quotient:
     def __call__(self, config: Config) -> int:
         above, below = config[self.above], config[self.below]
         if above % below:
-            near = " or ".join(str(size) for size in (above - above % below, above - above % below + below) if size)
+            near = above - above % below + below
             raise SourceError(
                 f"config.json: {self.above} = {above} is no multiple of {self.below} = {below}, such as {near}"
             )

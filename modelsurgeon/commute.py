@@ -1,6 +1,6 @@
 """Which maps commute with what an axis passes through: the reasons why a grown model would be another function.
 
-design: growth changes nothing so long as what stands between writer and reader commutes with E. Norms are checked in
+Growth changes nothing so long as what stands between writer and reader commutes with E. Norms are checked in
 `norms.py`; everything else is checked here, for planned maps and for maps on record alike.
 """
 

@@ -67,11 +67,10 @@ def target_config(checkpoint: Checkpoint, settings: Settings) -> dict[str, Any]:
 
 
 def _check_multiple(key: str, total: int, of: str | int, part: int) -> None:
-    below = total // part * part
-    near = " or ".join(str(size) for size in (below, below + part) if size)
-    if below != total:
+    if total % part:
         said = str(of) if isinstance(of, int) else f"{of} = {part}"
-        raise PlanError(f"{key} = {total}: transformers wants a multiple of {said}, such as {near}")
+        above = total - total % part + part
+        raise PlanError(f"{key} = {total}: transformers wants a multiple of {said}, such as {above}")
 
 
 def _check_setting(checkpoint: Checkpoint, key: str, native: str, value: Any) -> None:
