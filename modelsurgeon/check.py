@@ -11,9 +11,10 @@ from typing import Any
 
 from modelsurgeon import architecture
 from modelsurgeon.architecture import Architecture, Template
-from modelsurgeon.checkpoint import Checkpoint, left_behind, shown
+from modelsurgeon.checkpoint import Checkpoint, left_behind
 from modelsurgeon.config_keys import EFFECTIVE, lookup
 from modelsurgeon.errors import ArchitectureError, SourceError
+from modelsurgeon.files import shown
 from modelsurgeon.tensor import FLOATS
 
 LARGEST = 2**24  # size of an axis; maps take 16 bytes and more for each coordinate
@@ -44,7 +45,7 @@ def check(checkpoint: Checkpoint) -> tuple[str, ...]:
         if table.value(config, key) != wanted:
             raise SourceError(f"config.json: {key} = {table.value(config, key)!r}, but the rest makes it {wanted!r}")
     _check_tensors(checkpoint)
-    kept, behind = ", ".join(map(shown, unaccounted)), ", ".join(left_behind(checkpoint.origin.path))
+    kept, behind = ", ".join(map(shown, unaccounted)), ", ".join(left_behind(checkpoint.origin.folder))
     notes = {f"config keys kept as they are, unknown to {config['model_type']}: {kept}": kept}
     return tuple(note for note, what in {**notes, f"files left behind: {behind}": behind}.items() if what)
 

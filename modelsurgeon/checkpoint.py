@@ -17,9 +17,11 @@ from typing import Any
 from modelsurgeon import architecture
 from modelsurgeon.architecture import Architecture
 from modelsurgeon.errors import SourceError
+from modelsurgeon.files import File, Folder, shown
 from modelsurgeon.history import RECORD, Origin, Step, read_record
+from modelsurgeon.json_file import read_json
 from modelsurgeon.safetensors_file import read_header
-from modelsurgeon.source import locate, read_json
+from modelsurgeon.source import locate
 from modelsurgeon.tensor import FLOATS, LazyTensor
 
 INDEX = "model.safetensors.index.json"
@@ -38,7 +40,7 @@ class Checkpoint:
 
     config      config.json as it stands, unknown keys and all
     tensors     {name on disk: lazy tensor}
-    side_files  {name: path}: tokenizer, generation config, templates, licence ...
+    side_files  {name: file}: tokenizer, generation config, templates, licence ...
     origin      where it was read from
     steps       what was done to it since its root, oldest first
     notes       what a user should know of this plan: choices, and what is not exact
@@ -46,7 +48,7 @@ class Checkpoint:
 
     config: Mapping[str, Any]
     tensors: Mapping[str, LazyTensor]
-    side_files: Mapping[str, Path]
+    side_files: Mapping[str, File]
     origin: Origin
     steps: tuple[Step, ...] = ()
     notes: tuple[str, ...] = ()
@@ -118,19 +120,19 @@ def open_checkpoint(source: str | Path, revision: str | None = None) -> Checkpoi
     Raises SourceError where it cannot be read or contradicts itself, ArchitectureError where no table fits it.
     """
     origin = locate(source, revision)
-    checkpoint = Checkpoint(
-        read_config(origin.path),
-        read_tensors(origin.path),
-        side_files(origin.path),
-        origin,
-        read_record(origin.path / RECORD),
-    )
-    return checkpoint
+    return open_folder(origin)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def open_folder(origin: Origin) -> Checkpoint:
+    """Open what was located. Raises as `open_checkpoint`."""
+    folder = origin.folder
+    steps = read_record(folder.file(RECORD)) if folder.holds(RECORD) else ()
+    return Checkpoint(read_config(folder), read_tensors(folder), side_files(folder), origin, steps)
+
+
+def read_config(folder: Folder) -> dict[str, Any]:
     """config.json. Raises SourceError where it is absent, no JSON object, or of a quantised checkpoint."""
-    config = read_json(inside(folder, "config.json"))
+    config = read_json(folder.file("config.json"))
     if config.get("quantization_config") or config.get("compression_config"):
         raise SourceError(f"{folder}: a quantised checkpoint; start from the one that it was made from")
     kinds = config.get("architectures") or []
@@ -139,51 +141,32 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def read_tensors(folder: Path) -> dict[str, LazyTensor]:
+def read_tensors(folder: Folder) -> dict[str, LazyTensor]:
     """Every tensor of a folder's one safetensors file, or of the shards that its index names."""
-    if not (folder / INDEX).exists():
-        if not (folder / SINGLE).is_file():
+    if not folder.holds(INDEX):
+        if not folder.holds(SINGLE):
             raise _no_safetensors(folder)
-        return dict(read_header(inside(folder, SINGLE), SINGLE))
-    weight_map = read_json(inside(folder, INDEX)).get("weight_map")
+        return dict(read_header(folder.file(SINGLE)))
+    index = folder.file(INDEX)
+    weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
-        raise SourceError(f"{folder / INDEX}: no weight_map of tensor names to file names")
-    shards = {shard: inside(folder, shard, ", though its index names it") for shard in sorted(set(weight_map.values()))}
-    headers = {shard: read_header(path, shard) for shard, path in shards.items()}
+        raise SourceError(f"{index}: no weight_map of tensor names to file names")
+    shards = [folder.file(shard, ", though its index names it") for shard in sorted(set(weight_map.values()))]
     found: dict[str, LazyTensor] = {}
-    for shard, header in headers.items():
-        for name, stored in header.items():
-            if weight_map.get(name) != shard:
-                raise SourceError(f"{folder / INDEX}: tensor {name!r} lies in {shard}, not in {weight_map.get(name)}")
+    for shard in shards:
+        for name, stored in read_header(shard).items():
+            if weight_map.get(name) != shard.name:
+                raise SourceError(f"{index}: tensor {name!r} lies in {shard.name}, not in {weight_map.get(name)}")
             found[name] = stored
     missing = sorted(set(weight_map) - set(found))
     if missing:
-        raise SourceError(f"{folder / INDEX}: tensor {missing[0]!r} is not in {weight_map[missing[0]]}")
+        raise SourceError(f"{index}: tensor {missing[0]!r} is not in {weight_map[missing[0]]}")
     return found
 
 
-def inside(folder: Path, name: str, why: str = "") -> Path:
-    """The path of a file of this folder. Raises SourceError for a name or a link that leads out of it.
-
-    why  it should be there, for the message where it is not
-    The links of the Hub's cache, snapshots/<commit>/<file> -> ../../blobs/<hash>, are followed.
-    """
-    path = folder / name
-    if Path(name).name != name:
-        raise SourceError(f"{folder}: {name!r} is not a file name; a checkpoint's files lie in its own folder")
-    if not path.is_file():
-        raise SourceError(f"{folder}: no {shown(name)}{why}")
-    home, real = folder.resolve(), path.resolve()
-    cache = home.parent.parent / "blobs"
-    if home != real.parent and not (home.parent.name == "snapshots" and real.parent == cache):
-        raise SourceError(f"{path}: a link out of its folder, to {real}")
-    return path
-
-
-def side_files(folder: Path) -> dict[str, Path]:
+def side_files(folder: Folder) -> dict[str, File]:
     """Files that go along unchanged: tokenizer, generation config, chat template, processor, licence."""
-    names = sorted(path.name for path in folder.iterdir() if path.is_file())
-    return {name: inside(folder, name) for name in names if is_carried(name)}
+    return {name: folder.file(name) for name in folder.names() if is_carried(name)}
 
 
 def is_carried(name: str) -> bool:
@@ -191,22 +174,21 @@ def is_carried(name: str) -> bool:
     return bool(CARRIED.fullmatch(name)) and not name.endswith(".py")
 
 
-def left_behind(folder: Path) -> tuple[str, ...]:
+def left_behind(folder: Folder) -> tuple[str, ...]:
     """What lies in the folder, is no weight, config or record, and does not go along."""
     known = {"config.json", "README.md", RECORD, INDEX}
-    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith((".", "__")))
     return tuple(
-        shown(name) for name in names if name not in known and not is_carried(name) and ".safetensors" not in name
+        shown(name)
+        for name in folder.names()
+        if not name.startswith((".", "__"))
+        and name not in known
+        and not is_carried(name)
+        and ".safetensors" not in name
     )
 
 
-def shown(name: str) -> str:
-    """A name from a file as it may be printed: what would move a terminal's cursor is escaped."""
-    return name if name.isprintable() else ascii(name)
-
-
-def _no_safetensors(folder: Path) -> SourceError:
-    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+def _no_safetensors(folder: Folder) -> SourceError:
+    pickles = [name for name in folder.names() if Path(name).suffix in (".bin", ".pt", ".pth", ".ckpt")]
     if pickles:
         return SourceError(
             f"{folder}: no safetensors, only {pickles[0]}; pickles are never opened: convert it with "

@@ -7,7 +7,6 @@ can be proven against any of its ancestors.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,9 @@ from typing import Any
 from modelsurgeon import __version__
 from modelsurgeon.axis_map import AxisMap
 from modelsurgeon.errors import PlanError, SourceError
+from modelsurgeon.files import File, Folder
+from modelsurgeon.hashes import ALGORITHM, digest
+from modelsurgeon.json_file import read_json
 
 RECORD = "modelsurgeon.json"
 FORMAT = 1
@@ -27,19 +29,26 @@ class Origin:
     """Where a checkpoint was read from.
 
     id        what the user named: a folder, a Hub id, `demo`
-    path      the folder that holds it
+    folder    the folder that holds it
     revision  the commit, of a Hub repository
     """
 
     id: str
-    path: Path
+    folder: Folder
     revision: str | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where the folder lies on a local disk. Raises SourceError where it does not."""
+        if self.folder.path is None:
+            raise SourceError(f"{self.id}: not on a local disk")
+        return self.folder.path
 
     def to_json(self) -> dict[str, Any]:
         """Name and identity: the commit, or else every file's size and sha256."""
         if self.revision:
             return {"id": self.id, "revision": self.revision}
-        return {"id": self.id, "files": fingerprint(self.path)}
+        return {"id": self.id, "files": fingerprint(self.folder)}
 
 
 @dataclass(frozen=True)
@@ -84,14 +93,13 @@ class Step:
         )
 
 
-def fingerprint(folder: Path) -> dict[str, dict[str, Any]]:
-    """{name: {bytes, sha256}} of a folder's config and safetensors."""
+def fingerprint(folder: Folder) -> dict[str, dict[str, Any]]:
+    """{name: {bytes, blake3}} of a folder's config and safetensors."""
     found = {}
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        if path.suffix == ".safetensors" or path.name == "config.json":
-            with open(path, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            found[path.name] = {"bytes": path.stat().st_size, "sha256": digest}
+    for name in folder.names():
+        if name.endswith(".safetensors") or name == "config.json":
+            file = folder.file(name)
+            found[name] = {"bytes": file.size, ALGORITHM: digest(file)}
     return found
 
 
@@ -101,16 +109,14 @@ def write_record(path: Path, steps: Iterable[Step]) -> None:
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def read_record(path: Path) -> tuple[Step, ...]:
-    """The steps on record; none where there is no record. Raises SourceError for a record that cannot be read."""
-    if not path.exists():
-        return ()
+def read_record(file: File) -> tuple[Step, ...]:
+    """The steps on record. Raises SourceError for a record that cannot be read."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(file)
         if record["format"] != FORMAT:
-            raise SourceError(f"{path}: format {record['format']}, expected {FORMAT}; written by a later version?")
+            raise SourceError(f"{file}: format {record['format']}, expected {FORMAT}; written by a later version?")
         return tuple(Step.from_json(step) for step in record["steps"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise SourceError(f"{path}: cannot be read ({error!r})") from None
+        raise SourceError(f"{file}: cannot be read ({error!r})") from None
     except PlanError as error:
-        raise SourceError(f"{path}: {error}") from None
+        raise SourceError(f"{file}: {error}") from None

@@ -17,10 +17,11 @@ from typing import Any
 
 from modelsurgeon.architecture import Architecture
 from modelsurgeon.check import check
-from modelsurgeon.checkpoint import INDEX, SINGLE, Checkpoint, inside, read_config, read_tensors
+from modelsurgeon.checkpoint import INDEX, SINGLE, Checkpoint, read_config, read_tensors
 from modelsurgeon.errors import ModelSurgeonError, SourceError
-from modelsurgeon.history import Origin
-from modelsurgeon.source import locate, read_json
+from modelsurgeon.files import File, Folder
+from modelsurgeon.json_file import read_json
+from modelsurgeon.source import locate
 from modelsurgeon.tensor import Stored
 
 LARGEST_HEADER = 100_000_000  # bytes, as in the safetensors library
@@ -34,7 +35,7 @@ class Header:
     dtype: str
     shape: tuple[int, ...]
     nbytes: int
-    shard: str
+    file: File
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,9 @@ class Inspection:
 def inspect(source: str | Path, revision: str | None = None) -> Inspection:
     """Read config and headers; of a Hub id only those. Raises SourceError where there is neither."""
     origin = locate(source, revision, weights=False)
-    config = read_json(inside(origin.path, "config.json"))
-    headers, problem = _headers(origin)
-    stored = {n: Stored(origin.path / h.shard, h.dtype, h.shape, 0, h.shard) for n, h in headers.items()}
+    config = read_json(origin.folder.file("config.json"))
+    headers, problem = _headers(origin.folder)
+    stored = {name: Stored(header.file, header.dtype, header.shape, 0) for name, header in headers.items()}
     checkpoint = Checkpoint(config, stored, {}, origin)
     table = _table(checkpoint)
     groups = tuple(_groups(headers, table))
@@ -121,7 +122,7 @@ def _table(checkpoint: Checkpoint) -> Architecture | None:
 
 
 def _refusal(checkpoint: Checkpoint) -> str:
-    folder = checkpoint.origin.path
+    folder = checkpoint.origin.folder
     try:
         read_config(folder)
         if _weights(folder):
@@ -203,62 +204,43 @@ def _accounts_for(table: Architecture, name: str) -> bool:
 # --- headers ---------------------------------------------------------------------------------------------------------
 
 
-def _headers(origin: Origin) -> tuple[dict[str, Header], str]:
+def _headers(folder: Folder) -> tuple[dict[str, Header], str]:
     """({tensor: header}, what kept some of them from being read)."""
     try:
-        files = _weights(origin.path)
+        names = _weights(folder)
     except SourceError as error:  # of the index
         return {}, str(error)
-    if origin.revision and not files:
-        return _remote(origin)
     found: dict[str, Header] = {}
-    problem = "" if files else f"{origin.path}: no safetensors"
-    for path in files:
+    problem = "" if names else f"{folder}: no safetensors"
+    for name in names:
         try:
-            found |= dict(_read(inside(origin.path, path.name)))
+            found |= dict(_read(folder.file(name)))
         except SourceError as error:
             problem = problem or str(error)
     return found, problem
 
 
-def _weights(folder: Path) -> list[Path]:
-    """The safetensors files of a folder; of a cached Hub repository only where all are there."""
-    files = sorted(folder.glob("*.safetensors"))
-    if (folder / INDEX).is_file():
-        named = read_json(inside(folder, INDEX)).get("weight_map")
+def _weights(folder: Folder) -> list[str]:
+    """The safetensors files: those of the index, the single one, or all."""
+    names = [name for name in folder.names() if name.endswith(".safetensors")]
+    if folder.holds(INDEX):
+        named = read_json(folder.file(INDEX)).get("weight_map")
         shards = {str(shard) for shard in named.values()} if isinstance(named, dict) else set()
-        return [path for path in files if path.name in shards]
-    return [path for path in files if path.name == SINGLE] or files
+        return [name for name in names if name in shards]
+    return [name for name in names if name == SINGLE] or names
 
 
-def _read(path: Path) -> Iterator[tuple[str, Header]]:
+def _read(file: File) -> Iterator[tuple[str, Header]]:
     """The tensors of one file, by its header alone. Raises SourceError where there is none to read."""
     try:
-        with open(path, "rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > LARGEST_HEADER:
-                raise ValueError(f"a header of {length} bytes")
-            header = json.loads(file.read(length))
+        (length,) = struct.unpack("<Q", file.read(0, 8))
+        if length > LARGEST_HEADER:
+            raise ValueError(f"a header of {length} bytes")
+        header = json.loads(file.read(8, length))
         for name, entry in header.items():
             if name != "__metadata__":
                 start, end = entry["data_offsets"]
                 shape = tuple(int(size) for size in entry["shape"])
-                yield name, Header(str(entry["dtype"]), shape, int(end) - int(start), path.name)
+                yield name, Header(str(entry["dtype"]), shape, int(end) - int(start), file)
     except (ValueError, TypeError, KeyError, AttributeError, struct.error, RecursionError) as error:
-        raise SourceError(f"{path}: its header cannot be read ({error})") from None
-
-
-def _remote(origin: Origin) -> tuple[dict[str, Header], str]:
-    """The headers of a Hub repository whose weights are not in the cache: a few small requests."""
-    from huggingface_hub import get_safetensors_metadata
-    from huggingface_hub.errors import HfHubHTTPError, NotASafetensorsRepoError, SafetensorsParsingError
-
-    try:
-        repository = get_safetensors_metadata(origin.id, revision=origin.revision)
-    except (HfHubHTTPError, NotASafetensorsRepoError, SafetensorsParsingError, OSError) as error:
-        return {}, f"{origin.id}: its weights cannot be read ({str(error).splitlines()[0]})"
-    return {
-        name: Header(info.dtype, tuple(info.shape), info.data_offsets[1] - info.data_offsets[0], shard)
-        for shard, file in repository.files_metadata.items()
-        for name, info in file.tensors.items()
-    }, ""
+        raise SourceError(f"{file}: its header cannot be read ({error})") from None

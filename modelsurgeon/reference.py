@@ -18,6 +18,7 @@ import torch
 
 from modelsurgeon.checkpoint import INDEX, Checkpoint, read_config, read_tensors
 from modelsurgeon.errors import ModelSurgeonError, SourceError
+from modelsurgeon.files import LocalFolder
 from modelsurgeon.tensor import Stored
 
 # Keys of config.json that name files, kernels or code to the library, and say nothing of the model.
@@ -124,8 +125,10 @@ def model_class(checkpoint: Checkpoint) -> Any:
 @contextmanager
 def checked_view(folder: Path) -> Iterator[Path]:
     """A temporary folder that holds config.json, links to the weights, and nothing else."""
-    config = {k: v for k, v in read_config(folder).items() if k not in LOADING and not k.startswith("_")}
-    files = {tensor.path.name: tensor.path for tensor in read_tensors(folder).values() if isinstance(tensor, Stored)}
+    opened = LocalFolder(folder)
+    config = {k: v for k, v in read_config(opened).items() if k not in LOADING and not k.startswith("_")}
+    stored = [tensor for tensor in read_tensors(opened).values() if isinstance(tensor, Stored)]
+    files = {tensor.file.name: folder / tensor.file.name for tensor in stored}
     if (folder / INDEX).exists():
         files[INDEX] = folder / INDEX
     with TemporaryDirectory(prefix="modelsurgeon-") as name:

@@ -12,42 +12,41 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from modelsurgeon.errors import SourceError
+from modelsurgeon.files import File
 from modelsurgeon.tensor import DTYPES, LazyTensor, Stored
 
 ORDER = ("I64", "F64", "F32", "I32", "BF16", "F16", "U8", "BOOL")  # the library's: dtypes first to last, then names
 
 
-def read_header(path: Path, shard: str) -> dict[str, Stored]:
+def read_header(file: File) -> dict[str, Stored]:
     """{tensor name: where it lies}. Raises SourceError, with the library's reason, for a file that is not sound."""
     try:
-        with safe_open(path, framework="np") as file:  # only its checks are wanted: no tensor is read
-            file.metadata()
-        with open(path, "rb") as raw:
-            (length,) = struct.unpack("<Q", raw.read(8))
-            header = json.loads(raw.read(length), object_pairs_hook=_no_duplicates)
+        with safe_open(file.path, framework="np") as checked:  # only its checks are wanted: no tensor is read
+            checked.metadata()
+        (length,) = struct.unpack("<Q", file.read(0, 8))
+        header = json.loads(file.read(8, length), object_pairs_hook=_no_duplicates)
     except SafetensorError as error:
-        raise SourceError(f"{path}: not a sound safetensors file ({error})") from None
+        raise SourceError(f"{file}: not a sound safetensors file ({error})") from None
     except (ValueError, struct.error, RecursionError) as error:
-        raise SourceError(f"{path}: its header cannot be read ({error})") from None
+        raise SourceError(f"{file}: its header cannot be read ({error})") from None
     header.pop("__metadata__", None)
-    return {name: _stored(path, shard, name, entry, 8 + length) for name, entry in header.items()}
+    return {name: _stored(file, name, entry, 8 + length) for name, entry in header.items()}
 
 
-def _stored(path: Path, shard: str, name: str, entry: Mapping[str, Any], data: int) -> Stored:
+def _stored(file: File, name: str, entry: Mapping[str, Any], data: int) -> Stored:
     if not name.isprintable():
-        raise SourceError(f"{path}: tensor {name!r} has control characters in its name")
+        raise SourceError(f"{file}: tensor {name!r} has control characters in its name")
     if entry["dtype"] not in DTYPES:
         raise SourceError(
-            f"{path}: tensor {name!r} is stored as {entry['dtype']}: quantised checkpoints cannot be operated on; "
+            f"{file}: tensor {name!r} is stored as {entry['dtype']}: quantised checkpoints cannot be operated on; "
             "start from the one it was made from"
         )
-    return Stored(path, entry["dtype"], tuple(entry["shape"]), data + entry["data_offsets"][0], shard)
+    return Stored(file, entry["dtype"], tuple(entry["shape"]), data + entry["data_offsets"][0])
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import Any
 
 from modelsurgeon.checkpoint import INDEX, SINGLE, Checkpoint, read_tensors
 from modelsurgeon.errors import OutputError
+from modelsurgeon.files import LocalFolder
 from modelsurgeon.history import RECORD, write_record
 from modelsurgeon.shards import Progress, plan_shards, write_shard
 
@@ -50,7 +51,7 @@ def save(
         if list(shards) != [SINGLE]:
             _write_json(folder / INDEX, _index(shards))
         for name, path in checkpoint.side_files.items():
-            shutil.copyfile(path, folder / name)
+            (folder / name).write_bytes(path.read())
         _write_json(folder / "config.json", checkpoint.config)
         steps = checkpoint.steps
         if steps:
@@ -122,7 +123,7 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def _compare_with_plan(checkpoint: Checkpoint, folder: Path) -> None:
     """What lies on disk is what was planned: names, dtypes and shapes, read back."""
-    written = {name: (tensor.dtype, tensor.shape) for name, tensor in read_tensors(folder).items()}
+    written = {name: (tensor.dtype, tensor.shape) for name, tensor in read_tensors(LocalFolder(folder)).items()}
     planned = {name: (tensor.dtype, tensor.shape) for name, tensor in checkpoint.tensors.items()}
     if written != planned:
         raise OSError(f"{folder}: what was written differs from what was planned")

@@ -34,7 +34,7 @@ Progress = Callable[[int], None]  # called with the bytes written since the last
 def plan_shards(checkpoint: Checkpoint, shard_size: int | None, default: int) -> dict[str, dict[str, LazyTensor]]:
     """{file name: its tensors}, in order. Where nothing grew, and no size is asked for, shards stay as they are."""
     tensors = checkpoint.tensors
-    sharded = (checkpoint.origin.path / INDEX).exists()
+    sharded = checkpoint.origin.folder.holds(INDEX)
     if shard_size is None and sharded and all(tensor.nbytes == stored(tensor).nbytes for tensor in tensors.values()):
         return _numbered(_as_stored(tensors))
     if sum(tensor.nbytes for tensor in tensors.values()) <= (shard_size or default):
@@ -55,7 +55,7 @@ def _as_stored(tensors: Mapping[str, LazyTensor]) -> list[dict[str, LazyTensor]]
     again: dict[str, LazyTensor] = {}
     seen: set[int] = set()
     for name, tensor in tensors.items():
-        shard = again if id(stored(tensor)) in seen else shards.setdefault(stored(tensor).shard, {})
+        shard = again if id(stored(tensor)) in seen else shards.setdefault(stored(tensor).file.name, {})
         shard[name] = tensor
         seen.add(id(stored(tensor)))
     return [*shards.values(), *([again] if again else [])]
@@ -199,7 +199,8 @@ class Behind:
 
 def copy_bytes(tensor: Stored, descriptor: int, offset: int, behind: Behind, progress: Progress | None = None) -> None:
     """Copy a tensor's bytes from its file inside the kernel, where the system can."""
-    with open(tensor.path, "rb", buffering=0) as source:
+    assert tensor.file.path
+    with open(tensor.file.path, "rb", buffering=0) as source:
         done = 0
         while done < tensor.nbytes:
             length = min(COPIED, tensor.nbytes - done)
@@ -210,7 +211,7 @@ def copy_bytes(tensor: Stored, descriptor: int, offset: int, behind: Behind, pro
                 _write_all(descriptor, memoryview(piece), offset + done)
                 copied = len(piece)
             if not copied:
-                raise OSError(f"{tensor.path}: ends inside of a tensor")
+                raise OSError(f"{tensor.file}: ends inside of a tensor")
             behind.add(offset + done, copied)
             done += copied
             if progress:

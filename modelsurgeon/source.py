@@ -6,7 +6,6 @@ HF_HUB_OFFLINE. Of a Hub repository config.json comes first, so that a model typ
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -16,7 +15,9 @@ from typing import Any
 
 from modelsurgeon import architecture
 from modelsurgeon.errors import SourceError
+from modelsurgeon.files import LocalFile, LocalFolder
 from modelsurgeon.history import Origin
+from modelsurgeon.json_file import read_json
 
 DEMO = Path(__file__).parent / "demo"
 PATTERNS = "*.safetensors *.json *.txt *.model *.spm *.tiktoken *.jinja *.md LICEN[CS]E* NOTICE* USE_POLICY*".split()
@@ -38,31 +39,16 @@ def locate(source: str | Path, revision: str | None = None, *, weights: bool = T
     if folder.is_dir():
         if revision:
             raise SourceError(f"--revision {revision} is for Hub ids; {text} is a folder")
-        return Origin(str(folder), folder)
+        return Origin(str(folder), LocalFolder(folder))
     if folder.exists():
         raise SourceError(f"{text}: a file; expected a folder that holds config.json and safetensors")
     if text == "demo":
         if revision:
             raise SourceError(f"--revision {revision} is for Hub ids; demo comes with modelsurgeon")
-        return Origin("demo", DEMO)
+        return Origin("demo", LocalFolder(DEMO))
     if HUB_ID.fullmatch(text) and not text.startswith("."):
         return _from_hub(text, revision, weights)
     raise SourceError(f"{text}: no such folder, and not a Hub id (org/name)")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises SourceError for anything else, and where `model_type` is there and no name."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError):
-        raise SourceError(f"{path.parent}: no {path.name}") from None
-    except (ValueError, RecursionError) as error:
-        raise SourceError(f"{path}: not JSON ({error})") from None
-    if not isinstance(value, dict):
-        raise SourceError(f"{path}: expected a JSON object, found {type(value).__name__}")
-    if not isinstance(value.get("model_type", ""), str):
-        raise SourceError(f"{path}: model_type is {value['model_type']!r}, expected a string")
-    return value
 
 
 def read_config_of(source: str | Path) -> dict[str, Any]:
@@ -73,10 +59,10 @@ def read_config_of(source: str | Path) -> dict[str, Any]:
     text, path = str(source), Path(source)
     _check_length(path)
     if path.is_file():
-        return read_json(path)
+        return read_json(LocalFile(path))
     if not (path.is_dir() or text == "demo" or HUB_ID.fullmatch(text)):
         raise SourceError(f"{text}: no such config.json, no such folder, and not a Hub id (org/name)")
-    return read_json(locate(text, weights=False).path / "config.json")
+    return read_json(locate(text, weights=False).folder.file("config.json"))
 
 
 def _check_length(path: Path) -> None:
@@ -91,10 +77,10 @@ def _from_hub(repo: str, revision: str | None, weights: bool) -> Origin:
         config = Path(hf_hub_download(repo, "config.json", revision=revision))
         commit = config.parent.name
         if not weights:
-            return Origin(repo, config.parent, commit)
-        architecture.find(read_json(config).get("model_type"))
+            return Origin(repo, LocalFolder(config.parent), commit)
+        architecture.find(read_json(LocalFile(config)).get("model_type"))
         folder = Path(snapshot_download(repo, revision=commit, allow_patterns=PATTERNS, ignore_patterns=SUBFOLDERS))
-    return Origin(repo, folder, commit)
+    return Origin(repo, LocalFolder(folder), commit)
 
 
 @contextmanager

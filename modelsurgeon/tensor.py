@@ -11,19 +11,17 @@ what the others lost. Everywhere else a block is computed in a wider dtype and r
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from modelsurgeon.axis_map import GAP
 from modelsurgeon.dimension import Dimension
-from modelsurgeon.errors import SourceError
+from modelsurgeon.files import File
 
 DTYPES: dict[str, torch.dtype] = {
     "BF16": torch.bfloat16,
@@ -92,14 +90,12 @@ class Stored:
     """A tensor as it lies in a file.
 
     start   bytes from the file's beginning
-    shard   the file's name inside its checkpoint
     """
 
-    path: Path
+    file: File
     dtype: str
     shape: tuple[int, ...]
     start: int
-    shard: str
 
     @property
     def nbytes(self) -> int:
@@ -109,14 +105,7 @@ class Stored:
         """Rows start:stop of the first dimension (the number itself of a scalar). Raises SourceError when cut short."""
         block = empty((stop - start, *self.shape[1:]) if self.shape else (), DTYPES[self.dtype])
         row = DTYPES[self.dtype].itemsize * math.prod(self.shape[1:])
-        view = block.reshape(-1).view(torch.uint8).numpy().data
-        with open(self.path, "rb", buffering=0) as file:
-            at, done = self.start + start * row, 0
-            while done < len(view):
-                got = os.preadv(file.fileno(), [view[done:]], at + done)
-                if not got:
-                    raise SourceError(f"{self.path}: ends at byte {at + done}, inside of a tensor")
-                done += got
+        self.file.read_into(block.reshape(-1).view(torch.uint8).numpy().data, self.start + start * row)
         return block
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
+import blake3 as b3
+
 from modelsurgeon import cli
 
 ROOT = Path(cli.__file__).parents[1]
@@ -71,6 +73,10 @@ def contents(folder: Path) -> dict[str, str]:
         str(path.relative_to(folder)) + "/" * path.is_dir(): "" if path.is_dir() else sha256(path)
         for path in sorted(folder.rglob("*"))
     }
+
+
+def blake3(path: Path) -> str:
+    return b3.blake3(path.read_bytes()).hexdigest()
 
 
 def sha256(path: Path) -> str:

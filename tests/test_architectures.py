@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 import tiny
 from modelsurgeon import architecture
 from modelsurgeon.check import check
-from modelsurgeon.checkpoint import open_checkpoint, read_tensors
+from modelsurgeon.checkpoint import open_checkpoint
 from modelsurgeon.config_keys import lookup
 from modelsurgeon.errors import ArchitectureError, SourceError
 from modelsurgeon.save import save
@@ -205,7 +205,7 @@ def test_every_template_occurs_in_some_form_of_its_family(model_type, source):
     seen, known = set(), {t for t in every_template(architecture.find(model_type)) if ".last}" not in t.name}
     for variant in (v for v in VARIANTS if v.model_type == model_type):
         table = open_checkpoint(source(variant)).architecture
-        seen |= {table.template(name).name for name in read_tensors(source(variant))}
+        seen |= {table.template(name).name for name in open_checkpoint(source(variant)).tensors}
         known |= set(table.templates)
     unseen = [t for t in known if t.name not in seen]
     assert not [t.name for t in unseen if not t.optional]
@@ -286,7 +286,7 @@ def test_gpt_neox_may_spell_its_head_lm_head(source, tmp_path):
 def test_files_of_the_bare_body_may_lack_the_prefix_or_have_it(model_type, source, tmp_path):
     variant = tiny.named(f"{model_type}-body")
     prefix = architecture.find(model_type).prefix
-    assert not any(name.startswith(prefix) for name in read_tensors(source(variant)))
+    assert not any(name.startswith(prefix) for name in open_checkpoint(source(variant)).tensors)
 
     wide, after, _ = spelt(
         variant, source, tmp_path / "prefixed", lambda tensors: {prefix + name: t for name, t in tensors.items()}
@@ -333,7 +333,7 @@ def test_buffers_that_the_library_recomputes_are_left_out(name, buffer, value, s
     wide = widen(open_checkpoint(tmp_path / "old"), 2)
     assert buffer not in wide.tensors
     assert "1 tensors left out: the library recomputes or ignores them" in wide.notes
-    assert set(wide.tensors) == set(read_tensors(source(variant)))
+    assert set(wide.tensors) == set(open_checkpoint(source(variant)).tensors)
 
 
 # --- config traps ----------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import torch
 import transformers
 
 from modelsurgeon.checkpoint import Checkpoint
+from modelsurgeon.files import File, LocalFolder
 from modelsurgeon.history import Origin
 from modelsurgeon.plan import make_plan
 from modelsurgeon.targets import by_config
@@ -31,12 +32,26 @@ def shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     return {renamed.get(name, name): tuple(tensor.shape) for name, tensor in kept.items()}
 
 
+class Nowhere(File):
+    """Nobody can read it."""
+
+    name, size, path = "nowhere.safetensors", 0, None
+
+    def read_into(self, view: memoryview, at: int) -> None:
+        raise AssertionError("a tensor was read")
+
+    def check_unchanged(self) -> None:
+        raise AssertionError("a tensor was read")
+
+    def __str__(self) -> str:
+        return self.name
+
+
 def headers_only(config: dict[str, Any], folder: Path) -> Checkpoint:
     """A checkpoint whose numbers are nowhere: reading one would fail."""
     dtype = STORED[config.get("torch_dtype", "float32")]
-    nowhere = folder / "nowhere.safetensors"
-    tensors = {name: Stored(nowhere, dtype, shape, 0, nowhere.name) for name, shape in shapes(config).items()}
-    return Checkpoint(config, tensors, {}, Origin("published", folder))
+    tensors = {name: Stored(Nowhere(), dtype, shape, 0) for name, shape in shapes(config).items()}
+    return Checkpoint(config, tensors, {}, Origin("published", LocalFolder(folder)))
 
 
 @pytest.mark.parametrize("attention", ["heads", "head-dim"])

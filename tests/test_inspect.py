@@ -7,10 +7,8 @@ import struct
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import pytest
 import torch
-from huggingface_hub.utils import SafetensorsFileMetadata, SafetensorsRepoMetadata, TensorInfo
 from safetensors.torch import save_file
 
 import tiny
@@ -148,15 +146,3 @@ def test_a_hub_id_is_inspected_from_the_cache_even_of_an_unknown_family(cache, s
     cached(cache, strange, COMMIT)
     found = inspect("org/name")
     assert (found.source, found.revision, found.parameters) == ("org/name", COMMIT, 74)
-
-
-def test_of_a_hub_id_whose_weights_are_not_cached_only_the_headers_are_asked_for(cache, strange, monkeypatch):
-    shards = {"model.safetensors": SafetensorsFileMetadata({}, {"head": TensorInfo("F32", [2, 3], (0, 24))})}
-    asked = SafetensorsRepoMetadata(None, False, {"head": "model.safetensors"}, shards)
-    (strange / "model.safetensors").unlink()
-    cached(cache, strange, COMMIT)
-    done = run("inspect", "org/name")
-    assert done.code == 0 and "org/name: its weights cannot be read" in done.out
-    monkeypatch.setattr(huggingface_hub, "get_safetensors_metadata", lambda repo, revision: asked)
-    found = inspect("org/name")
-    assert [(group.template, group.shapes, group.bytes) for group in found.groups] == [("head", ((2, 3),), 24)]

@@ -253,7 +253,7 @@ def test_the_library_sees_a_folder_of_nothing_but_config_and_weights(demo: Check
 
 def test_a_sharded_result_is_run_like_any_other(demo: Checkpoint, tmp_path: Path) -> None:
     result = open_checkpoint(save(widen(demo, 2), tmp_path / "shards", shard_size=2 * 10**6))
-    assert len({tensor.shard for tensor in result.tensors.values()}) > 1  # type: ignore[union-attr]
+    assert len({tensor.file for tensor in result.tensors.values()}) > 1  # type: ignore[union-attr]
     assert compare(demo, result, **FEW).same
 
 

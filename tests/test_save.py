@@ -13,7 +13,7 @@ import transformers
 from safetensors.torch import load_file
 
 import tiny
-from command import contents, run, sha256
+from command import blake3, contents, run, sha256
 from modelsurgeon import __version__
 from modelsurgeon.checkpoint import INDEX, open_checkpoint
 from modelsurgeon.save import save
@@ -128,7 +128,7 @@ def test_the_record_tells_what_was_done_to_what(folder, tmp_path):
     assert step["arguments"] == {"factor": 2, "settings": {}, **chosen}
     assert step["source"]["id"] == str(folder)
     assert step["source"]["files"] == {
-        name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
+        name: {"bytes": (folder / name).stat().st_size, "blake3": blake3(folder / name)}
         for name in ("config.json", "model.safetensors")
     }
     assert {"stream", "hidden", "mlp", "heads", "kv"} <= set(step["maps"])
@@ -142,7 +142,7 @@ def test_the_record_grows_by_a_step_an_operation(folder, tmp_path):
     assert [step["operation"] for step in steps[1]] == ["widen", "untie-embeddings"]
     assert steps[1][0] == steps[0][0]
     assert steps[1][1]["source"]["id"] == str(first)
-    assert steps[1][1]["source"]["files"]["model.safetensors"]["sha256"] == sha256(first / "model.safetensors")
+    assert steps[1][1]["source"]["files"]["model.safetensors"]["blake3"] == blake3(first / "model.safetensors")
     assert steps[1][1]["maps"] == {}
 
 

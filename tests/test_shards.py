@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from modelsurgeon import shards, tensor
 from modelsurgeon.axis_map import GAP, MEAN, copies, gathered, power_of_two_shares
 from modelsurgeon.dimension import along, concatenation, plain, product
+from modelsurgeon.files import LocalFile
 from modelsurgeon.safetensors_file import read_header
 from modelsurgeon.shards import write_shard
 from modelsurgeon.tensor import Arena, Remapped, holds_tiny
@@ -35,7 +36,7 @@ def stored(folder, tensors):
     """{name: Stored} of these tensors, saved by the library."""
     folder.mkdir(exist_ok=True)
     save_file(tensors, folder / "source.safetensors", FORMAT)
-    return read_header(folder / "source.safetensors", "source.safetensors")
+    return read_header(LocalFile(folder / "source.safetensors"))
 
 
 def random(*shape, dtype=torch.float32):
@@ -277,7 +278,7 @@ def test_a_full_disk_is_raised_from_the_thread_that_writes(tmp_path, monkeypatch
 
 def test_what_goes_wrong_in_computing_is_raised_and_the_thread_ends(tmp_path):
     source = stored(tmp_path, {"a": random(ROWS, COLUMNS)})["a"]
-    os.truncate(source.path, source.start + 4 * COLUMNS)
+    os.truncate(source.file.path, source.start + 4 * COLUMNS)
     with pytest.raises(Exception, match="ends at byte"):
         write_shard(tmp_path / "new.safetensors", {"a": tiled(source, 2)})
 

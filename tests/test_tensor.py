@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from modelsurgeon import axis_map, dimension, proof, tensor
 from modelsurgeon.axis_map import GAP, MEAN, AxisMap
 from modelsurgeon.checkpoint import open_checkpoint
+from modelsurgeon.files import LocalFile
 from modelsurgeon.proof import fold
 from modelsurgeon.safetensors_file import read_header
 from modelsurgeon.tensor import DTYPES, Remapped, Stored, nearest_power_of_two
@@ -26,7 +27,7 @@ from modelsurgeon.widen import widen
 
 def stored(tensor: torch.Tensor, folder: Path) -> Stored:
     save_file({"t": tensor}, folder / "t.safetensors")
-    return read_header(folder / "t.safetensors", "t.safetensors")["t"]
+    return read_header(LocalFile(folder / "t.safetensors"))["t"]
 
 
 def whole(tensor: Remapped) -> torch.Tensor:
@@ -99,7 +100,7 @@ def test_rows_read_are_near_the_rows_asked_for(tmp_path: Path, monkeypatch: pyte
 
 def test_a_scalar_and_an_empty_tensor_are_read(tmp_path: Path) -> None:
     save_file({"s": torch.tensor(3.0), "e": torch.zeros(0, 4)}, tmp_path / "t.safetensors")
-    header = read_header(tmp_path / "t.safetensors", "t.safetensors")
+    header = read_header(LocalFile(tmp_path / "t.safetensors"))
     assert header["s"].read(0, 1).item() == 3.0
     assert header["e"].read(0, 0).shape == (0, 4)
 
