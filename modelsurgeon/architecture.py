@@ -39,6 +39,10 @@ __all__ = [  # what tables are written with, all from one place
 ]
 
 
+# What a table's function raises for a config of wrong types: a setting that makes no sense, and no mistake of ours.
+SENSELESS = (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError)
+
+
 @dataclass(frozen=True)
 class Form:
     """Another layout of the same family.
@@ -249,14 +253,14 @@ class Architecture:
         """A config value, or what its absence means."""
         value = lookup(config, key)
         if value is None and key in self.defaults:
-            return self.defaults[key](config)
+            return _asked(self.defaults[key], config)
         return value
 
     def holds(self, config: Config, when: str | Default | None) -> bool:
         """Whether what `Axis.when` names is true."""
         if when is None:
             return True
-        return bool(self.value(config, when) if isinstance(when, str) else when(config))
+        return bool(self.value(config, when) if isinstance(when, str) else _asked(when, config))
 
     def derived(self, config: Config) -> dict[str, Any]:
         """What derived keys must say: those that the config writes, and those whose absence means something."""
@@ -279,7 +283,7 @@ class Architecture:
                 raise SourceError(f"config.json: no {axis.key!r}, which is the size of the axis {name!r}")
             try:
                 size = axis.default(config)
-            except (KeyError, TypeError, ZeroDivisionError) as error:
+            except SENSELESS as error:
                 raise SourceError(f"config.json: the size of axis {name!r} cannot be told ({error!r})") from None
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise SourceError(f"config.json: {axis.key or name} is {size!r}, expected a positive integer")
@@ -290,7 +294,7 @@ def _asked(rule: Callable[..., Any], config: Config, *further: Any) -> Any:
     """What a table's function says of a config. Raises SourceError where the config makes no sense to it."""
     try:
         return rule(config, *further)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+    except SENSELESS as error:
         raise SourceError(f"config.json: a setting makes no sense here ({error!r})") from None
 
 

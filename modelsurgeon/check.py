@@ -9,13 +9,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from modelsurgeon import architecture
+from modelsurgeon import architecture, quantised
 from modelsurgeon.architecture import Architecture, Template
 from modelsurgeon.checkpoint import Checkpoint, left_behind
 from modelsurgeon.config_keys import EFFECTIVE, lookup
 from modelsurgeon.errors import ArchitectureError, SourceError
 from modelsurgeon.files import shown
-from modelsurgeon.tensor import FLOATS
+from modelsurgeon.tensor import FLOATS, LazyTensor
 
 LARGEST = 2**24  # size of an axis; maps take 16 bytes and more for each coordinate
 DIGITS = 9  # of a layer's number
@@ -108,13 +108,9 @@ def _check_tensors(checkpoint: Checkpoint) -> None:
     present: set[str] = set()
     limits = _limits(checkpoint)
     for name, tensor in checkpoint.tensors.items():
-        template = table.template(name)
+        template = _template(table, name, tensor)
         if template is None:
             continue
-        if tensor.dtype not in FLOATS:
-            raise SourceError(
-                f"tensor {name!r} is stored as {tensor.dtype}: quantised checkpoints cannot be operated on"
-            )
         expected = template.signature.shape(sizes)
         if tensor.shape != expected:
             raise SourceError(
@@ -128,11 +124,18 @@ def _check_tensors(checkpoint: Checkpoint) -> None:
         counts = template.pattern.fullmatch(canonical)
         for counter, value in (counts.groupdict() if counts else {}).items():
             if len(value) > DIGITS or str(int(value)) != value:
-                raise SourceError(f"tensor {name!r}: {counter} {value[:20]!r} is no number as the library writes it")
+                raise SourceError(f"tensor {name!a}: {counter} {value[:20]!a} is no number as the library writes it")
             if int(value) >= limits[counter]:
                 key = table.counters.get(counter) or table.axes[counter].key or counter
                 raise SourceError(f"tensor {name!r}: config.json has only {key} = {limits[counter]}")
     _check_complete(checkpoint, present, limits)
+
+
+def _template(table: Architecture, name: str, tensor: LazyTensor) -> Template | None:
+    """The line of the table; None for what the library recomputes. Integers are refused, named in the table or not."""
+    if tensor.dtype not in FLOATS and not table.is_recomputed(name):
+        raise SourceError(quantised.of_tensor(name, tensor.dtype))
+    return table.template(name)
 
 
 def _limits(checkpoint: Checkpoint) -> dict[str, int]:

@@ -14,13 +14,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from modelsurgeon import architecture
+from modelsurgeon import architecture, quantised
 from modelsurgeon.architecture import Architecture
 from modelsurgeon.errors import SourceError
 from modelsurgeon.files import File, Folder, shown
 from modelsurgeon.history import RECORD, Origin, Step, read_record
-from modelsurgeon.json_file import read_json
-from modelsurgeon.safetensors_file import read_header
+from modelsurgeon.json_file import OF_CONFIGS, OF_INDICES, read_json, shortened
+from modelsurgeon.safetensors_file import read_entries, read_header
 from modelsurgeon.source import locate
 from modelsurgeon.tensor import FLOATS, LazyTensor
 
@@ -76,6 +76,17 @@ class Checkpoint:
         stored = [t.dtype for t in self.tensors.values() if t.dtype in FLOATS and len(t.shape) > 1]
         return min(stored or ["F32"], key=FLOATS.index)
 
+    @property
+    def files(self) -> list[File]:
+        """What is read of it: the files of its tensors, and the side files."""
+        stored = [tensor.stored for tensor in self.tensors.values()]
+        return [*{tensor.file.name: tensor.file for tensor in stored}.values(), *self.side_files.values()]
+
+    def fetch(self) -> bool:
+        """Have it on a local disk, unless it is to be read where it is; whether it lies there now."""
+        self.origin.folder.fetch([file.name for file in self.files])
+        return self.origin.folder.path is not None
+
     def has(self, template: str) -> bool:
         """Whether a tensor of this name (in the table's spelling) is there."""
         return template in self._names
@@ -114,13 +125,12 @@ class Checkpoint:
         return bool(self.architecture.value(self.resolved, "tie_word_embeddings"))
 
 
-def open_checkpoint(source: str | Path, revision: str | None = None) -> Checkpoint:
+def open_checkpoint(source: str | Path, revision: str | None = None, *, stream: bool = False) -> Checkpoint:
     """Open a folder, a Hub id or `demo`, reading headers only.
 
     Raises SourceError where it cannot be read or contradicts itself, ArchitectureError where no table fits it.
     """
-    origin = locate(source, revision)
-    return open_folder(origin)
+    return open_folder(locate(source, revision, stream=stream))
 
 
 def open_folder(origin: Origin) -> Checkpoint:
@@ -132,13 +142,22 @@ def open_folder(origin: Origin) -> Checkpoint:
 
 def read_config(folder: Folder) -> dict[str, Any]:
     """config.json. Raises SourceError where it is absent, no JSON object, or of a quantised checkpoint."""
-    config = read_json(folder.file("config.json"))
-    if config.get("quantization_config") or config.get("compression_config"):
-        raise SourceError(f"{folder}: a quantised checkpoint; start from the one that it was made from")
+    config = read_json(folder.file("config.json"), OF_CONFIGS)
+    if quantised.in_config(config):
+        raise SourceError(f"{folder}: {quantised.refusal(config, _dtypes(folder))}")
     kinds = config.get("architectures") or []
     if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
-        raise SourceError(f"{folder}: config.json: architectures is {kinds!r}, expected a list of class names")
+        raise SourceError(f"{folder}: config.json: architectures is {shortened(kinds)}, expected a list of class names")
     return config
+
+
+def _dtypes(folder: Folder) -> set[str]:
+    """What the tensors of the first file are stored as, as far as it can be read."""
+    names = [name for name in folder.names() if name.endswith(".safetensors")]
+    try:
+        return {entry.dtype for entry in read_entries(folder.file(names[0])).values()} if names else set()
+    except SourceError:
+        return set()
 
 
 def read_tensors(folder: Folder) -> dict[str, LazyTensor]:
@@ -148,7 +167,7 @@ def read_tensors(folder: Folder) -> dict[str, LazyTensor]:
             raise _no_safetensors(folder)
         return dict(read_header(folder.file(SINGLE)))
     index = folder.file(INDEX)
-    weight_map = read_json(index).get("weight_map")
+    weight_map = read_json(index, OF_INDICES).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
         raise SourceError(f"{index}: no weight_map of tensor names to file names")
     shards = [folder.file(shard, ", though its index names it") for shard in sorted(set(weight_map.values()))]
@@ -156,11 +175,12 @@ def read_tensors(folder: Folder) -> dict[str, LazyTensor]:
     for shard in shards:
         for name, stored in read_header(shard).items():
             if weight_map.get(name) != shard.name:
-                raise SourceError(f"{index}: tensor {name!r} lies in {shard.name}, not in {weight_map.get(name)}")
+                said = repr(weight_map[name]) if name in weight_map else "no file"
+                raise SourceError(f"{index}: tensor {name!r} lies in {shard.name}, and the index names {said}")
             found[name] = stored
     missing = sorted(set(weight_map) - set(found))
     if missing:
-        raise SourceError(f"{index}: tensor {missing[0]!r} is not in {weight_map[missing[0]]}")
+        raise SourceError(f"{index}: tensor {missing[0]!r} is not in {weight_map[missing[0]]}, which the index names")
     return found
 
 

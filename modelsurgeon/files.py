@@ -15,18 +15,24 @@ from pathlib import Path
 
 from modelsurgeon.errors import SourceError
 
+NAME_MAX = 255  # bytes of a name in a path
+
 
 class File(ABC):
     """Bytes that are read by their place.
 
-    name  inside of its folder
-    size  bytes
-    path  where it lies on a local disk; None where it does not
+    name     inside of its folder
+    size     bytes
+    path     where it lies on a local disk; None where it does not
+    flagged  where tensors begin in which NaN or Inf was read
     """
 
     name: str
     size: int
     path: Path | None
+
+    def __init__(self) -> None:
+        self.flagged: set[int] = set()
 
     @abstractmethod
     def read_into(self, view: memoryview, at: int) -> None:
@@ -42,6 +48,11 @@ class File(ABC):
     def check_unchanged(self) -> None:
         """Raise SourceError where it is not what it was when it was found."""
 
+    @property
+    @abstractmethod
+    def stamp(self) -> tuple[object, ...]:
+        """What tells, of files of one name, one that was changed: size, time of the change ..."""
+
     @abstractmethod
     def __str__(self) -> str:
         """What messages call it."""
@@ -50,10 +61,12 @@ class File(ABC):
 class Folder(ABC):
     """The files of one checkpoint.
 
-    path  where it lies on a local disk; None where it does not
+    path    where it lies on a local disk; None where it does not
+    memory  bytes that reading ahead takes
     """
 
     path: Path | None
+    memory: int = 0
 
     @abstractmethod
     def names(self) -> list[str]:
@@ -83,6 +96,7 @@ class LocalFile(File):
     """A file on a disk."""
 
     def __init__(self, path: Path) -> None:
+        super().__init__()
         self.path: Path = path
         self.name = path.name
         self._found = self._look()
@@ -105,8 +119,7 @@ class LocalFile(File):
             raise SourceError(f"{self.path}: changed while it was read; run again when nothing writes it")
 
     @property
-    def stamp(self) -> tuple[int, int, int]:
-        """(bytes, time of the last change in ns, inode) when it was found."""
+    def stamp(self) -> tuple[object, ...]:
         return self._found
 
     def _look(self) -> tuple[int, int, int]:
@@ -121,7 +134,7 @@ class LocalFile(File):
 
 
 class LocalFolder(Folder):
-    """A folder on a disk; the Hub's cache is one, whose files are links into its `blobs`."""
+    """A folder on a disk; a snapshot in the Hub's cache is one: its files are links into `blobs`, its own or all's."""
 
     def __init__(self, path: Path) -> None:
         self.path: Path = path
@@ -137,13 +150,15 @@ class LocalFolder(Folder):
 
     def file(self, name: str, why: str = "") -> LocalFile:
         path = self.path / name
+        if len(name.encode("utf-8", "surrogatepass")) > NAME_MAX:
+            raise SourceError(f"{self.path}: {name[:60]!r}...: longer than a file's name can be")
         if Path(name).name != name:
             raise SourceError(f"{self.path}: {name!r} is not a file name; a checkpoint's files lie in its own folder")
         if not path.is_file():
             raise SourceError(f"{self.path}: no {shown(name)}{why}")
         home, real = self.path.resolve(), path.resolve()
-        cache = home.parent.parent / "blobs"
-        if home != real.parent and not (home.parent.name == "snapshots" and real.parent == cache):
+        blobs = (home.parents[1] / "blobs", home.parents[2] / "blobs") if home.parent.name == "snapshots" else ()
+        if home != real.parent and not any(real.is_relative_to(cache) for cache in blobs):
             raise SourceError(f"{path}: a link out of its folder, to {real}")
         return LocalFile(path)
 

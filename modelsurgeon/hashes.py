@@ -1,25 +1,21 @@
-"""Hashes of files: BLAKE3, which keeps up with a disk where SHA-256 does not. Records of 0.1.0 hold SHA-256.
+"""Hashes of files: BLAKE3, which keeps up with a disk where SHA-256 does not.
 
 Source: https://github.com/BLAKE3-team/BLAKE3-specs
 """
 
 from __future__ import annotations
 
-import hashlib
-from typing import Any
-
 from blake3 import blake3
 
 from modelsurgeon.files import File
 
 ALGORITHM = "blake3"
-KNOWN: dict[str, Any] = {"blake3": blake3, "sha256": hashlib.sha256}
 CHUNK = 1 << 20  # bytes read at a time
 
 
-def digest(file: File, algorithm: str = ALGORITHM) -> str:
+def digest(file: File) -> str:
     """The hash of a whole file, in hexadecimal. Raises SourceError where it cannot be read."""
-    total = KNOWN[algorithm]()
+    total = blake3()
     chunk = bytearray(min(CHUNK, file.size))
     for at in range(0, file.size, CHUNK):
         view = memoryview(chunk)[: file.size - at]

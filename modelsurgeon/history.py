@@ -44,18 +44,12 @@ class Origin:
             raise SourceError(f"{self.id}: not on a local disk")
         return self.folder.path
 
-    def to_json(self) -> dict[str, Any]:
-        """Name and identity: the commit, or else every file's size and sha256."""
-        if self.revision:
-            return {"id": self.id, "revision": self.revision}
-        return {"id": self.id, "files": fingerprint(self.folder)}
-
 
 @dataclass(frozen=True)
 class Step:
     """One operation.
 
-    source  identity of what it was applied to (`Origin.to_json`)
+    source  identity of what it was applied to (`identity`)
     lossy   why the result is not the same function, one line a reason; empty where it is
     maps    {axis: map} of the axes that changed
     """
@@ -93,19 +87,23 @@ class Step:
         )
 
 
-def fingerprint(folder: Folder) -> dict[str, dict[str, Any]]:
-    """{name: {bytes, blake3}} of a folder's config and safetensors."""
-    found = {}
-    for name in folder.names():
-        if name.endswith(".safetensors") or name == "config.json":
-            file = folder.file(name)
-            found[name] = {"bytes": file.size, ALGORITHM: digest(file)}
-    return found
+def identity(origin: Origin) -> dict[str, Any]:
+    """Name, and the commit or else size and hash of config.json and every safetensors file; far away, size alone."""
+    if origin.revision:
+        return {"id": origin.id, "revision": origin.revision}
+    names = [name for name in origin.folder.names() if name.endswith(".safetensors") or name == "config.json"]
+    files = [origin.folder.file(name) for name in names]
+    hashes = {file.name: {ALGORITHM: digest(file)} if file.path else {} for file in files}
+    return {"id": origin.id, "files": {file.name: {"bytes": file.size, **hashes[file.name]} for file in files}}
 
 
-def write_record(path: Path, steps: Iterable[Step]) -> None:
-    """Write modelsurgeon.json."""
-    record = {"format": FORMAT, "tool": "modelsurgeon", "steps": [step.to_json() for step in steps]}
+def write_record(path: Path, steps: Iterable[Step], files: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write modelsurgeon.json.
+
+    files  {name: {"bytes", "blake3"}} of all others beside it
+    """
+    written = [step.to_json() for step in steps]
+    record = {"format": FORMAT, "tool": "modelsurgeon", "files": dict(files), "steps": written}
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
@@ -120,3 +118,12 @@ def read_record(file: File) -> tuple[Step, ...]:
         raise SourceError(f"{file}: cannot be read ({error!r})") from None
     except PlanError as error:
         raise SourceError(f"{file}: {error}") from None
+
+
+def read_hashes(file: File) -> dict[str, dict[str, Any]]:
+    """{name: {"bytes", "blake3"}} of the files beside a record. Raises SourceError for a record that cannot be read."""
+    found = read_json(file).get("files", {})
+    sound = isinstance(found, dict) and all(isinstance(entry, dict) and "bytes" in entry for entry in found.values())
+    if not sound:
+        raise SourceError(f"{file}: files is no list of sizes and hashes")
+    return dict(found)

@@ -6,9 +6,7 @@ would refuse first is told, and so is what no table accounts for.
 
 from __future__ import annotations
 
-import json
 import re
-import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from math import prod
@@ -19,23 +17,13 @@ from modelsurgeon.architecture import Architecture
 from modelsurgeon.check import check
 from modelsurgeon.checkpoint import INDEX, SINGLE, Checkpoint, read_config, read_tensors
 from modelsurgeon.errors import ModelSurgeonError, SourceError
-from modelsurgeon.files import File, Folder
-from modelsurgeon.json_file import read_json
+from modelsurgeon.files import Folder
+from modelsurgeon.json_file import OF_CONFIGS, OF_INDICES, read_json
+from modelsurgeon.safetensors_file import Entry, read_entries
 from modelsurgeon.source import locate
 from modelsurgeon.tensor import Stored
 
-LARGEST_HEADER = 100_000_000  # bytes, as in the safetensors library
 NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a file's header says of one tensor, whatever its dtype."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    nbytes: int
-    file: File
 
 
 @dataclass(frozen=True)
@@ -89,7 +77,7 @@ class Inspection:
 def inspect(source: str | Path, revision: str | None = None) -> Inspection:
     """Read config and headers; of a Hub id only those. Raises SourceError where there is neither."""
     origin = locate(source, revision, weights=False)
-    config = read_json(origin.folder.file("config.json"))
+    config = read_json(origin.folder.file("config.json"), OF_CONFIGS)
     headers, problem = _headers(origin.folder)
     stored = {name: Stored(header.file, header.dtype, header.shape, 0) for name, header in headers.items()}
     checkpoint = Checkpoint(config, stored, {}, origin)
@@ -163,7 +151,7 @@ def _numbers(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 # --- tensors ---------------------------------------------------------------------------------------------------------
 
 
-def _groups(headers: Mapping[str, Header], table: Architecture | None) -> Iterator[Group]:
+def _groups(headers: Mapping[str, Entry], table: Architecture | None) -> Iterator[Group]:
     names: dict[tuple[str, str], list[str]] = {}
     for name in headers:
         names.setdefault(_template(name, table), []).append(name)
@@ -204,17 +192,17 @@ def _accounts_for(table: Architecture, name: str) -> bool:
 # --- headers ---------------------------------------------------------------------------------------------------------
 
 
-def _headers(folder: Folder) -> tuple[dict[str, Header], str]:
+def _headers(folder: Folder) -> tuple[dict[str, Entry], str]:
     """({tensor: header}, what kept some of them from being read)."""
     try:
         names = _weights(folder)
     except SourceError as error:  # of the index
         return {}, str(error)
-    found: dict[str, Header] = {}
+    found: dict[str, Entry] = {}
     problem = "" if names else f"{folder}: no safetensors"
     for name in names:
         try:
-            found |= dict(_read(folder.file(name)))
+            found |= read_entries(folder.file(name))
         except SourceError as error:
             problem = problem or str(error)
     return found, problem
@@ -224,23 +212,7 @@ def _weights(folder: Folder) -> list[str]:
     """The safetensors files: those of the index, the single one, or all."""
     names = [name for name in folder.names() if name.endswith(".safetensors")]
     if folder.holds(INDEX):
-        named = read_json(folder.file(INDEX)).get("weight_map")
+        named = read_json(folder.file(INDEX), OF_INDICES).get("weight_map")
         shards = {str(shard) for shard in named.values()} if isinstance(named, dict) else set()
         return [name for name in names if name in shards]
     return [name for name in names if name == SINGLE] or names
-
-
-def _read(file: File) -> Iterator[tuple[str, Header]]:
-    """The tensors of one file, by its header alone. Raises SourceError where there is none to read."""
-    try:
-        (length,) = struct.unpack("<Q", file.read(0, 8))
-        if length > LARGEST_HEADER:
-            raise ValueError(f"a header of {length} bytes")
-        header = json.loads(file.read(8, length))
-        for name, entry in header.items():
-            if name != "__metadata__":
-                start, end = entry["data_offsets"]
-                shape = tuple(int(size) for size in entry["shape"])
-                yield name, Header(str(entry["dtype"]), shape, int(end) - int(start), file)
-    except (ValueError, TypeError, KeyError, AttributeError, struct.error, RecursionError) as error:
-        raise SourceError(f"{file}: its header cannot be read ({error})") from None

@@ -12,8 +12,9 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,7 @@ def compare(
     samples: int = 4,
     length: int = 128,
     seed: int = 0,
+    trust_remote_code: bool = False,
 ) -> LogitReport:
     """Compare what both checkpoints return, computed in `dtype`.
 
@@ -130,11 +132,13 @@ def compare(
     maps         {axis: map} from source to result; an axis without one did not grow
     text         None: the sample that comes with the program, prose and code
     samples      how many windows of the text, of `length` tokens each
+    trust_remote_code  run code that the checkpoints bring along
     Raises SourceError where `transformers` cannot load a checkpoint whole, ModelSurgeonError where the outputs differ
     in size and no map says how, or where there is nothing to run.
     """
     sampling = Sampling(text, samples, length, seed)
-    return _report(source, result, result_path or saved_folder(result), maps or {}, sampling, device, dtype)
+    running = partial(load, trust_remote_code=trust_remote_code)
+    return _report(source, result, result_path or saved_folder(result), maps or {}, sampling, device, dtype, running)
 
 
 def compare_stored(
@@ -148,6 +152,7 @@ def compare_stored(
     samples: int = 4,
     length: int = 128,
     seed: int = 0,
+    trust_remote_code: bool = False,
 ) -> LogitReport | None:
     """Compare in the 16-bit dtype that the source is stored in, beside the noise floor; arguments and errors as above.
 
@@ -157,7 +162,8 @@ def compare_stored(
         return None
     dtype = next(name for name, stored in DTYPE_NAMES.items() if stored == source.dtype)
     sampling = Sampling(text, samples, length, seed)
-    return _report(source, result, result_path or saved_folder(result), maps or {}, sampling, device, dtype, floor=True)
+    folder, running = result_path or saved_folder(result), partial(load, trust_remote_code=trust_remote_code)
+    return _report(source, result, folder, maps or {}, sampling, device, dtype, running, floor=True)
 
 
 def _report(
@@ -168,20 +174,21 @@ def _report(
     sampling: Sampling,
     device: str,
     dtype: str,
+    loaded: Callable[..., tuple[Any, tuple[str, ...]]],
     floor: bool = False,
 ) -> LogitReport:
     begin, home = time.perf_counter(), saved_folder(source)
     with quiet():
-        model, unread = load(source, home, dtype, device)
+        model, unread = loaded(source, home, dtype, device)
         made, notes = batches(model, home, sampling)
         vocab, before = int(getattr(model.config, "vocab_size", 0)), outputs(source, model, made)
         del model
         noise: tuple[Comparison, ...] = ()
         if floor:
-            wide = outputs(source, load(source, home, "float32", device)[0], made)
+            wide = outputs(source, loaded(source, home, "float32", device)[0], made)
             noise = _comparisons(made, wide, before, vocab)
             del wide
-        model, left = load(result, folder, dtype, device)
+        model, left = loaded(result, folder, dtype, device)
         after = outputs(source, model, made)
         del model
     folded = [

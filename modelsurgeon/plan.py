@@ -5,16 +5,13 @@ A lazy checkpoint is its own plan; this puts it into rows that can be shown, and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from modelsurgeon.checkpoint import Checkpoint
+from modelsurgeon.memory import DEFAULT, plan_memory
 from modelsurgeon.remap import parameters
-from modelsurgeon.shards import BLOCK
-from modelsurgeon.tensor import DTYPES, HALF_ULP, LazyTensor, Remapped
-
-INTERPRETER = 350_000_000  # bytes that Python with torch takes before anything is read (measured: 270 to 340 MB)
+from modelsurgeon.tensor import HALF_ULP, LazyTensor, Remapped
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Plan:
-    """Rows, totals (bytes; parameters), notes, and why the result would not be the same function."""
+    """Rows, totals (bytes; parameters), notes, and why the result would not be the same function.
+
+    peak_memory  bytes resident at most while it is carried out
+    """
 
     rows: tuple[Row, ...]
     parameters: tuple[int, int]
@@ -48,8 +48,8 @@ class Plan:
         return asdict(self)
 
 
-def make_plan(before: Checkpoint, after: Checkpoint) -> Plan:
-    """Describe how `after` follows from `before`."""
+def make_plan(before: Checkpoint, after: Checkpoint, memory: int = DEFAULT, workers: int = 1) -> Plan:
+    """Describe how `after` follows from `before`. Raises PlanError where so much memory is too little for it."""
     table = after.architecture
     groups: dict[str, list[str]] = {}
     for name in after.tensors:
@@ -58,7 +58,8 @@ def make_plan(before: Checkpoint, after: Checkpoint) -> Plan:
     rows = tuple(_row(template, names, before, after) for template, names in groups.items())
     sizes = [sum(tensor.nbytes for tensor in side.tensors.values()) for side in (before, after)]
     counts = (parameters(before), parameters(after))
-    return Plan(rows, counts, (sizes[0], sizes[1]), _peak(after.tensors), after.notes, after.lossy)
+    peak = plan_memory(after.tensors.values(), memory, workers, after.origin.folder.memory).peak
+    return Plan(rows, counts, (sizes[0], sizes[1]), peak, after.notes, after.lossy)
 
 
 def _row(template: str, names: list[str], before: Checkpoint, after: Checkpoint) -> Row:
@@ -84,10 +85,3 @@ def _precision(tensor: LazyTensor, old: LazyTensor | None) -> str:
         return "exact"
     stored = f"stored as {tensor.dtype}, " if tensor.dtype != tensor.base.dtype else f"in {tensor.dtype}, "
     return f"rounded: {stored}by {HALF_ULP[tensor.dtype]:.0e} at most"
-
-
-def _peak(tensors: Mapping[str, LazyTensor]) -> int:
-    """Bytes resident at most: the interpreter, and the blocks that are computed, waiting and written."""
-    remapped = [tensor for tensor in tensors.values() if isinstance(tensor, Remapped)]
-    wider = max((tensor.work_dtype.itemsize // DTYPES[tensor.dtype].itemsize for tensor in remapped), default=0)
-    return INTERPRETER + BLOCK * (3 + 3 * wider)

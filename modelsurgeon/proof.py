@@ -27,8 +27,9 @@ from modelsurgeon.checkpoint import Checkpoint
 from modelsurgeon.config_keys import INERT
 from modelsurgeon.errors import PlanError
 from modelsurgeon.history import Step
+from modelsurgeon.means import mean_rows, with_means
 from modelsurgeon.remap import remap
-from modelsurgeon.tensor import DTYPE_NAMES, DTYPES, FLOATS, LazyTensor, Remapped, mean_rows, with_means
+from modelsurgeon.tensor import DTYPE_NAMES, DTYPES, FLOATS, LazyTensor, Remapped
 from modelsurgeon.untie import untie_embeddings
 
 BLOCK = 1 << 21  # numbers of one block: 16 MiB of float64 and as much again for what it is compared with

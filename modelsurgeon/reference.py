@@ -53,27 +53,31 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def load(checkpoint: Checkpoint, folder: Path, dtype: str, device: str) -> tuple[Any, tuple[str, ...]]:
+def load(
+    checkpoint: Checkpoint, folder: Path, dtype: str, device: str, trust_remote_code: bool = False
+) -> tuple[Any, tuple[str, ...]]:
     """The model that `folder` holds, of the checkpoint's class, and notes of what it leaves unread.
 
+    trust_remote_code  run the code that lies in the folder, where config.json names some
     Raises SourceError where the library cannot load it, or would make up some of its weights.
     """
     from huggingface_hub.errors import StrictDataclassError
 
-    chosen = model_class(checkpoint)
-    with checked_view(folder) as view:
+    coded = auto_class(checkpoint, folder) if trust_remote_code else None
+    chosen = coded or model_class(checkpoint)
+    with checked_view(folder, with_code=bool(coded)) as view:
         try:
             model, info = chosen.from_pretrained(
                 view,
                 dtype=getattr(torch, dtype),
                 use_safetensors=True,
-                trust_remote_code=False,
+                trust_remote_code=bool(coded),
                 local_files_only=True,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # it reports them, and they are refused below
                 attn_implementation="eager",  # every family has it, and a config may name another
                 experts_implementation="eager",  # the only one that takes float64
-                **_bare_body(checkpoint, chosen),
+                **({} if coded else _bare_body(checkpoint, chosen)),
             )
         except (AttributeError, ImportError, KeyError, TypeError, ValueError, StrictDataclassError) as error:
             reason = (str(error).splitlines() or [""])[0]
@@ -122,15 +126,31 @@ def model_class(checkpoint: Checkpoint) -> Any:
     return getattr(transformers, table.model)
 
 
+def auto_class(checkpoint: Checkpoint, folder: Path) -> Any:
+    """The library's class that runs the code which config.json names for the model; None where none lies in the folder.
+
+    Code of another repository ("org/name--module.Class") is never fetched.
+    """
+    import transformers
+
+    named = checkpoint.config.get("auto_map")
+    for kind, code in named.items() if isinstance(named, dict) else ():
+        if kind.startswith("AutoModel") and (folder / f"{str(code).partition('.')[0]}.py").is_file():
+            return getattr(transformers, kind, None)
+    return None
+
+
 @contextmanager
-def checked_view(folder: Path) -> Iterator[Path]:
-    """A temporary folder that holds config.json, links to the weights, and nothing else."""
+def checked_view(folder: Path, with_code: bool = False) -> Iterator[Path]:
+    """A temporary folder that holds config.json, links to the weights, and nothing else but code that is trusted."""
     opened = LocalFolder(folder)
-    config = {k: v for k, v in read_config(opened).items() if k not in LOADING and not k.startswith("_")}
+    left_out = LOADING - {"auto_map"} if with_code else LOADING
+    config = {k: v for k, v in read_config(opened).items() if k not in left_out and not k.startswith("_")}
     stored = [tensor for tensor in read_tensors(opened).values() if isinstance(tensor, Stored)]
     files = {tensor.file.name: folder / tensor.file.name for tensor in stored}
     if (folder / INDEX).exists():
         files[INDEX] = folder / INDEX
+    files |= {name: folder / name for name in opened.names() if with_code and name.endswith(".py")}
     with TemporaryDirectory(prefix="modelsurgeon-") as name:
         view = Path(name)
         (view / "config.json").write_text(json.dumps(config), encoding="utf-8")

@@ -1,67 +1,58 @@
 """Shards: which tensor goes where, and how one shard is written.
 
-A tensor that did not change is copied inside the kernel (reflink where the file system can, else copy_file_range). All
-others are computed in blocks of rows, and rows that stand several times are computed once. One thread computes, one
-writes; a block waits between them. What was written leaves the page cache soon (`Behind`): the sync at the end finds
-little left, and the source stays cached.
+A file whose tensors all stay as they are is copied whole. In others, tensors that did not change are copied inside the
+kernel, and all others are computed piece by piece, in the order of the file; rows that stand several times are computed
+once. What is in a shard does not depend on the size of the pieces, nor on threads, workers or device.
 """
 
 from __future__ import annotations
 
+import errno
 import os
-import queue
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from modelsurgeon.arithmetic import converted
 from modelsurgeon.checkpoint import INDEX, SINGLE, Checkpoint
-from modelsurgeon.safetensors_file import layout
-from modelsurgeon.tensor import DTYPES, Arena, LazyTensor, Remapped, Stored, converted
+from modelsurgeon.files import File
+from modelsurgeon.hashes import ALGORITHM
+from modelsurgeon.memory import Budget, plan_memory
+from modelsurgeon.safetensors_file import layout, read_header
+from modelsurgeon.tensor import DTYPES, LazyTensor, Remapped, Stored, count_unusual
+from modelsurgeon.writer import Progress, Writer
 
-BLOCK = 8 << 20  # bytes of one block of a new tensor
-PIECE = 256 << 10  # bytes of one write: larger ones are slower on many disks
-COPIED = 8 << 20  # bytes of one copy inside the kernel
-BEHIND = 256 << 20  # bytes that may wait for the disk; with less, pages are asked back before they are clean
-
-Progress = Callable[[int], None]  # called with the bytes written since the last call
+Shard = Mapping[str, LazyTensor]
 
 
-def plan_shards(checkpoint: Checkpoint, shard_size: int | None, default: int) -> dict[str, dict[str, LazyTensor]]:
+def plan_shards(checkpoint: Checkpoint, shard_size: int | None, default: int) -> dict[str, Shard]:
     """{file name: its tensors}, in order. Where nothing grew, and no size is asked for, shards stay as they are."""
     tensors = checkpoint.tensors
     sharded = checkpoint.origin.folder.holds(INDEX)
-    if shard_size is None and sharded and all(tensor.nbytes == stored(tensor).nbytes for tensor in tensors.values()):
+    if shard_size is None and sharded and all(tensor.nbytes == tensor.stored.nbytes for tensor in tensors.values()):
         return _numbered(_as_stored(tensors))
     if sum(tensor.nbytes for tensor in tensors.values()) <= (shard_size or default):
         return {SINGLE: dict(tensors)}
     return _numbered(_split(tensors, shard_size or default))
 
 
-def stored(tensor: LazyTensor) -> Stored:
-    """The stored tensor that a lazy one begins with."""
-    while isinstance(tensor, Remapped):
-        tensor = tensor.base
-    return tensor
-
-
-def _as_stored(tensors: Mapping[str, LazyTensor]) -> list[dict[str, LazyTensor]]:
+def _as_stored(tensors: Shard) -> list[Shard]:
     """The source's shards, and one more for what stands a second time, under a new name."""
     shards: dict[str, dict[str, LazyTensor]] = {}
     again: dict[str, LazyTensor] = {}
     seen: set[int] = set()
     for name, tensor in tensors.items():
-        shard = again if id(stored(tensor)) in seen else shards.setdefault(stored(tensor).file.name, {})
+        shard = again if id(tensor.stored) in seen else shards.setdefault(tensor.stored.file.name, {})
         shard[name] = tensor
-        seen.add(id(stored(tensor)))
+        seen.add(id(tensor.stored))
     return [*shards.values(), *([again] if again else [])]
 
 
-def _split(tensors: Mapping[str, LazyTensor], size: int) -> list[dict[str, LazyTensor]]:
+def _split(tensors: Shard, size: int) -> list[Shard]:
     """Fill shards in order up to `size` bytes (huggingface_hub's planner; its torch one imports half of torch more)."""
     from huggingface_hub import split_state_dict_into_shards_factory
 
@@ -71,148 +62,101 @@ def _split(tensors: Mapping[str, LazyTensor], size: int) -> list[dict[str, LazyT
     return [{name: tensors[name] for name in names} for names in planned.filename_to_tensors.values()]
 
 
-def _numbered(shards: list[dict[str, LazyTensor]]) -> dict[str, dict[str, LazyTensor]]:
+def _numbered(shards: list[Shard]) -> dict[str, Shard]:
     if len(shards) == 1:
         return {SINGLE: shards[0]}
     return {f"model-{i:05}-of-{len(shards):05}.safetensors": shard for i, shard in enumerate(shards, 1)}
 
 
+def whole_file(tensors: Shard) -> File | None:
+    """The file that holds these tensors, under these names, and nothing else; None where there is none."""
+    files = {tensor.file if isinstance(tensor, Stored) else None for tensor in tensors.values()}
+    file = files.pop() if len(files) == 1 else None
+    return file if file and read_header(file) == tensors else None
+
+
+def shard_bytes(tensors: Shard) -> int:
+    """How large the file is."""
+    whole = whole_file(tensors)
+    return whole.size if whole else len(layout(tensors)[0]) + sum(tensor.nbytes for tensor in tensors.values())
+
+
 def write_shard(
-    path: Path, tensors: Mapping[str, LazyTensor], *, device: str = "cpu", progress: Progress | None = None
-) -> None:
-    """Write one safetensors file, in blocks; it is on the disk when this returns."""
-    prefix, starts = layout(tensors)
-    with open(path, "xb", buffering=0) as file:
-        end = max((starts[name] + tensor.nbytes for name, tensor in tensors.items()), default=len(prefix))
-        if end:
-            os.posix_fallocate(file.fileno(), 0, end)
-        _write_all(file.fileno(), memoryview(prefix), 0)
-        behind = Behind(file.fileno())
-        with _cores_left(), Writer(file.fileno(), behind, progress) as writer:
-            for name in sorted(tensors, key=starts.__getitem__):
-                tensor = tensors[name]
-                if isinstance(tensor, Stored):
-                    copy_bytes(tensor, file.fileno(), starts[name], behind, progress)
-                else:
-                    _write_remapped(tensor, starts[name], writer, device)
+    path: Path,
+    tensors: Shard,
+    *,
+    budget: Budget | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+    stop: threading.Event | None = None,
+) -> dict[str, Any]:
+    """Write one safetensors file, replacing what is there; it is on the disk when this returns.
+
+    Returns its size, its hash, and of tensors that hold any {name: (NaNs, infinities)}.
+    """
+    budget = budget or plan_memory(tensors.values())
+    whole = whole_file(tensors)
+    with open(path, "w+b", buffering=0) as file:
+        _reserve(file.fileno(), shard_bytes(tensors))
+        with Writer(file.fileno(), budget.capacity, progress, stop) as writer:
+            if whole:
+                _copy_whole(writer, whole, tensors)
+            else:
+                _write_tensors(writer, tensors, budget.piece, device)
         os.fdatasync(file.fileno())
+        size = os.fstat(file.fileno()).st_size
+    return {"bytes": size, ALGORITHM: writer.digest, "unusual": unusual(tensors)}
+
+
+def unusual(tensors: Shard) -> dict[str, tuple[int, int]]:
+    """{name: (NaNs, infinities) of the source} of the tensors that were seen to hold any."""
+    held = {name: tensor.stored for name, tensor in tensors.items()}
+    return {name: count_unusual(tensor) for name, tensor in held.items() if tensor.start in tensor.file.flagged}
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Have a full disk tell now, where the file system can."""
+    try:
+        os.posix_fallocate(descriptor, 0, max(1, size))
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+    os.ftruncate(descriptor, size)
+
+
+def _copy_whole(writer: Writer, file: File, tensors: Shard) -> None:
+    ordered = sorted((tensor.stored for tensor in tensors.values()), key=lambda tensor: tensor.start)
+    writer.copy_file(file, file.read(0, min(tensor.start for tensor in ordered)), ordered)
+
+
+def _write_tensors(writer: Writer, tensors: Shard, piece: int, device: str) -> None:
+    prefix, starts = layout(tensors)
+    writer.put_bytes(prefix)
+    for name in sorted(tensors, key=starts.__getitem__):
+        tensor = tensors[name]
+        if isinstance(tensor, Stored):
+            writer.copy_tensor(tensor)
+        else:
+            _write_remapped(writer, tensor, starts[name], piece, device)
+
+
+def _write_remapped(writer: Writer, tensor: Remapped, start: int, most: int, device: str) -> None:
+    row = tensor.nbytes // tensor.shape[0] if tensor.shape[0] else 0
+    for piece in tensor.pieces(most):
+        if piece.again is not None:
+            writer.repeat(start + row * piece.again, row * (piece.stop - piece.start))
+            continue
+        arena = writer.arena()
+        block = tensor.compute_piece(piece, device, arena).cpu()
+        writer.put(converted(block, DTYPES[tensor.dtype], arena).contiguous())
 
 
 @contextmanager
-def _cores_left() -> Iterator[None]:
-    """Compute on two cores fewer: one writes, one hashes the source; torch's threads wait for the slowest of them."""
+def cores_left(workers: int) -> Iterator[None]:
+    """Compute on two cores fewer, divided among the workers: one writes, one hashes; threads wait for the slowest."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads - 2))
+    torch.set_num_threads(max(1, (threads - 2) // workers))
     try:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _write_remapped(tensor: Remapped, start: int, writer: Writer, device: str) -> None:
-    row = tensor.nbytes // tensor.shape[0] if tensor.shape[0] else 1
-    for first, last, repeats in tensor.bands(max(1, BLOCK // max(1, row))):
-        arena = writer.arena()
-        block = converted(tensor.compute(first, last, device, arena), DTYPES[tensor.dtype], arena).cpu().contiguous()
-        writer.put(block, [start + row * at for at in (first, *repeats)])
-
-
-class Writer:
-    """A thread that writes blocks at their offsets while the next one is computed."""
-
-    def __init__(self, descriptor: int, behind: Behind, progress: Progress | None) -> None:
-        self._descriptor, self._behind, self._progress = descriptor, behind, progress
-        self._blocks: queue.Queue[tuple[torch.Tensor, list[int]] | None] = queue.Queue(maxsize=1)
-        self._arenas = cycle([Arena(), Arena(), Arena()])  # of a block computed, one that waits, one that is written
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Writer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        self._blocks.put(None)
-        self._thread.join()
-        if self._error and kind is None:
-            raise self._error
-
-    def arena(self) -> Arena:
-        """Memory for the next block that is put."""
-        return next(self._arenas).reset()
-
-    def put(self, block: torch.Tensor, offsets: list[int]) -> None:
-        """Write a contiguous block at each of the offsets (bytes). Raises what went wrong with an earlier one."""
-        if self._error:
-            raise self._error
-        self._blocks.put((block, offsets))
-
-    def _run(self) -> None:
-        while (item := self._blocks.get()) is not None:
-            if self._error:
-                continue
-            try:
-                self._write(*item)
-            except BaseException as error:
-                self._error = error
-
-    def _write(self, block: torch.Tensor, offsets: list[int]) -> None:
-        view = block.reshape(-1).view(torch.uint8).numpy().data
-        for offset in offsets:
-            _write_all(self._descriptor, view, offset)
-            self._behind.add(offset, len(view))
-            if self._progress:
-                self._progress(len(view))
-
-
-def _write_all(descriptor: int, view: memoryview, offset: int) -> None:
-    done = 0
-    while done < len(view):
-        done += os.pwrite(descriptor, view[done : done + PIECE], offset + done)
-
-
-class Behind:
-    """What was written and may still wait for the disk.
-
-    The same advice has the disk begin with pages that are new and drops those that are clean: given at once, and again
-    when `BEHIND` bytes more were written. New pages then come from the dropped ones, which is what large files gain by.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._pieces: deque[tuple[int, int]] = deque()
-        self._bytes = 0
-        self._lock = threading.Lock()
-
-    def add(self, offset: int, length: int) -> None:
-        """These bytes were just written."""
-        pieces = [(offset, length)]
-        with self._lock:
-            self._pieces.append((offset, length))
-            self._bytes += length
-            while self._bytes > BEHIND:
-                pieces.append(self._pieces.popleft())
-                self._bytes -= pieces[-1][1]
-        for piece in pieces:
-            os.posix_fadvise(self._descriptor, *piece, os.POSIX_FADV_DONTNEED)
-
-
-def copy_bytes(tensor: Stored, descriptor: int, offset: int, behind: Behind, progress: Progress | None = None) -> None:
-    """Copy a tensor's bytes from its file inside the kernel, where the system can."""
-    assert tensor.file.path
-    with open(tensor.file.path, "rb", buffering=0) as source:
-        done = 0
-        while done < tensor.nbytes:
-            length = min(COPIED, tensor.nbytes - done)
-            try:
-                copied = os.copy_file_range(source.fileno(), descriptor, length, tensor.start + done, offset + done)
-            except OSError:  # across file systems, or one that cannot
-                piece = os.pread(source.fileno(), min(length, PIECE), tensor.start + done)
-                _write_all(descriptor, memoryview(piece), offset + done)
-                copied = len(piece)
-            if not copied:
-                raise OSError(f"{tensor.file}: ends inside of a tensor")
-            behind.add(offset + done, copied)
-            done += copied
-            if progress:
-                progress(copied)

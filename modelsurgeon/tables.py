@@ -9,9 +9,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from modelsurgeon.sizes import show_size
+
 if TYPE_CHECKING:
     from modelsurgeon.families import Row
     from modelsurgeon.inspection import Inspection
+    from modelsurgeon.integrity import Integrity
     from modelsurgeon.logits import Comparison, LogitReport
     from modelsurgeon.plan import Plan
     from modelsurgeon.proof import Proof
@@ -37,8 +40,8 @@ def show_plan(plan: Plan, console: Console) -> None:
     )
     console.print(_table(("tensor", "signature", "before", "after", "factors", "precision"), rows))
     (old, new), (old_bytes, new_bytes) = plan.parameters, plan.bytes
-    _say(console, Text(f"parameters {old:,} -> {new:,}; bytes {size(old_bytes)} -> {size(new_bytes)}"))
-    _say(console, Text(f"peak memory about {size(plan.peak_memory)}"))
+    _say(console, Text(f"parameters {old:,} -> {new:,}; bytes {show_size(old_bytes)} -> {show_size(new_bytes)}"))
+    _say(console, Text(f"peak memory at most {show_size(plan.peak_memory)}"))
     show_notes(plan.notes, plan.lossy, console)
 
 
@@ -66,13 +69,13 @@ def show_inspection(found: Inspection, console: Console) -> None:
             group.signature,
             " ".join([*map(_shape, group.shapes[:MOST_SHAPES]), *["..."][: len(group.shapes) > MOST_SHAPES]]),
             " ".join(group.dtypes),
-            size(group.bytes),
+            show_size(group.bytes),
         )
         for group in found.groups
     )
     console.print(_table(("tensor", "signature", "shape", "dtype", "bytes"), groups))
     tied = {True: "the head is the embedding", False: "no tied head", None: "tied or not: unknown"}[found.tied]
-    _say(console, Text(f"parameters {found.parameters:,}; bytes {size(found.bytes)}; {tied}"))
+    _say(console, Text(f"parameters {found.parameters:,}; bytes {show_size(found.bytes)}; {tied}"))
     for what, names in (("tensors", found.tensors), ("config keys", found.keys)):
         if names:
             more = f" and {len(names) - MOST_WRONG} more" if len(names) > MOST_WRONG else ""
@@ -120,6 +123,18 @@ def show_report(report: Report, console: Console) -> None:
         _show_stored(report.stored, console)
     verdict = Text("same function", style="bold green") if report.same else Text("different", style="bold red")
     _say(console, Text.assemble(f"{report.source} -> {report.result}: ", verdict))
+
+
+def show_integrity(found: Integrity, console: Console) -> None:
+    """Every file that is not what was written, then how many are."""
+    for name, verdict in found.files.items():
+        if verdict != "same":
+            _say(console, Text(f"{name}: {verdict}", style="red"))
+    for name in found.extra:
+        _say(console, Text(f"{name}: not on record", style="dim"))
+    same = sum(verdict == "same" for verdict in found.files.values())
+    said = Text("as written", style="bold green") if found.same else Text("different", style="bold red")
+    _say(console, Text.assemble(f"{found.result}: {same} of {len(found.files)} files are the same: ", said))
 
 
 def _show_proof(proof: Proof, console: Console) -> None:
@@ -183,13 +198,3 @@ def _table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
 
 def _shape(shape: tuple[int, ...] | None) -> str:
     return "x".join(map(str, shape)) if shape is not None else "-"
-
-
-def size(count: int) -> str:
-    """Bytes for people: 2.5 MB."""
-    value, unit = float(count), "B"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if value < 1000:
-            break
-        value, unit = value / 1000, larger
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"

@@ -3,25 +3,38 @@
     Stored      bytes of a safetensors file
     Remapped    another lazy tensor, gathered and multiplied dimension by dimension
 
-A remapped tensor is computed in blocks of rows. Where every factor is a power of two the arithmetic stays in the stored
-dtype and rounds nothing; where a part of a sum would fall below the smallest number of its dtype, the first part takes
-what the others lost. Everywhere else a block is computed in a wider dtype and rounded once.
+A remapped tensor is computed in pieces: some rows, or a part of one. Where every factor is a power of two the
+arithmetic stays in the stored dtype and rounds nothing; where a part of a sum would fall below the smallest number of
+its dtype, the first part takes what the others lost. Everywhere else a piece is computed in a wider dtype and rounded
+once. The bytes are the same whatever the pieces, the threads or the device.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import pairwise
 
 import numpy as np
 import torch
 
+from modelsurgeon import working_set
+from modelsurgeon.arena import Empty, fresh
+from modelsurgeon.arithmetic import (
+    MOST_RUNS,
+    converted,
+    is_finite,
+    is_power_of_two,
+    nearest_power_of_two,
+    take,
+    with_one_nan,
+)
 from modelsurgeon.axis_map import GAP
 from modelsurgeon.dimension import Dimension
 from modelsurgeon.files import File
+from modelsurgeon.means import group_size, mean_of, mean_rows, with_means
+from modelsurgeon.pieces import Piece, Span, least, rows_or_parts, runs_of_rows, spans
 
 DTYPES: dict[str, torch.dtype] = {
     "BF16": torch.bfloat16,
@@ -36,53 +49,9 @@ DTYPES: dict[str, torch.dtype] = {
 FLOATS = ("BF16", "F16", "F32", "F64")
 HALF_ULP = {"BF16": 2.0**-8, "F16": 2.0**-11, "F32": 2.0**-24, "F64": 2.0**-53}  # the largest relative rounding
 DTYPE_NAMES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32", "float64": "F64"}
-MEAN_BLOCK = 1 << 20  # numbers read at a time where rows are averaged: 8 MiB of float64
-MOST_RUNS = 64  # more runs than this are gathered by index: a strided copy each costs more than one index_select
+COUNTED = 1 << 20  # numbers that are looked at at a time
 
 Fill = Callable[[int, int], torch.Tensor]
-Empty = Callable[[Sequence[int], torch.dtype], torch.Tensor]  # memory for a block, holding anything
-
-
-def fresh(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
-    """Memory that nobody else uses."""
-    return torch.empty(tuple(shape), dtype=dtype)
-
-
-class Arena:
-    """Memory that block after block uses again: the n-th request since `reset` gets the same bytes each time.
-
-    Freed tensors leave holes that the next ones do not quite fit: without this a process grows while it writes.
-    """
-
-    def __init__(self) -> None:
-        self._held: list[torch.Tensor] = []
-        self._used = 0
-
-    def reset(self) -> Arena:
-        """Give all of it out anew."""
-        self._used = 0
-        return self
-
-    def __call__(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
-        size = dtype.itemsize * math.prod(shape)
-        if self._used == len(self._held):
-            self._held.append(torch.empty(size, dtype=torch.uint8))
-        if len(self._held[self._used]) < size:
-            self._held[self._used] = torch.empty(size, dtype=torch.uint8)
-        held = self._held[self._used][:size]
-        self._used += 1
-        return held.view(dtype).view(tuple(shape))
-
-
-def is_power_of_two(factor: float) -> bool:
-    """Whether multiplying by this factor moves only the exponent."""
-    return factor != 0 and math.frexp(abs(factor))[0] == 0.5
-
-
-def nearest_power_of_two(factor: float) -> float:
-    """A power of two where the factor misses it by a float64 rounding or two, else the factor."""
-    power = 2.0 ** round(math.log2(factor)) if factor > 0 else factor
-    return power if math.isclose(power, factor, rel_tol=1e-14) else factor
 
 
 @dataclass(frozen=True)
@@ -98,15 +67,54 @@ class Stored:
     start: int
 
     @property
+    def stored(self) -> Stored:
+        """Itself."""
+        return self
+
+    @property
     def nbytes(self) -> int:
         return DTYPES[self.dtype].itemsize * math.prod(self.shape)
 
-    def read(self, start: int, stop: int, empty: Empty = fresh) -> torch.Tensor:
-        """Rows start:stop of the first dimension (the number itself of a scalar). Raises SourceError when cut short."""
-        block = empty((stop - start, *self.shape[1:]) if self.shape else (), DTYPES[self.dtype])
+    @property
+    def unusual(self) -> bool:
+        """Whether what was read of it so far held NaN or infinities."""
+        return self.start in self.file.flagged
+
+    def read(
+        self, start: int, stop: int, empty: Empty = fresh, first: int = 0, last: int | None = None
+    ) -> torch.Tensor:
+        """Rows start:stop of the first dimension (the number itself of a scalar), first:last of the second.
+
+        Raises SourceError when cut short.
+        """
+        inner = self.shape[1:2] if last is None else (last - first,)
+        block = empty((stop - start, *inner, *self.shape[2:]) if self.shape else (), DTYPES[self.dtype])
         row = DTYPES[self.dtype].itemsize * math.prod(self.shape[1:])
-        self.file.read_into(block.reshape(-1).view(torch.uint8).numpy().data, self.start + start * row)
+        if inner == self.shape[1:2]:
+            self._fill(block, start * row)
+        else:
+            column = DTYPES[self.dtype].itemsize * math.prod(self.shape[2:])
+            for at in range(start, stop):
+                self._fill(block[at - start], at * row + first * column)
+        if not is_finite(block):
+            self.file.flagged.add(self.start)
         return block
+
+    def _fill(self, block: torch.Tensor, at: int) -> None:
+        self.file.read_into(block.reshape(-1).view(torch.uint8).numpy().data, self.start + at)
+
+
+def count_unusual(stored: Stored) -> tuple[int, int]:
+    """(NaNs, infinities) among a tensor's numbers, read some at a time."""
+    if stored.dtype not in FLOATS:
+        return 0, 0
+    nans = infinities = 0
+    flat = Stored(stored.file, stored.dtype, (math.prod(stored.shape),), stored.start)
+    for at in range(0, flat.shape[0], COUNTED):
+        block = flat.read(at, min(at + COUNTED, flat.shape[0]))
+        nans += int(block.isnan().sum())
+        infinities += int(block.isinf().sum())
+    return nans, infinities
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,8 +140,18 @@ class Remapped:
         return tuple(dimension.new_size for dimension in self.dimensions)
 
     @property
+    def stored(self) -> Stored:
+        """The stored tensor that it begins with."""
+        return self.base.stored
+
+    @property
     def nbytes(self) -> int:
         return DTYPES[self.dtype].itemsize * math.prod(self.shape)
+
+    @property
+    def unusual(self) -> bool:
+        """Whether what was read so far held NaN or infinities."""
+        return self.base.unusual
 
     @property
     def computed(self) -> tuple[tuple[Dimension, ...], float]:
@@ -163,73 +181,145 @@ class Remapped:
             return DTYPES[self.dtype]
         return torch.float64 if "F64" in (self.dtype, self.base.dtype) or self.dtype == "F32" else torch.float32
 
-    def read(self, start: int, stop: int, empty: Empty = fresh) -> torch.Tensor:
-        """Rows start:stop, in the stored dtype."""
-        return converted(self.compute(start, stop, empty=empty), DTYPES[self.dtype], empty)
+    def pieces(self, most: int) -> Iterator[Piece]:
+        """The whole tensor in the order of its bytes, in pieces of at most `most` bytes of the stored dtype.
 
-    def compute(self, start: int, stop: int, device: str = "cpu", empty: Empty = fresh) -> torch.Tensor:
-        """Rows start:stop in `work_dtype`, on `device`, in memory from `empty`."""
-        wanted = self.dimensions[0].source[start:stop]
-        mean = wanted >= self.base.shape[0]
-        if mean.any() and not mean.all():
-            cuts = [start, *(start + 1 + np.flatnonzero(np.diff(mean))), stop]
-            parts = [self.compute(int(a), int(b), device, empty) for a, b in pairwise(cuts)]
-            return torch.cat(parts)
-        kept = wanted[wanted != GAP]
-        low, high = (int(kept.min()), int(kept.max()) + 1) if len(kept) else (0, 0)
-        if high - low > 2 * (stop - start) and stop - start > 1:  # never read much more than is asked for
-            middle = (start + stop) // 2
-            return torch.cat([self.compute(start, middle, device, empty), self.compute(middle, stop, device, empty)])
-        rows = mean_rows(self.base, self.dimensions[0].means, low, high) if mean.any() else None
-        block = converted(
-            (self.base.read(low, high, empty) if rows is None else rows).to(device), self.work_dtype, empty
-        )
-        offset = 0.0 if self.is_exact else self.offset  # exact: 1 + w becomes 1 + w or 0, and small w must survive
-        if offset:
-            block.add_(offset)
-        dimensions, constant = self.computed
-        if constant != 1.0:
-            block.mul_(constant)
+        A piece is whole rows, or a part of a row that is larger. One coordinate of dimension 1 is not cut, nor is a row
+        that stands again.
+        """
+        rows = self.shape[0] if self.shape else 1
+        columns = self.shape[1] if len(self.shape) > 1 else 1
+        whole = [Piece(0, rows, 0, columns)] if rows else []
+        for run in runs_of_rows(self.computed[0][0], columns) if self.is_cut_at_runs else whole:
+            yield from rows_or_parts(run, self.nbytes // rows, most)
+
+    @property
+    def is_cut_at_runs(self) -> bool:
+        """Whether no piece goes over the end of a run of rows; equal runs are equal rows then."""
+        if not self.dimensions or callable(self.fill):
+            return False
+        dimension = self.computed[0][0]
+        return len(dimension.runs) <= MOST_RUNS and not len(dimension.rests[0])
+
+    def working_set(self, most: int) -> int:
+        """Bytes of memory that computing a piece of at most `most` bytes takes at most, the result among them."""
+        return working_set.of_pieces(self, most)
+
+    def read_piece(self, piece: Piece, device: str = "cpu", empty: Empty = fresh) -> torch.Tensor:
+        """A piece as it is stored, on the CPU."""
+        return self._stored(self.compute_piece(piece, device, empty), empty)
+
+    def compute_piece(self, piece: Piece, device: str = "cpu", empty: Empty = fresh) -> torch.Tensor:
+        """A piece in `work_dtype`, on `device`, in memory from `empty`; NaNs have any bits yet."""
+        last = piece.last if len(self.shape) > 1 else None
+        return self._computed(piece.start, piece.stop, piece.first, last, device, empty)
+
+    def read(
+        self, start: int, stop: int, empty: Empty = fresh, first: int = 0, last: int | None = None
+    ) -> torch.Tensor:
+        """Rows start:stop, first:last of dimension 1, as they are stored."""
+        return self._stored(self._computed(start, stop, first, last, "cpu", empty), empty)
+
+    def _stored(self, block: torch.Tensor, empty: Empty) -> torch.Tensor:
+        block = converted(block, DTYPES[self.dtype], empty).cpu()
+        return with_one_nan(block) if self.unusual else block
+
+    def _computed(self, start: int, stop: int, first: int, last: int | None, device: str, empty: Empty) -> torch.Tensor:
+        if not self.dimensions:
+            block = self._multiplied(self.base.read(0, 1, empty), device, empty)
+            return block.sub_(self._added) if self._added else block
+        column = DTYPES[self.base.dtype].itemsize * math.prod(self.base.shape[2:])
+        row = column * math.prod(self.base.shape[1:2])
+        rows = spans(self.dimensions[0].source, start, stop, self.base.shape[0], least(row))
+        columns: list[Span | None] = [None]
+        if last is not None and last - first < self.shape[1]:
+            columns = [*spans(self.dimensions[1].source, first, last, self.base.shape[1], least(column))]
+        if len(rows) == len(columns) == 1:
+            return self._rectangle(rows[0], columns[0], device, empty)
+        inner = self.shape[1:2] if last is None else (last - first,)
+        out = empty((stop - start, *inner, *self.shape[2:]), self.work_dtype).to(device)
+        for across in rows:
+            for along in columns:
+                target = out[across.start - start : across.stop - start]
+                target = target[:, along.start - first : along.stop - first] if along else target
+                target.copy_(self._rectangle(across, along, device, fresh))
+        return out
+
+    def _rectangle(self, rows: Span, columns: Span | None, device: str, empty: Empty) -> torch.Tensor:
+        """Rows times columns, each of which is one span (columns None: all of them)."""
+        block = self._averaged(rows, columns, device, empty)
+        dimensions, _ = self.computed
         for axis, dimension in list(enumerate(dimensions))[1:]:
-            block = with_means(block, axis, dimension.means)
-            block = take(block, axis, dimension, 0, dimension.new_size, 0, self.is_exact, empty)
-        block = take(block, 0, dimensions[0], start, stop, low, self.is_exact, empty)
-        return self._filled(block.sub_(offset) if offset else block, start, stop)
+            if axis == 1 and columns:
+                part = columns.start, columns.stop, columns.low
+            else:
+                block, part = with_means(block, axis, dimension.means), (0, dimension.new_size, 0)
+            block = take(block, axis, dimension, *part, self.is_exact, empty)
+        block = take(block, 0, dimensions[0], rows.start, rows.stop, rows.low, self.is_exact, empty)
+        return self._filled(block.sub_(self._added) if self._added else block, rows, columns)
 
-    def _filled(self, block: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+    def _averaged(self, rows: Span, columns: Span | None, device: str, empty: Empty) -> torch.Tensor:
+        """Old numbers, or means of columns, which have spans of their own unless the whole row is there."""
+        if columns is None or columns.high <= self.base.shape[1]:
+            return self._old(rows, columns and (columns.low, columns.high), device, empty)
+        size, step = self.base.shape[1], group_size(self.base.shape, 1)
+        means = self.dimensions[1].means[columns.low - size : columns.high - size]
+        found = [mean_of(lambda a, b: self._old(rows, (a, b), device, fresh), of, 1, step) for of in means]
+        return torch.cat([mean.to(self.work_dtype) for mean in found], 1)
+
+    def _old(self, rows: Span, columns: tuple[int, int] | None, device: str, empty: Empty) -> torch.Tensor:
+        """Old numbers, or means of rows, ready to be gathered."""
+        low, high = rows.low, rows.high
+        if high > self.base.shape[0]:
+            block = mean_rows(self.base, self.dimensions[0].means, low, high, columns=columns)
+        else:
+            block = self.base.read(low, high, empty, *(columns or ()))
+        return self._multiplied(block, device, empty)
+
+    def _multiplied(self, block: torch.Tensor, device: str, empty: Empty) -> torch.Tensor:
+        block = converted(block.to(device), self.work_dtype, empty)
+        if self._added:
+            block.add_(self._added)
+        return block if self.computed[1] == 1.0 else block.mul_(self.computed[1])
+
+    @property
+    def _added(self) -> float:
+        """What is added before and taken away after; 1 + w becomes 1 + w or 0 where exact, and small w must survive."""
+        return 0.0 if self.is_exact else self.offset
+
+    def _filled(self, block: torch.Tensor, rows: Span, columns: Span | None) -> torch.Tensor:
         if self.is_exact and self.offset:
-            nothing = np.flatnonzero(self.dimensions[0].factor[start:stop] == 0)
-            block = block.index_fill(0, torch.from_numpy(nothing).to(block.device), -self.offset)
+            nothing = np.flatnonzero(self.dimensions[0].factor[rows.start : rows.stop] == 0)
+            block.index_fill_(0, torch.from_numpy(nothing).to(block.device), -self.offset)
         if not callable(self.fill) and not self.fill and not self.offset:
             return block  # gaps are zero already
-        values = self.fill(start, stop).to(block) if callable(self.fill) else None
-        for axis, dimension in enumerate(self.dimensions):
-            source = dimension.source[start:stop] if axis == 0 else dimension.source
-            gaps = torch.from_numpy(np.flatnonzero(source == GAP)).to(block.device)
-            if values is None:
-                block = block.index_fill(axis, gaps, float(self.fill))  # type: ignore[arg-type]
-            else:
-                block = block.index_copy(axis, gaps, values.index_select(axis, gaps))
+        gaps = [torch.from_numpy(found).to(block.device) for found in self._gaps(rows, columns)]
+        for axis, places in enumerate(gaps):
+            if not callable(self.fill):
+                block.index_fill_(axis, places, self.fill)
+        if callable(self.fill):
+            _fill_rows(block, gaps, self.fill, rows, columns)
         return block
 
-    def bands(self, rows: int) -> Iterator[tuple[int, int, tuple[int, ...]]]:
-        """(start, stop, repeats): rows start:stop, at most `rows` of them, stand again at each start of `repeats`."""
-        dimension = self.computed[0][0]
-        if len(dimension.runs) > MOST_RUNS or len(dimension.rests[0]):
-            yield from ((at, min(at + rows, dimension.new_size), ()) for at in range(0, dimension.new_size, rows))
-            return
-        same: dict[tuple[int, int, float], list[int]] = {}
-        for run in dimension.runs:
-            same.setdefault((run.source, run.stop - run.start, run.factor), []).append(run.start)
-        for (source, length, _), starts in same.items():
-            first, repeats = starts[0], starts[1:] if source != GAP else []
-            for at in range(0, length, rows):
-                yield first + at, first + min(at + rows, length), tuple(repeat + at for repeat in repeats)
-            for start in starts[1:] if source == GAP else []:
-                yield from ((start + a, start + min(a + rows, length), ()) for a in range(0, length, rows))
+    def _gaps(self, rows: Span, columns: Span | None) -> list[np.ndarray]:
+        """Where no old numbers stand, along each axis of the block."""
+        ranges = [slice(rows.start, rows.stop), slice(columns.start, columns.stop) if columns else slice(None)]
+        ranges += [slice(None)] * len(self.dimensions)
+        return [np.flatnonzero(d.source[r] == GAP) for d, r in zip(self.dimensions, ranges, strict=False)]
 
 
 LazyTensor = Stored | Remapped
+
+
+def _fill_rows(block: torch.Tensor, gaps: list[torch.Tensor], fill: Fill, rows: Span, columns: Span | None) -> None:
+    """Fill the gaps row by row: what a function gives for a row does not depend on how the tensor is cut then."""
+    for at in range(rows.stop - rows.start):
+        row, values = block[at : at + 1], fill(rows.start + at, rows.start + at + 1).to(block)
+        values = values[:, columns.start : columns.stop] if columns else values
+        if bool((gaps[0] == at).any()):
+            row.copy_(values)
+        for axis, places in list(enumerate(gaps))[1:]:
+            row.index_copy_(axis, places, values.index_select(axis, places))
 
 
 @lru_cache(maxsize=1024)
@@ -248,130 +338,3 @@ def _arithmetic(
     for dimension in dimensions:
         factors = np.unique(np.outer(factors, dimension.factors or (1.0,)))
     return dimensions, constant, tuple(float(f) for f in factors)
-
-
-def with_means(block: torch.Tensor, axis: int, means: Sequence[np.ndarray]) -> torch.Tensor:
-    """The block, with the means of some of its coordinates along an axis behind them."""
-    if not means:
-        return block
-    found = [block.index_select(axis, torch.from_numpy(of).to(block.device)) for of in means]
-    averages = [values.double().mean(axis, keepdim=True).to(block.dtype) for values in found]
-    return torch.cat([block, *averages], axis)
-
-
-def mean_rows(
-    base: LazyTensor, means: Sequence[np.ndarray], low: int, high: int, absolute: bool = False
-) -> torch.Tensor:
-    """[high - low, ...] float64: means number low - rows to high - rows of the rows of a tensor, read in blocks.
-
-    absolute  of their absolute values
-    """
-    rows = base.shape[0]
-    step = max(1, MEAN_BLOCK // max(1, math.prod(base.shape[1:])))
-    found = []
-    for of in means[low - rows : high - rows]:
-        total = torch.zeros(base.shape[1:], dtype=torch.float64)
-        for at in range(int(of.min()), int(of.max()) + 1, step):
-            wanted = of[(of >= at) & (of < at + step)] - at
-            block = base.read(at, min(at + step, int(of.max()) + 1))
-            kept = block.index_select(0, torch.from_numpy(wanted)).double()
-            total += (kept.abs() if absolute else kept).sum(0)
-        found.append(total / len(of))
-    return torch.stack(found)
-
-
-def converted(block: torch.Tensor, dtype: torch.dtype, empty: Empty = fresh) -> torch.Tensor:
-    """The block in another dtype, on its device."""
-    if block.dtype == dtype or block.device.type != "cpu":
-        return block.to(dtype)
-    return empty(block.shape, dtype).copy_(block)
-
-
-def take(
-    block: torch.Tensor,
-    axis: int,
-    dimension: Dimension,
-    start: int,
-    stop: int,
-    low: int,
-    exact: bool,
-    empty: Empty = fresh,
-) -> torch.Tensor:
-    """Grow one dimension of a block: new coordinates start:stop, where the block begins at old coordinate `low`.
-
-    exact   every factor is a power of two: sums of parts are kept to the last bit
-    """
-    if start == low and stop - start == block.shape[axis] and dimension.is_identity:
-        return block
-    shape = [*block.shape[:axis], stop - start, *block.shape[axis + 1 :]]
-    out = empty(shape, block.dtype) if block.device.type == "cpu" else block.new_empty(shape)
-    if len(dimension.runs) <= MOST_RUNS:
-        for run in dimension.runs:
-            first, last = max(run.start, start), min(run.stop, stop)
-            if first < last:
-                source = run.source - low + first - run.start
-                _copy_run(block, out, axis, source, first - start, last - first, run.factor, run.source == GAP)
-    else:
-        _gather(block, out, axis, dimension, start, stop, low)
-    if exact and len(dimension.rests[0]) and holds_tiny(block, min(abs(f) for f in dimension.factors if f), empty):
-        _give_leads_the_rest(block, out, axis, dimension, start, stop, low)
-    return out
-
-
-def _copy_run(
-    block: torch.Tensor, out: torch.Tensor, axis: int, source: int, start: int, length: int, factor: float, gap: bool
-) -> None:
-    target = out.narrow(axis, start, length)
-    if gap or factor == 0:
-        target.zero_()
-    elif factor == 1:
-        target.copy_(block.narrow(axis, source, length))
-    else:
-        torch.mul(block.narrow(axis, source, length), factor, out=target)
-
-
-def _gather(
-    block: torch.Tensor, out: torch.Tensor, axis: int, dimension: Dimension, start: int, stop: int, low: int
-) -> None:
-    source, factor = dimension.source[start:stop], dimension.factor[start:stop]
-    shape = [1] * axis + [-1] + [1] * (block.ndim - axis - 1)
-    if block.shape[axis] == 0:
-        out.zero_()
-        return
-    gap = torch.from_numpy(source == GAP).to(block.device)
-    index = torch.from_numpy(np.where(source == GAP, 0, source - low)).to(block.device)
-    torch.index_select(block, axis, index, out=out)
-    if np.any(factor[source != GAP] != 1):
-        out.mul_(torch.from_numpy(factor).to(out).reshape(shape))
-    if bool(gap.any()):
-        out.masked_fill_(gap.reshape(shape), 0)
-
-
-def _give_leads_the_rest(
-    block: torch.Tensor, out: torch.Tensor, axis: int, dimension: Dimension, start: int, stop: int, low: int
-) -> None:
-    leads, rests = dimension.rests
-    here = (leads >= start) & (leads < stop)
-    leads, parts = leads[here], torch.from_numpy(rests[here].T)
-    index = torch.from_numpy(dimension.source[leads] - low).to(block.device)
-    whole = block.index_select(axis, index)
-    rest = whole.double()
-    shape = [1] * axis + [-1] + [1] * (block.ndim - axis - 1)
-    for part in parts:
-        rest -= (whole.double() * part.reshape(shape).to(block.device)).to(block.dtype).double()
-    out.index_copy_(axis, torch.from_numpy(leads - start).to(block.device), rest.to(out.dtype))
-
-
-def holds_tiny(block: torch.Tensor, factor: float, empty: Empty = fresh) -> bool:
-    """Whether some number, not zero, times `factor` falls below the smallest normal number of its dtype.
-
-    Twice the bits of a number, as integers that wrap around, are its magnitude without its sign; zero is moved from the
-    smallest to the largest by subtracting 2 of the unsigned integer, which is adding `shift` to the signed one.
-    """
-    integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[block.element_size()]
-    shift = torch.iinfo(integer).max - 1
-    limit = torch.tensor(torch.finfo(block.dtype).smallest_normal / factor, dtype=block.dtype).view(integer)
-    out = empty(block.shape, integer) if block.device.type == "cpu" else block.new_empty(block.shape, dtype=integer)
-    added = torch.tensor(shift, dtype=integer, device=block.device)
-    torch.add(added, block.view(integer), alpha=2, out=out)
-    return bool(block.numel()) and int(out.min()) < 2 * int(limit) - 2 + torch.iinfo(integer).min

@@ -1,17 +1,21 @@
-"""How fast `widen` writes, beside `dd` and beside the way of holding all in memory.
+"""How fast checkpoints are written, beside `dd`, `cp` and the peers' ways, and in how much memory.
 
-    python scripts/bench_widen.py --gb 1.5 3 --rounds 5
+    python scripts/bench_widen.py --gb 1.5 6 --rounds 5 --mergekit mergekit-yaml --readme README.md
 
-A sharded Llama checkpoint of random bf16 numbers is made for each size. Then, in turns, each in a process of its own:
+Sharded Llama checkpoints of random bf16 numbers are made, in one file and in files of 0.5 GB. Then, in turns, each in a
+process of its own that begins with another each round:
 
-    modelsurgeon   open_checkpoint -> widen(factor 2, rule exact, attention heads) -> save
-    dd             as many bytes as modelsurgeon wrote, from /dev/zero, conv=fdatasync, at several block sizes
+    widen          open_checkpoint -> widen(factor 2, rule exact, attention heads) -> save, in the default memory
+    dd             as many bytes as `widen` wrote, from /dev/zero, conv=fdatasync, at several block sizes
     in memory      HyperCloning's way: load every tensor, repeat and halve it, save_pretrained (smallest size only)
+    untie          untie-embeddings of a tied checkpoint of 3 GB, whose other shards stay as they are
+    cp             cp -r --reflink=auto of the same folder, and sync
+    mergekit       its passthrough of the same folder, where --mergekit names its program
 
 Seconds are medians, without start-up (importing torch) but with everything on the disk at their end; the source is in
 the page cache. The ratio that counts is taken on the seconds that each further GB of output costs: what does not grow
-with the checkpoint drops out. Targets: at most 1.5 x the fastest dd; at most 600 MB resident, the same at every size.
-GB and MB are powers of ten.
+with the checkpoint drops out. CPU is user and system time of the process, start-up left out. GB and MB are powers of
+ten. Targets: at most 1.15 x the fastest dd; no more resident than the plan states, at every size.
 """
 
 from __future__ import annotations
@@ -27,6 +31,8 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
 from math import ceil
 from pathlib import Path
 from statistics import median
@@ -34,6 +40,7 @@ from typing import Any
 
 FACTOR = 2
 SHARD = 500 * 10**6
+TIED = 3.0  # GB of the checkpoint that is untied
 BLOCKS = {"dd bs=64K": 1 << 16, "dd bs=256K": 1 << 18, "dd bs=1M": 1 << 20, "dd bs=16M": 1 << 24}
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
@@ -48,11 +55,14 @@ CONFIG = {
     "hidden_act": "silu",
     "rms_norm_eps": 1e-5,
     "max_position_embeddings": 2048,
-    "tie_word_embeddings": False,
 }
+MERGEKIT = "merge_method: passthrough\ndtype: bfloat16\nmodels:\n  - model: {}\n"
+BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
 
 Shapes = dict[str, tuple[int, ...]]
 Measure = dict[str, float]
+Turns = dict[str, Callable[[], Measure]]
+Rounds = dict[str, dict[str, list[Measure]]]
 
 
 def main() -> None:
@@ -62,39 +72,83 @@ def main() -> None:
         return
     arguments.dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=arguments.dir, prefix="bench_widen.") as folder:
-        rounds = measure(Path(folder), sorted(arguments.gb), arguments.rounds)
-    report = summarise(rounds)
-    print(json.dumps(report, indent=1) if arguments.json else table(report))
+        found = measure(Path(folder), arguments)
+    report = {"rounds": found, "medians": medians(found)}
+    print(json.dumps(report, indent=1) if arguments.json else table(report["medians"]))
+    if arguments.readme:
+        write_block(arguments.readme, table(report["medians"]))
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--gb", type=float, nargs="+", default=[1.5, 3.0], help="sizes of the source, in GB")
+    parser.add_argument("--gb", type=float, nargs="+", default=[1.5, 6.0], help="sizes of the source, in GB")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dir", type=Path, default=Path("build"), help="where to work, and on which disk (build/)")
+    parser.add_argument("--mergekit", help="its program mergekit-yaml, in an environment of its own")
+    parser.add_argument("--skip", nargs="*", default=[], help="groups to leave out: one, many, copies")
     parser.add_argument("--json", action="store_true", help="print every measurement as JSON")
+    parser.add_argument("--readme", type=Path, help="write the table between its marks in this file")
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def measure(folder: Path, sizes: list[float], rounds: int) -> dict[float, dict[str, list[Measure]]]:
-    """{GB: {what: a measure for each round}}, all kinds in turns; every round begins with another kind."""
-    found: dict[float, dict[str, list[Measure]]] = {size: defaultdict(list) for size in sizes}
-    for size in sizes:
-        child("write-source", source_of(folder, size), folder / "out")
-    for number, size in itertools.product(range(rounds), sizes):
-        source, output = source_of(folder, size), folder / "out"
-        names = ["modelsurgeon", *BLOCKS, *(["in-memory"] if size == sizes[0] else [])]
-        for name in names[number % len(names) :] + names[: number % len(names)]:
-            settle(source, output)
-            if name in BLOCKS:
-                taken = dd(output, int(found[size]["modelsurgeon"][0]["bytes"]), name)
-            else:
-                taken = child(name, source, output)
-            found[size][name].append(taken)
-            print(f"round {number + 1}, {size:g} GB, {name}: {taken['seconds']:.2f} s", file=sys.stderr)
-        settle(source, output)
+# --- turns ---
+
+
+def measure(folder: Path, arguments: argparse.Namespace) -> Rounds:
+    """{group: {what: a measure for each round}}."""
+    found: Rounds = defaultdict(lambda: defaultdict(list))
+    for kind, size in itertools.product(("many", "one"), sorted(arguments.gb)):
+        if kind not in arguments.skip:
+            source = make_source(folder, f"{kind}-{size:g}")
+            group = f"{size:g} GB in {kind}"
+            small = size == min(arguments.gb) and kind == "many"
+            for number in range(arguments.rounds):
+                take_turns(found[group], widening(source, folder / "out", found[group], small), number, source, group)
+            shutil.rmtree(source)
+    if "copies" not in arguments.skip:
+        source = make_source(folder, f"tied-{TIED:g}")
+        for number in range(arguments.rounds):
+            turns = copying(source, folder / "out", arguments.mergekit)
+            take_turns(found["copies"], turns, number, source, "copies")
     return found
+
+
+def make_source(folder: Path, name: str) -> Path:
+    child("write-source", folder / name, folder / "out")
+    return folder / name
+
+
+def widening(source: Path, output: Path, found: dict[str, list[Measure]], with_peer: bool) -> Turns:
+    def write_zeros(block: int) -> Measure:
+        return dd(output, int(found["widen"][0]["bytes"]), block)
+
+    turns: Turns = {"widen": partial(child, "widen", source, output)}
+    turns |= {name: partial(write_zeros, block) for name, block in BLOCKS.items()}
+    return turns | ({"in memory": partial(child, "in-memory", source, output)} if with_peer else {})
+
+
+def copying(source: Path, output: Path, mergekit: str | None) -> Turns:
+    turns: Turns = {
+        "untie": partial(child, "untie", source, output),
+        "cp": partial(timed, ["cp", "-r", "--reflink=auto", str(source), str(output)], output),
+    }
+    if mergekit:
+        recipe = source.parent / "mergekit.yml"
+        recipe.write_text(MERGEKIT.format(source), encoding="utf-8")
+        turns["mergekit"] = partial(timed, [mergekit, str(recipe), str(output)], output)
+    return turns
+
+
+def take_turns(found: dict[str, list[Measure]], turns: Turns, number: int, source: Path, group: str) -> None:
+    """One round; each begins with another, but that the first needs to know how much `widen` writes."""
+    names = list(turns)
+    for name in names[number % len(names) :] + names[: number % len(names)]:
+        output = source.parent / "out"
+        settle(source, output)
+        found[name].append(turns[name]())
+        print(f"{group}, round {number + 1}, {name}: {found[name][-1]['seconds']:.2f} s", file=sys.stderr)
+    settle(source, source.parent / "out")
 
 
 def settle(source: Path, output: Path) -> None:
@@ -109,10 +163,6 @@ def settle(source: Path, output: Path) -> None:
                 pass
 
 
-def source_of(folder: Path, size: float) -> Path:
-    return folder / f"source-{size:g}"
-
-
 def child(name: str, *paths: Path) -> Measure:
     """What a fresh process measured. This one imports no torch: a child's peak memory begins with its parent's."""
     command = [sys.executable, __file__, "--child", name, *map(str, paths)]
@@ -123,38 +173,62 @@ def child(name: str, *paths: Path) -> Measure:
     return found
 
 
-def dd(output: Path, count: int, name: str) -> Measure:
+def timed(command: list[str], output: Path) -> Measure:
+    """A program of somebody else, and all that it wrote on the disk."""
+    started, before = time.monotonic(), os.times()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    sync(output)
+    after = os.times()
+    used = after.children_user - before.children_user + after.children_system - before.children_system
+    return {"seconds": time.monotonic() - started, "bytes": written(output), "cpu": used}
+
+
+def dd(output: Path, count: int, block: int) -> Measure:
     """Write `count` bytes and have them on the disk."""
-    block = BLOCKS[name]
-    command = ["dd", "if=/dev/zero", f"of={output}", f"bs={block}", f"count={ceil(count / block)}", "conv=fdatasync"]
-    started = time.monotonic()
-    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
-    return {"seconds": time.monotonic() - started, "bytes": count}
+    return timed(
+        ["dd", "if=/dev/zero", f"of={output}", f"bs={block}", f"count={ceil(count / block)}", "conv=fdatasync"], output
+    ) | {"bytes": count}
+
+
+def sync(output: Path) -> None:
+    for path in output.iterdir() if output.is_dir() else [output]:
+        with open(path, "rb") as file:
+            os.fdatasync(file.fileno())
+
+
+def written(output: Path) -> int:
+    return sum(path.stat().st_size for path in (output.iterdir() if output.is_dir() else [output]))
+
+
+# --- what runs in a process of its own ---
 
 
 def write_source(folder: Path, _: Path) -> Measure:
-    """A sharded Llama checkpoint of random numbers, of the size that the folder's name says (GB)."""
+    """A Llama checkpoint of random numbers: kind and size (GB) are the folder's name."""
     import torch
     from safetensors.torch import save_file
 
-    goal = float(folder.name.rsplit("-", 1)[1]) * 1e9
-    layers = ceil((goal - size_of(shapes_of(0))) / (size_of(shapes_of(1)) - size_of(shapes_of(0))))
+    kind, size = folder.name.split("-")
+    tied = kind == "tied"
+    goal = float(size) * 1e9
+    layers = ceil((goal - size_of(shapes_of(0, tied))) / (size_of(shapes_of(1, tied)) - size_of(shapes_of(0, tied))))
     folder.mkdir()
-    config = {**CONFIG, "num_hidden_layers": layers}
+    config = {**CONFIG, "num_hidden_layers": layers, "tie_word_embeddings": tied}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    shards = split(shapes_of(layers))
+    shards = [shapes_of(layers, tied)] if kind == "one" else split(shapes_of(layers, tied))
     weight_map: dict[str, str] = {}
     for number, shapes in enumerate(shards, 1):
-        name = f"model-{number:05}-of-{len(shards):05}.safetensors"
+        name = "model.safetensors" if kind == "one" else f"model-{number:05}-of-{len(shards):05}.safetensors"
         tensors = {key: torch.randn(shape).mul_(0.02).bfloat16() for key, shape in shapes.items()}
         save_file(tensors, folder / name, {"format": "pt"})
         weight_map |= dict.fromkeys(shapes, name)
-    index = {"metadata": {"total_size": size_of(shapes_of(layers))}, "weight_map": weight_map}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    if kind != "one":
+        index = {"metadata": {"total_size": size_of(shapes_of(layers, tied))}, "weight_map": weight_map}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
     return {}
 
 
-def shapes_of(layers: int) -> Shapes:
+def shapes_of(layers: int, tied: bool = False) -> Shapes:
     hidden, inner, vocab, kv = 2048, 5632, 32000, 1024
     layer: Shapes = {
         "input_layernorm.weight": (hidden,),
@@ -169,7 +243,7 @@ def shapes_of(layers: int) -> Shapes:
     }
     shapes: Shapes = {"model.embed_tokens.weight": (vocab, hidden)}
     shapes |= {f"model.layers.{i}.{name}": shape for i in range(layers) for name, shape in layer.items()}
-    return {**shapes, "model.norm.weight": (hidden,), "lm_head.weight": (vocab, hidden)}
+    return {**shapes, "model.norm.weight": (hidden,), **({} if tied else {"lm_head.weight": (vocab, hidden)})}
 
 
 def size_of(shapes: Shapes) -> int:
@@ -188,12 +262,30 @@ def split(shapes: Shapes) -> list[Shapes]:
 
 def widen_by_modelsurgeon(source: Path, output: Path) -> Measure:
     from modelsurgeon.checkpoint import open_checkpoint
+    from modelsurgeon.plan import make_plan
     from modelsurgeon.save import save
     from modelsurgeon.widen import widen
 
-    ready = time.monotonic()
-    save(widen(open_checkpoint(source), FACTOR, rule="exact", attention="heads"), output)
-    return outcome(ready, output)
+    ready = now()
+    before = open_checkpoint(source)
+    after = widen(before, FACTOR, rule="exact", attention="heads")
+    stated = make_plan(before, after).peak_memory
+    save(after, output)
+    return outcome(ready, output) | {"stated": stated}
+
+
+def untie_by_modelsurgeon(source: Path, output: Path) -> Measure:
+    from modelsurgeon.checkpoint import open_checkpoint
+    from modelsurgeon.plan import make_plan
+    from modelsurgeon.save import save
+    from modelsurgeon.untie import untie_embeddings
+
+    ready = now()
+    before = open_checkpoint(source)
+    after = untie_embeddings(before)
+    stated = make_plan(before, after).peak_memory
+    save(after, output)
+    return outcome(ready, output) | {"stated": stated}
 
 
 def widen_in_memory(source: Path, output: Path) -> Measure:
@@ -202,7 +294,7 @@ def widen_in_memory(source: Path, output: Path) -> Measure:
     from transformers import LlamaConfig, LlamaForCausalLM
     from transformers.initialization import no_init_weights  # type: ignore[import-not-found,unused-ignore]
 
-    ready = time.monotonic()
+    ready = now()
     config = LlamaConfig.from_pretrained(source)
     narrow = LlamaForCausalLM.from_pretrained(source, dtype=torch.bfloat16).state_dict()
     for key in ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads"):
@@ -211,9 +303,7 @@ def widen_in_memory(source: Path, output: Path) -> Measure:
         wide = LlamaForCausalLM(config)
     wide.load_state_dict({name: grow_in_memory(name, tensor) for name, tensor in narrow.items()}, assign=True)
     wide.save_pretrained(output)
-    for path in output.iterdir():
-        with open(path, "rb") as file:
-            os.fdatasync(file.fileno())
+    sync(output)
     return outcome(ready, output)
 
 
@@ -225,34 +315,64 @@ def grow_in_memory(name: str, tensor: Any) -> Any:
     return tensor.repeat(1 if "lm_head" in name else FACTOR, FACTOR) / FACTOR
 
 
-def outcome(ready: float, output: Path) -> Measure:
-    """Seconds since `ready`, bytes of tensors' files written, and the peak of what this process held (bytes)."""
-    seconds = time.monotonic() - ready
-    written = sum(path.stat().st_size for path in output.iterdir() if path.suffix == ".safetensors")
+def now() -> tuple[float, float]:
+    """(the clock, CPU seconds of this process)."""
+    return time.monotonic(), time.process_time()
+
+
+def outcome(ready: tuple[float, float], output: Path) -> Measure:
+    """Since `ready`: seconds and CPU seconds; bytes written, and the peak of what this process held (bytes)."""
+    clock, cpu = now()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"ready": ready, "seconds": seconds, "bytes": written, "peak": peak}
+    found = {"ready": ready[0], "seconds": clock - ready[0], "cpu": cpu - ready[1]}
+    return found | {"bytes": written(output), "peak": peak}
 
 
-CHILDREN = {"write-source": write_source, "modelsurgeon": widen_by_modelsurgeon, "in-memory": widen_in_memory}
+CHILDREN = {
+    "write-source": write_source,
+    "widen": widen_by_modelsurgeon,
+    "untie": untie_by_modelsurgeon,
+    "in-memory": widen_in_memory,
+}
 
 
-def summarise(rounds: dict[float, dict[str, list[Measure]]]) -> dict[str, Any]:
-    """Medians of each size, and the seconds that each further GB of output costs."""
-    sizes = {
-        size: {name: {key: median(m[key] for m in found) for key in found[0]} for name, found in kinds.items()}
-        for size, kinds in rounds.items()
+# --- what is shown ---
+
+
+def medians(rounds: Rounds) -> dict[str, dict[str, Measure]]:
+    return {
+        group: {name: {key: median(m[key] for m in found) for key in found[0]} for name, found in kinds.items()}
+        for group, kinds in rounds.items()
     }
-    report: dict[str, Any] = {"rounds": rounds, "medians": sizes}
-    if len(sizes) > 1:
-        small, large = sizes[min(sizes)], sizes[max(sizes)]
-        report["further"] = {
-            "modelsurgeon": slope(small["modelsurgeon"], large["modelsurgeon"]),
-            "fastest dd": slope(fastest(small), fastest(large)),
-        }
-    return report
+
+
+def table(groups: dict[str, dict[str, Measure]]) -> str:
+    headings = ("source", "", "seconds", "ratio", "GB/s", "CPU s", "peak MB", "stated MB", "start-up s")
+    lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
+    for group, kinds in groups.items():
+        yardstick = kinds["cp"] if "cp" in kinds else fastest(kinds)
+        lines += [row(group, name, found, yardstick) for name, found in kinds.items()]
+    for kind in ("many", "one"):
+        sizes = [group for group in groups if group.endswith(f" in {kind}")]
+        if len(sizes) > 1:
+            small, large = groups[sizes[0]], groups[sizes[-1]]
+            ours, best = slope(small["widen"], large["widen"]), slope(fastest(small), fastest(large))
+            more = f"each further GB written, in {kind}"
+            lines.append(f"| {more} | widen | {ours:.2f} | {ours / best:.2f} | {1 / ours:.2f} | | | | |")
+            lines.append(f"| {more} | fastest dd | {best:.2f} | 1.00 | {1 / best:.2f} | | | | |")
+    return "\n".join(lines)
+
+
+def row(group: str, name: str, found: Measure, yardstick: Measure) -> str:
+    seconds = found["seconds"]
+    cells = [group, name, f"{seconds:.2f}", f"{seconds / yardstick['seconds']:.2f}"]
+    cells += [f"{found['bytes'] / seconds / 1e9:.2f}", f"{found['cpu']:.1f}"]
+    cells += [f"{found[key] / 1e6:.0f}" if key in found else "" for key in ("peak", "stated")]
+    return "| " + " | ".join([*cells, f"{found['startup']:.1f}" if "startup" in found else ""]) + " |"
 
 
 def slope(small: Measure, large: Measure) -> float:
+    """Seconds for each further GB."""
     return (large["seconds"] - small["seconds"]) / (large["bytes"] - small["bytes"]) * 1e9
 
 
@@ -260,23 +380,9 @@ def fastest(kinds: dict[str, Measure]) -> Measure:
     return min((kinds[name] for name in BLOCKS), key=lambda found: found["seconds"])
 
 
-def table(report: dict[str, Any]) -> str:
-    lines = [f"{'':26}{'seconds':>10}{'/ best dd':>11}{'GB/s':>7}{'peak MB':>9}{'start-up s':>12}"]
-    for size, kinds in report["medians"].items():
-        best = fastest(kinds)["seconds"]
-        lines += [row(f"{size:g} GB {name}", found, best) for name, found in kinds.items()]
-    if "further" in report:
-        ours, best = report["further"]["modelsurgeon"], report["further"]["fastest dd"]
-        lines += [f"{'each further GB written':26}{ours:10.2f}{ours / best:11.2f}   (fastest dd {best:.2f} s)"]
-    return "\n".join(lines)
-
-
-def row(name: str, found: Measure, best: float) -> str:
-    seconds = found["seconds"]
-    line = f"{name:26}{seconds:10.2f}{seconds / best:11.2f}{found['bytes'] / seconds / 1e9:7.2f}"
-    if "peak" not in found:
-        return line
-    return f"{line}{found['peak'] / 1e6:9.0f}{found['startup']:12.2f}"
+def write_block(readme: Path, text: str) -> None:
+    before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
+    readme.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from modelsurgeon.checkpoint import open_checkpoint
 from modelsurgeon.plan import make_plan
 from modelsurgeon.tensor import Stored
 from modelsurgeon.widen import widen
+from modelsurgeon.writer import StoppedError
 
 COMMANDS = ("widen", "untie-embeddings", "verify")
 SHOWING = ("inspect", "families")  # what they show is their result: on stdout
@@ -149,7 +150,8 @@ def test_json_holds_output_and_plan(small, tmp_path):
     found = json.loads(run("widen", small, "-o", tmp_path / "out", "--json").out)
     assert found["output"] == str(tmp_path / "out")
     before = open_checkpoint(small)
-    assert found["plan"] == json.loads(json.dumps(make_plan(before, widen(before, 2)).to_json()))
+    plan = json.loads(json.dumps(make_plan(before, widen(before, 2)).to_json()))
+    assert found["plan"] == plan | {"peak_memory": found["plan"]["peak_memory"]}  # what is resident changes
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -223,7 +225,7 @@ def test_the_plan_has_a_row_for_each_template(unreadable):
 def test_the_plan_shown_is_the_plan_carried_out(small, tmp_path):
     planned = json.loads(run("widen", small, "--dry-run", "--json").out)["plan"]
     done = json.loads(run("widen", small, "-o", tmp_path / "out", "--json").out)["plan"]
-    assert planned == done
+    assert planned == done | {"peak_memory": planned["peak_memory"]}  # what is resident changes
     assert planned["bytes"][1] == sum(t.nbytes for t in open_checkpoint(tmp_path / "out").tensors.values())
 
 
@@ -377,11 +379,13 @@ def test_parents_of_the_output_are_created(small, tmp_path):
     assert sorted(os.listdir(tmp_path / "a" / "b")) == ["out"]
 
 
-def test_what_another_run_is_writing_is_left_alone(small, tmp_path):
+def test_what_something_else_is_writing_is_left_alone(small, tmp_path):
     (tmp_path / ".out.staging").mkdir()
+    (tmp_path / ".out.staging" / "model.safetensors").write_text("half of a shard")
+    before = contents(tmp_path)
     done = run("widen", small, "-o", tmp_path / "out")
     assert done.code == 2 and ".out.staging" in done.err and "remove it" in done.err
-    assert contents(tmp_path) == {".out.staging/": ""}
+    assert contents(tmp_path) == before
 
 
 # Verification
@@ -454,12 +458,13 @@ def test_verify_exits_with_2_where_it_is_asked_for_what_is_not_there(small, tmp_
 
 
 def fail(error):
-    def write(path, *_, **__):
+    def write(path, *_, stop, **__):
         path.write_bytes(b"half of a shard")
         if isinstance(error, signal.Signals):
             os.kill(os.getpid(), error)
-        else:
-            raise error
+            assert stop.wait(10)
+            raise StoppedError
+        raise error
 
     return write
 
@@ -489,16 +494,20 @@ def test_a_write_that_fails_leaves_nothing_behind(error, code, said, existing, s
 
 
 def test_a_rename_that_fails_puts_the_old_output_back(small, wide, tmp_path, monkeypatch):
-    before, rename = contents(tmp_path), os.rename
+    before, rename = contents(wide), os.rename
 
     def fails_for_staged(old, new):
-        if str(old).endswith(".staging"):
+        if str(old).endswith(".staging/result"):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         rename(old, new)
 
-    monkeypatch.setattr(os, "rename", fails_for_staged)
-    assert run("untie-embeddings", small, "-o", wide, "--overwrite").code == 3
-    assert contents(tmp_path) == before
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", fails_for_staged)
+        done = run("untie-embeddings", small, "-o", wide, "--overwrite")
+    assert done.code == 3 and "1 of 1 shards are kept" in done.err
+    assert contents(wide) == before
+    assert run("untie-embeddings", small, "-o", wide, "--overwrite").code == 0
+    assert sorted(os.listdir(tmp_path)) == ["wide"]
 
 
 def test_what_a_killed_overwriting_left_behind_is_cleared_away(small, wide, tmp_path):

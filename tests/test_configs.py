@@ -35,7 +35,7 @@ def shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
 class Nowhere(File):
     """Nobody can read it."""
 
-    name, size, path = "nowhere.safetensors", 0, None
+    name, size, path, stamp = "nowhere.safetensors", 0, None, ()
 
     def read_into(self, view: memoryview, at: int) -> None:
         raise AssertionError("a tensor was read")

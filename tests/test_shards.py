@@ -12,13 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from modelsurgeon import shards, tensor
+from modelsurgeon import arithmetic, means, memory, writer
+from modelsurgeon.arena import Arena
+from modelsurgeon.arithmetic import holds_tiny
 from modelsurgeon.axis_map import GAP, MEAN, copies, gathered, power_of_two_shares
 from modelsurgeon.dimension import along, concatenation, plain, product
 from modelsurgeon.files import LocalFile
 from modelsurgeon.safetensors_file import read_header
-from modelsurgeon.shards import write_shard
-from modelsurgeon.tensor import Arena, Remapped, holds_tiny
+from modelsurgeon.shards import cores_left, write_shard
+from modelsurgeon.tensor import Remapped
 
 ROWS, COLUMNS = 12, 10
 FORMAT = {"format": "pt"}
@@ -29,7 +31,7 @@ AMPLE = 8 << 20
 
 @pytest.fixture(params=[TOO_SMALL, A_FEW_ROWS, AMPLE], ids=["blocks-of-a-row", "blocks-of-some-rows", "one-block"])
 def block_size(request, monkeypatch):
-    monkeypatch.setattr(shards, "BLOCK", request.param)
+    monkeypatch.setattr(memory, "LARGEST", request.param)
 
 
 def stored(folder, tensors):
@@ -122,7 +124,7 @@ def tailed(size, count, what):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("axes", [(0,), (1,), (0, 1)], ids=["rows", "columns", "both"])
 def test_means_are_written_whatever_the_size_of_the_blocks(tmp_path, block_size, monkeypatch, axes, dtype):
-    monkeypatch.setattr(tensor, "MEAN_BLOCK", 3 * COLUMNS)
+    monkeypatch.setattr(means, "MEAN_BLOCK", 3 * COLUMNS)
     old = random(ROWS, COLUMNS, dtype=dtype)
     dimensions = tuple(
         along(tailed(size, 2, MEAN), "writers") if axis in axes else plain(size) for axis, size in enumerate(old.shape)
@@ -166,8 +168,10 @@ def test_rows_that_stand_several_times_are_written_each_time(tmp_path, block_siz
 
 def test_rows_that_stand_several_times_are_computed_once(tmp_path, monkeypatch):
     computed = []
-    compute = Remapped.compute
-    monkeypatch.setattr(Remapped, "compute", lambda self, *a: computed.append(a[1] - a[0]) or compute(self, *a))
+    compute = Remapped.compute_piece
+    monkeypatch.setattr(
+        Remapped, "compute_piece", lambda self, *a: computed.append(a[0].stop - a[0].start) or compute(self, *a)
+    )
     source = stored(tmp_path, {"a": random(ROWS, COLUMNS)})["a"]
     written(tmp_path, {"a": tiled(source, 3, axes=(0,), side="writers")})
     assert sum(computed) == ROWS
@@ -185,7 +189,7 @@ def test_copies_of_the_smallest_numbers_sum_to_the_old_ones(tmp_path, block_size
 
 @pytest.mark.parametrize("axis", [0, 1], ids=["rows", "columns"])
 def test_without_the_rest_given_to_the_lead_the_smallest_numbers_would_not_sum(tmp_path, monkeypatch, axis):
-    monkeypatch.setattr(tensor, "holds_tiny", lambda *_: False)
+    monkeypatch.setattr(arithmetic, "holds_tiny", lambda *_: False)
     source = stored(tmp_path, {"a": tiny_numbers()})["a"]
     found = written(tmp_path, {"a": tiled(source, 3, axes=(axis,))})["a"]
     assert not torch.equal(folded(found, 3, axis), tiny_numbers().double())
@@ -218,7 +222,7 @@ def test_an_unchanged_tensor_is_copied_byte_for_byte(tmp_path, monkeypatch, kern
 
     if not kernel_copies:
         monkeypatch.setattr(os, "copy_file_range", refuse)
-    monkeypatch.setattr(shards, "COPIED", 1000)
+    monkeypatch.setattr(writer, "COPIED", 1000)
     every = torch.from_numpy(np.arange(1 << 16).astype(np.uint16).view(np.int16)).view(torch.bfloat16)  # every NaN too
     found = written(tmp_path, stored(tmp_path, {"a": every}))["a"]
     assert torch.equal(found.view(torch.int16), every.view(torch.int16))
@@ -235,7 +239,7 @@ def slow_pwrite(monkeypatch):
 
 
 def test_a_block_is_not_overwritten_before_a_slow_disk_has_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "BLOCK", TOO_SMALL)
+    monkeypatch.setattr(memory, "LARGEST", TOO_SMALL)
     slow_pwrite(monkeypatch)
     old = random(ROWS, COLUMNS)
     found = written(tmp_path, {"a": tiled(stored(tmp_path, {"a": old})["a"], 2, side="writers")})["a"]
@@ -243,8 +247,9 @@ def test_a_block_is_not_overwritten_before_a_slow_disk_has_it(tmp_path, monkeypa
 
 
 def test_with_memory_for_one_block_a_slow_disk_would_get_the_next_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "BLOCK", TOO_SMALL)
-    monkeypatch.setattr(shards, "cycle", lambda arenas: itertools.cycle(arenas[:1]))
+    monkeypatch.setattr(memory, "LARGEST", TOO_SMALL)
+    monkeypatch.setattr(writer, "_wait", lambda pending: None)
+    monkeypatch.setattr(writer, "cycle", lambda arenas: itertools.cycle(arenas[:1]))
     slow_pwrite(monkeypatch)
     old = random(ROWS, COLUMNS)
     found = written(tmp_path, {"a": tiled(stored(tmp_path, {"a": old})["a"], 2, side="writers")})["a"]
@@ -252,11 +257,18 @@ def test_with_memory_for_one_block_a_slow_disk_would_get_the_next_one(tmp_path, 
 
 
 def test_an_arena_gives_the_same_bytes_after_each_reset():
-    arena = Arena()
+    arena = Arena(1000)
     first, second = arena((4, 3), torch.float32), arena((2,), torch.bfloat16)
     assert first.shape == (4, 3) and second.dtype == torch.bfloat16
-    assert first.data_ptr() != second.data_ptr()
+    assert second.data_ptr() - first.data_ptr() == 64  # aligned, and apart
     assert arena.reset()((5,), torch.int64).data_ptr() == first.data_ptr()
+
+
+def test_what_an_arena_does_not_hold_is_memory_of_its_own():
+    arena = Arena(1000)
+    first, second = arena((200,), torch.float32), arena((200,), torch.float32)
+    first.fill_(1), second.fill_(2)
+    assert first.sum() == 200 and second.sum() == 400
 
 
 @pytest.mark.parametrize("rows_until_full", [0, 1, 5])
@@ -269,7 +281,7 @@ def test_a_full_disk_is_raised_from_the_thread_that_writes(tmp_path, monkeypatch
         return pwrite(descriptor, piece, offset)
 
     source = stored(tmp_path, {"a": random(ROWS, COLUMNS)})["a"]
-    monkeypatch.setattr(shards, "BLOCK", TOO_SMALL)
+    monkeypatch.setattr(memory, "LARGEST", TOO_SMALL)
     monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(OSError, match="No space left") as raised:
         write_shard(tmp_path / "new.safetensors", {"a": tiled(source, 2)})
@@ -283,17 +295,18 @@ def test_what_goes_wrong_in_computing_is_raised_and_the_thread_ends(tmp_path):
         write_shard(tmp_path / "new.safetensors", {"a": tiled(source, 2)})
 
 
-def test_progress_adds_up_to_the_bytes_of_the_tensors(tmp_path, block_size):
+def test_progress_adds_up_to_the_bytes_of_the_file(tmp_path, block_size):
     source = stored(tmp_path, {"a": random(ROWS, COLUMNS), "b": random(COLUMNS)})
     tensors = {"a": tiled(source["a"], 3), "b": source["b"]}
     done = []
     write_shard(tmp_path / "new.safetensors", tensors, progress=done.append)
-    assert sum(done) == sum(lazy.nbytes for lazy in tensors.values())
+    assert sum(done) == (tmp_path / "new.safetensors").stat().st_size
 
 
-def test_torch_computes_on_as_many_threads_after_a_shard_as_before(tmp_path):
+def test_torch_computes_on_as_many_threads_after_the_shards_as_before():
     before = torch.get_num_threads()
-    written(tmp_path, stored(tmp_path, {"a": random(3)}))
+    with cores_left(4):
+        assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == before
 
 
@@ -302,8 +315,8 @@ def test_what_was_written_is_sent_to_the_disk_at_once_and_leaves_the_cache_later
     monkeypatch.setattr(
         os, "posix_fadvise", lambda descriptor, offset, length, advice: advised.append((offset, length))
     )
-    monkeypatch.setattr(shards, "BEHIND", 100)
-    behind = shards.Behind(0)
+    monkeypatch.setattr(writer, "BEHIND", 100)
+    behind = writer.Behind(0)
     for piece in [(0, 60), (60, 40), (100, 70), (170, 10)]:
         behind.add(*piece)
     assert advised == [(0, 60), (60, 40), (100, 70), (0, 60), (60, 40), (170, 10)]

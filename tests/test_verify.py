@@ -201,9 +201,10 @@ def test_what_is_wrong_is_named_with_its_place(tmp_path: Path) -> None:
     stored = {"a": torch.arange(12.0).reshape(3, 4), "b": torch.arange(12.0).reshape(3, 4)}
     stored["b"][2, 1] = torch.nan
     save_file(stored, tmp_path / "two.safetensors")
+    from modelsurgeon.files import LocalFile
     from modelsurgeon.safetensors_file import read_header
 
-    header: dict[str, Stored] = read_header(tmp_path / "two.safetensors", "two.safetensors")
+    header: dict[str, Stored] = read_header(LocalFile(tmp_path / "two.safetensors"))
     verdict = fold("a", header["a"], header["b"])
     assert verdict.verdict == "wrong"
     assert verdict.detail == "at [2, 1] (folded): expected 9, found nan"

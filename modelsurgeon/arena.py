@@ -1,0 +1,48 @@
+"""Memory for blocks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+
+ALIGNED = 64  # bytes: where a block may begin
+LEAST = 1 << 16  # bytes that are asked for at a time
+
+Empty = Callable[[Sequence[int], torch.dtype], torch.Tensor]  # memory for a block, holding anything
+
+
+def fresh(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+    """Memory that nobody else uses."""
+    return torch.empty(tuple(shape), dtype=dtype)
+
+
+class Arena:
+    """Memory that block after block uses again: one piece of it, given out from its beginning after each `reset`.
+
+    Freed tensors leave holes that the next ones do not quite fit: without this a process grows while it writes.
+    size  bytes that are asked for at once; where they do not suffice the arena grows to what was used
+    """
+
+    def __init__(self, size: int = 0) -> None:
+        self._held = [torch.empty(size, dtype=torch.uint8)] if size else []
+        self._used = 0
+
+    def reset(self) -> Arena:
+        """Give all of it out anew."""
+        if len(self._held) > 1:
+            size = sum(map(len, self._held))
+            self._held.clear()  # before as much is asked for again
+            self._held.append(torch.empty(size, dtype=torch.uint8))
+        self._used = 0
+        return self
+
+    def __call__(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+        size = dtype.itemsize * math.prod(shape)
+        if not self._held or self._used + size > len(self._held[-1]):
+            self._held.append(torch.empty(max(size, LEAST), dtype=torch.uint8))
+            self._used = 0
+        held = self._held[-1][self._used : self._used + size]
+        self._used += -(-size // ALIGNED) * ALIGNED
+        return held.view(dtype).view(tuple(shape))

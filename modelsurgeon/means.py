@@ -1,0 +1,95 @@
+"""Sums in a fixed order: the same bits however many threads add, and however a tensor is cut.
+
+What `torch.sum` gives depends on both. Here numbers are added elementwise, in float64: in groups of consecutive
+coordinates whose size follows from the tensor's shape alone, by halves inside of a group, one group after another.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+
+MEAN_BLOCK = 1 << 20  # numbers that are added at a time: 8 MiB of float64
+
+
+class Rows(Protocol):
+    """A tensor that is read by its rows."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def read(self, start: int, stop: int, *, first: int = ..., last: int | None = ...) -> torch.Tensor: ...
+
+
+def group_size(shape: Sequence[int], axis: int) -> int:
+    """How many coordinates of an axis are added at a time, of a tensor of this shape."""
+    return max(1, MEAN_BLOCK // max(1, math.prod(shape[axis + 1 :])))
+
+
+def mean_of(
+    get: Callable[[int, int], torch.Tensor], of: np.ndarray, axis: int, step: int, absolute: bool = False
+) -> torch.Tensor:
+    """The mean of some coordinates along an axis (float64, size 1 along it), where get(start, stop) has them.
+
+    of        [k] int64: the coordinates
+    absolute  of their absolute values
+    """
+    total: torch.Tensor | None = None
+    end = int(of.max()) + 1
+    for at in range(int(of.min()), end, step):
+        wanted = of[(of >= at) & (of < at + step)] - at
+        if not len(wanted):
+            continue
+        block = get(at, min(at + step, end))
+        if not np.array_equal(wanted, np.arange(block.shape[axis])):
+            block = block.index_select(axis, torch.from_numpy(wanted).to(block.device))
+        found = _halved(block.to(torch.float64, copy=True), axis, absolute)
+        total = found.clone() if total is None else total.add_(found)
+    assert total is not None
+    return total.div_(len(of))
+
+
+def _halved(block: torch.Tensor, axis: int, absolute: bool) -> torch.Tensor:
+    """The sum along an axis, by halves, in the block's own memory."""
+    if absolute:
+        block.abs_()
+    length = block.shape[axis]
+    while length > 1:
+        kept = (length + 1) // 2
+        block.narrow(axis, 0, length - kept).add_(block.narrow(axis, kept, length - kept))
+        length = kept
+    return block.narrow(axis, 0, 1)
+
+
+def with_means(block: torch.Tensor, axis: int, means: Sequence[np.ndarray]) -> torch.Tensor:
+    """The block, with the means of some of its coordinates along an axis behind them."""
+    if not means:
+        return block
+    step = group_size(block.shape, axis)
+    found = [mean_of(lambda a, b: block.narrow(axis, a, b - a), of, axis, step).to(block.dtype) for of in means]
+    return torch.cat([block, *found], axis)
+
+
+def mean_rows(
+    base: Rows,
+    means: Sequence[np.ndarray],
+    low: int,
+    high: int,
+    absolute: bool = False,
+    columns: tuple[int, int] | None = None,
+) -> torch.Tensor:
+    """[high - low, ...] float64: means number low - rows to high - rows of the rows of a tensor, read in groups.
+
+    columns   first:last of dimension 1, all of it unless they are told
+    absolute  of their absolute values
+    """
+    rows, step = base.shape[0], group_size(base.shape, 0)
+
+    def get(start: int, stop: int) -> torch.Tensor:
+        return base.read(start, stop, first=columns[0], last=columns[1]) if columns else base.read(start, stop)
+
+    return torch.cat([mean_of(get, of, 0, step, absolute) for of in means[low - rows : high - rows]])

@@ -1,0 +1,335 @@
+"""Publishing: a finished, verified folder becomes one commit of a Hub repository, or files behind a URL.
+
+    check_push    name, token, repository and rights, asked before anything is done
+    push          every file, the model card and what they replace: one commit, on top of the one that was looked at
+    check_target  whether s3://, gs:// ... can be had, and holds nothing that would be lost
+    upload        file by file, config.json last: while it is missing, there is no checkpoint
+
+The folder itself is only read: the card exists in the repository alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from logging import ERROR
+from pathlib import Path
+from time import sleep
+from typing import Any, TypeVar
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo, constants, is_offline_mode
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError: of the client it uses
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    LocalTokenNotFoundError,
+    RepositoryNotFoundError,
+)
+from huggingface_hub.utils import (  # type: ignore[attr-defined]
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+    logging,
+    validate_repo_id,
+)
+
+from modelsurgeon.errors import ModelSurgeonError, OutputError
+
+BUSY = {408, 429, 500, 502, 503, 504}  # answers after which the Hub may be asked again
+WAITS = (1.0, 4.0)  # seconds before the second and the third try, where the Hub names none
+LONGEST_WAIT = 300.0  # seconds: the Hub counts requests for so long
+CARD, CONFIG, INDEX = "README.md", "config.json", ".safetensors.index.json"
+OPENS = 2  # the turn of what a checkpoint is opened by
+WEIGHTS = re.compile(r"(?!adapter_)[^/]*\.safetensors(\.index\.json)?")  # an adapter is its owner's, and loads alone
+
+T = TypeVar("T")
+
+
+# --- the Hub ---------------------------------------------------------------------------------------------------------
+
+
+def check_push(repo: str, *, private: bool, create_pr: bool) -> None:
+    """Raise OutputError where a push is known to fail, OSError where network or Hub do; nothing is changed.
+
+    What only a push can tell: whether an organisation lets this member make repositories, and room for the files.
+    """
+    _check_name(repo)
+    if is_offline_mode():
+        raise OutputError(f"{repo}: offline mode pushes nothing; unset HF_HUB_OFFLINE")
+    api = HfApi()
+    with _hub_errors(repo, create_pr), _silenced(quiet=True):
+        who = _patiently(api.whoami)
+        token = who.get("auth", {}).get("accessToken", {}).get("role")
+        if token == "read":
+            raise OutputError(
+                f"{repo}: the token of {who.get('name')} may only read; make one that writes at {_page()}"
+            )
+        found = _find(api, repo)
+        if found is None:
+            _check_new(repo, create_pr, who, token)
+            return
+        if private and not found.private:
+            raise OutputError(f"{repo}: exists and is public; --private is for a new repository: leave it away")
+        # What a push asks first, of a file that is sent with the commit: an answer means that it may be pushed.
+        question = [CommitOperationAdd(CARD, b"")]
+        _patiently(lambda: api.preupload_lfs_files(repo, question, create_pr=create_pr))
+
+
+def push(
+    folder: Path, repo: str, *, private: bool, create_pr: bool, card: str, message: str, quiet: bool = False
+) -> str:
+    """Commit the folder's files with `card` as README.md; returns the URL of the commit or of the pull request.
+
+    Weights in the repository that are not of this folder are deleted by the same commit, all else stays. Where the
+    repository holds just this already, the URL is that of its last commit.
+    Raises OutputError where the Hub refuses, OSError where it or the network fails: the folder stays as it is.
+    """
+    options = " --private" * private + " --create-pr" * create_pr
+    way_out = f"; the output stays in {folder}: hf upload {repo} {shlex.quote(str(folder))}{options}"
+    api = HfApi()
+    with _hub_errors(repo, create_pr, way_out), _silenced(quiet):
+        found = _find(api, repo)
+        if found is None:
+            _patiently(lambda: api.create_repo(repo, private=private or None, exist_ok=True))
+            found = _patiently(lambda: api.model_info(repo))
+        operations = _operations(folder, card, found)
+        done = _patiently(
+            lambda: api.create_commit(
+                repo, operations, commit_message=message, create_pr=create_pr, parent_commit=found.sha
+            )
+        )
+    return done.pr_url or done.commit_url
+
+
+def _operations(folder: Path, card: str, found: ModelInfo) -> list[CommitOperationAdd | CommitOperationDelete]:
+    files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file() and path.name != CARD}
+    held = [file.rfilename for file in found.siblings or ()]
+    stale = [name for name in held if WEIGHTS.fullmatch(name) and name not in files]
+    added = [CommitOperationAdd(name, path) for name, path in files.items()]
+    return [*added, CommitOperationAdd(CARD, card.encode()), *map(CommitOperationDelete, stale)]
+
+
+def _check_name(repo: str) -> None:
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise OutputError(f"{repo}: {_line(error)}") from None
+    if "/" not in repo:
+        raise OutputError(f"{repo}: no name of a repository; expected org/name")
+
+
+def _check_new(repo: str, create_pr: bool, who: dict[str, Any], token: str | None) -> None:
+    """Of a repository that is not there, or that this token may not see."""
+    if create_pr:
+        raise OutputError(f"{repo}: no such repository to open a pull request in; without --create-pr it is made")
+    owner, name = repo.split("/")[0], who.get("name")
+    members = {str(org.get("name")).lower() for org in who.get("orgs") or ()}
+    # Tokens of other kinds name only the organisations that they are for.
+    if token == "write" and owner.lower() not in {str(name).lower(), *members}:
+        raise OutputError(f"{repo}: no such repository, and {name} cannot make one: no member of {owner}")
+
+
+def _find(api: HfApi, repo: str) -> ModelInfo | None:
+    """What the Hub tells of a repository; None where it tells nothing."""
+    try:
+        return _patiently(lambda: api.model_info(repo))
+    except GatedRepoError:
+        raise
+    except RepositoryNotFoundError:
+        return None
+
+
+def _patiently(ask: Callable[[], T]) -> T:
+    """What `ask` returns, asked again where the Hub is busy: the library does not, for most of its questions."""
+    for wait in WAITS:
+        try:
+            return ask()
+        except HfHubHTTPError as error:
+            if error.response.status_code not in BUSY:
+                raise
+            asked = str(error.response.headers.get("Retry-After", ""))
+            sleep(min(float(asked), LONGEST_WAIT) if asked.isdecimal() else wait)
+    return ask()
+
+
+@contextmanager
+def _silenced(quiet: bool) -> Iterator[None]:
+    """No warnings of the library, whose errors tell enough, and no bars where quiet or where stderr is no terminal."""
+    hidden = quiet or not sys.stderr.isatty()
+    verbosity, bars = logging.get_verbosity(), hidden and not are_progress_bars_disabled()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.set_verbosity(ERROR)
+        if bars:
+            disable_progress_bars()
+        try:
+            yield
+        finally:
+            logging.set_verbosity(verbosity)
+            if bars:
+                enable_progress_bars()
+
+
+# --- what fsspec knows -----------------------------------------------------------------------------------------------
+
+
+def local_path(target: str) -> Path | None:
+    """The path of an output on this machine (out, file:///some/out); None for a URL of anything else."""
+    scheme, separator, rest = target.partition("://")
+    if not separator:
+        return Path(target)
+    return Path(rest) if scheme == "file" else None
+
+
+def check_target(target: str, overwrite: bool) -> None:
+    """Raise OutputError for a URL that cannot be written, or whose contents would be lost; OSError where it fails."""
+    with _storage_errors(target):
+        _look(target, overwrite)
+
+
+def upload(folder: Path, target: str, overwrite: bool = False) -> str:
+    """Copy the folder's files to a URL, which is returned.
+
+    A checkpoint that is replaced loses its config.json before anything else of it is touched; its weights that are not
+    of this folder go last. Raises as `check_target`: the folder stays as it is.
+    """
+    with _storage_errors(target, f"; the output stays in {folder}"):
+        file_system, root, before = _look(target, overwrite)
+        files = {path.name: path for path in folder.iterdir() if path.is_file()}
+        for name in sorted(before, key=_turn, reverse=True):
+            if _turn(name)[0] >= OPENS:
+                file_system.rm_file(f"{root}/{name}")
+        for name in sorted(files, key=_turn):
+            _copy(files[name], file_system, f"{root}/{name}")
+        for name in before:
+            if WEIGHTS.fullmatch(name) and name not in files and _turn(name)[0] < OPENS:
+                file_system.rm_file(f"{root}/{name}")
+    return target
+
+
+def _turn(name: str) -> tuple[int, str]:
+    """When a file's turn comes: weights, all else, and from OPENS on what a checkpoint is opened by."""
+    if name == CONFIG:
+        return OPENS + 1, name
+    if name.endswith(INDEX):
+        return OPENS, name
+    return int(not name.endswith(".safetensors")), name
+
+
+def _copy(path: Path, file_system: Any, to: str) -> None:
+    file_system.put_file(str(path), to)
+    file_system.invalidate_cache()
+    size, expected = file_system.info(to)["size"], path.stat().st_size
+    if size != expected:
+        raise OSError(f"{path.name} has {size} bytes there, expected {expected}")
+
+
+def _look(target: str, overwrite: bool) -> tuple[Any, str, list[str]]:
+    """(file system, path in it, names of the files there). Raises OutputError, and what the file system raises."""
+    file_system, root = _file_system(target)
+    file_system.invalidate_cache()
+    try:
+        listed = file_system.ls(root, detail=True)
+    except FileNotFoundError:
+        listed = []
+    found = {str(entry["name"]).rstrip("/"): entry["type"] for entry in listed}
+    root = root.rstrip("/")
+    if found.pop(root, "directory") == "file":
+        raise OutputError(f"{target}: exists and is no folder")
+    names = [path.rpartition("/")[2] for path, kind in found.items() if kind == "file"]
+    if found and not overwrite:
+        raise OutputError(f"{target}: exists; --overwrite replaces it")
+    if found and not any(name == CONFIG or WEIGHTS.fullmatch(name) for name in names):
+        raise OutputError(f"{target}: exists and is no checkpoint; --overwrite replaces only checkpoints")
+    return file_system, root, names
+
+
+def _file_system(target: str) -> tuple[Any, str]:
+    from fsspec.core import url_to_fs  # type: ignore[import-untyped]
+
+    scheme, _, rest = target.partition("://")
+    if scheme == "hf":
+        raise OutputError(f"{target}: one commit holds an output; use --push-to-hub {rest}")
+    if scheme in ("http", "https"):
+        raise OutputError(f"{target}: a web page cannot be written; expected a folder, s3://, gs:// ...")
+    try:
+        file_system, root = url_to_fs(target)
+    except ImportError as error:
+        raise OutputError(f"{target}: a package is missing: {_line(error)}") from None
+    except ValueError as error:
+        raise OutputError(f"{target}: {_line(error)}; expected a folder, s3://, gs:// ...") from None
+    return file_system, str(root)
+
+
+# --- errors ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _hub_errors(repo: str, create_pr: bool, way_out: str = "") -> Iterator[None]:
+    """What the Hub's library raises, in one line: OutputError where the request is at fault, else OSError."""
+    try:
+        yield
+    except ModelSurgeonError:
+        raise
+    except (HTTPError, OSError, ValueError, RuntimeError) as error:
+        # An upload's own error says which file it was; its cause says what went wrong.
+        cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
+        kind, said = _said(cause, create_pr)
+        raise kind(f"{repo}: {said}{way_out}") from None
+
+
+def _said(error: BaseException, create_pr: bool) -> tuple[type[Exception], str]:
+    if isinstance(error, LocalTokenNotFoundError):
+        return OutputError, f"no token to push with; set HF_TOKEN to one that writes ({_page()}), or run hf auth login"
+    if isinstance(error, HfHubHTTPError):
+        return _refusal(error, create_pr)
+    if isinstance(error, HTTPError):
+        return OSError, f"the Hub cannot be reached at {constants.ENDPOINT} ({_line(error)})"
+    if isinstance(error, json.JSONDecodeError):
+        return OSError, f"{constants.ENDPOINT} does not answer as a Hub; is HF_ENDPOINT right?"
+    if isinstance(error, ValueError):
+        return OutputError, " ".join(str(error).split())
+    return OSError, _line(error)
+
+
+def _refusal(error: HfHubHTTPError, create_pr: bool) -> tuple[type[Exception], str]:
+    """Why the Hub refuses, and the way out."""
+    status, said = error.response.status_code, error.server_message or _line(error)
+    if status in BUSY:
+        return OSError, f"the Hub fails ({status}), also when asked again; wait a few minutes"
+    match status:
+        case 401:
+            return OutputError, f"the token is not accepted; set HF_TOKEN to one of {_page()}, or run hf auth login"
+        case 403:
+            instead = "" if create_pr else "; --create-pr asks those who may"
+            return OutputError, f"this token may not write here ({said}){instead}"
+        case 412:
+            return OutputError, "has changed since the upload began, by others or by a try that seemed to fail"
+    return OutputError, f"{status}: {said}"
+
+
+@contextmanager
+def _storage_errors(target: str, way_out: str = "") -> Iterator[None]:
+    """What a file system raises, in one line: OutputError where the request is at fault, else OSError."""
+    try:
+        yield
+    except ModelSurgeonError as error:
+        raise type(error)(f"{error}{way_out}") from None
+    except (FileNotFoundError, PermissionError) as error:
+        raise OutputError(f"{target}: no access, or no such place ({_line(error)}){way_out}") from None
+    except Exception as error:  # of the packages behind fsspec, each has errors of its own
+        raise OSError(f"{target}: cannot be written ({_line(error)}){way_out}") from None
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _page() -> str:
+    return f"{constants.ENDPOINT}/settings/tokens"

@@ -1,0 +1,445 @@
+"""Pieces of a tensor: the same bytes whatever their size, the threads and the path, in memory that is told before."""
+
+from __future__ import annotations
+
+import math
+import tracemalloc
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from modelsurgeon import arithmetic, axis_map, means, tensor
+from modelsurgeon.arena import Arena, fresh
+from modelsurgeon.axis_map import GAP, MEAN
+from modelsurgeon.dimension import Dimension, along, concatenation, plain, product
+from modelsurgeon.files import LocalFile
+from modelsurgeon.pieces import Piece
+from modelsurgeon.safetensors_file import read_header
+from modelsurgeon.sinusoid import sinusoid
+from modelsurgeon.tensor import DTYPES, Remapped, Stored, count_unusual
+
+UNUSUAL = (math.nan, -math.nan, math.inf, -math.inf, -0.0, 0.0)
+SINES = "sines and cosines"
+MOST = (1, 7, 64, 1000, 1 << 30)
+
+
+def numbers(shape: tuple[int, ...], dtype: torch.dtype, unusual: bool) -> torch.Tensor:
+    """Random numbers of all magnitudes, among them those near the smallest, and what is no number."""
+    random = torch.Generator().manual_seed(math.prod(shape))
+    values = torch.randn(shape, generator=random, dtype=torch.float64).reshape(-1)
+    smallest = torch.finfo(dtype).smallest_normal
+    values[::3] *= smallest
+    values[::9] *= 2**-3
+    if unusual and len(values):
+        places = torch.randperm(len(values), generator=random)[: max(1, len(values) // 5)]
+        values[places] = torch.tensor(UNUSUAL, dtype=torch.float64).repeat(len(places))[: len(places)]
+    return values.to(dtype).reshape(shape)
+
+
+def tiled(size: int, count: int, side: str = "readers", scale: float = 1.0) -> Dimension:
+    shares = axis_map.power_of_two_shares(count) if scale == 1.0 else [1 / scale / count] * count
+    return along(axis_map.copies(size, count, scale, shares), side)
+
+
+def made_of(size: int, source: list[int] | np.ndarray, side: str = "writers", scale: float = 1.0) -> Dimension:
+    """Of these sources, in this order, each read with its part."""
+    rank, count = axis_map.ranks(np.asarray(source))
+    factor, part = np.full(len(source), scale), axis_map.shares(rank, count) if scale == 1.0 else 1 / count / scale
+    return along(axis_map.gathered(size, np.asarray(source), factor, part, 1.0), side)
+
+
+def shuffled(size: int, count: int, side: str = "writers") -> Dimension:
+    source = np.random.default_rng(size).permutation(np.tile(np.arange(size), count))
+    return made_of(size, source, side)
+
+
+def tail(size: int, what: int, count: int = 3) -> Dimension:
+    return made_of(size, [*range(size), *[what] * count])
+
+
+def fused(size: int) -> Dimension:
+    part = made_of(size // 2, [*range(size // 2), GAP, GAP])
+    return concatenation([part, part])
+
+
+def interleaved(size: int) -> Dimension:
+    return product([tiled(size // 2, 2, "writers"), plain(2)])
+
+
+Make = Callable[[Stored], Remapped]
+
+
+def grown(*parts: Callable[[int], Dimension], dtype: str | None = None, fill: Any = 0.0, **options: Any) -> Make:
+    def make(base: Stored) -> Remapped:
+        dimensions = tuple(part(size) for part, size in zip(parts, base.shape, strict=True))
+        rows = sinusoid(base.shape[-1], dimensions[-1].new_size) if fill == SINES else fill
+        return Remapped(base, dimensions, dtype or base.dtype, fill=rows, **options)
+
+    return make
+
+
+def twice(base: Stored) -> Remapped:
+    once = Remapped(base, (tiled(base.shape[0], 3), shuffled(base.shape[1], 2)), "F32")
+    return Remapped(once, (tail(once.shape[0], MEAN), tiled(once.shape[1], 2)), "BF16", constant=0.3)
+
+
+def thirds(size: int) -> Dimension:
+    return tiled(size, 3)
+
+
+def roots(size: int) -> Dimension:
+    return tiled(size, 3, "writers", 3**-0.5)
+
+
+def copied(size: int) -> Dimension:
+    return tiled(size, 2, "writers")
+
+
+def means_behind(size: int) -> Dimension:
+    return tail(size, MEAN)
+
+
+def gaps_behind(size: int) -> Dimension:
+    return tail(size, GAP)
+
+
+def room_behind(size: int) -> Dimension:
+    """Gaps that make its size even, as that of a table of sines and cosines is."""
+    return tail(size, GAP, 4)
+
+
+def mixed(size: int) -> Dimension:
+    return shuffled(size, 3, "readers")
+
+
+def many(size: int) -> Dimension:
+    """More runs than are copied one by one, gaps and means among them."""
+    source = np.r_[np.resize(np.arange(size), max(size, 66)), np.full(4, GAP), np.full(2, MEAN)]
+    return made_of(size, np.random.default_rng(0).permutation(source), scale=0.3)
+
+
+def ignored(size: int) -> Dimension:
+    """Sources that are multiplied by nothing."""
+    factor = np.r_[np.ones(size), np.zeros(size)]
+    axis = axis_map.gathered(size, np.tile(np.arange(size), 2), np.ones(2 * size), factor, 1.0)
+    return along(axis, "readers")
+
+
+ZOO: dict[str, tuple[tuple[int, ...], Make]] = {
+    "a vector, tiled": ((9,), grown(thirds)),
+    "a vector, shuffled": ((9,), grown(mixed)),
+    "a vector with gaps that are filled": ((9,), grown(gaps_behind, fill=7.0)),
+    "a vector with means": ((9,), grown(means_behind)),
+    "a gain of the form 1 + w": ((9,), grown(copied, offset=1.0)),
+    "a gain of the form 1 + w that is multiplied": ((9,), grown(roots, offset=1.0, constant=2**0.5)),
+    "a gain of the form 1 + w with gaps": ((9,), grown(gaps_behind, offset=1.0)),
+    "a gain of the form 1 + w that becomes nothing": ((9,), grown(ignored, offset=1.0)),
+    "a scalar": ((), grown(constant=0.3)),
+    "a scalar in another dtype": ((), grown(dtype="F64")),
+    "no rows": ((0, 4), grown(plain, copied)),
+    "no columns": ((4, 0), grown(copied, plain)),
+    "tiled rows": ((10, 6), grown(copied, plain)),
+    "shared rows": ((10, 6), grown(thirds, plain)),
+    "shared columns": ((10, 6), grown(plain, thirds)),
+    "both": ((10, 6), grown(thirds, copied)),
+    "roots that make a power of two": ((10, 6), grown(roots, roots)),
+    "factors that round": ((10, 6), grown(roots, thirds)),
+    "interleaved": ((10, 6), grown(interleaved, interleaved)),
+    "fused with gaps": ((10, 6), grown(fused, fused, fill=3.0)),
+    "shuffled": ((10, 6), grown(mixed, mixed)),
+    "many runs": ((10, 6), grown(many, many)),
+    "means behind the rows": ((10, 6), grown(means_behind, plain)),
+    "means behind the columns": ((10, 6), grown(plain, means_behind)),
+    "means behind both": ((10, 6), grown(means_behind, means_behind)),
+    "multiplied by nothing": ((10, 6), grown(ignored, ignored)),
+    "gaps that a function fills": ((10, 6), grown(plain, room_behind, fill=SINES)),
+    "rows and columns that a function fills": ((8, 6), grown(room_behind, room_behind, fill=SINES)),
+    "wider": ((10, 6), grown(thirds, copied, dtype="F64")),
+    "narrower": ((10, 6), grown(thirds, copied, dtype="F16")),
+    "remapped again": ((10, 6), twice),
+    "large rows": ((3, 11, 10), grown(copied, thirds, plain)),
+    "large rows, shuffled": ((3, 11, 10), grown(mixed, mixed, mixed)),
+    "large rows that round": ((3, 11, 10), grown(roots, copied, thirds)),
+    "large rows with means": ((3, 11, 10), grown(means_behind, means_behind, means_behind)),
+    "large rows with gaps": ((3, 11, 10), grown(gaps_behind, gaps_behind, gaps_behind, fill=2.0)),
+}
+
+
+@pytest.fixture(params=ZOO)
+def case(request: pytest.FixtureRequest) -> tuple[tuple[int, ...], Make]:
+    return ZOO[request.param]
+
+
+@pytest.fixture(params=["BF16", "F16", "F32", "F64"])
+def dtype(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def base(case: tuple[tuple[int, ...], Make], dtype: str, tmp_path: Path) -> Stored:
+    return stored(numbers(case[0], DTYPES[dtype], unusual=True), tmp_path)
+
+
+def stored(values: torch.Tensor, folder: Path) -> Stored:
+    save_file({"t": values}, folder / "t.safetensors")
+    return read_header(LocalFile(folder / "t.safetensors"))["t"]
+
+
+def bits(block: torch.Tensor) -> bytes:
+    return block.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def whole(lazy: Remapped) -> bytes:
+    return bits(lazy.read(0, lazy.shape[0] if lazy.shape else 1))
+
+
+def in_pieces(lazy: Remapped, most: int) -> bytes:
+    """What a writer would write."""
+    arena, row = Arena(), lazy.nbytes // lazy.shape[0] if lazy.shape and lazy.shape[0] else 0
+    found = bytearray()
+    for piece in lazy.pieces(most):
+        if piece.again is None:
+            found += bits(lazy.read_piece(piece, empty=arena.reset()))
+        else:
+            assert (piece.again + piece.stop - piece.start) * row <= len(found)
+            found += found[row * piece.again : row * (piece.again + piece.stop - piece.start)]
+    return bytes(found)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_bytes_do_not_depend_on_the_pieces(case: tuple[Any, Make], base: Stored) -> None:
+    lazy = case[1](base)
+    expected = whole(lazy)
+    assert len(expected) == lazy.nbytes
+    for most in MOST if base.dtype == "BF16" else (64, 1000):
+        assert in_pieces(lazy, most) == expected, most
+
+
+@pytest.mark.parametrize("most", [1 << 19, 1 << 30])
+def test_the_bytes_do_not_depend_on_the_threads(case: tuple[tuple[int, ...], Make], most: int, tmp_path: Path) -> None:
+    """With so many numbers that torch divides them among its threads."""
+    lazy = case[1](stored(numbers(scaled_up(case[0]), torch.bfloat16, unusual=True), tmp_path))
+    found = []
+    for count in (1, 2, 3):
+        with threads(count):
+            found.append(in_pieces(lazy, most))
+    assert found[0] == found[1] == found[2]
+
+
+def test_pieces_cover_every_byte_once_in_order_and_are_as_small_as_asked(case: tuple[Any, Make], base: Stored) -> None:
+    lazy = case[1](base)
+    item, one = DTYPES[lazy.dtype].itemsize, math.prod(lazy.shape[2:])
+    columns = lazy.shape[1] if len(lazy.shape) > 1 else 1
+    for most in MOST:
+        at = 0
+        for piece in lazy.pieces(most):
+            rows, part = piece.stop - piece.start, piece.last - piece.first
+            assert (piece.start * columns + piece.first) * one * item == at
+            assert rows == 1 or part == columns
+            size = rows * part * one * item
+            assert size <= most or (rows == 1 and (part == 1 or piece.again is not None))
+            at += size
+        assert at == lazy.nbytes
+
+
+def test_a_part_of_a_row_is_the_same_numbers(case: tuple[Any, Make], base: Stored) -> None:
+    lazy = case[1](base)
+    if len(lazy.shape) < 2 or not lazy.nbytes:
+        return
+    expected = lazy.read(0, lazy.shape[0])
+    for first, last in [(0, 1), (lazy.shape[1] // 2, lazy.shape[1]), (1, lazy.shape[1] - 1)]:
+        assert bits(lazy.read(1, 3, first=first, last=last)) == bits(expected[1:3, first:last])
+        assert bits(base.read(1, 3, first=0, last=2)) == bits(base.read(1, 3)[:, :2])
+
+
+# --- rules whose breach would be seen above ---------------------------------------------------------------------------
+
+
+def test_numbers_that_are_not_tiny_are_the_same_beside_a_tiny_one(tmp_path: Path, dtype: str) -> None:
+    """Taking the rest from the lead is for tiny numbers alone: it would round float64, and infinities have no rest."""
+    ordinary = torch.tensor([1 / 3, -0.0, math.inf, -math.inf, 3.7]).to(DTYPES[dtype])
+    tiny = torch.cat([ordinary, torch.tensor([torch.finfo(DTYPES[dtype]).smallest_normal]).to(DTYPES[dtype])])
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+    found = [
+        Remapped(stored(v, f), (tiled(len(v), 5),), dtype).read(0, 5)
+        for v, f in zip([ordinary, tiny], folders, strict=True)
+    ]
+    assert bits(found[0]) == bits(found[1])
+
+
+def test_without_a_spelling_of_its_own_nan_depends_on_where_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lazy = Remapped(stored(torch.full((40, 33), math.nan), tmp_path), (roots(40), plain(33)), "BF16")
+    assert set(lazy.read(0, 40).view(torch.int16).flatten().tolist()) == {0x7FC0}
+    monkeypatch.setattr(tensor, "with_one_nan", lambda block: block)
+    assert set(lazy.read(0, 40).view(torch.int16).flatten().tolist()) != {0x7FC0}
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 5, 8, 1000])
+def test_a_mean_is_that_of_float64_numbers(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = torch.randn(length, 7, generator=torch.Generator().manual_seed(length))
+    for group in (1, 3, 1 << 20):
+        found = means.mean_of(lambda a, b: values[a:b], np.arange(length), 0, group)
+        torch.testing.assert_close(found[0], values.double().mean(0), rtol=1e-14, atol=1e-14)
+    assert torch.equal(means.mean_of(lambda a, b: values[a:b], np.array([length - 1]), 0, 4)[0], values[-1].double())
+
+
+def test_rows_that_a_function_fills_differently_are_not_the_same_rows(tmp_path: Path) -> None:
+    base = stored(torch.randn(4, 6), tmp_path)
+    lazy = Remapped(base, (copied(4), room_behind(6)), "F32", fill=sinusoid(6, 10))
+    assert all(piece.again is None for piece in lazy.pieces(64))
+
+
+def test_rows_that_stand_again_are_told(tmp_path: Path) -> None:
+    lazy = Remapped(stored(torch.randn(4, 6), tmp_path), (copied(4), plain(6)), "F32")
+    assert list(lazy.pieces(1 << 20)) == [Piece(0, 4, 0, 6), Piece(4, 8, 0, 6, 0)]
+    assert [piece.again for piece in lazy.pieces(10)][-4:] == [0, 1, 2, 3]
+
+
+def test_a_part_of_a_row_reads_little_more_than_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lazy = Remapped(stored(torch.randn(2, 1000, 300), tmp_path), (plain(2), copied(1000), plain(300)), "F32")
+    asked: list[int] = []
+    read_into = LocalFile.read_into
+    monkeypatch.setattr(LocalFile, "read_into", lambda *a: asked.append(len(a[1])) or read_into(*a))
+    for piece in lazy.pieces(100_000):
+        asked.clear()
+        lazy.compute_piece(piece)
+        assert sum(asked) <= 200_000
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+class Counted(TorchDispatchMode):
+    """The bytes that torch's tensors hold at most while this is entered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: dict[int, int] = {}
+        self.now = self.most = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = function(*args, **(kwargs or {}))
+        for found in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(found, torch.Tensor):
+                self._add(found.untyped_storage())
+        return out
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key not in self.held:
+            self.held[key] = storage.nbytes()
+            self.now += storage.nbytes()
+            self.most = max(self.most, self.now)
+            weakref.finalize(storage, self._drop, key)
+
+    def _drop(self, key: int) -> None:
+        self.now -= self.held.pop(key)
+
+
+MEASURED = (1 << 13, 1 << 17, 1 << 30)
+
+
+def scaled_up(shape: tuple[int, ...]) -> tuple[int, ...]:
+    factors = {0: (), 1: (900,), 2: (20, 40), 3: (1, 8, 40)}[len(shape)]
+    return tuple(size * factor for size, factor in zip(shape, factors, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["BF16", "F32"])
+@pytest.mark.parametrize("unusual", [True, False], ids=["unusual", "ordinary"])
+def test_a_piece_takes_no_more_memory_than_was_told(
+    case: tuple[tuple[int, ...], Make], kind: str, unusual: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(means, "MEAN_BLOCK", 1 << 12)
+    base = stored(numbers(scaled_up(case[0]), DTYPES[kind], unusual), tmp_path)
+    lazy = case[1](base)
+    lazy.is_exact, lazy.factors, [dimension.runs for dimension in lazy.dimensions]  # what is kept is no piece's memory
+    for most in MEASURED:
+        pieces = [piece for piece in lazy.pieces(most) if piece.again is None]
+        for piece in [*pieces[:1], *pieces[len(pieces) // 2 :][:1], *pieces[-1:]]:
+            assert peak(lambda piece=piece: lazy.read_piece(piece, empty=fresh)) <= lazy.working_set(most), most
+
+
+def peak(work: Callable[[], Any]) -> int:
+    """Bytes of tensors and of all that Python and numpy hold, at most."""
+    with Counted():
+        work()  # what is loaded, or kept, the first time
+    tracemalloc.start()
+    with Counted() as counted:
+        work()
+    python = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return counted.most + python
+
+
+def test_working_sets_of_matrices_are_a_few_pieces(tmp_path: Path) -> None:
+    for shape in [(1000, 1000), (16, 500, 500)]:
+        base = stored(torch.zeros(shape, dtype=torch.bfloat16), tmp_path)
+        lazy = Remapped(base, tuple(copied(size) for size in shape), "BF16")
+        for most in (1 << 14, 1 << 18):
+            assert lazy.working_set(most) <= 5 * most + (1 << 19)
+
+
+def test_an_arena_that_was_told_its_size_asks_for_no_more(case: tuple[Any, Make], base: Stored) -> None:
+    lazy = case[1](base)
+    for most in (64, 1 << 20):
+        arena = Arena(lazy.working_set(most))
+        for piece in lazy.pieces(most):
+            lazy.read_piece(piece, empty=arena.reset())
+            assert len(arena._held) == 1
+
+
+# --- what is no number ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, 3.0])
+@pytest.mark.parametrize("shape", [(), (5,), (6, 5), (2, 6, 5)])
+def test_a_tensor_that_holds_what_is_no_number_is_noted_when_it_is_read(
+    number: float, shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    values = torch.ones(shape)
+    values.reshape(-1)[-1] = number
+    base = stored(values, tmp_path)
+    base.read(0, shape[0] if shape else 1)
+    assert (base.start in base.file.flagged) == (number != 3.0)
+    assert count_unusual(base) == (int(math.isnan(number)), int(math.isinf(number)))
+
+
+def test_integers_and_nothing_are_not_looked_at(tmp_path: Path) -> None:
+    for values in (torch.arange(5), torch.zeros(0, 4)):
+        base = stored(values, tmp_path)
+        base.read(0, values.shape[0])
+        assert not base.file.flagged
+        assert count_unusual(base) == (0, 0)
+
+
+def test_all_of_a_large_tensor_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensor, "COUNTED", 7)
+    values = numbers((13, 11), torch.float32, unusual=True)
+    assert count_unusual(stored(values, tmp_path)) == (int(values.isnan().sum()), int(values.isinf().sum()))
+
+
+def test_arithmetic_finds_what_is_no_number_in_a_block() -> None:
+    assert arithmetic.is_finite(torch.zeros(0)) and arithmetic.is_finite(torch.ones(3, dtype=torch.int64))
+    assert not arithmetic.is_finite(torch.tensor([1.0, math.nan, 2.0]))
+    assert not arithmetic.is_finite(torch.tensor([1.0, -math.inf]))
