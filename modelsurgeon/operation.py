@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -51,7 +52,7 @@ def operate(transform: Transform, request: Request) -> None:
     size = None if request.shard_size is None else parse_size(request.shard_size)
     memory = parse_size(request.memory, "memory")
     before = open_checkpoint(source, request.revision, stream=request.stream)
-    _check_targets(before, request)
+    metadata = _check_targets(before, request)
     after = transform(before)
     plan, console = make_plan(before, after, memory, request.workers), terminal.console(request.quiet)
     settings = after.steps[-1].arguments.get("settings") if after.steps else None
@@ -71,15 +72,15 @@ def operate(transform: Transform, request: Request) -> None:
     with _destination(request) as folder:
         how = {"shard_size": size, "memory": memory, "workers": request.workers, "device": request.device}
         _write(before, after, folder, plan, request, outcome, how)
-        result = _publish(before, folder, request, outcome)
+        result = _publish(before, folder, metadata, request, outcome)
     if request.as_json:
         terminal.print_json({"output": result, **outcome.to_json()})
     else:
         print(result)
 
 
-def _check_targets(before: Checkpoint, request: Request) -> None:
-    """Raise OutputError, before anything is done, for what may not be written."""
+def _check_targets(before: Checkpoint, request: Request) -> dict[str, Any]:
+    """Raise OutputError, before anything is done, for what may not be written; what the source's card tells of it."""
     if request.folder:
         check_output(before, request.folder, request.overwrite or request.dry_run)
     if request.remote and not request.dry_run:
@@ -90,6 +91,10 @@ def _check_targets(before: Checkpoint, request: Request) -> None:
         from modelsurgeon.publish import check_push
 
         check_push(request.push_to_hub, private=request.private, create_pr=request.create_pr)
+        from modelsurgeon.card import metadata_of
+
+        return metadata_of(before.origin.folder)
+    return {}
 
 
 @contextmanager
@@ -98,8 +103,14 @@ def _destination(request: Request) -> Iterator[Path]:
     if request.folder:
         yield request.folder
         return
-    with TemporaryDirectory(prefix="modelsurgeon-") as parent:
-        yield Path(parent) / "result"
+    parent = Path(mkdtemp(prefix="modelsurgeon-"))
+    try:
+        yield parent / "result"
+    except BaseException:
+        if not (parent / "result").exists():  # else it stays: only publishing failed, and its error says where it is
+            shutil.rmtree(parent)
+        raise
+    shutil.rmtree(parent)
 
 
 def _write(
@@ -147,7 +158,7 @@ def _verify(before: Checkpoint, staged: Path, name: str, request: Request) -> Re
     return report
 
 
-def _publish(before: Checkpoint, folder: Path, request: Request, outcome: Outcome) -> str:
+def _publish(before: Checkpoint, folder: Path, metadata: dict[str, Any], request: Request, outcome: Outcome) -> str:
     """Bring the folder to where it was asked for; what stdout says of it."""
     result = str(folder) if request.folder else ""
     if request.remote:
@@ -155,14 +166,13 @@ def _publish(before: Checkpoint, folder: Path, request: Request, outcome: Outcom
 
         result = upload(folder, request.remote, overwrite=request.overwrite)
     if request.push_to_hub:
-        from modelsurgeon.card import metadata_of, model_card, reproducing_command
+        from modelsurgeon.card import model_card, reproducing_command
         from modelsurgeon.publish import push
 
         assert outcome.report
         command = reproducing_command(sys.argv[1:], before.origin)
-        metadata = metadata_of(before.origin.folder)
         card = model_card(open_checkpoint(folder), outcome.report, command=command, source_card=metadata)
-        how = {"private": request.private, "create_pr": request.create_pr}
+        how = {"private": request.private, "create_pr": request.create_pr, "quiet": request.quiet}
         url = push(folder, request.push_to_hub, card=card, message=f"modelsurgeon {sys.argv[1]}", **how)
         outcome.document["pushed"] = url
         terminal.line(f"pushed to {url}", terminal.console(request.quiet))

@@ -45,7 +45,7 @@ def of_read(tensor: LazyTensor, rows: int, columns: int) -> int:
     again = cast("Remapped", tensor)
     whole = len(again.shape) < 2 or columns >= again.shape[1]
     first = again.dimensions[0] if again.dimensions else None
-    return _stored(again, rows, columns, whole and (not first or len(first.runs) <= 1 and not first.means))
+    return _stored(again, rows, columns, whole and (not first or (len(first.runs) <= 1 and not first.means)))
 
 
 def _stored(tensor: Remapped, rows: int, columns: int, one_span: bool) -> int:
@@ -91,7 +91,7 @@ def _old(tensor: Remapped, shape: Sequence[int]) -> int:
     """Bytes for a block of old numbers of this shape, in the dtype to compute in, and for means in their place."""
     columns = shape[1] if len(shape) > 1 else 1
     total = of_read(tensor.base, shape[0], columns)
-    if tensor.work_dtype.itemsize != SIZES[tensor.base.dtype] or tensor.work_dtype.itemsize == 2:
+    if tensor.work_dtype.itemsize != SIZES[tensor.base.dtype]:
         total += math.prod(shape) * tensor.work_dtype.itemsize
     if not tensor.dimensions[0].means:
         return total

@@ -25,6 +25,7 @@ from disturbed import CALLS, Ended, at_call, at_read
 from modelsurgeon import staging
 from modelsurgeon.checkpoint import open_checkpoint
 from modelsurgeon.errors import ModelSurgeonError
+from modelsurgeon.history import RECORD
 from modelsurgeon.integrity import check_files
 
 SOURCE, PLACE, OUT = Path("source"), Path("place"), Path("place/out")
@@ -99,15 +100,24 @@ class Stand:
         return disturbed.attempt(command, lambda: (self.plant(), disturb()), strike, self._look)
 
     def _look(self) -> str:
-        """What is wrong with the names in the output, at two looks: it may go away meanwhile."""
+        """What is wrong with the names in the output, at two looks: it may go away meanwhile.
+
+        They are those of an undisturbed run, or of a record: a source that changed may be another model.
+        """
         for _ in range(2):
             try:
                 names = set(os.listdir(OUT))
             except FileNotFoundError:
                 return ""
-            if any(names == set(output) for output in self.outputs.values()):
+            if any(names == set(output) for output in self.outputs.values()) or names == _on_record():
                 return ""
         return f"half-written output seen: {sorted(names)}"
+
+
+def _on_record() -> set[str]:
+    with suppress(OSError, ValueError):
+        return {RECORD, *json.loads((OUT / RECORD).read_text())["files"]}
+    return set()
 
 
 def build(folder: Path) -> Stand:
