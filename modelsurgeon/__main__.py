@@ -1,5 +1,15 @@
-"""python -m modelsurgeon"""
+"""Where the program begins: an interruption while it is still loading ends it without a word."""
 
-from modelsurgeon.cli import main
+import signal
 
-main()
+
+def main() -> None:
+    """Load the command line and run it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from modelsurgeon import cli
+
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

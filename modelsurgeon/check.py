@@ -129,6 +129,9 @@ def _check_tensors(checkpoint: Checkpoint) -> None:
                 key = table.counters.get(counter) or table.axes[counter].key or counter
                 raise SourceError(f"tensor {name!r}: config.json has only {key} = {limits[counter]}")
     _check_complete(checkpoint, present, limits)
+    tie = table.tie
+    if tie and checkpoint.has_head and not checkpoint.is_tied and not checkpoint.has(tie.head):
+        raise SourceError(f"tensor {tie.head!r} is missing, and config.json does not tie it to {tie.embedding!r}")
 
 
 def _template(table: Architecture, name: str, tensor: LazyTensor) -> Template | None:

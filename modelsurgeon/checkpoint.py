@@ -43,6 +43,7 @@ class Checkpoint:
     side_files  {name: file}: tokenizer, generation config, templates, licence ...
     origin      where it was read from
     steps       what was done to it since its root, oldest first
+    described   the file that the config was read from, as it was then
     notes       what a user should know of this plan: choices, and what is not exact
     """
 
@@ -53,6 +54,7 @@ class Checkpoint:
     steps: tuple[Step, ...] = ()
     notes: tuple[str, ...] = ()
     lossy: tuple[str, ...] = field(default=())
+    described: File | None = None
 
     @cached_property
     def architecture(self) -> Architecture:
@@ -78,9 +80,10 @@ class Checkpoint:
 
     @property
     def files(self) -> list[File]:
-        """What is read of it: the files of its tensors, and the side files."""
-        stored = [tensor.stored for tensor in self.tensors.values()]
-        return [*{tensor.file.name: tensor.file for tensor in stored}.values(), *self.side_files.values()]
+        """What is read of it: config.json, the files of its tensors, and the side files."""
+        read = [self.described] if self.described else []
+        read += {tensor.stored.file.name: tensor.stored.file for tensor in self.tensors.values()}.values()
+        return [*read, *self.side_files.values()]
 
     def fetch(self) -> bool:
         """Have it on a local disk, unless it is to be read where it is; whether it lies there now."""
@@ -137,7 +140,9 @@ def open_folder(origin: Origin) -> Checkpoint:
     """Open what was located. Raises as `open_checkpoint`."""
     folder = origin.folder
     steps = read_record(folder.file(RECORD)) if folder.holds(RECORD) else ()
-    return Checkpoint(read_config(folder), read_tensors(folder), side_files(folder), origin, steps)
+    described = folder.file("config.json")  # looked at before it is read
+    config = read_config(folder)
+    return Checkpoint(config, read_tensors(folder), side_files(folder), origin, steps, described=described)
 
 
 def read_config(folder: Folder) -> dict[str, Any]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from modelsurgeon.checkpoint import Checkpoint
     from modelsurgeon.verify import Report
 
-DIFFERENT, BAD_REQUEST, MACHINE_FAILED, INTERRUPTED, TERMINATED = 1, 2, 3, 130, 143
+DIFFERENT, BAD_REQUEST, MACHINE_FAILED, INTERRUPTED = 1, 2, 3, 130
 
 LONGEST = 2000  # characters of a message: values from files are in it
 
@@ -244,7 +244,9 @@ def _print_report(report: Report, console: Console | None) -> None:
 
 def main() -> None:
     """Run the program; every error is one line on stderr and an exit code."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for ended in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ended, lambda number, frame: sys.exit(128 + number))
     code: Any = 0
     try:
         code = app(standalone_mode=False)

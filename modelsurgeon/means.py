@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 MEAN_BLOCK = 1 << 20  # numbers that are added at a time: 8 MiB of float64
+SLAB = 1 << 19  # the same of what is in memory already: 4 MiB
 
 
 class Rows(Protocol):
@@ -50,7 +51,7 @@ def mean_of(
         found = _halved(block.to(torch.float64, copy=True), axis, absolute)
         total = found.clone() if total is None else total.add_(found)
     assert total is not None
-    return total.div_(len(of))
+    return total.div_(torch.full_like(total, len(of)))  # by one number, accelerators multiply with its inverse
 
 
 def _halved(block: torch.Tensor, axis: int, absolute: bool) -> torch.Tensor:
@@ -66,12 +67,22 @@ def _halved(block: torch.Tensor, axis: int, absolute: bool) -> torch.Tensor:
 
 
 def with_means(block: torch.Tensor, axis: int, means: Sequence[np.ndarray]) -> torch.Tensor:
-    """The block, with the means of some of its coordinates along an axis behind them."""
+    """The block, with the means of some of its coordinates along an axis (not the first) behind them."""
     if not means:
         return block
-    step = group_size(block.shape, axis)
-    found = [mean_of(lambda a, b: block.narrow(axis, a, b - a), of, axis, step).to(block.dtype) for of in means]
+    step, rows = group_size(block.shape, axis), slab(block.shape)
+    parts = [block[at : at + rows] for at in range(0, block.shape[0], rows)] or [block]
+    found = [torch.cat([_mean_in(part, of, axis, step).to(block.dtype) for part in parts]) for of in means]
     return torch.cat([block, *found], axis)
+
+
+def slab(shape: Sequence[int]) -> int:
+    """How many rows of a block of this shape are averaged at a time: few enough for the processor's cache."""
+    return max(1, SLAB // max(1, math.prod(shape[1:])))
+
+
+def _mean_in(block: torch.Tensor, of: np.ndarray, axis: int, step: int) -> torch.Tensor:
+    return mean_of(lambda start, stop: block.narrow(axis, start, stop - start), of, axis, step)
 
 
 def mean_rows(

@@ -26,6 +26,8 @@ from modelsurgeon.safetensors_file import layout, read_header
 from modelsurgeon.tensor import DTYPES, LazyTensor, Remapped, Stored, count_unusual
 from modelsurgeon.writer import Progress, Writer
 
+MOST_THREADS = 4  # that compute for one worker: they copy memory faster than disks write, and more only wait
+
 Shard = Mapping[str, LazyTensor]
 
 
@@ -155,7 +157,7 @@ def _write_remapped(writer: Writer, tensor: Remapped, start: int, most: int, dev
 def cores_left(workers: int) -> Iterator[None]:
     """Compute on two cores fewer, divided among the workers: one writes, one hashes; threads wait for the slowest."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, (threads - 2) // workers))
+    torch.set_num_threads(min(MOST_THREADS, max(1, (threads - 2) // workers)))
     try:
         yield
     finally:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from modelsurgeon.arithmetic import LEADS, MOST_RUNS, SCRATCH
-from modelsurgeon.means import group_size
+from modelsurgeon.means import group_size, slab
 from modelsurgeon.pieces import least
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _old(tensor: Remapped, shape: Sequence[int]) -> int:
     one = math.prod(shape[1:])
     group = of_read(tensor.base, step, columns) + step * one * (SIZES[tensor.base.dtype] + DOUBLE)
     found = min(shape[0], len(tensor.dimensions[0].means))
-    return total + group + DOUBLE * one * (2 + 2 * found)
+    return total + group + DOUBLE * one * (3 + 2 * found)
 
 
 def _with_means(shape: Sequence[int], axis: int, dimension: Dimension, size: int) -> int:
@@ -107,8 +107,9 @@ def _with_means(shape: Sequence[int], axis: int, dimension: Dimension, size: int
     if not dimension.means:
         return 0
     one = math.prod(shape) // max(1, shape[axis])
-    step = min(group_size(shape, axis), shape[axis])
-    return one * (step * (size + DOUBLE) + 3 * DOUBLE + size * (shape[axis] + 2 * len(dimension.means)))
+    step, rows = min(group_size(shape, axis), shape[axis]), min(slab(shape), max(1, shape[0]))
+    added = one // max(1, shape[0]) * rows * (step * (size + DOUBLE) + 4 * DOUBLE)
+    return added + one * size * (shape[axis] + 3 * len(dimension.means))
 
 
 def _mean_columns(tensor: Remapped, shape: Sequence[int], columns: int) -> int:
@@ -118,7 +119,7 @@ def _mean_columns(tensor: Remapped, shape: Sequence[int], columns: int) -> int:
     step = min(group_size(tensor.base.shape, 1), tensor.base.shape[1])
     one = shape[0] * math.prod(shape[2:])
     group = _old(tensor, [shape[0], step, *shape[2:]]) + one * step * (tensor.work_dtype.itemsize + DOUBLE)
-    return group + one * (2 * DOUBLE + 2 * DOUBLE * min(columns, len(tensor.dimensions[1].means)) * 2)
+    return group + one * (3 * DOUBLE + 2 * DOUBLE * min(columns, len(tensor.dimensions[1].means)) * 2)
 
 
 def _shared(tensor: Remapped, dimension: Dimension, shape: Sequence[int], axis: int) -> int:

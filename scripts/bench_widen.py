@@ -41,7 +41,7 @@ from typing import Any
 FACTOR = 2
 SHARD = 500 * 10**6
 TIED = 3.0  # GB of the checkpoint that is untied
-BLOCKS = {"dd bs=64K": 1 << 16, "dd bs=256K": 1 << 18, "dd bs=1M": 1 << 20, "dd bs=16M": 1 << 24}
+BLOCKS = {"dd bs=64K": 1 << 16, "dd bs=1M": 1 << 20, "dd bs=16M": 1 << 24}
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
@@ -85,7 +85,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dir", type=Path, default=Path("build"), help="where to work, and on which disk (build/)")
     parser.add_argument("--mergekit", help="its program mergekit-yaml, in an environment of its own")
-    parser.add_argument("--skip", nargs="*", default=[], help="groups to leave out: one, many, copies")
+    parser.add_argument("--skip", nargs="*", default=[], help="what to leave out: one, many, copies, memory")
     parser.add_argument("--json", action="store_true", help="print every measurement as JSON")
     parser.add_argument("--readme", type=Path, help="write the table between its marks in this file")
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
@@ -102,7 +102,7 @@ def measure(folder: Path, arguments: argparse.Namespace) -> Rounds:
         if kind not in arguments.skip:
             source = make_source(folder, f"{kind}-{size:g}")
             group = f"{size:g} GB in {kind}"
-            small = size == min(arguments.gb) and kind == "many"
+            small = size == min(arguments.gb) and kind == "many" and "memory" not in arguments.skip
             for number in range(arguments.rounds):
                 take_turns(found[group], widening(source, folder / "out", found[group], small), number, source, group)
             shutil.rmtree(source)

@@ -14,9 +14,11 @@ from safetensors.torch import load_file
 
 import tiny
 from command import blake3, contents, run, sha256
-from modelsurgeon import __version__
+from modelsurgeon import __version__, memory
 from modelsurgeon.checkpoint import INDEX, open_checkpoint
+from modelsurgeon.errors import PlanError, SourceError
 from modelsurgeon.save import save
+from modelsurgeon.source import DEMO
 from modelsurgeon.untie import untie_embeddings
 from modelsurgeon.widen import widen
 
@@ -232,3 +234,49 @@ def test_experts_that_are_tensors_of_their_own_are_saved_and_loaded_under_furthe
         assert torch.equal(copied, old[expert.format(number // 2)].read(0, 32))
     assert expert.format(12) not in names
     tiny.load(out, "MixtralForCausalLM")
+
+
+def test_a_config_that_changes_between_the_reading_of_it_and_the_hashing_is_refused(tmp_path):
+    opened = open_checkpoint(shutil.copytree(DEMO, tmp_path / "source"))
+    config = tmp_path / "source" / "config.json"
+    config.write_text(config.read_text().replace("1e-06", "1e-05"))
+    with pytest.raises(SourceError, match=r"config.json: changed while it was read"):
+        save(opened, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_shard_that_changes_while_it_is_read_is_refused(folder, tmp_path):
+    opened = open_checkpoint(folder)
+    with open(folder / "model.safetensors", "r+b") as file:
+        file.seek(-4, os.SEEK_END)
+        file.write(b"\x00\x01\x02\x03")
+    with pytest.raises(SourceError, match=r"model.safetensors: changed while it was read"):
+        save(widen(opened, 2), tmp_path / "out")
+    assert sorted(os.listdir(tmp_path)) == ["source"]
+
+
+def test_weights_that_are_no_numbers_are_named_and_counted(folder, tmp_path):
+    path = folder / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    start = open_checkpoint(folder).tensors["model.embed_tokens.weight"].start
+    data[start : start + 6] = bytes.fromhex("c07f 807f 80ff".replace(" ", ""))  # NaN, inf, -inf
+    path.write_bytes(data)
+    for command in ("widen", "untie-embeddings"):
+        done = run(command, folder, "-o", tmp_path / command, "--json")
+        line = "tensor 'model.embed_tokens.weight' holds 1 NaN and 2 infinities in the source; they went along"
+        assert done.code == 0 and line in done.err and line in json.loads(done.out)["notices"]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("largest", [1, 1000, 8 << 20])
+def test_the_bytes_are_the_same_whatever_workers_and_pieces(workers, largest, sharded, tmp_path, monkeypatch):
+    usual = save(widen(open_checkpoint(sharded), 2), tmp_path / "usual", shard_size=20000)
+    monkeypatch.setattr(memory, "LARGEST", largest)
+    out = save(widen(open_checkpoint(sharded), 2), tmp_path / "out", shard_size=20000, workers=workers)
+    assert contents(out) == contents(usual)
+
+
+def test_memory_that_is_too_little_is_refused_before_anything_is_written(folder, tmp_path):
+    with pytest.raises(PlanError, match=r"this takes .* at least"):
+        save(widen(open_checkpoint(folder), 2), tmp_path / "out", memory=10**8)
+    assert sorted(os.listdir(tmp_path)) == ["source"]

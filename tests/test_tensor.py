@@ -15,12 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from modelsurgeon import axis_map, dimension, means, proof
+from modelsurgeon import axis_map, dimension, means
+from modelsurgeon import fold as folding
 from modelsurgeon.arithmetic import nearest_power_of_two
 from modelsurgeon.axis_map import GAP, MEAN, AxisMap
 from modelsurgeon.checkpoint import open_checkpoint
 from modelsurgeon.files import LocalFile
-from modelsurgeon.proof import fold
+from modelsurgeon.fold import fold
 from modelsurgeon.safetensors_file import read_header
 from modelsurgeon.tensor import DTYPES, Remapped, Stored
 from modelsurgeon.widen import widen
@@ -220,9 +221,21 @@ def test_the_fold_is_the_same_in_blocks_of_any_size(
     wide, _, _ = case
     held = Held(whole(wide))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(proof, "BLOCK", block)
+        patched.setattr(folding, "BLOCK", block)
         patched.setattr(means, "MEAN_BLOCK", block)
         assert fold("t", wide, held).verdict in ("exact", "rounded")  # type: ignore[arg-type]
+
+
+@given(grown_tensors(), st.sampled_from([1, 2, 7]))
+def test_the_verdict_is_the_same_in_blocks_of_any_size(
+    case: tuple[Remapped, torch.Tensor, torch.Tensor], block: int
+) -> None:
+    wide, _, _ = case
+    held = Held(whole(wide))
+    expected = fold("t", wide, held)  # type: ignore[arg-type]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(folding, "BLOCK", block)
+        assert fold("t", wide, held) == expected  # type: ignore[arg-type]
 
 
 @given(grown_tensors(), SEEDS)
