@@ -16,7 +16,6 @@ from modelsurgeon.errors import PlanError
 from modelsurgeon.sizes import show_size
 from modelsurgeon.tensor import LazyTensor, Remapped
 
-DEFAULT = 10**9  # bytes: a laptop has that to spare
 LARGEST, SMALLEST = 8 << 20, 1 << 14  # bytes of a piece of a new tensor; larger ones are not faster
 SLACK = 64 << 20  # bytes: stacks of threads, code that is loaded when it is first called, what the allocator keeps
 WORKER = 8 << 20  # bytes a worker takes beside its arenas: what is read to be hashed, and stacks
@@ -37,9 +36,10 @@ class Budget:
     peak: int
 
 
-def plan_memory(tensors: Iterable[LazyTensor], limit: int = DEFAULT, workers: int = 1, other: int = 0) -> Budget:
+def plan_memory(tensors: Iterable[LazyTensor], limit: int | None = None, workers: int = 1, other: int = 0) -> Budget:
     """The largest pieces that keep a run below `limit` bytes. Raises PlanError where the smallest do not.
 
+    limit  None: none, for a process that holds other things too
     other  bytes that something else takes: what is read ahead from a network
     """
     remapped = [tensor for tensor in tensors if isinstance(tensor, Remapped)]
@@ -48,7 +48,7 @@ def plan_memory(tensors: Iterable[LazyTensor], limit: int = DEFAULT, workers: in
     while True:
         capacity = max((tensor.working_set(piece) for tensor in remapped), default=0)
         peak = base + workers * IN_FLIGHT * capacity
-        if peak <= limit:
+        if limit is None or peak <= limit:
             return Budget(piece, capacity, peak)
         if piece <= SMALLEST:
             raise PlanError(

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from modelsurgeon.checkpoint import Checkpoint
-from modelsurgeon.memory import DEFAULT, plan_memory
+from modelsurgeon.memory import plan_memory
 from modelsurgeon.remap import parameters
 from modelsurgeon.tensor import HALF_ULP, LazyTensor, Remapped
 
@@ -48,7 +48,7 @@ class Plan:
         return asdict(self)
 
 
-def make_plan(before: Checkpoint, after: Checkpoint, memory: int = DEFAULT, workers: int = 1) -> Plan:
+def make_plan(before: Checkpoint, after: Checkpoint, memory: int | None = None, workers: int = 1) -> Plan:
     """Describe how `after` follows from `before`. Raises PlanError where so much memory is too little for it."""
     table = after.architecture
     groups: dict[str, list[str]] = {}

@@ -24,7 +24,7 @@ from modelsurgeon.errors import OutputError
 from modelsurgeon.files import NAME_MAX, LocalFile, LocalFolder
 from modelsurgeon.hashes import ALGORITHM, digest
 from modelsurgeon.history import RECORD, identity, write_record
-from modelsurgeon.memory import DEFAULT, plan_memory
+from modelsurgeon.memory import plan_memory
 from modelsurgeon.safetensors_file import layout
 from modelsurgeon.shards import Shard, cores_left, plan_shards, shard_bytes, write_shard
 from modelsurgeon.staging import Stage, staged
@@ -43,7 +43,7 @@ def save(
     overwrite: bool = False,
     device: str = "cpu",
     workers: int = 1,
-    memory: int = DEFAULT,
+    memory: int | None = None,
     progress: Progress | None = None,
     say: Say = lambda line: None,
     accept: Callable[[Path], None] = lambda folder: None,
@@ -52,7 +52,7 @@ def save(
 
     shard_size  bytes; None: shards stay as they are where they can, else 5 GB
     workers     shards that are written at once
-    memory      bytes that this process may have resident; `accept` is not counted
+    memory      bytes that this process may have resident, but for `accept`; None: no bound but that of the pieces
     say         called with a line that a user should read
     accept      called with the finished folder before it appears: what it raises, is not published
     Raises OutputError where the output exists or lies inside of the source, PlanError where the memory is too little,

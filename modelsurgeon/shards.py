@@ -17,13 +17,12 @@ from typing import Any
 
 import torch
 
-from modelsurgeon.arithmetic import converted
 from modelsurgeon.checkpoint import INDEX, SINGLE, Checkpoint
 from modelsurgeon.files import File
 from modelsurgeon.hashes import ALGORITHM
 from modelsurgeon.memory import Budget, plan_memory
 from modelsurgeon.safetensors_file import layout, read_header
-from modelsurgeon.tensor import DTYPES, LazyTensor, Remapped, Stored, count_unusual
+from modelsurgeon.tensor import LazyTensor, Remapped, Stored, count_unusual
 from modelsurgeon.writer import Progress, Writer
 
 MOST_THREADS = 4  # that compute for one worker: they copy memory faster than disks write, and more only wait
@@ -148,9 +147,7 @@ def _write_remapped(writer: Writer, tensor: Remapped, start: int, most: int, dev
         if piece.again is not None:
             writer.repeat(start + row * piece.again, row * (piece.stop - piece.start))
             continue
-        arena = writer.arena()
-        block = tensor.compute_piece(piece, device, arena).cpu()
-        writer.put(converted(block, DTYPES[tensor.dtype], arena).contiguous())
+        writer.put(tensor.read_piece(piece, device, writer.arena()))
 
 
 @contextmanager

@@ -228,7 +228,7 @@ def test_the_bytes_do_not_depend_on_the_pieces(case: tuple[Any, Make], base: Sto
     lazy = case[1](base)
     expected = whole(lazy)
     assert len(expected) == lazy.nbytes
-    for most in MOST if base.dtype == "BF16" else (64, 1000):
+    for most in MOST if base.dtype == "BF16" else (64,):
         assert in_pieces(lazy, most) == expected, most
 
 

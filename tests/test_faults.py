@@ -22,7 +22,7 @@ from faults import BEFORE, HARMLESS, KEPT, KINDS, REFUSED, STOOD, campaign, scen
 from modelsurgeon import checkpoint, durable, save, staging
 from stand import OUT, Stand, build
 
-SMALL = {"kill": 12, "signal": 4, "full": 4, "cut": 6, "flip": 40}
+SMALL = {"kill": 8, "signal": 4, "full": 3, "cut": 4, "flip": 24}
 FULL = {"kill": 240, "signal": 40, "full": 40, "cut": 80, "flip": 600}
 MOST = 40  # faults that a mutant may live through
 
@@ -164,7 +164,7 @@ def hold(counts: dict[str, int], jobs: int) -> None:
         assert where[kind].keys() <= {BEFORE, KEPT, STOOD, HARMLESS} | ({REFUSED} if kind == "full" else set())
         assert where[kind][KEPT] > 0, where
     for kind in ("cut", "flip"):
-        assert where[kind].keys() <= {REFUSED, HARMLESS} and where[kind][REFUSED] > counts[kind] / 2, where
+        assert where[kind].keys() <= {REFUSED, HARMLESS} and where[kind][REFUSED] >= counts[kind] / 2, where
     assert sum(one["reused"] for one in found) > sum(where[kind][KEPT] for kind in where) / 2
 
 

@@ -9,26 +9,35 @@ import fsspec
 import huggingface_hub
 import pytest
 
+import tiny
 from command import contents, run
 from hub_server import WRITER, Access, HubServer, hub_environment
-from modelsurgeon.source import DEMO
+from modelsurgeon import publish
 
 SOURCE, RESULT = "org/small", "writer/wide"
 
 
 @pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """A Hub that holds the demo as org/small, and a token that may write."""
+def small(source):
+    """A folder that is quickly verified."""
+    return source(tiny.named("llama-tied"), "bfloat16")
+
+
+@pytest.fixture
+def hub(small, tmp_path, monkeypatch):
+    """A Hub that holds it as org/small, and a token that may write."""
+    monkeypatch.setattr(publish, "sleep", lambda seconds: None)
     with HubServer() as served:
         served.tokens[WRITER] = Access("writer")
-        served.add(SOURCE, DEMO)
+        served.add(SOURCE, small)
         with hub_environment(monkeypatch, served, tmp_path / "cache", WRITER):
             yield served
 
 
-def local(tmp_path, *options):
-    """What the same run makes of the demo as a folder."""
-    assert run("widen", "demo", "-o", tmp_path / "expected", *options).code == 0
+@pytest.fixture
+def expected(small, tmp_path):
+    """What the same run makes of it as a folder."""
+    assert run("widen", small, "-o", tmp_path / "expected").code == 0
     return weights(tmp_path / "expected")
 
 
@@ -37,7 +46,7 @@ def weights(folder):
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["downloaded", "streamed"])
-def test_a_repository_is_widened_verified_and_pushed_with_its_card(stream, hub, tmp_path):
+def test_a_repository_is_widened_verified_and_pushed_with_its_card(stream, hub, expected, tmp_path):
     options = ["--stream"] if stream else []
     done = run("widen", SOURCE, "--push-to-hub", RESULT, "--private", *options)
     assert done.code == 0, done.err
@@ -48,7 +57,7 @@ def test_a_repository_is_widened_verified_and_pushed_with_its_card(stream, hub, 
     for name, data in pushed.files.items():
         if name not in ("README.md", ".gitattributes"):
             (tmp_path / "pushed" / name).write_bytes(data)
-    assert weights(tmp_path / "pushed") == local(tmp_path)
+    assert weights(tmp_path / "pushed") == expected
     assert run("verify", "--files", tmp_path / "pushed").code == 0
     card = huggingface_hub.ModelCard(pushed.files["README.md"].decode())
     assert card.data.base_model == SOURCE and card.data.base_model_relation == "finetune"
@@ -76,21 +85,22 @@ def test_what_is_not_the_same_is_not_pushed(hub, tmp_path):
     assert done.code == 1 and RESULT not in hub.repos
 
 
-def test_what_may_not_be_pushed_is_refused_before_a_weight_is_read(hub, tmp_path):
+def test_what_may_not_be_pushed_is_refused_before_anything_is_made(hub, tmp_path):
     hub.tokens[WRITER] = Access("writer", writes=False)
     done = run("widen", SOURCE, "--push-to-hub", RESULT)
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
-    assert not [asked for asked in hub.asked("safetensors") if asked.sent > 200_000]
+    assert RESULT not in hub.repos and not hub.asked(method="PUT")
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))
 
 
-def test_an_upload_that_fails_keeps_the_result_and_says_where(hub, tmp_path, monkeypatch):
+def test_an_upload_that_fails_keeps_the_result_and_says_where(hub, expected, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     hub.fail("/commit/", 500, times=99)
     done = run("widen", SOURCE, "--push-to-hub", RESULT)
     assert done.code == 3, done.err
     (kept,) = tmp_path.glob("modelsurgeon-*/result")
     assert f"the output stays in {kept}" in done.err
-    assert weights(kept) == local(tmp_path)
+    assert weights(kept) == expected
 
 
 def test_a_verify_of_two_repositories_downloads_what_it_runs(hub, tmp_path):
@@ -121,25 +131,25 @@ def bucket():
     files.pseudo_dirs[:] = [""]
 
 
-def test_urls_that_fsspec_knows_are_read_and_written(bucket, tmp_path):
-    for path in DEMO.iterdir():
+def test_urls_that_fsspec_knows_are_read_and_written(bucket, small, expected, tmp_path):
+    for path in small.iterdir():
         bucket.pipe(f"/models/small/{path.name}", path.read_bytes())
     done = run("widen", "memory://models/small", "-o", "memory://models/wide")
     assert (done.code, done.out) == (0, "memory://models/wide\n"), done.err
     bucket.get("/models/wide", str(tmp_path / "got"), recursive=True)
-    assert weights(tmp_path / "got") == local(tmp_path)
+    assert weights(tmp_path / "got") == expected
     again = run("widen", "memory://models/small", "-o", "memory://models/wide")
     assert again.code == 2 and "--overwrite" in again.err
 
 
-def test_a_file_url_is_the_folder(tmp_path):
+def test_a_file_url_is_the_folder(small, expected, tmp_path):
     out = tmp_path / "out"
-    assert run("widen", f"file://{DEMO}", "-o", f"file://{out}").code == 0
-    assert weights(out) == local(tmp_path)
+    assert run("widen", f"file://{small}", "-o", f"file://{out}").code == 0
+    assert weights(out) == expected
 
 
-def test_code_runs_only_where_it_is_trusted(tmp_path):
-    folder, ran = shutil.copytree(DEMO, tmp_path / "own"), tmp_path / "ran"
+def test_code_runs_only_where_it_is_trusted(small, tmp_path):
+    folder, ran = shutil.copytree(small, tmp_path / "own"), tmp_path / "ran"
     config = json.loads((folder / "config.json").read_text())
     config["auto_map"] = {"AutoModelForCausalLM": "modeling_own.OwnForCausalLM"}
     (folder / "config.json").write_text(json.dumps(config))
@@ -153,10 +163,10 @@ def test_code_runs_only_where_it_is_trusted(tmp_path):
     assert ran.exists()
 
 
-def test_code_of_another_repository_is_never_fetched(tmp_path):
-    folder = shutil.copytree(DEMO, tmp_path / "own")
+def test_code_of_another_repository_is_never_fetched(small, tmp_path):
+    folder = shutil.copytree(small, tmp_path / "own")
     config = json.loads((folder / "config.json").read_text())
     config["auto_map"] = {"AutoModelForCausalLM": "org/other--modeling_own.OwnForCausalLM"}
     (folder / "config.json").write_text(json.dumps(config))
-    done = run("verify", folder, "demo", "--trust-remote-code", "--samples", 1, "--length", 16)
+    done = run("verify", folder, small, "--trust-remote-code", "--samples", 1, "--length", 16)
     assert done.code == 0, done.err
