@@ -179,14 +179,6 @@ def _silenced(quiet: bool) -> Iterator[None]:
 # --- what fsspec knows -----------------------------------------------------------------------------------------------
 
 
-def local_path(target: str) -> Path | None:
-    """The path of an output on this machine (out, file:///some/out); None for a URL of anything else."""
-    scheme, separator, rest = target.partition("://")
-    if not separator:
-        return Path(target)
-    return Path(rest) if scheme == "file" else None
-
-
 def check_target(target: str, overwrite: bool) -> None:
     """Raise OutputError for a URL that cannot be written, or whose contents would be lost; OSError where it fails."""
     with _storage_errors(target):

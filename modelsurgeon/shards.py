@@ -78,7 +78,10 @@ def whole_file(tensors: Shard) -> File | None:
 
 def shard_bytes(tensors: Shard) -> int:
     """How large the file is."""
-    whole = whole_file(tensors)
+    return _bytes(tensors, whole_file(tensors))
+
+
+def _bytes(tensors: Shard, whole: File | None) -> int:
     return whole.size if whole else len(layout(tensors)[0]) + sum(tensor.nbytes for tensor in tensors.values())
 
 
@@ -98,7 +101,7 @@ def write_shard(
     budget = budget or plan_memory(tensors.values())
     whole = whole_file(tensors)
     with open(path, "w+b", buffering=0) as file:
-        _reserve(file.fileno(), shard_bytes(tensors))
+        _reserve(file.fileno(), _bytes(tensors, whole))
         with Writer(file.fileno(), budget.capacity, progress, stop) as writer:
             if whole:
                 _copy_whole(writer, whole, tensors)

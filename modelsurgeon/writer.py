@@ -27,7 +27,7 @@ from modelsurgeon.tensor import DTYPES, Stored
 
 PIECE = 256 << 10  # bytes of one write: larger ones are slower on many disks
 COPIED = 64 << 20  # bytes of one copy inside the kernel: a multiple of every file system's block, so extents are shared
-READ = 1 << 20  # bytes read at a time only to be hashed
+READ = 1 << 20  # bytes read at a time to be hashed, or to be written again
 BEHIND = 256 << 20  # bytes that may wait for the disk; with less, pages are asked back before they are clean
 CANNOT = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF, errno.ETXTBSY}
 MOST_COPIES = 64  # that wait: they hold no memory, but what goes wrong should be heard of soon
@@ -54,7 +54,7 @@ class Writer:
         stop: threading.Event | None = None,
     ) -> None:
         self._descriptor, self._progress, self._stop = descriptor, progress, stop or threading.Event()
-        self._behind = Behind(descriptor)
+        self._behind, self._part = Behind(descriptor), max(capacity, READ)
         self._hash: Any = blake3()
         self._at, self._written = 0, 0
         self._writes, self._hashes = ThreadPoolExecutor(1, "write"), ThreadPoolExecutor(1, "hash")
@@ -94,11 +94,12 @@ class Writer:
 
     def repeat(self, at: int, length: int) -> None:
         """Write once more what was put at this place before."""
-        block = self.arena()((length,), torch.uint8)
         if self._written < at + length:
             self._writes.submit(lambda: None).result()  # it comes after all that waits
-        _read_all(self._descriptor, block.numpy().data, at)
-        self.put(block)
+        for start in range(at, at + length, self._part):
+            block = self.arena()((min(self._part, at + length - start),), torch.uint8)
+            _read_all(self._descriptor, block.numpy().data, start)
+            self.put(block)
 
     def put_bytes(self, data: bytes) -> None:
         """Write these."""

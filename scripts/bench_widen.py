@@ -38,6 +38,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from readme import write_block
+
 FACTOR = 2
 SHARD = 500 * 10**6
 TIED = 3.0  # GB of the checkpoint that is untied
@@ -57,7 +59,6 @@ CONFIG = {
     "max_position_embeddings": 2048,
 }
 MERGEKIT = "merge_method: passthrough\ndtype: bfloat16\nmodels:\n  - model: {}\n"
-BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
 
 Shapes = dict[str, tuple[int, ...]]
 Measure = dict[str, float]
@@ -76,7 +77,7 @@ def main() -> None:
     report = {"rounds": found, "medians": medians(found)}
     print(json.dumps(report, indent=1) if arguments.json else table(report["medians"]))
     if arguments.readme:
-        write_block(arguments.readme, table(report["medians"]))
+        write_block(arguments.readme, "bench", table(report["medians"]))
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -378,11 +379,6 @@ def slope(small: Measure, large: Measure) -> float:
 
 def fastest(kinds: dict[str, Measure]) -> Measure:
     return min((kinds[name] for name in BLOCKS), key=lambda found: found["seconds"])
-
-
-def write_block(readme: Path, text: str) -> None:
-    before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
-    readme.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -17,10 +17,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
+from readme import write_block
+
 import faults
 from faults import BEFORE, HARMLESS, KEPT, REFUSED, STOOD, Struck
 
-MARKERS = ("<!-- faults -->", "<!-- /faults -->")
 WHERE = (BEFORE, KEPT, STOOD, REFUSED, HARMLESS)
 HEADINGS = ("fault", "runs", *WHERE, "wrong")
 NAMES = {
@@ -56,12 +57,6 @@ def wanted(arguments: argparse.Namespace) -> dict[str, Sequence[int]]:
     return {kind: [int(number) for name, number in pairs if name == kind] for kind, _ in pairs}
 
 
-def write(readme: Path, lines: Sequence[str]) -> None:
-    before, rest = readme.read_text(encoding="utf-8").split(MARKERS[0])
-    after = rest.split(MARKERS[1])[1]
-    readme.write_text("\n".join([before + MARKERS[0], *lines, MARKERS[1] + after]), encoding="utf-8")
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for option, (_, count) in COUNTS.items():
@@ -81,7 +76,7 @@ def main() -> int:
     print(*lines, sep="\n")
     print(f"{sum(struck.reused for struck in found)} finished shards were reused", file=sys.stderr)
     if readme and not wrong:
-        write(readme, lines)
+        write_block(readme, "faults", "\n".join(lines))
     return int(wrong)
 
 

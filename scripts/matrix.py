@@ -24,11 +24,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 import torch
 import transformers
+from readme import write_block
 
 import tiny
 from growths import COLUMNS, NARROW, Trial, trials
 
-MARKERS = ("<!-- matrix -->", "<!-- /matrix -->")
 HEADINGS = ("family", "forms", *COLUMNS, "weights")
 
 
@@ -73,12 +73,6 @@ def remarks(name: str, found: Sequence[Trial]) -> list[str]:
     return [*wrong, *dict.fromkeys(f"{name}: {growth}: {reason}" for growth, reason in why if reason)]
 
 
-def write(readme: Path, lines: Sequence[str]) -> None:
-    before, rest = readme.read_text(encoding="utf-8").split(MARKERS[0])
-    after = rest.split(MARKERS[1])[1]
-    readme.write_text("\n".join([before + MARKERS[0], *lines, MARKERS[1] + after]), encoding="utf-8")
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=2, help="processes")
@@ -102,7 +96,7 @@ def main() -> int:
             print(lines[-1], flush=True)
     print(f"{count} growths of {len(variants)} forms, {wrong} wrong", file=sys.stderr)
     if arguments.readme and not wrong:
-        write(arguments.readme, lines)
+        write_block(arguments.readme, "matrix", "\n".join(lines))
     return int(bool(wrong))
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+from readme import write_block
 
 from modelsurgeon.batches import Sampling, batches
 from modelsurgeon.checkpoint import Checkpoint, open_checkpoint
@@ -27,7 +28,6 @@ from modelsurgeon.save import save
 from modelsurgeon.untie import untie_embeddings
 from modelsurgeon.widen import widen
 
-MARKERS = ("<!-- results -->", "<!-- /results -->")
 HEADINGS = ("checkpoint", "operation", "weights", "own", "x2", "x3", "top-1", "loss before", "after x2", "after x3")
 Transform = Callable[[Checkpoint], Checkpoint]
 
@@ -119,9 +119,7 @@ def main() -> None:
                 lines.append(f"| {' | '.join(row)} |")
                 print(lines[-1], flush=True)
     if arguments.readme:
-        before, rest = arguments.readme.read_text(encoding="utf-8").split(MARKERS[0])
-        after = rest.split(MARKERS[1])[1]
-        arguments.readme.write_text("\n".join([before + MARKERS[0], *lines, MARKERS[1] + after]), encoding="utf-8")
+        write_block(arguments.readme, "results", "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_b
 from hub_server import READER, STRANGER, WRITER, Access, HubServer, hub_environment
 from modelsurgeon import publish
 from modelsurgeon.errors import OutputError
-from modelsurgeon.publish import check_push, check_target, local_path, push, upload
+from modelsurgeon.publish import check_push, check_target, push, upload
 
 CARD = "---\nlibrary_name: transformers\n---\n\n# wide\n"
 SHARDS = {f"model-0000{i}-of-00002.safetensors": bytes([i]) * 1000 for i in (1, 2)}
@@ -478,12 +478,3 @@ def test_what_a_file_system_raises_becomes_one_line(memory, monkeypatch, error, 
         check_target("memory://bucket/out", overwrite=False)
     one_line(raised, "memory://bucket/out: ")
     assert type(raised.value) is kind
-
-
-@pytest.mark.parametrize(
-    ("target", "path"),
-    [("out", "out"), ("/a/b", "/a/b"), ("file:///a/b", "/a/b"), ("s3://a/b", None), ("memory://a", None)],
-)
-def test_outputs_on_this_machine_are_told_from_urls(target, path):
-    assert (found := local_path(target)) is None or str(found) == path
-    assert (found is None) == (path is None)

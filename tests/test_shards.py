@@ -320,3 +320,16 @@ def test_what_was_written_is_sent_to_the_disk_at_once_and_leaves_the_cache_later
     for piece in [(0, 60), (60, 40), (100, 70), (170, 10)]:
         behind.add(*piece)
     assert advised == [(0, 60), (60, 40), (100, 70), (0, 60), (60, 40), (170, 10)]
+
+
+def test_rows_that_stand_again_are_written_again_in_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "LARGEST", 1 << 12)
+    monkeypatch.setattr(writer, "READ", 8)
+    parts, read = [], writer._read_all
+    monkeypatch.setattr(writer, "_read_all", lambda fd, view, at: parts.append(len(view)) or read(fd, view, at))
+    old = random(2, 1 << 18)  # a row is a megabyte
+    source = stored(tmp_path, {"a": old})["a"]
+    lazy = tiled(source, 2, axes=(0,), side="writers")
+    found = written(tmp_path, {"a": lazy})["a"]
+    assert torch.equal(found, old.repeat(2, 1))
+    assert max(parts) < 1 << 19 and sum(parts) == old.nbytes
