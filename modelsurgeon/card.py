@@ -27,9 +27,9 @@ from modelsurgeon.source import HUB_ID
 
 if TYPE_CHECKING:
     from modelsurgeon.checkpoint import Checkpoint
-    from modelsurgeon.logits import Comparison, LogitReport
-    from modelsurgeon.proof import Proof
-    from modelsurgeon.verify import Report
+    from modelsurgeon.verification.logits import Comparison, LogitReport
+    from modelsurgeon.verification.proof import Proof
+    from modelsurgeon.verification.verify import Report
 
 README = "README.md"
 LARGEST = 1 << 19  # bytes of a card that are looked at for its metadata; lists of results fill most of it

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from modelsurgeon.checkpoint import Checkpoint
-    from modelsurgeon.verify import Report
+    from modelsurgeon.verification.verify import Report
 
 DIFFERENT, BAD_REQUEST, MACHINE_FAILED, INTERRUPTED = 1, 2, 3, 130
 
@@ -189,7 +189,7 @@ def verify_command(
         raise typer.BadParameter("no RESULT; name what was made of SOURCE, or ask for --files of one alone")
     from modelsurgeon.checkpoint import open_checkpoint
     from modelsurgeon.operation import check_running
-    from modelsurgeon.verify import verify
+    from modelsurgeon.verification.verify import verify
 
     names = terminal.from_stdin(source, result)
     check_running(dtype, device)

@@ -22,7 +22,7 @@ from modelsurgeon.sizes import parse_size
 from modelsurgeon.tensor import DTYPE_NAMES
 
 if TYPE_CHECKING:
-    from modelsurgeon.verify import Report
+    from modelsurgeon.verification.verify import Report
 
 Transform = Callable[[Checkpoint], Checkpoint]
 
@@ -146,7 +146,7 @@ def _write(
 
 def _verify(before: Checkpoint, staged: Path, name: str, request: Request) -> Report:
     """What verification finds in a folder that has not appeared yet."""
-    from modelsurgeon.verify import verify
+    from modelsurgeon.verification.verify import verify
 
     opened = open_checkpoint(staged)
     report = verify(before, replace(opened, origin=replace(opened.origin, id=name)))

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from modelsurgeon.families import Row
     from modelsurgeon.inspection import Inspection
     from modelsurgeon.integrity import Integrity
-    from modelsurgeon.logits import Comparison, LogitReport
     from modelsurgeon.plan import Plan
-    from modelsurgeon.proof import Proof
-    from modelsurgeon.verify import Report
+    from modelsurgeon.verification.logits import Comparison, LogitReport
+    from modelsurgeon.verification.proof import Proof
+    from modelsurgeon.verification.verify import Report
 
 ALSO = ("follows", "active")
 MOST_SHAPES = 3  # of one template, shown in its row

@@ -19,13 +19,13 @@ from pathlib import Path
 import torch
 from readme import write_block
 
-from modelsurgeon.batches import Sampling, batches
 from modelsurgeon.checkpoint import Checkpoint, open_checkpoint
-from modelsurgeon.logits import Comparison, compare, outputs
-from modelsurgeon.proof import Proof, composed_maps, prove
-from modelsurgeon.reference import load, quiet
 from modelsurgeon.save import save
 from modelsurgeon.untie import untie_embeddings
+from modelsurgeon.verification.batches import Sampling, batches
+from modelsurgeon.verification.logits import Comparison, compare, outputs
+from modelsurgeon.verification.proof import Proof, composed_maps, prove
+from modelsurgeon.verification.reference import load, quiet
 from modelsurgeon.widen import widen
 
 HEADINGS = ("checkpoint", "operation", "weights", "own", "x2", "x3", "top-1", "loss before", "after x2", "after x3")

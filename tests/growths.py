@@ -25,9 +25,9 @@ from modelsurgeon.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.config_keys import lookup
 from modelsurgeon.errors import PlanError
 from modelsurgeon.growth import RULES
-from modelsurgeon.proof import composed_maps, prove
 from modelsurgeon.save import save
 from modelsurgeon.untie import untie_embeddings
+from modelsurgeon.verification.proof import composed_maps, prove
 from modelsurgeon.widen import widen
 
 # Float64 passes that sum in another order: some 1e-14 of the outputs' deviation in all that is tried here, and 1e-11 in

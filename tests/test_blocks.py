@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from modelsurgeon import arithmetic, axis_map, fold, means, tensor
+from modelsurgeon import arithmetic, axis_map, means, tensor
 from modelsurgeon.arena import Arena, fresh
 from modelsurgeon.axis_map import GAP, MEAN
 from modelsurgeon.dimension import Dimension, along, concatenation, plain, product
@@ -25,6 +25,7 @@ from modelsurgeon.pieces import Piece
 from modelsurgeon.safetensors_file import read_header
 from modelsurgeon.sinusoid import sinusoid
 from modelsurgeon.tensor import DTYPES, Remapped, Stored, count_unusual
+from modelsurgeon.verification import fold
 
 UNUSUAL = (math.nan, -math.nan, math.inf, -math.inf, -0.0, 0.0)
 SINES = "sines and cosines"

@@ -16,7 +16,7 @@ from modelsurgeon.files import LocalFolder
 from modelsurgeon.history import Origin
 from modelsurgeon.save import save
 from modelsurgeon.untie import untie_embeddings
-from modelsurgeon.verify import verify
+from modelsurgeon.verification.verify import verify
 from modelsurgeon.widen import widen
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"

@@ -16,13 +16,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from modelsurgeon.batches import UNLABELLED, Reader, Sampling, batches, read_off
 from modelsurgeon.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.errors import ModelSurgeonError, SourceError
-from modelsurgeon.logits import TOLERANCE, Comparison, LogitReport, compare, compare_stored
-from modelsurgeon.reference import checked_view, load, model_class
 from modelsurgeon.save import save
 from modelsurgeon.source import DEMO
+from modelsurgeon.verification.batches import UNLABELLED, Reader, Sampling, batches, read_off
+from modelsurgeon.verification.logits import TOLERANCE, Comparison, LogitReport, compare, compare_stored
+from modelsurgeon.verification.reference import checked_view, load, model_class
 from modelsurgeon.widen import widen
 from tiny import named
 
@@ -164,7 +164,7 @@ def test_what_stands_in_padded_positions_does_not_count(
 
     seed = next(seed for seed in range(99) if not holds_padding(seed))
     assert compare(body, changed, seed=seed).comparisons[-1].max_abs == 0
-    monkeypatch.setattr("modelsurgeon.logits._real", lambda value, real: value.flatten(0, 1))
+    monkeypatch.setattr("modelsurgeon.verification.logits._real", lambda value, real: value.flatten(0, 1))
     assert compare(body, changed, seed=seed).comparisons[-1].max_abs > 0
 
 
@@ -381,5 +381,5 @@ def test_a_model_of_something_else_is_refused() -> None:
 
 
 def test_importing_the_module_does_not_import_transformers() -> None:
-    code = "import sys, modelsurgeon.logits; sys.exit('transformers' in sys.modules)"
+    code = "import sys, modelsurgeon.verification.logits; sys.exit('transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1]).returncode == 0

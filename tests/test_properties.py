@@ -24,10 +24,10 @@ from modelsurgeon.checkpoint import open_checkpoint
 from modelsurgeon.config_keys import lookup
 from modelsurgeon.errors import PlanError, SourceError
 from modelsurgeon.growth import RULES
-from modelsurgeon.proof import prove
 from modelsurgeon.save import save
 from modelsurgeon.targets import ATTENTIONS, settable
 from modelsurgeon.untie import untie_embeddings
+from modelsurgeon.verification.proof import prove
 
 EXAMPLES = int(os.environ.get("MODELSURGEON_EXAMPLES", "0"))
 # In bf16 the rule `exact` stores in float32 what would round: as in tests/test_transforms.py.

@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from modelsurgeon import axis_map, dimension, means
-from modelsurgeon import fold as folding
 from modelsurgeon.arithmetic import nearest_power_of_two
 from modelsurgeon.axis_map import GAP, MEAN, AxisMap
 from modelsurgeon.checkpoint import open_checkpoint
 from modelsurgeon.files import LocalFile
-from modelsurgeon.fold import fold
 from modelsurgeon.safetensors_file import read_header
 from modelsurgeon.tensor import DTYPES, Remapped, Stored
+from modelsurgeon.verification import fold as folding
+from modelsurgeon.verification.fold import fold
 from modelsurgeon.widen import widen
 
 

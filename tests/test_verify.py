@@ -16,11 +16,11 @@ from modelsurgeon.axis_map import AxisMap
 from modelsurgeon.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.errors import SourceError
 from modelsurgeon.history import RECORD
-from modelsurgeon.proof import fold, prove
 from modelsurgeon.save import save
 from modelsurgeon.tensor import Stored
 from modelsurgeon.untie import untie_embeddings
-from modelsurgeon.verify import verify
+from modelsurgeon.verification.proof import fold, prove
+from modelsurgeon.verification.verify import verify
 from modelsurgeon.widen import widen
 
 Source = Callable[..., Path]

@@ -23,11 +23,11 @@ from modelsurgeon.check import check
 from modelsurgeon.checkpoint import Checkpoint
 from modelsurgeon.config_keys import INERT
 from modelsurgeon.errors import PlanError
-from modelsurgeon.fold import Verdict, fold
 from modelsurgeon.history import Step
 from modelsurgeon.remap import remap
 from modelsurgeon.tensor import DTYPE_NAMES, DTYPES
 from modelsurgeon.untie import untie_embeddings
+from modelsurgeon.verification.fold import Verdict, fold
 
 BOOKKEEPING = INERT - {"tie_word_embeddings", "architectures", "vocab_size"}
 

@@ -21,11 +21,11 @@ from typing import Any
 import torch
 
 from modelsurgeon.axis_map import AxisMap
-from modelsurgeon.batches import UNLABELLED, Batch, Sampling, batches
 from modelsurgeon.checkpoint import Checkpoint
 from modelsurgeon.errors import ModelSurgeonError
-from modelsurgeon.reference import load, quiet, saved_folder
 from modelsurgeon.tensor import DTYPE_NAMES
+from modelsurgeon.verification.batches import UNLABELLED, Batch, Sampling, batches
+from modelsurgeon.verification.reference import load, quiet, saved_folder
 
 # Float32 forward passes of one function in another order of summation differ by 2e-6 to 3e-5 of the outputs' deviation
 # (46 families, design.md); a planted mistake (a share x 1.01, an eps left alone) moves them by more than 1e-3.

@@ -15,8 +15,8 @@ from typing import Any
 
 from modelsurgeon.checkpoint import Checkpoint
 from modelsurgeon.errors import ModelSurgeonError
-from modelsurgeon.logits import LogitReport, compare, compare_stored
-from modelsurgeon.proof import Proof, composed_maps, prove, steps_between
+from modelsurgeon.verification.logits import LogitReport, compare, compare_stored
+from modelsurgeon.verification.proof import Proof, composed_maps, prove, steps_between
 
 NEGLIGIBLE = 1e-6  # of a weight: a rounding that logits computed in float32 do not show
 
