@@ -298,6 +298,7 @@ def _asked(rule: Callable[..., Any], config: Config, *further: Any) -> Any:
         raise SourceError(f"config.json: a setting makes no sense here ({error!r})") from None
 
 
+@cache
 def known() -> tuple[str, ...]:
     """The model types that have a table, in alphabetical order."""
     from modelsurgeon import architectures

@@ -18,16 +18,14 @@ import typer
 
 from modelsurgeon import __version__, terminal
 from modelsurgeon.errors import ModelSurgeonError
-from modelsurgeon.request import DifferentError, Json, Quiet, Request, Revision, Source, of_request
+from modelsurgeon.request import DifferentError, Json, Request, Revision, Source, of_request
+from modelsurgeon.terminal import BAD_REQUEST, DIFFERENT, INTERRUPTED, MACHINE_FAILED
+from modelsurgeon.verification.command import verify_command
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from modelsurgeon.checkpoint import Checkpoint
-    from modelsurgeon.verification.verify import Report
-
-DIFFERENT, BAD_REQUEST, MACHINE_FAILED, INTERRUPTED = 1, 2, 3, 130
-
+    from modelsurgeon.save import Companion
+NOISE = 0.5  # evenly up to half of a part: 0.29 of it in the mean square, about HyperCloning's 10 dB
 LONGEST = 2000  # characters of a message: values from files are in it
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
@@ -65,19 +63,32 @@ def widen(
     attention: Annotated[str, typer.Option(help="What a factor grows: head-dim, heads or auto.")] = "auto",
     rope: Annotated[str, typer.Option(help="nested (lossless) or repeat (approximate).")] = "nested",
     dtype: Annotated[str | None, typer.Option(help="Store as float32, bfloat16 ... [default: as it is].")] = None,
+    noise: Annotated[float, typer.Option(help="How differently copies are read, so that they part; 0: alike.")] = NOISE,
+    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    optimizer: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A Trainer checkpoint of SOURCE: its AdamW state grows along.")
+    ] = None,
 ) -> None:
     """Grow a checkpoint's widths: the same function in a bigger model."""
     from modelsurgeon.operation import operate
+    from modelsurgeon.training.learning_rates import recommended
     from modelsurgeon.widen import widen
 
     _check_targets(factor, sizes, like, params, attention)
 
     def transform(checkpoint: Checkpoint) -> Checkpoint:
         settings, notes = _settings(checkpoint, sizes, like, params, request.quiet)
-        wide = widen(checkpoint, factor, settings, rule=rule, attention=attention, rope=rope, dtype=dtype)
-        return replace(wide, notes=(*wide.notes, *notes))
+        how: dict[str, Any] = {"rule": rule, "attention": attention, "rope": rope, "dtype": dtype}
+        wide = widen(checkpoint, factor, settings, **how, noise=noise, seed=seed)
+        return recommended(checkpoint, replace(wide, notes=(*wide.notes, *notes)))
 
-    operate(transform, request)
+    def accompany(before: Checkpoint, after: Checkpoint, memory: int) -> Companion:
+        from modelsurgeon.training.trainer import training_state
+
+        assert optimizer
+        return training_state(before, after, optimizer, memory, output=request.folder)
+
+    operate(transform, request, accompany if optimizer else None)
 
 
 def _check_targets(
@@ -163,83 +174,12 @@ def families_command(
             show_family(details, terminal.stdout())
 
 
-@app.command("verify")
-def verify_command(
-    source: Source,
-    result: Annotated[str | None, typer.Argument(help="What was made of it: as SOURCE.", show_default=False)] = None,
-    files: Annotated[
-        bool, typer.Option("--files", help="Of one result: are its files still what was written?")
-    ] = False,
-    text: Annotated[Path | None, typer.Option(help="A file to run both models on [default: a sample].")] = None,
-    samples: Annotated[int, typer.Option(help="Windows of the text.", min=1)] = 4,
-    length: Annotated[int, typer.Option(help="Tokens of a window.", min=2)] = 128,
-    dtype: Annotated[str, typer.Option(help="What the logits are computed in.")] = "float32",
-    device: Annotated[str, typer.Option(help="Where the models run: cpu or cuda.")] = "cpu",
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that the checkpoints bring along.")
-    ] = False,
-    revision: Revision = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Tell whether RESULT is the same function as SOURCE: exit code 0 if it is, 1 if not."""
-    if files:
-        return _verify_files(source, result, revision, as_json, quiet)
-    if result is None:
-        raise typer.BadParameter("no RESULT; name what was made of SOURCE, or ask for --files of one alone")
-    from modelsurgeon.checkpoint import open_checkpoint
-    from modelsurgeon.operation import check_running
-    from modelsurgeon.verification.verify import verify
-
-    names = terminal.from_stdin(source, result)
-    check_running(dtype, device)
-    opened = open_checkpoint(names[0], revision), open_checkpoint(names[1])
-    options: dict[str, Any] = {"samples": samples, "length": length, "dtype": dtype, "device": device}
-    options["trust_remote_code"] = trust_remote_code
-    report = verify(*opened, text=_read_text(text), **options)
-    _print_report(report, terminal.console(quiet))
-    if as_json:
-        terminal.print_json(report.to_json())
-    if not report.same:
-        raise typer.Exit(DIFFERENT)
-
-
-def _verify_files(source: str, result: str | None, revision: str | None, as_json: bool, quiet: bool) -> None:
-    from modelsurgeon.integrity import check_files
-    from modelsurgeon.source import locate
-    from modelsurgeon.tables import show_integrity
-
-    if result is not None:
-        raise typer.BadParameter("--files is asked of one result alone")
-    found = check_files(locate(terminal.from_stdin(source)[0], revision, weights=False))
-    console = terminal.console(quiet)
-    if console:
-        show_integrity(found, console)
-    if as_json:
-        terminal.print_json(found.to_json())
-    if not found.same:
-        raise typer.Exit(DIFFERENT)
-
-
-def _read_text(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        return path.read_text(encoding="utf-8")
-    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError) as error:
-        raise typer.BadParameter(f"--text {path}: cannot be read as UTF-8 text ({error})") from None
+app.command("verify")(verify_command)
 
 
 def _show_settings(settings: dict[str, int], quiet: bool) -> None:
     said = " ".join(f"{key}={value}" for key, value in settings.items())
     terminal.line(f"settings: {said}", terminal.console(quiet))
-
-
-def _print_report(report: Report, console: Console | None) -> None:
-    from modelsurgeon.tables import show_report
-
-    if console:
-        show_report(report, console)
 
 
 def main() -> None:

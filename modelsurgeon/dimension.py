@@ -34,6 +34,7 @@ class Dimension:
 
     source [m] int64, factor [m] float64          how it is grown
     means                                         each int64: old coordinates whose mean stands for a further one
+    free   [m] bool                               gaps where anything may stand: what is written there is zero
     group [m] int64, dual [m] float64             which group each new coordinate folds into, and its weight there
     group_source [g] int64, group_factor [g]      what each group folds to
     """
@@ -45,6 +46,7 @@ class Dimension:
     dual: np.ndarray
     group_source: np.ndarray
     group_factor: np.ndarray
+    free: np.ndarray
     means: tuple[np.ndarray, ...] = ()
 
     @property
@@ -66,6 +68,7 @@ class Dimension:
             group=self.group[after],
             dual=self.dual[after],
             group_source=moved(self.group_source),
+            free=self.free[after],
             means=tuple(place[mean] for mean in self.means),
         )
 
@@ -82,12 +85,45 @@ class Dimension:
         """As large, and all of it gaps."""
         nothing, none = np.full(self.new_size, GAP), np.zeros(self.new_size)
         every, ones = np.arange(self.new_size), np.ones(self.new_size)
-        return Dimension(self.size, nothing, none, every, ones, nothing, none)
+        return Dimension(self.size, nothing, none, every, ones, nothing, none, np.zeros(self.new_size, dtype=bool))
+
+    @cached_property
+    def group_free(self) -> np.ndarray:
+        """[g] bool: which fold groups are made of free gaps."""
+        return np.bincount(self.group, weights=self.free, minlength=len(self.group_source)) > 0
 
     @property
     def extended_size(self) -> int:
         """How many coordinates a source may name: the old ones, and the means of some."""
         return self.size + len(self.means)
+
+    @cached_property
+    def pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """(lead [m] int64, sign [m] int8): equal parts of one sum by twos, whose first one leads.
+
+        sign  1 of the first one, -1 of the other one, 0 of what has no twin
+        """
+        lead, sign = np.arange(self.new_size), np.zeros(self.new_size, dtype=np.int8)
+        live = np.flatnonzero((self.source != GAP) & (self.factor != 0) & ~self.free)
+        kinds = np.stack([self.group, self.factor, self.dual])[:, live]
+        order = np.lexsort(kinds)
+        same = np.r_[False, (kinds[:, order[1:]] == kinds[:, order[:-1]]).all(0)][: len(order)]
+        order = live[order]
+        at = np.arange(len(order))
+        rank = at - np.maximum.accumulate(np.where(same, 0, at))
+        second = np.flatnonzero(same & (rank % 2 == 1))
+        lead[order[second]] = order[second - 1]
+        sign[order[second]], sign[order[second - 1]] = -1, 1
+        return lead, sign
+
+    @cached_property
+    def filled(self) -> Dimension:
+        """The same with old coordinates, one after another, in the gaps that are free."""
+        live, gaps = np.flatnonzero((self.source != GAP) & (self.factor != 0)), np.flatnonzero(self.free)
+        source, factor = self.source.copy(), self.factor.copy()
+        taken = live[np.arange(len(gaps)) % max(1, len(live))]
+        source[gaps], factor[gaps] = source[taken], factor[taken]
+        return replace(self, source=source, factor=factor)
 
     @cached_property
     def runs(self) -> tuple[Run, ...]:
@@ -138,18 +174,19 @@ class Dimension:
 def plain(size: int) -> Dimension:
     """A dimension that stays as it is."""
     every, ones = np.arange(size), np.ones(size)
-    return Dimension(size, every, ones, every, ones, every, ones)
+    return Dimension(size, every, ones, every, ones, every, ones, np.zeros(size, dtype=bool))
 
 
 def along(axis: AxisMap, side: str) -> Dimension:
     """The dimension that one axis makes, seen from its "writers" or its "readers"."""
     factor, dual = (axis.scale, axis.share) if side == "writers" else (axis.share, axis.scale)
     every = np.arange(axis.new_size)
+    free = axis.gaps & (side == "readers")
     if side != axis.split:
         mean = axis.size if side == "writers" else GAP  # readers ignore a mean
         source = np.where(axis.means, mean, axis.source)
         means = (np.arange(axis.size),) if side == "writers" and axis.means.any() else ()
-        return Dimension(axis.size, source, factor, every, np.ones(axis.new_size), source, factor, means)
+        return Dimension(axis.size, source, factor, every, np.ones(axis.new_size), source, factor, free, means)
     if side == "writers" and axis.means.any():
         raise PlanError("an axis that is split among its writers cannot hold a mean")
     source = np.where(axis.copied, axis.source, GAP)
@@ -161,7 +198,7 @@ def along(axis: AxisMap, side: str) -> Dimension:
     dual = np.where(axis.copied, dual / unit, 1.0)
     group_source = np.r_[np.arange(axis.size), np.full(len(gaps), GAP)]
     group_factor = np.r_[np.full(axis.size, axis.gain / unit), np.zeros(len(gaps))]
-    return Dimension(axis.size, source, factor, group, dual, group_source, group_factor)
+    return Dimension(axis.size, source, factor, group, dual, group_source, group_factor, free)
 
 
 def product(parts: list[Dimension]) -> Dimension:
@@ -192,6 +229,7 @@ def _product(a: Dimension, b: Dimension) -> Dimension:
         np.outer(a.dual, b.dual).ravel(),
         indices(a.group_source, b.group_source),
         np.outer(a.group_factor, b.group_factor).ravel(),
+        np.logical_or.outer(a.free, b.free).ravel(),
         tuple(means),
     )
 
@@ -215,5 +253,6 @@ def concatenation(parts: list[Dimension]) -> Dimension:
         np.concatenate([part.dual for part in parts]),
         np.concatenate([moved(part.group_source, i) for i, part in enumerate(parts)]),
         np.concatenate([part.group_factor for part in parts]),
+        np.concatenate([part.free for part in parts]),
         tuple(mean + start for part, start in zip(parts, starts, strict=True) for mean in part.means),
     )

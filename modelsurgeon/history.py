@@ -49,9 +49,10 @@ class Origin:
 class Step:
     """One operation.
 
-    source  identity of what it was applied to (`identity`)
-    lossy   why the result is not the same function, one line a reason; empty where it is
-    maps    {axis: map} of the axes that changed
+    source          identity of what it was applied to (`identity`)
+    lossy           why the result is not the same function, one line a reason; empty where it is
+    maps            {axis: map} of the axes that changed
+    learning_rates  what each group of tensors should be trained with, as multiples (`training/learning_rates.py`)
     """
 
     operation: str
@@ -61,6 +62,7 @@ class Step:
     version: str = __version__
     lossy: tuple[str, ...] = ()
     maps: Mapping[str, AxisMap] = field(default_factory=dict)
+    learning_rates: tuple[Mapping[str, Any], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -72,6 +74,7 @@ class Step:
             "lossless": not self.lossy,
             "lossy": list(self.lossy),
             "maps": {axis: axis_map.to_json() for axis, axis_map in self.maps.items()},
+            **({"learning_rates": [*map(dict, self.learning_rates)]} if self.learning_rates else {}),
         }
 
     @classmethod
@@ -84,6 +87,7 @@ class Step:
             str(record["version"]),
             tuple(map(str, record["lossy"])),
             {str(axis): AxisMap.from_json(value) for axis, value in record["maps"].items()},
+            tuple(map(dict, record.get("learning_rates", ()))),
         )
 
 

@@ -17,7 +17,7 @@ from modelsurgeon import terminal
 from modelsurgeon.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.plan import Plan, make_plan
 from modelsurgeon.request import DifferentError, Request
-from modelsurgeon.save import check_output, save
+from modelsurgeon.save import Companion, check_output, save
 from modelsurgeon.sizes import parse_size
 from modelsurgeon.tensor import DTYPE_NAMES
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from modelsurgeon.verification.verify import Report
 
 Transform = Callable[[Checkpoint], Checkpoint]
+Accompany = Callable[[Checkpoint, Checkpoint, int], Companion]  # (before, after, bytes of memory) -> what goes with it
 
 
 @dataclass
@@ -42,7 +43,7 @@ class Outcome:
         return {**found, "notices": self.notices} if self.notices else found
 
 
-def operate(transform: Transform, request: Request) -> None:
+def operate(transform: Transform, request: Request, accompany: Accompany | None = None) -> None:
     """Carry out a request. Raises what its steps raise."""
     request.check()
     check_running("float32", request.device)
@@ -54,7 +55,12 @@ def operate(transform: Transform, request: Request) -> None:
     before = open_checkpoint(source, request.revision, stream=request.stream)
     metadata = _check_targets(before, request)
     after = transform(before)
+    companion = accompany(before, after, memory) if accompany else None
+    if companion:
+        after = replace(after, notes=(*after.notes, *companion.notes))
     plan, console = make_plan(before, after, memory, request.workers), terminal.console(request.quiet)
+    if companion:
+        plan = replace(plan, peak_memory=max(plan.peak_memory, companion.peak))
     settings = after.steps[-1].arguments.get("settings") if after.steps else None
     outcome = Outcome({**({"settings": settings} if settings else {}), "plan": plan.to_json()})
     if request.dry_run:
@@ -70,7 +76,8 @@ def operate(transform: Transform, request: Request) -> None:
 
         show_notes(after.notes, after.lossy, console)
     with _destination(request) as folder:
-        how = {"shard_size": size, "memory": memory, "workers": request.workers, "device": request.device}
+        how: dict[str, Any] = {"shard_size": size, "memory": memory, "workers": request.workers}
+        how |= {"device": request.device, "companion": companion}
         _write(before, after, folder, plan, request, outcome, how)
         result = _publish(before, folder, metadata, request, outcome)
     if request.as_json:
@@ -180,16 +187,19 @@ def _publish(before: Checkpoint, folder: Path, metadata: dict[str, Any], request
     return result
 
 
-def check_running(dtype: str, device: str) -> None:
-    """Raise BadParameter for a dtype that nobody knows, and a device that is not there."""
+def check_running(dtype: str, device: str, *, auto: bool = False) -> None:
+    """Raise BadParameter for a dtype that nobody knows, and a device that is not there.
+
+    auto  whether the device may be "auto", too: all that there are
+    """
     if dtype not in DTYPE_NAMES:
         raise typer.BadParameter(f"dtype {dtype!r}, expected one of {', '.join(DTYPE_NAMES)}")
-    if device == "cpu":
+    if device == "cpu" or (auto and device == "auto"):
         return
     import torch
 
     kind, _, number = device.partition(":")
     if kind != "cuda" or not (number or "0").isdigit():
-        raise typer.BadParameter(f"device {device!r}, expected cpu, cuda or cuda:0, cuda:1 ...")
+        raise typer.BadParameter(f"device {device!r}, expected cpu, {'auto, ' * auto}cuda or cuda:0, cuda:1 ...")
     if int(number or 0) >= torch.cuda.device_count():
         raise typer.BadParameter(f"device {device!r}: torch can use {torch.cuda.device_count()} GPUs here")

@@ -22,6 +22,7 @@ from modelsurgeon.commute import reasons_against
 from modelsurgeon.dimension import Dimension
 from modelsurgeon.errors import PlanError
 from modelsurgeon.grown_config import grown_config
+from modelsurgeon.noise import Noise, touches
 from modelsurgeon.norms import ENTIRE, eps_change, norm_ratios
 from modelsurgeon.scalars import multiplier
 from modelsurgeon.tensor import FLOATS, LazyTensor, Remapped
@@ -33,10 +34,12 @@ class Storage:
 
     dtype    what every float tensor is stored in; None: as it was
     promote  store as float32 what 16 bits would round
+    noise    what makes copies differ; None: nothing does
     """
 
     dtype: str | None = None
     promote: bool = False
+    noise: Noise | None = None
 
 
 def remap(checkpoint: Checkpoint, maps: Mapping[str, AxisMap], storage: Storage = Storage()) -> Checkpoint:
@@ -56,7 +59,7 @@ def remap(checkpoint: Checkpoint, maps: Mapping[str, AxisMap], storage: Storage 
     _check_projection(table, targets)
     if checkpoint.is_tied:
         _check_tie(checkpoint, every)
-    tensors = _Tensors(checkpoint, every, storage).grown()
+    tensors = GrownTensors(checkpoint, every, storage).grown()
     if storage.dtype:
         config = {**config, _dtype_key(config): _LONG[storage.dtype]}
     return replace(checkpoint, config=config, tensors=tensors, lossy=(*checkpoint.lossy, *lossy, *against))
@@ -70,13 +73,14 @@ def _dtype_key(config: Mapping[str, Any]) -> str:
 
 
 @dataclass
-class _Tensors:
+class GrownTensors:
     """The tensors of one remap. Those of one signature share their dimensions: layers cost nothing."""
 
     checkpoint: Checkpoint
     maps: Mapping[str, AxisMap]
     storage: Storage
     dimensions: dict[str, tuple[Dimension, ...]] = field(default_factory=dict)
+    filled: dict[str, tuple[Dimension, ...]] = field(default_factory=dict)
 
     @cached_property
     def targets(self) -> dict[str, int]:
@@ -95,7 +99,7 @@ class _Tensors:
             self.dimensions[text] = self.dimensions.get(text) or template.signature.grow(self.maps)
             remapped = self.remapped(template, tensor, self.dimensions[text])
             for other, copied in self._names(template, name):
-                tensors[other] = remapped if copied else _nothing(remapped)
+                tensors[other] = self.disturbed(template, other, remapped) if copied else _nothing(remapped)
         return tensors
 
     def _names(self, template: Template, name: str) -> list[tuple[str, bool]]:
@@ -128,6 +132,19 @@ class _Tensors:
         if storage.promote and not storage.dtype and dtype in ("BF16", "F16") and not remapped.is_exact:
             return replace(remapped, dtype="F32")
         return remapped
+
+    def disturbed(self, template: Template, name: str, tensor: LazyTensor) -> LazyTensor:
+        """A grown tensor whose copies differ, where they are parts of a sum."""
+        noise, signature = self.storage.noise, template.signature
+        if not noise or signature.normalises or not isinstance(tensor, Remapped) or tensor.dtype not in FLOATS:
+            return tensor
+        if not any(map(touches, tensor.dimensions)):
+            return tensor
+        text = signature.text
+        self.filled[text] = self.filled.get(text) or tuple(dimension.filled for dimension in tensor.dimensions)
+        # queries' rows, which are parts of q.k, before the columns that read the stream
+        turns = sorted(range(len(tensor.shape)), key=lambda axis: signature.dimensions[axis][1] == "readers")
+        return replace(tensor, dimensions=self.filled[text], noise=noise.of(name), turns=tuple(turns))
 
 
 COMPONENT = re.compile(r"(?<=\.)\d+(?=\.)")

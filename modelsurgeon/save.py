@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from blake3 import blake3
 
@@ -35,6 +35,27 @@ DEFAULT_SHARD = 5 * 10**9
 Say = Callable[[str], None]
 
 
+class Companion(Protocol):
+    """Further files that go with a checkpoint.
+
+    nbytes  how large they are
+    peak    bytes resident at most while they are written
+    notes   what a user should know of them, beside the checkpoint's
+    """
+
+    @property
+    def nbytes(self) -> int: ...
+
+    @property
+    def peak(self) -> int: ...
+
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+
+    def write(self, folder: Path) -> None:
+        """Write them."""
+
+
 def save(
     checkpoint: Checkpoint,
     output: str | Path,
@@ -46,6 +67,7 @@ def save(
     memory: int | None = None,
     progress: Progress | None = None,
     say: Say = lambda line: None,
+    companion: Companion | None = None,
     accept: Callable[[Path], None] = lambda folder: None,
 ) -> Path:
     """Write the checkpoint to the folder `output` and return it.
@@ -54,6 +76,7 @@ def save(
     workers     shards that are written at once
     memory      bytes that this process may have resident, but for `accept`; None: no bound but that of the pieces
     say         called with a line that a user should read
+    companion   writes what else belongs into the folder, before its files are hashed
     accept      called with the finished folder before it appears: what it raises, is not published
     Raises OutputError where the output exists or lies inside of the source, PlanError where the memory is too little,
     SourceError where the source changes meanwhile, OSError where the machine fails.
@@ -64,11 +87,14 @@ def save(
     budget = plan_memory(checkpoint.tensors.values(), memory, workers, checkpoint.origin.folder.memory)
     request = _request(checkpoint, shards)
     needed = sum(map(shard_bytes, shards.values())) + sum(file.size for file in checkpoint.side_files.values())
+    needed += companion.nbytes if companion else 0
     with staged(output, request, overwrite=overwrite, needed=needed, shards=len(shards), say=say) as stage:
         checkpoint.fetch()
         source = _Later(lambda: identity(checkpoint.origin))
         with cores_left(workers):
             written = _write_shards(stage, shards, workers, budget=budget, device=device, progress=progress)
+        if companion:
+            companion.write(stage.folder)
         _write_rest(checkpoint, shards, stage.folder, source, written)
         for file in checkpoint.files:
             file.check_unchanged()

@@ -16,13 +16,12 @@ if TYPE_CHECKING:
     from modelsurgeon.inspection import Inspection
     from modelsurgeon.integrity import Integrity
     from modelsurgeon.plan import Plan
-    from modelsurgeon.verification.logits import Comparison, LogitReport
-    from modelsurgeon.verification.proof import Proof
     from modelsurgeon.verification.verify import Report
 
 ALSO = ("follows", "active")
 MOST_SHAPES = 3  # of one template, shown in its row
-MOST_WRONG = 10  # tensors that are wrong, shown one a line
+MOST_NAMES = 10  # of a list
+MOODS = {"good": "green", "bad": "red", "warning": "yellow", "plain": ""}  # of verification's rows
 
 
 def show_plan(plan: Plan, console: Console) -> None:
@@ -78,8 +77,8 @@ def show_inspection(found: Inspection, console: Console) -> None:
     _say(console, Text(f"parameters {found.parameters:,}; bytes {show_size(found.bytes)}; {tied}"))
     for what, names in (("tensors", found.tensors), ("config keys", found.keys)):
         if names:
-            more = f" and {len(names) - MOST_WRONG} more" if len(names) > MOST_WRONG else ""
-            _say(console, Text(f"not accounted for: {what} {', '.join(names[:MOST_WRONG])}{more}", style="yellow"))
+            more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+            _say(console, Text(f"not accounted for: {what} {', '.join(names[:MOST_NAMES])}{more}", style="yellow"))
     refused = Text(f"would be refused: {found.refused}", style="yellow")
     _say(console, refused if found.refused else Text("fits its table", style="green"))
 
@@ -112,17 +111,20 @@ def show_family(found: dict[str, Any], console: Console) -> None:
 
 
 def show_report(report: Report, console: Console) -> None:
-    """What each level found, the verdict last."""
-    for note in report.notes:
-        _say(console, Text(note))
-    if report.proof:
-        _show_proof(report.proof, console)
-    if report.logits:
-        _show_logits(report.logits, console)
-    if report.stored:
-        _show_stored(report.stored, console)
-    verdict = Text("same function", style="bold green") if report.same else Text("different", style="bold red")
-    _say(console, Text.assemble(f"{report.source} -> {report.result}: ", verdict))
+    """A row for each level, what is to be heeded, the verdict last."""
+    from modelsurgeon.verification import summary
+
+    document = report.to_json()
+    rows = ((row.level, row.what, Text(row.result, style=MOODS[row.mood])) for row in summary.rows(document))
+    console.print(_table(("level", "what", "result"), rows))
+    for line in summary.notes(document):
+        _say(console, Text(line, style="dim"))
+    for line in summary.warnings(document):
+        _say(console, Text(line, style=MOODS[summary.WARNING if document["same"] else summary.BAD]))
+    function, but = (part for i, part in enumerate(document["verdict"].partition(";")) if i != 1)
+    verdict = Text(function, style="bold green" if document["same"] else "bold red")
+    never = Text(f";{but}" if but else "", style="bold yellow")
+    _say(console, Text.assemble(f"{document['source']} -> {document['result']}: ", verdict, never))
 
 
 def show_integrity(found: Integrity, console: Console) -> None:
@@ -137,62 +139,17 @@ def show_integrity(found: Integrity, console: Console) -> None:
     _say(console, Text.assemble(f"{found.result}: {same} of {len(found.files)} files are the same: ", said))
 
 
-def _show_proof(proof: Proof, console: Console) -> None:
-    counted = {word: sum(v.verdict == word for v in proof.verdicts) for word in ("exact", "rounded", "wrong")}
-    said = ", ".join(f"{count} {word}" for word, count in counted.items() if count)
-    rounded = f" (largest rounding {proof.rounding:.1e})" if proof.rounding else ""
-    _say(console, Text(f"weights: {said}{rounded}"))
-    for verdict in proof.wrong[:MOST_WRONG]:
-        _say(console, Text(f"  wrong: {verdict.name}: {verdict.detail}", style="red"))
-    if len(proof.wrong) > MOST_WRONG:
-        _say(console, Text(f"  and {len(proof.wrong) - MOST_WRONG} more"))
-    for reason in proof.lossy:
-        _say(console, Text(f"not lossless: {reason}", style="yellow"))
-
-
-HEADINGS = ("inputs", "output", "positions", "max error", "relative", "KL", "top-1", "loss before", "loss after")
-
-
-def _show_logits(report: LogitReport, console: Console) -> None:
-    console.print(_table((report.dtype, *HEADINGS[1:]), (_cells(comparison) for comparison in report.comparisons)))
-    for note in report.notes:
-        _say(console, Text(note, style="dim"))
-
-
-def _show_stored(report: LogitReport, console: Console) -> None:
-    pairs = zip(report.comparisons, report.noise, strict=True)
-    rows = ((*_cells(comparison), f"{noise.max_rel:.1e}") for comparison, noise in pairs)
-    console.print(_table((report.dtype, *HEADINGS[1:], "noise floor"), rows))
-
-
-def _cells(comparison: Comparison) -> tuple[str, ...]:
-    def number(value: float | None, form: str) -> str:
-        return "" if value is None else format(value, form)
-
-    return (
-        comparison.inputs,
-        comparison.output,
-        str(comparison.positions),
-        f"{comparison.max_abs:.1e}",
-        f"{comparison.max_rel:.1e}",
-        number(comparison.kl, ".1e"),
-        number(comparison.top1, ".4f"),
-        number(comparison.loss_before, ".4f"),
-        number(comparison.loss_after, ".4f"),
-    )
-
-
 def _say(console: Console, text: Text) -> None:
     """One line, however long: whoever reads a pipe does not want it broken."""
     console.print(text, soft_wrap=True)
 
 
-def _table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
+def _table(headings: Iterable[str], rows: Iterable[Iterable[str | Text]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
         table.add_column(heading, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
     return table
 
 

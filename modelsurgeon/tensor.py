@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -34,6 +34,7 @@ from modelsurgeon.axis_map import GAP
 from modelsurgeon.dimension import Dimension
 from modelsurgeon.files import File
 from modelsurgeon.means import group_size, mean_of, mean_rows, with_means
+from modelsurgeon.noise import Noise, disturb, touches
 from modelsurgeon.pieces import Piece, Span, least, rows_or_parts, runs_of_rows, spans
 
 DTYPES: dict[str, torch.dtype] = {
@@ -125,6 +126,8 @@ class Remapped:
     offset      what the model adds to the tensor before it uses it: 1 for gains of the form (1 + w)
     fill        gaps: a number, or rows of numbers from (start, stop)
     free        gaps may hold anything: nobody reads them
+    noise       what makes copies differ that are parts of a sum; None: nothing does
+    turns       the dimensions in the order in which noise is added along them
     """
 
     base: LazyTensor
@@ -134,6 +137,8 @@ class Remapped:
     offset: float = 0.0
     fill: float | Fill = 0.0
     free: bool = False
+    noise: Noise | None = None
+    turns: tuple[int, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -191,6 +196,8 @@ class Remapped:
         columns = self.shape[1] if len(self.shape) > 1 else 1
         whole = [Piece(0, rows, 0, columns)] if rows else []
         for run in runs_of_rows(self.computed[0][0], columns) if self.is_cut_at_runs else whole:
+            if self.noise and touches(self.dimensions[0]):
+                run = replace(run, again=None)
             yield from rows_or_parts(run, self.nbytes // rows, most)
 
     @property
@@ -207,10 +214,11 @@ class Remapped:
 
     def read_piece(self, piece: Piece, device: str = "cpu", empty: Empty = fresh) -> torch.Tensor:
         """A piece as it is stored, on the CPU."""
-        return self._stored(self.compute_piece(piece, device, empty), empty)
+        last = piece.last if len(self.shape) > 1 else None
+        return self._stored(self.compute_piece(piece, device, empty), piece.start, piece.first, last, empty)
 
     def compute_piece(self, piece: Piece, device: str = "cpu", empty: Empty = fresh) -> torch.Tensor:
-        """A piece in `work_dtype`, on `device`, in memory from `empty`; NaNs have any bits yet."""
+        """A piece in `work_dtype`, on `device`, in memory from `empty`; without noise, and NaNs have any bits yet."""
         last = piece.last if len(self.shape) > 1 else None
         return self._computed(piece.start, piece.stop, piece.first, last, device, empty)
 
@@ -218,10 +226,15 @@ class Remapped:
         self, start: int, stop: int, empty: Empty = fresh, first: int = 0, last: int | None = None
     ) -> torch.Tensor:
         """Rows start:stop, first:last of dimension 1, as they are stored."""
-        return self._stored(self._computed(start, stop, first, last, "cpu", empty), empty)
+        return self._stored(self._computed(start, stop, first, last, "cpu", empty), start, first, last, empty)
 
-    def _stored(self, block: torch.Tensor, empty: Empty) -> torch.Tensor:
-        block = converted(block, DTYPES[self.dtype], empty).cpu()
+    def _stored(self, block: torch.Tensor, start: int, first: int, last: int | None, empty: Empty) -> torch.Tensor:
+        block = converted(block, DTYPES[self.dtype], empty)
+        if self.noise:
+            ranges = [(start, start + block.shape[0]), *((0, size) for size in self.shape[1:])]
+            ranges[1:2] = [(first, last)] if last is not None and len(ranges) > 1 else ranges[1:2]
+            disturb(block, self.noise, self.dimensions, self.turns, ranges)
+        block = block.cpu()
         return with_one_nan(block) if self.unusual else block
 
     def _computed(self, start: int, stop: int, first: int, last: int | None, device: str, empty: Empty) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The two streams: results on stdout, everything else on stderr; rich is imported when something is shown."""
+"""The two streams and the exit code: results on stdout, everything else on stderr; rich is imported when it is used."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from modelsurgeon.verification.tell import Tell
+
+DIFFERENT, BAD_REQUEST, MACHINE_FAILED, INTERRUPTED = 1, 2, 3, 130  # exit codes; 0: done
 WIDEST = 1000  # columns of a table on stdout that is no terminal: nothing is folded for a program that reads it
 
 
@@ -68,6 +71,33 @@ def progress(total: int, quiet: bool) -> Iterator[Callable[[int], None] | None]:
 
     try:
         yield advance
+    finally:
+        bar.stop()
+
+
+@contextmanager
+def bars(quiet: bool) -> Iterator[Tell]:
+    """What long computations tell, as one bar each with the time left, on stderr where that is a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda what, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False)
+    tasks: dict[str, TaskID] = {}
+
+    def tell(what: str, done: int, total: int) -> None:
+        if what not in tasks:
+            tasks[what] = bar.add_task(what, total=total)
+        bar.start()
+        bar.update(tasks[what], completed=done, total=total)
+        if bar.finished:  # what comes next may be a download, which has bars of its own
+            bar.stop()
+
+    try:
+        yield tell
     finally:
         bar.stop()
 

@@ -21,6 +21,7 @@ from modelsurgeon.config_changes import config_changes
 from modelsurgeon.errors import PlanError
 from modelsurgeon.growth import ROPES, RULES, Growth
 from modelsurgeon.history import Step
+from modelsurgeon.noise import Noise
 from modelsurgeon.remap import Storage, remap
 from modelsurgeon.targets import ATTENTIONS, by_factor, target_config
 from modelsurgeon.tensor import DTYPE_NAMES, HALF_ULP, Remapped
@@ -37,15 +38,19 @@ def widen(
     attention: str = "auto",
     rope: str = "nested",
     dtype: str | None = None,
+    noise: float = 0.0,
+    seed: int = 0,
 ) -> Checkpoint:
     """The checkpoint at other widths, lazily.
 
     factor    hidden, MLP and attention times so much (2 where `settings` say nothing, either)
     settings  {config key: size}, on top of the factor's
     dtype     the name of the dtype that every tensor is stored in ("float32"); None: as it was
+    noise     how much what reads copies differs among them, from 0 (not at all: they stay copies in training) to 1
+    seed      of the noise
     Raises PlanError where there is no such growth, and what `check` raises where the source does not fit its table.
     """
-    _check_choices(rule, attention, rope, dtype)
+    _check_choices(rule, attention, rope, dtype, noise)
     remarks = [*check(checkpoint)]
     stored = DTYPE_NAMES[dtype] if dtype else checkpoint.dtype
     wanted: dict[str, Any] = {}
@@ -58,23 +63,28 @@ def widen(
 
     def grown(rule: str) -> tuple[dict[str, AxisMap], Checkpoint]:
         maps = _maps(checkpoint, target, rule, rope, stored)
-        return maps, remap(checkpoint, maps, Storage(DTYPE_NAMES[dtype] if dtype else None, promote=rule == "exact"))
+        disturbing = Noise(noise, f"seed {seed}") if noise else None
+        how = Storage(DTYPE_NAMES[dtype] if dtype else None, promote=rule == "exact", noise=disturbing)
+        return maps, remap(checkpoint, maps, how)
 
     chosen_rule, rule_note = _choose_rule(rule, stored, lambda: grown("orthogonal")[1].lossy)
     maps, result = grown(chosen_rule)
     lossy = [*result.lossy, *_rounding(result)]
     notes = [f"config: {config_changes(checkpoint, result)}", rule_note, *remarks]
-    notes += _position_notes(checkpoint, maps)
+    notes += [*_noise_notes(checkpoint, maps, noise, seed), *_position_notes(checkpoint, maps)]
     dropped = sum(checkpoint.architecture.is_recomputed(name) for name in checkpoint.tensors)
     if dropped:
         notes.append(f"{dropped} tensors left out: the library recomputes or ignores them")
     arguments: dict[str, Any] = {"factor": factor, "settings": dict(settings or {}), "rule": chosen_rule}
-    arguments |= {"attention": attention, "rope": rope, "dtype": dtype}
-    step = Step("widen", arguments, lossy=tuple(lossy), maps={k: v for k, v in maps.items() if not v.is_identity})
+    arguments |= {"attention": attention, "rope": rope, "dtype": dtype, "noise": noise}
+    grew = {axis: axis_map for axis, axis_map in maps.items() if not axis_map.is_identity}
+    step = Step("widen", arguments, seed=seed if noise else None, lossy=tuple(lossy), maps=grew)
     return replace(result, steps=(*checkpoint.steps, step), notes=(*checkpoint.notes, *notes), lossy=tuple(lossy))
 
 
-def _check_choices(rule: str, attention: str, rope: str, dtype: str | None) -> None:
+def _check_choices(rule: str, attention: str, rope: str, dtype: str | None, noise: float) -> None:
+    if not 0 <= noise <= 1:
+        raise PlanError(f"noise is {noise}, expected 0 (none) to 1 (a part may be twice what it would be, or nothing)")
     for name, value, known in (
         ("rule", rule, ("auto", *RULES)),
         ("attention", attention, ("auto", *ATTENTIONS)),
@@ -123,6 +133,22 @@ def _position_notes(checkpoint: Checkpoint, maps: Mapping[str, AxisMap]) -> list
     if maps[rotary.axis].new_size == maps[rotary.axis].size:
         return []
     return ["rope type 'dynamic': the same function up to max_position_embeddings, another one beyond"]
+
+
+def _noise_notes(checkpoint: Checkpoint, maps: Mapping[str, AxisMap], noise: float, seed: int) -> list[str]:
+    """What tells copies apart in training, and which copies nothing does."""
+    copied = [name for name, axis_map in maps.items() if axis_map.counts.max(initial=1) > 1]
+    gaps = [name for name, axis_map in maps.items() if axis_map.gaps.any() or axis_map.means.any()]
+    if not noise:
+        notes = ["noise 0: copies that are read alike get equal gradients, and stay copies in training"]
+        return [*(notes if copied else []), *(["noise 0: new coordinates stay unread"] if gaps else [])]
+    if not copied and not gaps:
+        return []
+    told = f"noise {noise:g} (seed {seed}): copies are read differently, to the same sums, so training parts them"
+    alone = [name for name in copied if checkpoint.architecture.axes[name].through == "experts"]
+    if copied and alone == copied:
+        return [f"{name}: copies of an expert stay copies: noise needs a width inside of them" for name in alone]
+    return [told]
 
 
 def _rounding(result: Checkpoint) -> list[str]:

@@ -23,6 +23,10 @@ INDEX = 80  # bytes for each coordinate of a dimension that is gathered by index
 RUNS = 32  # bytes for each coordinate of one that is copied run by run
 SHARED = 80  # bytes for each number whose parts are added
 FILL = 64  # bytes for each number that a function fills in
+DISTURBED = 8  # numbers for each one that gets noise: itself, the noise, what was looked up, twice where scattered
+MASKS = 4  # bytes for each of them: what is too small, what is infinite
+LOOKED_UP = 64  # bytes for each coordinate: the numbers of those picked, their twins and their keys
+TABLE = 80  # bytes for each entry of a table: while it is made, and of the few that are kept
 DOUBLE = 8  # bytes of float64
 SIZES = {"BF16": 2, "F16": 2, "F32": 4, "F64": 8, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}  # bytes of a number
 
@@ -53,7 +57,16 @@ def _stored(tensor: Remapped, rows: int, columns: int, one_span: bool) -> int:
     numbers = _numbers(tensor.shape, rows, columns)
     assembled = 0 if one_span else numbers * tensor.work_dtype.itemsize
     stored = numbers * SIZES[tensor.dtype] if SIZES[tensor.dtype] != tensor.work_dtype.itemsize else 0
-    return assembled + stored + min(numbers, SCRATCH) + _rectangle(tensor, rows, columns, one_span)
+    noise = _noise(tensor, rows, columns) if tensor.noise else 0
+    return assembled + stored + noise + min(numbers, SCRATCH) + _rectangle(tensor, rows, columns, one_span)
+
+
+def _noise(tensor: Remapped, rows: int, columns: int) -> int:
+    """Bytes for the noise of some rows at a time, for its table, and for what coordinates are looked up by."""
+    row = _numbers(tensor.shape, 1, columns)
+    numbers = max(row, min(SCRATCH, rows * row))
+    length = sum(dimension.extended_size + dimension.new_size for dimension in tensor.dimensions)
+    return numbers * (DISTURBED * SIZES[tensor.dtype] + MASKS) + length * (LOOKED_UP + TABLE)
 
 
 def _rectangle(tensor: Remapped, rows: int, columns: int, one_span: bool) -> int:

@@ -38,7 +38,9 @@ def tried(name: str) -> list[Trial]:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        return list(trials(tiny.named(name), Path(folder), every=True))
+        return list(
+            trials(tiny.named(name), lambda v, dtype: tiny.save(v, Path(folder, dtype), dtype), Path(folder, "grown"))
+        )
 
 
 def in_column(trial: Trial, column: str) -> bool:

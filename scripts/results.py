@@ -20,12 +20,15 @@ import torch
 from readme import write_block
 
 from modelsurgeon.checkpoint import Checkpoint, open_checkpoint
+from modelsurgeon.cli import NOISE
 from modelsurgeon.save import save
 from modelsurgeon.untie import untie_embeddings
-from modelsurgeon.verification.batches import Sampling, batches
-from modelsurgeon.verification.logits import Comparison, compare, outputs
+from modelsurgeon.verification.batches import Sampling
+from modelsurgeon.verification.logits import Comparison, compare_all
 from modelsurgeon.verification.proof import Proof, composed_maps, prove
-from modelsurgeon.verification.reference import load, quiet
+from modelsurgeon.verification.reference import Running, quiet
+from modelsurgeon.verification.tell import silent
+from modelsurgeon.verification.visits import Visits
 from modelsurgeon.widen import widen
 
 HEADINGS = ("checkpoint", "operation", "weights", "own", "x2", "x3", "top-1", "loss before", "after x2", "after x3")
@@ -36,7 +39,7 @@ def transforms(checkpoint: Checkpoint) -> Iterator[tuple[str, list[Transform]]]:
     """(operation, the transform for each factor): both rules, both attention modes, the article's pairs, untying."""
 
     def widened(factor: int, **options: str) -> Transform:
-        return lambda source: widen(source, factor, **options)
+        return lambda source: widen(source, factor, **options, noise=NOISE)
 
     for rule in ("orthogonal", "exact"):
         for attention in ("head-dim", "heads"):
@@ -54,7 +57,8 @@ def measure(source: Checkpoint, transform: Transform, text: str, samples: int) -
         result = open_checkpoint(save(transform(source), Path(folder) / "result"))
         proof = prove(source, result)
         assert proof is not None
-        report = compare(source, result, maps=composed_maps(result.steps), text=text, samples=samples)
+        maps = composed_maps(result.steps)
+        report, _ = compare_all(source, result, maps=maps, text=text, samples=samples, in_stored=False)
     on_text = [c for c in report.comparisons if c.inputs == "text"] or list(report.comparisons)
     return proof, on_text[0], max(c.max_rel for c in report.comparisons)
 
@@ -78,15 +82,11 @@ def rows(name: str, source: Checkpoint, text: str, samples: int) -> Iterator[tup
 
 def own_error(source: Checkpoint, text: str, samples: int) -> float:
     """What float32 itself does to the source: its largest error against float64, over the same inputs."""
-    folder = source.origin.path
-    with quiet():
-        model, _ = load(source, folder, "float32", "cpu")
-        made, _ = batches(model, folder, Sampling(text, samples, 128, 0))
-        narrow = outputs(source, model, made)
-        wide = outputs(source, load(source, folder, "float64", "cpu")[0], made)
-    name = next(iter(wide[0]))
-    deviation = torch.cat([batch[name] for batch in wide]).std()
-    return max(float((a[name].double() - b[name]).abs().max() / deviation) for a, b in zip(narrow, wide, strict=True))
+    with quiet(), tempfile.TemporaryDirectory() as scratch:
+        sampling, place = Sampling(text, samples, 128, 0), source.origin.path
+        visits = Visits(source, source, place, {}, sampling, Running(), Path(scratch), silent)
+        wide = visits.ask_source("float64", behaviour=False)
+        return max(one.max_rel for one in visits.ask_source("float32", behaviour=False, wider=wide).noise)
 
 
 def _number(value: float | None, form: str) -> str:

@@ -15,9 +15,10 @@ from unittest import mock
 
 import blake3 as b3
 
+import preloaded
 from modelsurgeon import cli
 
-ROOT = Path(cli.__file__).parents[1]
+ROOT = preloaded.ROOT
 
 
 @dataclass(frozen=True)
@@ -48,18 +49,14 @@ def run(*arguments: object, stdin: str = "") -> Finished:
     return Finished(code, out.getvalue(), err.getvalue())
 
 
-def shell(line: str, folder: Path, **environment: str) -> Finished:
-    """A line of bash with pipefail, run in `folder`."""
-    wrapper = folder / "bin" / "modelsurgeon"
-    if not wrapper.exists():
-        wrapper.parent.mkdir()
-        wrapper.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m modelsurgeon "$@"\n')
-        wrapper.chmod(0o755)
-    path = f"{wrapper.parent}:{os.environ['PATH']}"
+def shell(line: str, folder: Path, *options: str) -> Finished:
+    """A line of bash with pipefail, or with other options too, run in `folder`."""
+    (folder / "bin").mkdir()
+    command = preloaded.write_command(folder / "bin")
     done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", line],
+        ["bash", "-o", "pipefail", *options, "-c", line],
         cwd=folder,
-        env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), **environment},
+        env={**os.environ, "PATH": f"{command.parent}:{os.environ['PATH']}"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

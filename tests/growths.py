@@ -1,6 +1,6 @@
 """Every growth that is tried on the tiny models, and what comes of it: for tests/test_matrix.py and scripts/matrix.py.
 
-    for trial in trials(tiny.named("llama-tied"), folder, every=True):
+    for trial in trials(tiny.named("llama-tied"), source, folder):
         print(trial, trial.error, trial.wrong)
 
 Source and result are read back from disk and run under the float64 oracle, whatever they are stored in: in bf16 nothing
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import lcm
@@ -22,6 +22,7 @@ import torch
 
 import tiny
 from modelsurgeon.checkpoint import Checkpoint, open_checkpoint
+from modelsurgeon.cli import NOISE
 from modelsurgeon.config_keys import lookup
 from modelsurgeon.errors import PlanError
 from modelsurgeon.growth import RULES
@@ -49,6 +50,7 @@ AXES: Mapping[str, tuple[str, ...]] = {
     "embedding": ("embedded",),
     "low ranks": ("q_rank", "kv_rank"),
 }
+OF_FACTORS = ("hidden", "mlp", "heads", "kv heads", "head size")  # what a factor grows
 HEADS = ("num_attention_heads",)  # what some configs want the width to be a multiple of
 ODD = {"hidden": "hidden, no multiple", "mlp": "mlp, no multiple"}  # the columns that keep such sizes apart
 ALL = {attention: f"all ({attention})" for attention in ("heads", "head-dim")}
@@ -65,6 +67,7 @@ class Growth:
     """One growth: `settings`, or `factor` with `attention`, or untying. `name` tells it from its source's others.
 
     also  the column that it speaks for where that has nothing of its own: a width with as many more heads
+    seen  whether growths by a factor grow the same axes as much, and others with them
     """
 
     column: str
@@ -73,15 +76,16 @@ class Growth:
     factor: int | None = None
     attention: str = "auto"
     also: str = ""
+    seen: bool = False
 
     def __str__(self) -> str:
         return self.name
 
-    def of(self, checkpoint: Checkpoint, rule: str) -> Checkpoint:
+    def of(self, checkpoint: Checkpoint, rule: str, noise: float = 0.0) -> Checkpoint:
         """The grown checkpoint, lazily. Raises PlanError where there is none."""
         if self.column == UNTIE:
             return untie_embeddings(checkpoint)
-        return widen(checkpoint, self.factor, self.settings, rule=rule, attention=self.attention)
+        return widen(checkpoint, self.factor, self.settings, rule=rule, attention=self.attention, noise=noise)
 
 
 def growths(checkpoint: Checkpoint, tied: bool) -> tuple[Growth, ...]:
@@ -95,7 +99,8 @@ def _one_by_one(checkpoint: Checkpoint) -> Iterator[Growth]:
         for target, where in ((2 * size, column), (odd, ODD.get(column, column))):
             settings = {key: target, **_with(checkpoint, column, target, size)}
             also = ODD["hidden"] if column == "heads" and target % size else ""
-            yield Growth(where, " ".join(f"{k}={v}" for k, v in settings.items()), settings, also=also)
+            name, seen = " ".join(f"{k}={v}" for k, v in settings.items()), target == 2 * size and column in OF_FACTORS
+            yield Growth(where, name, settings, also=also, seen=seen)
         biased = any(a.through == "choice" and a.key == key for a in checkpoint.architecture.axes.values())
         if biased and _with(checkpoint, column, 2 * size, size):
             yield Growth(column, f"{key}={2 * size}", {key: 2 * size})  # as many chosen as before
@@ -158,6 +163,7 @@ class Trial:
     growth: Growth
     rule: str
     dtype: str
+    noise: float = 0.0
     error: float | None = None
     proof: str = ""
     refused: str = ""
@@ -175,7 +181,7 @@ class Trial:
         return "" if self.error is not None and self.error <= LOSSLESS else f"error {self.error}"
 
     def __str__(self) -> str:
-        return f"{self.growth} {self.rule} {self.dtype}"
+        return f"{self.growth} {self.rule} {self.dtype}{' noise' if self.noise else ''}"
 
 
 @dataclass(frozen=True)
@@ -190,7 +196,7 @@ class Source:
         return open_checkpoint(self.folder)
 
     @cached_property
-    def outputs(self) -> dict[str, torch.Tensor]:
+    def outputs(self) -> Mapping[str, torch.Tensor]:
         return tiny.run64(self.folder, self.variant.kind)
 
     def error(self, folder: Path) -> float:
@@ -205,13 +211,13 @@ class Source:
         except PlanError:
             return
         if stored == {"BF16"}:
-            yield self.try_out(growth, "exact", folder)
+            yield self.try_out(growth, "exact", folder, NOISE)
 
-    def try_out(self, growth: Growth, rule: str, folder: Path) -> Trial:
+    def try_out(self, growth: Growth, rule: str, folder: Path, noise: float = 0.0) -> Trial:
         """Plan, save, read back, run, prove. Only a PlanError counts as a refusal; all else is raised."""
-        said = (growth, rule, self.checkpoint.dtype)
+        said = (growth, rule, self.checkpoint.dtype, noise)
         try:
-            grown = growth.of(self.checkpoint, rule)
+            grown = growth.of(self.checkpoint, rule, noise)
         except PlanError as error:
             return Trial(*said, refused=str(error))
         if grown.lossy:
@@ -222,27 +228,56 @@ class Source:
         return Trial(*said, self.error(folder), proof.summary if proof else "nothing")
 
 
-def trials(variant: tiny.Variant, folder: Path, every: bool) -> Iterator[Trial]:
-    """What comes of the growths of a variant; `folder` is for files. Of all, or of a choice that is always the same.
+def trials(variant: tiny.Variant, source: Callable[[tiny.Variant, str], Path], folder: Path) -> Iterator[Trial]:
+    """What comes of all growths of a variant, each under both rules, with noise and without in turn.
 
-    The choice: a main form has every growth of several axes under one rule, and every other growth of one axis, the
-    others being its tied or untied twin's; any other form has one growth.
+    source  (variant, dtype) -> the folder of the saved model
+    folder  for a result
     """
-    wide = Source(variant, tiny.save(variant, folder / "float64", "float64"))
-    offered = growths(wide.checkpoint, variant.tied)
+    wide = Source(variant, source(variant, "float64"))
+    for index, growth in enumerate(growths(wide.checkpoint, variant.tied)):
+        for turn, rule in enumerate(RULES if growth.column != UNTIE else ("exact",)):
+            yield wide.try_out(growth, rule, folder, NOISE * ((index + turn) % 2))
+    narrow = Source(variant, source(variant, "bfloat16"))
+    for growth in (*growths(narrow.checkpoint, variant.tied), *_together(4)):
+        yield from narrow.try_narrow(growth, folder)
+
+
+def some_trials(variant: tiny.Variant, source: Callable[[tiny.Variant, str], Path], folder: Path) -> Iterator[Trial]:
+    """What comes of a choice of them that is always the same, and sees everything somewhere.
+
+    The two main forms of a family, tied and untied, have between them all axes grown at once by either attention and
+    rule (heads by `exact` in bf16), with noise by either rule; and each width alone to a size that is no multiple, and
+    to its double where those before had no such. Any other form has one growth.
+    """
+    wide = Source(variant, source(variant, "float64"))
     turn = zlib.crc32(variant.model_type.encode()) + variant.tied
-    for index, growth in enumerate(offered):
-        rules = RULES if growth.column != UNTIE else ("exact",)
-        chosen = _chosen(variant, growth, index, turn, len(offered))
-        for rule in rules if every else [RULES[(index // 2 + turn) % 2]] if chosen else []:
-            yield wide.try_out(growth, rule, folder / "grown")
-    if every or variant.main:
-        narrow = Source(variant, tiny.save(variant, folder / "bfloat16", "bfloat16"))
-        for growth in (*offered, *_together(4)) if every else _together(2 + 2 * (turn % 2)):
-            yield from narrow.try_narrow(growth, folder / "grown")
+    for growth, rule, noise in _chosen(variant, wide.checkpoint, turn):
+        yield wide.try_out(growth, rule, folder, noise)
+    if variant.main:
+        narrow = Source(variant, source(variant, "bfloat16"))
+        heads, head_dim = _together(4)
+        offered = (next(_together()), heads) if turn % 2 else (head_dim, heads)
+        yield from next(filter(None, (list(narrow.try_narrow(growth, folder)) for growth in offered)), ())
 
 
-def _chosen(variant: tiny.Variant, growth: Growth, index: int, turn: int, count: int) -> bool:
+def _chosen(variant: tiny.Variant, checkpoint: Checkpoint, turn: int) -> Iterator[tuple[Growth, str, float]]:
+    """(growth, rule, noise)"""
+    offered = growths(checkpoint, variant.tied)
     if not variant.main:
-        return index == zlib.crc32(variant.name.encode()) % count
-    return growth.column in (*ALL.values(), UNTIE) or index % 2 == turn % 2 or variant.table.tie is None
+        number = zlib.crc32(variant.name.encode())
+        growth = offered[number % len(offered)]
+        yield growth, RULES[(turn + number // len(offered)) % 2], NOISE * (number // len(offered) // 2 % 2)
+        return
+    heads, head_dim = _together()
+    twin = variant.table.tie is not None
+    if variant.tied or not twin:
+        yield from ((heads, "orthogonal", NOISE), (head_dim, "exact", NOISE))
+    if not variant.tied:
+        yield head_dim, "orthogonal", 0.0
+    alone = [growth for growth in offered if growth.column not in (*ALL.values(), UNTIE) and not growth.seen]
+    for index, growth in enumerate(alone):
+        if not twin or index % 2 == turn % 2:
+            yield growth, RULES[(index // 2 + turn // 4) % 2], NOISE * ((index // 4 + turn // 16) % 2)
+    if variant.tied:
+        yield offered[-1], "exact", 0.0

@@ -21,11 +21,12 @@ from modelsurgeon.arena import Arena, fresh
 from modelsurgeon.axis_map import GAP, MEAN
 from modelsurgeon.dimension import Dimension, along, concatenation, plain, product
 from modelsurgeon.files import LocalFile
+from modelsurgeon.noise import Noise
 from modelsurgeon.pieces import Piece
 from modelsurgeon.safetensors_file import read_header
 from modelsurgeon.sinusoid import sinusoid
 from modelsurgeon.tensor import DTYPES, Remapped, Stored, count_unusual
-from modelsurgeon.verification import fold
+from modelsurgeon.verification import blocks, fold
 
 UNUSUAL = (math.nan, -math.nan, math.inf, -math.inf, -0.0, 0.0)
 SINES = "sines and cosines"
@@ -112,6 +113,11 @@ def gaps_behind(size: int) -> Dimension:
     return tail(size, GAP)
 
 
+def free_behind(size: int) -> Dimension:
+    """Gaps that may hold anything."""
+    return made_of(size, [*range(size), GAP, GAP], "readers").filled
+
+
 def room_behind(size: int) -> Dimension:
     """Gaps that make its size even, as that of a table of sines and cosines is."""
     return tail(size, GAP, 4)
@@ -133,6 +139,8 @@ def ignored(size: int) -> Dimension:
     axis = axis_map.gathered(size, np.tile(np.arange(size), 2), np.ones(2 * size), factor, 1.0)
     return along(axis, "readers")
 
+
+NOISE = Noise(0.5, "zoo")
 
 ZOO: dict[str, tuple[tuple[int, ...], Make]] = {
     "a vector, tiled": ((9,), grown(thirds)),
@@ -171,6 +179,10 @@ ZOO: dict[str, tuple[tuple[int, ...], Make]] = {
     "large rows that round": ((3, 11, 10), grown(roots, copied, thirds)),
     "large rows with means": ((3, 11, 10), grown(means_behind, means_behind, means_behind)),
     "large rows with gaps": ((3, 11, 10), grown(gaps_behind, gaps_behind, gaps_behind, fill=2.0)),
+    "columns with noise": ((10, 6), grown(copied, thirds, noise=NOISE, turns=(0, 1))),
+    "rows and columns with noise": ((10, 6), grown(thirds, mixed, noise=NOISE, turns=(0, 1))),
+    "free gaps with noise": ((10, 6), grown(free_behind, thirds, noise=NOISE, turns=(0, 1))),
+    "large rows with noise": ((3, 11, 10), grown(copied, mixed, thirds, noise=NOISE, turns=(0, 1, 2))),
 }
 
 
@@ -384,7 +396,7 @@ def test_a_piece_takes_no_more_memory_than_was_told(
     lazy.is_exact, lazy.factors, [dimension.runs for dimension in lazy.dimensions]  # what is kept is no piece's memory
     for most in MEASURED:
         pieces = [piece for piece in lazy.pieces(most) if piece.again is None]
-        for piece in [*pieces[:1], *pieces[len(pieces) // 2 :][:1], *pieces[-1:]]:
+        for piece in {*pieces[:1], *pieces[len(pieces) // 2 :][:1], *pieces[-1:]}:
             assert peak(lambda piece=piece: lazy.read_piece(piece, empty=fresh)) <= lazy.working_set(most), most
 
 
@@ -412,7 +424,7 @@ def test_working_sets_of_matrices_are_a_few_pieces(tmp_path: Path) -> None:
 def test_experts_are_folded_in_memory_that_does_not_depend_on_their_size(
     side: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fold, "BLOCK", 1 << 14)
+    monkeypatch.setattr(blocks, "BLOCK", 1 << 14)
     found = []
     for columns in (256, 1024):
         base = stored(numbers((2, columns, 128), torch.bfloat16, unusual=False), tmp_path)
@@ -421,12 +433,13 @@ def test_experts_are_folded_in_memory_that_does_not_depend_on_their_size(
         new = read_header(LocalFile(tmp_path / "new.safetensors"))["t"]
         found.append(peak(lambda lazy=lazy, new=new: fold.fold("t", lazy, new)))
         assert fold.fold("t", lazy, new).verdict == "exact"
-    assert found[1] < 1.5 * found[0]
+    vectors = 16 * 8 * 2 * (1024 - 256)  # bytes of a few vectors as long as the axis, which every map is made of
+    assert found[1] < 1.5 * found[0] + vectors
 
 
 def test_an_arena_that_was_told_its_size_asks_for_no_more(case: tuple[Any, Make], base: Stored) -> None:
     lazy = case[1](base)
-    for most in (64, 1 << 20):
+    for most in (64, 1 << 20) if base.dtype in ("BF16", "F64") else (1 << 20,):  # small ones in the least and largest
         arena = Arena(lazy.working_set(most))
         for piece in lazy.pieces(most):
             lazy.read_piece(piece, empty=arena.reset())

@@ -12,9 +12,11 @@ from huggingface_hub import ModelCard
 from command import run
 from modelsurgeon.card import LARGEST, escaped, metadata_of, model_card, reproducing_command
 from modelsurgeon.checkpoint import open_checkpoint
+from modelsurgeon.cli import NOISE
 from modelsurgeon.files import LocalFolder
 from modelsurgeon.history import Origin
 from modelsurgeon.save import save
+from modelsurgeon.training.learning_rates import recommended
 from modelsurgeon.untie import untie_embeddings
 from modelsurgeon.verification.verify import verify
 from modelsurgeon.widen import widen
@@ -29,7 +31,7 @@ def made(tmp_path_factory):
     """(the demo widened and untied, what verification says of it)."""
     source = open_checkpoint("demo")
     out = tmp_path_factory.mktemp("card") / "secret-home" / "out"
-    result = open_checkpoint(save(untie_embeddings(widen(source, 2)), out))
+    result = open_checkpoint(save(untie_embeddings(recommended(source, widen(source, 2, noise=NOISE))), out))
     return result, verify(source, result, samples=1, length=8)
 
 

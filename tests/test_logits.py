@@ -1,4 +1,4 @@
-"""What `compare` must see, and what it must not be troubled by."""
+"""What `compare_all` must see, and what it must not be troubled by."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from modelsurgeon.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.errors import ModelSurgeonError, SourceError
 from modelsurgeon.save import save
 from modelsurgeon.source import DEMO
-from modelsurgeon.verification.batches import UNLABELLED, Reader, Sampling, batches, read_off
-from modelsurgeon.verification.logits import TOLERANCE, Comparison, LogitReport, compare, compare_stored
+from modelsurgeon.verification.batches import Sampling, make_inputs
+from modelsurgeon.verification.logits import TOLERANCE, Comparison, LogitReport, compare_all
+from modelsurgeon.verification.reader import UNLABELLED, Reader, read_off
 from modelsurgeon.verification.reference import checked_view, load, model_class
 from modelsurgeon.widen import widen
 from tiny import named
@@ -53,6 +54,14 @@ def body(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     folder = tmp_path_factory.mktemp("body") / "body"
     model.save_pretrained(folder)
     return open_checkpoint(folder)
+
+
+def compare(source: Checkpoint, result: Checkpoint, **asked: Any) -> LogitReport:
+    return compare_all(source, result, in_stored=False, **asked)[0]
+
+
+def compare_stored(source: Checkpoint, result: Checkpoint, **asked: Any) -> LogitReport | None:
+    return compare_all(source, result, **asked)[1]
 
 
 def mutated(
@@ -159,12 +168,12 @@ def test_what_stands_in_padded_positions_does_not_count(
     model, _ = load(body, body.origin.path, "float32", "cpu")
 
     def holds_padding(seed: int) -> bool:
-        padded = batches(model, body.origin.path, Sampling(None, 4, 128, seed))[0][-1]
+        padded = make_inputs(model, body.origin.path, Sampling(None, 4, 128, seed)).batches[-1]
         return 0 in padded.arguments["input_ids"][padded.real]
 
     seed = next(seed for seed in range(99) if not holds_padding(seed))
     assert compare(body, changed, seed=seed).comparisons[-1].max_abs == 0
-    monkeypatch.setattr("modelsurgeon.verification.logits._real", lambda value, real: value.flatten(0, 1))
+    monkeypatch.setattr("modelsurgeon.verification.visits._real", lambda value, real: value.flatten(0, 1))
     assert compare(body, changed, seed=seed).comparisons[-1].max_abs > 0
 
 
@@ -275,7 +284,7 @@ def test_the_class_is_the_configs_where_it_is_of_the_model_type(
 
 def test_a_seed_gives_the_same_random_ids_again(demo: Checkpoint) -> None:
     model = model_class(demo)(model_class(demo).config_class(**tiny()))
-    first, again, other = (batches(model, DEMO, Sampling("text", 1, 9, seed))[0] for seed in (0, 0, 1))
+    first, again, other = (make_inputs(model, DEMO, Sampling("text", 1, 9, seed)).batches for seed in (0, 0, 1))
     ids = [[b.arguments["input_ids"].tolist() for b in made if b.inputs != "text"] for made in (first, again, other)]
     assert ids[0] == ids[1] != ids[2]
 

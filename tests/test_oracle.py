@@ -30,8 +30,8 @@ def llama(source):
 @pytest.mark.parametrize("variant", FORMS, ids=str)
 def test_a_model_is_loaded_and_run_in_float64_alone(variant, source):
     folder = source(variant, "float64")
-    with narrow() as found:
-        tiny.run64(folder, variant.kind)
+    with narrow() as found, in_float64():
+        tiny.outputs(tiny.load64(folder, variant.kind))  # `tiny.run64` may know them from before
     assert found == []
 
 

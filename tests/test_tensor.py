@@ -22,7 +22,7 @@ from modelsurgeon.checkpoint import open_checkpoint
 from modelsurgeon.files import LocalFile
 from modelsurgeon.safetensors_file import read_header
 from modelsurgeon.tensor import DTYPES, Remapped, Stored
-from modelsurgeon.verification import fold as folding
+from modelsurgeon.verification import blocks
 from modelsurgeon.verification.fold import fold
 from modelsurgeon.widen import widen
 
@@ -221,7 +221,7 @@ def test_the_fold_is_the_same_in_blocks_of_any_size(
     wide, _, _ = case
     held = Held(whole(wide))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(folding, "BLOCK", block)
+        patched.setattr(blocks, "BLOCK", block)
         patched.setattr(means, "MEAN_BLOCK", block)
         assert fold("t", wide, held).verdict in ("exact", "rounded")  # type: ignore[arg-type]
 
@@ -234,7 +234,7 @@ def test_the_verdict_is_the_same_in_blocks_of_any_size(
     held = Held(whole(wide))
     expected = fold("t", wide, held)  # type: ignore[arg-type]
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(folding, "BLOCK", block)
+        patched.setattr(blocks, "BLOCK", block)
         assert fold("t", wide, held) == expected  # type: ignore[arg-type]
 
 

@@ -157,7 +157,18 @@ def test_without_a_record_the_proof_is_skipped_and_the_report_says_so(source: So
     report = verify(open_checkpoint(before), open_checkpoint(copied), **SHORT)
     assert report.same
     assert report.proof is None
-    assert "proof skipped" in report.notes[0]
+    assert "proof skipped" in report.notes[0] and "--infer" in report.notes[0]
+
+
+def test_a_number_that_derived_maps_do_not_explain_makes_it_different(source: Source, tmp_path: Path) -> None:
+    before = source(tiny.named("llama-tied"))
+    copied = shutil.copytree(before, tmp_path / "copy")
+    held = load_file(copied / "model.safetensors")
+    held["model.norm.weight"][3] *= 1 + 2**-20  # no logit shows it
+    save_file(held, copied / "model.safetensors", {"format": "pt"})
+    report = verify(open_checkpoint(before), open_checkpoint(copied), infer=True, **SHORT)
+    assert report.inferred is not None and report.logits is not None and report.logits.same
+    assert not report.same and report.verdict == "different"
 
 
 def test_a_record_whose_maps_break_the_law_is_refused(widened: Widened, tmp_path: Path) -> None:
@@ -299,4 +310,7 @@ def test_a_checkpoint_converted_to_another_model_type_runs_as_what_it_says_it_is
     before = source(tiny.named("llama-untied"))
     converted = shutil.copytree(before, tmp_path / "mistral")
     mutants.config(model_type="mistral", architectures=["MistralForCausalLM"], sliding_window=window)(converted)
-    assert verify(open_checkpoint(before), open_checkpoint(converted), **SHORT).same is same
+    report = verify(open_checkpoint(before), open_checkpoint(converted), infer=True, trainable=True, **SHORT)
+    assert report.same is same and report.proof is None and report.trainable is None
+    assert report.notes[0] == "proof skipped: model_type 'mistral' has no maps to 'llama'"
+    assert report.notes[1].startswith("trainable: not examined: no maps")

@@ -14,6 +14,7 @@ import inspect
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -723,11 +724,28 @@ def _caches(model: Any) -> bool:
     return bool(getattr(model.config, "use_cache", False))
 
 
-def run(folder: Path, kind: str) -> dict[str, torch.Tensor]:
+def run(folder: Path, kind: str) -> Mapping[str, torch.Tensor]:
+    """What the model on disk computes in float32."""
+    return _run(folder, kind, _written(folder))
+
+
+def run64(folder: Path, kind: str) -> Mapping[str, torch.Tensor]:
+    """What the model on disk computes in float64; save it in float64, or the file's rounding is seen."""
+    return _run64(folder, kind, _written(folder))
+
+
+def _written(folder: Path) -> tuple[tuple[str, int, int, int], ...]:
+    """What tells the files of a folder from others that were there before."""
+    found = ((path.name, path.stat()) for path in sorted(folder.iterdir()))
+    return tuple((name, stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in found)
+
+
+@lru_cache(maxsize=256)  # the sources of all families: each test compares with them
+def _run(folder: Path, kind: str, written: object) -> Mapping[str, torch.Tensor]:
     return outputs(load(folder, kind))
 
 
-def run64(folder: Path, kind: str) -> dict[str, torch.Tensor]:
-    """What the model on disk computes in float64; save it in float64, or the file's rounding is seen."""
+@lru_cache(maxsize=256)
+def _run64(folder: Path, kind: str, written: object) -> Mapping[str, torch.Tensor]:
     with in_float64():
         return outputs(load64(folder, kind))

@@ -1,161 +1,92 @@
 """What both models are run on: windows of a text, random token ids of several lengths, and a padded batch.
 
-What a batch looks like depends on what the model is for. An encoder-decoder reads the first half of a row and is to
-predict the second one, which it is given shifted right; a masked language model fills in 15% of the positions; any
-other one predicts the next token. Only text has labels: nobody predicts random ids.
-Pictures and sounds are random numbers: all that a model of pictures gets, and what a model of speech hears while it is
-given the text.
+Asked for behaviour, a model also reads one long row, rows at the last positions that it was trained on and rows padded
+on the left, and it continues prompts of several lengths.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from modelsurgeon.errors import ModelSurgeonError
+from modelsurgeon.verification.reader import UNLIMITED, Batch, Reader, Rows, read_off
 
 SAMPLE = Path(__file__).parent / "sample.txt"
-MASKED = 0.15  # the share of positions to fill in, as in BERT's training
+TEXT = "text"
 ROWS = 4  # windows of text in one forward pass
-UNLABELLED = -100
-
-Rows = list[list[int]]
-
-
-def _picture(config: Any) -> tuple[int, ...]:
-    size = config.image_size
-    return (config.num_channels, *((size, size) if isinstance(size, int) else size))
-
-
-def _sound(config: Any) -> tuple[int, ...]:
-    return (config.num_mel_bins, 2 * config.max_source_positions)  # a convolution of stride 2 halves the frames
-
-
-# What a model may read that is no text, by the name of its argument: the shape of one row.
-SIGNALS: Mapping[str, Callable[[Any], tuple[int, ...]]] = {"pixel_values": _picture, "input_features": _sound}
+# Positions of the long row: a model of 7e9 parameters reads as many in minutes on a CPU, and its logits take 1 GB.
+# What lies beyond is reached by rows that are shifted to the last positions.
+LONG = 2048
+NEW = 32  # tokens that a prompt is continued by
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """text and how much of it (`samples` windows of `length` tokens), the longest random row, the seed of both."""
+    """text and how much of it (`samples` windows of `length` tokens), the longest random row, the seed of both.
+
+    behaviour  also long and shifted rows, padding on the left, and prompts
+    """
 
     text: str | None
     samples: int
     length: int
     seed: int
+    behaviour: bool = False
 
 
 @dataclass(frozen=True)
-class Batch:
-    """One forward pass.
+class Inputs:
+    """Everything that a model is asked.
 
-    inputs     the kind of input: "text", "random ids, length 7", "padded batch"
-    arguments  what the model is called with
-    real       [rows, positions] bool: the output's positions that are no padding (none of a model that reads no ids)
-    read       the same of the input, which an encoder-decoder's output is not aligned with
-    labels     [rows, positions] int64: what each position should predict, or UNLABELLED
+    batches  to run
+    notes    of what cannot be asked
+    row      the batch whose first row hidden states are compared on
+    prompts  to continue by `new` tokens each, from `start` on where a decoder writes them; padded with `pad`
     """
 
-    inputs: str
-    arguments: Mapping[str, torch.Tensor]
-    real: torch.Tensor
-    read: torch.Tensor
-    labels: torch.Tensor
-
-
-@dataclass(frozen=True)
-class Reader:
-    """What a model takes: read off its config and class, so that no family is named here.
-
-    vocab      how many token ids there are; 0: it takes none
-    longest    the most positions that it takes
-    start      what an encoder-decoder's decoder begins with; None: no encoder-decoder, or one that shifts by itself
-    mask       what stands in masked positions; None: no masked language model
-    prefix     what its tokenizer begins every text with
-    end        what must stand at the end of every row, and nowhere else; None: nothing must
-    choices    each row is a question of several choices (here: of one)
-    signal     what it reads that is no text: (its argument, the shape of one row)
-    """
-
-    vocab: int
-    longest: int
-    pad: int
+    batches: tuple[Batch, ...]
+    notes: tuple[str, ...] = ()
+    row: int = 0
+    prompts: Rows | None = None
+    new: int = 0
     start: int | None = None
-    mask: int | None = None
-    prefix: tuple[int, ...] = ()
-    end: int | None = None
-    choices: bool = False
-    signal: tuple[str, tuple[int, ...]] | None = None
-
-    def batch(self, inputs: str, rows: Rows, generator: torch.Generator, labelled: bool = False) -> Batch:
-        """Rows of ids as one forward pass; an attention mask comes with rows of different lengths."""
-        rows = [self._ended(row) for row in rows]
-        if self.start is not None:
-            cuts = [0 if self.signal else max(1, len(row) // 2) for row in rows]
-            read = [row[:cut] for row, cut in zip(rows, cuts, strict=True)]
-            wanted = [row[cut:] or row for row, cut in zip(rows, cuts, strict=True)]
-            written = [[self.start, *row[:-1]] for row in wanted]
-            arguments = {**self._arguments(read), **self._arguments(written, "decoder_")}
-        else:
-            read, wanted = self._task(rows, generator) if labelled else (rows, rows)
-            written, arguments = read, self._arguments(read)
-        if self.signal:
-            name, shape = self.signal
-            arguments[name] = torch.randn(len(rows), *shape, generator=generator)
-        labels = _padded(wanted, UNLABELLED)
-        labels = labels if labelled else torch.full_like(labels, UNLABELLED)
-        return Batch(inputs, arguments, _real(written), _real(read), labels)
-
-    def _ended(self, row: list[int]) -> list[int]:
-        if self.end is None:
-            return row
-        return [*((token + 1) % self.vocab if token == self.end else token for token in row[:-1]), self.end]
-
-    def _arguments(self, rows: Rows, side: str = "") -> dict[str, torch.Tensor]:
-        if not any(rows):
-            return {}
-        ids, real = _padded(rows, self.pad), _real(rows)
-        mask = {} if bool(real.all()) else {f"{side}attention_mask": real.long()}
-        found = {f"{side}input_ids": ids, **mask}
-        return {name: value.unsqueeze(1) for name, value in found.items()} if self.choices else found
-
-    def _task(self, rows: Rows, generator: torch.Generator) -> tuple[Rows, Rows]:
-        """(what a model without a decoder reads, what its positions should say)."""
-        if self.mask is None:
-            return rows, [[*row[1:], UNLABELLED] for row in rows]
-        read, wanted = [], []
-        for row in rows:
-            hidden = set(torch.randperm(len(row), generator=generator)[: max(1, round(MASKED * len(row)))].tolist())
-            read.append([self.mask if i in hidden else token for i, token in enumerate(row)])
-            wanted.append([token if i in hidden else UNLABELLED for i, token in enumerate(row)])
-        return read, wanted
+    pad: int = 0
 
 
-def batches(model: Any, folder: Path, sampling: Sampling) -> tuple[list[Batch], tuple[str, ...]]:
+def make_inputs(model: Any, folder: Path, sampling: Sampling) -> Inputs:
     """Every batch for a model, and notes of what could not be made. The tokenizer is the one in `folder`."""
     generator = torch.Generator().manual_seed(sampling.seed)
     tokenizer, ids, notes = tokenize(folder, sampling.text or SAMPLE.read_text(encoding="utf-8"))
     reader = read_off(model, tokenizer, generator)
     if reader.signal and not reader.vocab:
         kind, empty = f"random {reader.signal[0]}", Rows([] for _ in range(sampling.samples))
-        return [reader.batch(kind, empty[at : at + ROWS], generator) for at in range(0, len(empty), ROWS)], ()
+        return Inputs(tuple(reader.batch(kind, part, generator) for part in _fours(empty)))
     if ids and max([*ids, *reader.prefix, reader.mask or 0]) >= reader.vocab:
         ids, notes = [], (f"random ids only: the tokenizer has more tokens than the model's {reader.vocab}",)
     length = max(1, min(sampling.length, reader.longest))
     windows = _windows(ids, reader.prefix, sampling.samples, length)
-    made = [
-        reader.batch("text", windows[at : at + ROWS], generator, labelled=True) for at in range(0, len(windows), ROWS)
-    ]
+    made = [reader.batch(TEXT, part, generator, labelled=True) for part in _fours(windows)]
     for size in sorted({1, min(7, length), length}):
         made.append(reader.batch(f"random ids, length {size}", [_random(size, reader, generator)], generator))
+    row = 0 if windows else len(made) - 1
     sizes = [length, max(1, length * 2 // 3), max(1, length // 4), 1]
-    made.append(reader.batch("padded batch", [_random(size, reader, generator) for size in sizes], generator))
-    return made, notes
+    uneven = [_random(size, reader, generator) for size in sizes]
+    made.append(reader.batch("padded batch", uneven, generator))
+    if not sampling.behaviour:
+        return Inputs(tuple(made), notes, row)
+    if reader.generates and reader.start is None:
+        made.append(reader.batch("batch padded on the left", uneven, generator, left=True))
+    if reader.first is not None and reader.start is None and reader.longest > 1:
+        far = _row(ids, reader, min(length, reader.longest // 2), generator)
+        made.append(reader.shifted([far], generator))
+    long, why = _long(ids, reader, length, generator)
+    prompts, new = _prompts(ids, reader, length, generator) if reader.generates else (None, 0)
+    without = () if prompts else (f"no text generated: {type(model).__name__} generates none, or not from text",)
+    return Inputs((*made, *long), (*notes, *why, *without), row, prompts, new, reader.start, reader.pad)
 
 
 def tokenize(folder: Path, text: str) -> tuple[Any, list[int], tuple[str, ...]]:
@@ -174,41 +105,34 @@ def tokenize(folder: Path, text: str) -> tuple[Any, list[int], tuple[str, ...]]:
     return tokenizer, ids, ()
 
 
-def read_off(model: Any, tokenizer: Any, generator: torch.Generator) -> Reader:
-    """What a model takes. Raises ModelSurgeonError where it is none of text, pictures or speech."""
-    kind, config, signal = type(model).__name__, model.config, None
-    if model.main_input_name in SIGNALS:
-        signal = (model.main_input_name, SIGNALS[model.main_input_name](config))
-    elif model.main_input_name != "input_ids":
-        raise ModelSurgeonError(f"{kind} takes {model.main_input_name}; expected input_ids or {' or '.join(SIGNALS)}")
-    if not {"input_ids", "decoder_input_ids"} & set(inspect.signature(model.forward).parameters):
-        return Reader(vocab=0, longest=0, pad=0, signal=signal)
-    vocab, pad = int(config.vocab_size), getattr(config, "pad_token_id", None) or 0
-    start = mask = end = None
-    if getattr(config, "is_encoder_decoder", False):
-        if "SequenceClassification" in kind:
-            end = config.eos_token_id  # where it reads its answer
-        elif "QuestionAnswering" not in kind:
-            named = getattr(config, "decoder_start_token_id", None)
-            start = pad if named is None else int(named)
-    elif "MaskedLM" in kind or "PreTraining" in kind:
-        named = getattr(tokenizer, "mask_token_id", None)
-        mask = int(torch.randint(vocab, (), generator=generator)) if named is None else int(named)
-    begin = tokenizer("")["input_ids"][:1] if tokenizer else []
-    special = {getattr(tokenizer, name, None) for name in ("bos_token_id", "cls_token_id")} - {None}
-    prefix = tuple(token for token in begin if token in special)
-    return Reader(vocab, _longest(model), pad, start, mask, prefix, end, "MultipleChoice" in kind, signal)
+def _long(
+    ids: Sequence[int], reader: Reader, length: int, generator: torch.Generator
+) -> tuple[list[Batch], tuple[str, ...]]:
+    """(one row as long as the model was trained on, or as LONG; what was left out of it)."""
+    size = min(reader.longest, LONG)
+    notes: tuple[str, ...] = ()
+    if reader.longest == UNLIMITED:
+        notes = (f"long context: {size} tokens; config.json does not say how many the model was trained on",)
+    elif size < reader.longest:
+        notes = (f"long context: {size} tokens of the {reader.longest} that the model takes",)
+    if size <= length:
+        return [], notes
+    row = _row(ids, reader, size, generator)
+    return [reader.batch(f"long row, length {size}", [row], generator)], notes
 
 
-def _longest(model: Any) -> int:
-    """The most positions that a model takes: its config's, or a table's whose first rows are for padding (RoBERTa)."""
-    keys = ("max_position_embeddings", "n_positions", "max_target_positions")
-    named = [getattr(model.config, key, None) for key in keys]
-    limits = [value for value in named if isinstance(value, int) and value > 0]
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
-            limits.append(module.num_embeddings - module.padding_idx - 1)
-    return min(limits, default=2**31)
+def _prompts(ids: Sequence[int], reader: Reader, length: int, generator: torch.Generator) -> tuple[Rows, int]:
+    """(prompts of three lengths, the first the longest, by how many tokens to continue them within the limit)."""
+    new = max(1, min(NEW, reader.longest // 2))
+    size = max(1, min(length, reader.longest - new))
+    whole = [_row(ids, reader, size, generator, at) for at in range(3)]
+    return [whole[0], whole[1][: max(1, size * 2 // 3)], whole[2][: max(1, size // 3)]], new
+
+
+def _row(ids: Sequence[int], reader: Reader, size: int, generator: torch.Generator, at: int = 0) -> list[int]:
+    """The text's window number `at` of three; random ids where it is too short."""
+    windows = _windows(ids, reader.prefix, 3, size)
+    return windows[at] if at < len(windows) and len(windows[at]) == size else _random(size, reader, generator)
 
 
 def _windows(ids: Sequence[int], prefix: tuple[int, ...], samples: int, length: int) -> Rows:
@@ -219,15 +143,9 @@ def _windows(ids: Sequence[int], prefix: tuple[int, ...], samples: int, length: 
     return [[*prefix, *ids[at * step : at * step + new]] for at in range(count)]
 
 
+def _fours(rows: Rows) -> list[Rows]:
+    return [rows[at : at + ROWS] for at in range(0, len(rows), ROWS)]
+
+
 def _random(size: int, reader: Reader, generator: torch.Generator) -> list[int]:
     return [int(token) for token in torch.randint(reader.vocab, (size,), generator=generator)]
-
-
-def _padded(rows: Rows, fill: int) -> torch.Tensor:
-    longest = max(map(len, rows))
-    return torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows], dtype=torch.long)
-
-
-def _real(rows: Rows) -> torch.Tensor:
-    longest = max(map(len, rows))
-    return torch.tensor([[True] * len(row) + [False] * (longest - len(row)) for row in rows], dtype=torch.bool)

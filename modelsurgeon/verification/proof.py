@@ -12,22 +12,26 @@ block.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
+from modelsurgeon.architecture import Architecture, Config
 from modelsurgeon.axis_map import AxisMap
 from modelsurgeon.check import check
 from modelsurgeon.checkpoint import Checkpoint
 from modelsurgeon.config_keys import INERT
 from modelsurgeon.errors import PlanError
-from modelsurgeon.history import Step
+from modelsurgeon.history import RECORD, Step
 from modelsurgeon.remap import remap
-from modelsurgeon.tensor import DTYPE_NAMES, DTYPES
-from modelsurgeon.untie import untie_embeddings
+from modelsurgeon.tensor import DTYPE_NAMES, DTYPES, FLOATS, LazyTensor, Remapped
+from modelsurgeon.untie import equal, untie_embeddings
+from modelsurgeon.verification import depth
 from modelsurgeon.verification.fold import Verdict, fold
+from modelsurgeon.verification.settings import as_read, same
+from modelsurgeon.verification.tell import Tell, silent
 
 BOOKKEEPING = INERT - {"tie_word_embeddings", "architectures", "vocab_size"}
 
@@ -62,24 +66,41 @@ class Proof:
         }
 
 
-def prove(source: Checkpoint, result: Checkpoint) -> Proof | None:
+def prove(
+    source: Checkpoint, result: Checkpoint, steps: tuple[Step, ...] | None = None, *, tell: Tell = silent
+) -> Proof | None:
     """Fold the result back to the source; None where the result has no record that begins at the source.
 
+    steps  what was done, where it is not on record (`infer` finds it out)
     Raises what `check` raises where the source does not fit its table.
     """
-    steps = steps_between(source, result)
-    if steps is None:
+    recorded = steps is None
+    found = steps_between(source, result) if steps is None else steps
+    if found is None:
         return None
     check(source)
     try:
-        expected = replay(source, steps)
+        expected = replay(source, found)
     except PlanError as error:
-        return Proof((Verdict("modelsurgeon.json", "wrong", detail=str(error)),))
-    verdicts = [*_config_verdicts(expected, result), *_name_verdicts(expected, result)]
-    shared = set(expected.tensors) & set(result.tensors)
-    for name in sorted(name for name in shared if not source.architecture.is_recomputed(name)):
-        verdicts.append(fold(name, expected.tensors[name], result.tensors[name], _earlier_eps(source, steps)))
+        return Proof((Verdict(RECORD if recorded else "maps", "wrong", detail=str(error)),))
+    names = _paired(expected, result)
+    new = depth.new_names(expected, found)
+    verdicts = [*_config_verdicts(expected, result), *_name_verdicts(expected, result, names)]
+    verdicts += depth.verdicts(expected, result, found, names)
+    total, done, eps = sum(result.tensors[name].nbytes for name in names.values()), 0, _earlier_eps(source, found)
+    for name in sorted(names.keys() - new):
+        wanted, other = expected.tensors[name], result.tensors[names[name]]
+        verdicts.append(fold(names[name], wanted, other, eps if recorded else factor_eps(wanted, other)))
+        done += other.nbytes
+        tell("proof", done, total)
+    tell("proof", total, total)
     return Proof(tuple(verdicts), expected.lossy)
+
+
+def factor_eps(expected: LazyTensor, found: LazyTensor) -> float:
+    """`earlier_eps` of what another tool made: it may have rounded a factor as it did the product (1/sqrt(2))."""
+    rounds = isinstance(expected, Remapped) and not expected.is_exact and found.dtype in FLOATS
+    return float(torch.finfo(DTYPES[found.dtype]).eps) if rounds else 0.0
 
 
 def steps_between(source: Checkpoint, result: Checkpoint) -> tuple[Step, ...] | None:
@@ -105,13 +126,16 @@ def replay(source: Checkpoint, steps: tuple[Step, ...]) -> Checkpoint:
 
     Untying first and growing then is the same as the other way round: the maps keep tied tensors equal.
     """
-    known = {"widen", "untie-embeddings"}
+    known = {"widen", "untie-embeddings", depth.OPERATION}
     for step in steps:
         if step.operation not in known:
             raise PlanError(f"a step {step.operation!r} on record, expected one of {', '.join(sorted(known))}")
     base = replace(source, lossy=())
     if any(step.operation == "untie-embeddings" for step in steps):
         base = untie_embeddings(base)
+    for step in steps:
+        if step.operation == depth.OPERATION:
+            base = depth.insert_layers(base, step.arguments)
     maps = composed_maps(steps)
     return remap(base, maps) if maps else base
 
@@ -124,29 +148,56 @@ def _config_verdicts(expected: Checkpoint, result: Checkpoint) -> list[Verdict]:
         return [Verdict("config.json", "wrong", detail=f"model_type: expected {wanted['model_type']}, found another")]
     keys = (set(wanted) | set(found)) - (BOOKKEEPING - set(table.keys)) - set(table.aliases)
     sized = {axis.key for axis in table.axes.values() if axis.key}
-    for key in sorted(keys & table.accounted_keys - sized):
-        if not _same(table.value(wanted, key), table.value(found, key)):
-            wrong.append(f"{key}: expected {table.value(wanted, key)!r}, found {table.value(found, key)!r}")
+    told = {key: (table.value(wanted, key), table.value(found, key)) for key in keys & table.accounted_keys - sized}
+    if not all(same(*values) for values in told.values()):
+        told = _as_read(table, wanted, found, told)
+    wrong += [f"{key}: expected {a!r}, found {b!r}" for key, (a, b) in sorted(told.items()) if not same(a, b)]
     sizes, targets = result.sizes, expected.sizes
     wrong += [f"axis {a}: expected {targets[a]}, found {sizes[a]}" for a in targets if sizes.get(a) != targets[a]]
     return [Verdict("config.json", "wrong", detail=line) for line in wrong] or [Verdict("config.json", "exact")]
 
 
-def _same(a: Any, b: Any) -> bool:
-    """Whether two config values are equal; floats to a few roundings, for products are taken in other orders."""
-    if isinstance(a, float) and isinstance(b, int | float):
-        return math.isclose(a, b, rel_tol=1e-14)
-    return bool(a == b)
+def _as_read(table: Architecture, wanted: Config, found: Config, told: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """{key: (expected, found)} by what the library makes of both files; by their own words where it makes nothing."""
+    read = as_read(wanted), as_read(found)
+    if read[0] is None or read[1] is None:
+        return dict(told)
+    sized = {axis.key for axis in table.axes.values() if axis.key}
+    keys = (read[0].keys() | read[1].keys()) & table.accounted_keys - (BOOKKEEPING - set(table.keys)) - sized
+    return {key: (table.value(read[0], key), table.value(read[1], key)) for key in keys - set(table.aliases)}
 
 
-def _name_verdicts(expected: Checkpoint, result: Checkpoint) -> list[Verdict]:
-    missing = sorted(set(expected.tensors) - set(result.tensors))
-    extra = sorted(set(result.tensors) - set(expected.tensors))
-    recomputed = expected.architecture.is_recomputed
+def _paired(expected: Checkpoint, result: Checkpoint) -> dict[str, str]:
+    """{name of an expected tensor: the result's name for it}: files may lack a prefix, or spell names as of old."""
+    table = expected.architecture
+    held = {table.canonical(name): name for name in sorted(result.tensors, reverse=True)}
+    names = {n: n if n in result.tensors else held.get(table.canonical(n)) for n in expected.tensors}
+    return {name: found for name, found in names.items() if found and not table.is_recomputed(name)}
+
+
+def _name_verdicts(expected: Checkpoint, result: Checkpoint, names: Mapping[str, str]) -> list[Verdict]:
+    """Nothing is missing, and nothing is there that nothing accounts for; a tied head may lie beside its embedding."""
+    table = expected.architecture
+    missing = sorted(name for name in expected.tensors.keys() - names.keys() if not table.is_recomputed(name))
+    extra = sorted(name for name in result.tensors.keys() - set(names.values()) if not table.is_recomputed(name))
     return [
-        *(Verdict(name, "wrong", detail="missing") for name in missing if not recomputed(name)),
-        *(Verdict(name, "wrong", detail="nothing accounts for it") for name in extra if not recomputed(name)),
+        *(Verdict(name, "wrong", detail="missing") for name in missing if not _repeats_embedding(expected, name)),
+        *(
+            Verdict(name, "exact", detail="the embedding again, to which it is tied")
+            if _repeats_embedding(result, name)
+            else Verdict(name, "wrong", detail="nothing accounts for it")
+            for name in extra
+        ),
     ]
+
+
+def _repeats_embedding(checkpoint: Checkpoint, name: str) -> bool:
+    """Whether this is a head that the library makes the embedding anyway, and that equals it."""
+    table, tie = checkpoint.architecture, checkpoint.architecture.tie
+    if not (tie and checkpoint.is_tied and not tie.forced and table.canonical(name) == tie.head):
+        return False
+    embedding = next((n for n in checkpoint.tensors if table.canonical(n) == tie.embedding), None)
+    return embedding is not None and equal(checkpoint.tensors[name], checkpoint.tensors[embedding])
 
 
 def _earlier_eps(source: Checkpoint, steps: tuple[Step, ...]) -> float:

@@ -7,9 +7,11 @@ the library would make up are an error.
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,6 +35,9 @@ LOADING = frozenset(
     }
 )
 
+GPU_SHARE = (
+    0.9  # of a GPU's free memory for weights, as the library does: the rest is for what they are multiplied with
+)
 ALIGNMENT = 64  # bytes: what torch's own allocator gives
 
 
@@ -53,41 +58,105 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+@dataclass(frozen=True)
+class Running:
+    """How a checkpoint is run.
+
+    device             cpu, cuda, cuda:1; auto: over all GPUs, then memory, and from the disk what does not fit
+    memory             of auto: bytes of weights in memory beside the GPUs; None: what is free
+    trust_remote_code  run the code that lies in the folder, where config.json names some
+    """
+
+    device: str = "cpu"
+    memory: int | None = None
+    trust_remote_code: bool = False
+
+
+@contextmanager
+def loaded(
+    checkpoint: Checkpoint, folder: Path, dtype: str, running: Running = Running()
+) -> Iterator[tuple[Any, tuple[str, ...]]]:
+    """The model that `folder` holds, of the checkpoint's class, and notes of what it leaves unread.
+
+    Weights may be read from the folder, and from a temporary one, until the context ends.
+    Raises SourceError where the library cannot load it, or would make up some of its weights.
+    """
+    gc.collect()  # the model before this one
+    coded = auto_class(checkpoint, folder) if running.trust_remote_code else None
+    chosen = coded or model_class(checkpoint)
+    with checked_view(folder, with_code=bool(coded)) as view, TemporaryDirectory(prefix="modelsurgeon-") as apart:
+        model, info = _from_pretrained(checkpoint, folder, view, dtype, running, chosen, bool(coded), apart)
+        absent = sorted([*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])
+        if absent:
+            raise SourceError(
+                f"{folder}: {type(model).__name__} finds no {absent[0]!r} that fits, and would make it up"
+            )
+        unread = sorted(info["unexpected_keys"])
+        _align(model)
+        model = model.eval() if running.device == "auto" else model.to(running.device).eval()
+        yield model, tuple(f"not run: {type(model).__name__} does not read {name!r}" for name in unread)
+
+
+def _from_pretrained(
+    checkpoint: Checkpoint, folder: Path, view: Path, dtype: str, running: Running, chosen: Any, coded: bool, apart: str
+) -> tuple[Any, dict[str, Any]]:
+    """(the model, what the library says of its weights)."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        found: tuple[Any, dict[str, Any]] = chosen.from_pretrained(
+            view,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            trust_remote_code=coded,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # it reports them, and they are refused below
+            attn_implementation="eager",  # every family has it, and a config may name another
+            experts_implementation="eager",  # the only one that takes float64
+            **({} if coded else _bare_body(checkpoint, chosen)),
+            **_placement(running, apart),
+        )
+    except (AttributeError, ImportError, KeyError, TypeError, ValueError, StrictDataclassError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise SourceError(f"{folder}: transformers cannot load it: {type(error).__name__}: {reason}") from error
+    return found
+
+
 def load(
     checkpoint: Checkpoint, folder: Path, dtype: str, device: str, trust_remote_code: bool = False
 ) -> tuple[Any, tuple[str, ...]]:
-    """The model that `folder` holds, of the checkpoint's class, and notes of what it leaves unread.
+    """`loaded` for good: on one device, which holds all of it. Raises ModelSurgeonError for `auto`."""
+    if device == "auto":
+        raise ModelSurgeonError("device auto leaves weights on the disk; expected cpu, cuda or cuda:1 here")
+    with loaded(checkpoint, folder, dtype, Running(device, None, trust_remote_code)) as found:
+        return found
 
-    trust_remote_code  run the code that lies in the folder, where config.json names some
-    Raises SourceError where the library cannot load it, or would make up some of its weights.
-    """
-    from huggingface_hub.errors import StrictDataclassError
 
-    coded = auto_class(checkpoint, folder) if trust_remote_code else None
-    chosen = coded or model_class(checkpoint)
-    with checked_view(folder, with_code=bool(coded)) as view:
-        try:
-            model, info = chosen.from_pretrained(
-                view,
-                dtype=getattr(torch, dtype),
-                use_safetensors=True,
-                trust_remote_code=bool(coded),
-                local_files_only=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # it reports them, and they are refused below
-                attn_implementation="eager",  # every family has it, and a config may name another
-                experts_implementation="eager",  # the only one that takes float64
-                **({} if coded else _bare_body(checkpoint, chosen)),
-            )
-        except (AttributeError, ImportError, KeyError, TypeError, ValueError, StrictDataclassError) as error:
-            reason = (str(error).splitlines() or [""])[0]
-            raise SourceError(f"{folder}: transformers cannot load it: {type(error).__name__}: {reason}") from error
-    absent = sorted([*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])
-    if absent:
-        raise SourceError(f"{folder}: {type(model).__name__} finds no {absent[0]!r} that fits, and would make it up")
-    notes = tuple(f"not run: {type(model).__name__} does not read {name!r}" for name in sorted(info["unexpected_keys"]))
-    _align(model)
-    return model.to(device).eval(), notes
+def _placement(running: Running, folder: str) -> dict[str, Any]:
+    """Where the library puts the weights, while it loads them; those that fit nowhere stay on the disk."""
+    if running.device != "auto":
+        return {}
+    found: dict[str, Any] = {"device_map": "auto", "offload_folder": folder}
+    if running.memory is not None:
+        from accelerate.utils import get_max_memory  # type: ignore[import-untyped]
+
+        gpus = {place: int(GPU_SHARE * free) for place, free in get_max_memory().items() if isinstance(place, int)}
+        found["max_memory"] = {**gpus, "cpu": running.memory}
+    return found
+
+
+def home(model: Any) -> torch.device:
+    """Where a model's inputs belong: with its first weights, wherever these wait meanwhile."""
+    places = getattr(model, "hf_device_map", None)
+    if places is None:
+        return torch.device(model.device)
+    return torch.device(next((place for place in places.values() if place not in ("cpu", "disk")), "cpu"))
+
+
+def is_offloaded(model: Any) -> bool:
+    """Whether some weights are read from the disk for every forward pass."""
+    return "disk" in getattr(model, "hf_device_map", {}).values()
 
 
 def _bare_body(checkpoint: Checkpoint, chosen: Any) -> dict[str, Any]:

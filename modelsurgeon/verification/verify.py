@@ -1,40 +1,97 @@
 """Verification: is the result the same function as the source?
 
-    1  proof      every tensor folds back to the source's, by the maps on record: all inputs, no forward pass
-    2  logits     both models in `transformers`, same inputs, float32
-    3  16 bits    the same in the stored dtype, beside the source's own noise there (said, not judged)
+    1  proof       every tensor folds back to the source's, by the maps on record: all inputs, no forward pass
+    2  outputs     both models in `transformers`, same inputs, float32; beside it 16 bits and their own noise
+    3  behaviour   layer by layer, generating, and, if asked for, whether training tells copies apart
 
-The verdict is "same" where the proof finds nothing wrong and the logits agree. Without a record there is no proof, and
-the logits decide alone; the report says so.
+    >>> verify(open_checkpoint("demo"), open_checkpoint("wide")).verdict
+    'same function'
+
+The verdict is "same" where the proof finds nothing wrong and the outputs agree. Without a record there is no proof,
+unless the maps can be derived from the weights, and the outputs decide alone; the report says so. What would never be
+learnt is told loudly, and changes nothing of what the function is.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import math
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from modelsurgeon.checkpoint import Checkpoint
+from modelsurgeon.environment import Environment, environment
 from modelsurgeon.errors import ModelSurgeonError
-from modelsurgeon.verification.logits import LogitReport, compare, compare_stored
+from modelsurgeon.history import Step
+from modelsurgeon.remap import parameters
+from modelsurgeon.verification import summary
+from modelsurgeon.verification.batches import SAMPLE
+from modelsurgeon.verification.logits import LogitReport, compare_all
 from modelsurgeon.verification.proof import Proof, composed_maps, prove, steps_between
+from modelsurgeon.verification.tell import Tell, silent
 
+if TYPE_CHECKING:
+    from modelsurgeon.verification.infer import Inferred
+    from modelsurgeon.verification.trainable import Trainability
+
+FORMAT = 1  # of the document; schema.json describes it
+PASSWORD = re.compile(r"(?<=://)[^/\s@]*@")  # of a URL: user:password@host
 NEGLIGIBLE = 1e-6  # of a weight: a rounding that logits computed in float32 do not show
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How the models are to be run.
+
+    text     what they read; None: the sample that comes along
+    samples  windows of the text, of `length` tokens each
+    dtype    what they compute in; 16 bits are compared besides, where the source is stored in them
+    device   "cpu", "cuda", "cuda:1"; "auto": all that there are, the rest on disk
+    seed     of the random ids
+    memory   bytes of weights that may be resident before the rest is left on disk; None: what there is
+    """
+
+    text: str | None = None
+    samples: int = 4
+    length: int = 128
+    dtype: str = "float32"
+    device: str = "cpu"
+    seed: int = 0
+    trust_remote_code: bool = False
+    memory: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        text = SAMPLE.read_text(encoding="utf-8") if self.text is None else self.text
+        told = {name: getattr(self, name) for name in ("samples", "length", "dtype", "device", "seed", "memory")}
+        return {"text": {"sample": self.text is None, "characters": len(text)}, **told}
 
 
 @dataclass(frozen=True)
 class Report:
     """What was found, level by level; None where a level was not run, with the reason in `notes`.
 
+    steps           how the result was made of the source: on record, or derived from the weights (`inferred`)
     by_proof_alone  the models are not on this disk, so nothing was run; the proof covers all inputs
+    seconds         {level: wall time}
+    command         the command line that asked for it
     """
 
-    source: str
-    result: str
-    proof: Proof | None
-    logits: LogitReport | None
-    stored: LogitReport | None
+    source: Checkpoint
+    result: Checkpoint
+    asked: Asked
+    environment: Environment
+    steps: tuple[Step, ...] | None = None
+    inferred: Inferred | None = None
+    proof: Proof | None = None
+    logits: LogitReport | None = None
+    stored: LogitReport | None = None
+    trainable: Trainability | None = None
     notes: tuple[str, ...] = ()
     by_proof_alone: bool = False
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    command: str | None = None
 
     @property
     def same(self) -> bool:
@@ -44,38 +101,145 @@ class Report:
         proven = self.proof is None or self.proof.summary != "wrong"
         return proven and self.logits is not None and self.logits.same
 
+    @property
+    def verdict(self) -> str:
+        """same function, or different; and what training would never change."""
+        return summary.verdict(self.to_json())
+
     def to_json(self) -> dict[str, Any]:
-        return {
+        """The document that schema.json describes: all that terminal and page show is read off it."""
+        document: dict[str, Any] = {
+            "format": FORMAT,
             "same": self.same,
-            "source": self.source,
-            "result": self.result,
+            "source": self.source.origin.id,
+            "result": self.result.origin.id,
+            "checkpoints": {"source": _described(self.source), "result": _described(self.result)},
+            "maps": self._maps(),
+            "inferred": self.inferred.to_json() if self.inferred else None,
+            "settings": self.asked.to_json() if self.logits or self.trainable else None,
             "proof": self.proof.to_json() if self.proof else None,
             "logits": self.logits.to_json() if self.logits else None,
             "stored": self.stored.to_json() if self.stored else None,
+            "trainable": self.trainable.to_json() if self.trainable else None,
             "notes": list(self.notes),
+            "seconds": dict(self.seconds),
+            "environment": self.environment.to_json(),
+            "command": self.command,
         }
+        told: dict[str, Any] = _plain({**document, "verdict": summary.verdict(document)})
+        return told
+
+    def _maps(self) -> dict[str, Any] | None:
+        if self.steps is None:
+            return None
+        told = ("operation", "version", "arguments", "lossy")
+        steps = [{key: step.to_json()[key] for key in told} for step in self.steps]
+        return {"from": "weights" if self.inferred else "record", "steps": steps}
 
 
-def verify(source: Checkpoint, result: Checkpoint, **running: Any) -> Report:
-    """Compare two checkpoints. `running` goes to `logits.compare`: text, dtype, device, samples, length, seed."""
-    steps = steps_between(source, result)
-    proof = prove(source, result)
-    maps = composed_maps(steps) if steps else {}
-    notes = []
-    if proof is None:
-        why = "its record does not begin at this source" if result.steps else "no record of how it was made"
-        notes.append(f"proof skipped: {why}")
-    logits, stored = None, None
+def verify(
+    source: Checkpoint,
+    result: Checkpoint,
+    *,
+    infer: bool = False,
+    behaviour: bool = False,
+    trainable: bool = False,
+    tell: Tell = silent,
+    **asked: Any,
+) -> Report:
+    """Compare two checkpoints.
+
+    infer      derive the maps from the weights where no record tells them
+    behaviour  compare layers and generation too
+    trainable  tell whether training would part the copies
+    asked      fields of `Asked`
+    Raises what the levels raise, but for those after a proof that already found something wrong.
+    """
+    how = Asked(**asked)
+    report = Report(source, result, how, environment(how.device), steps=steps_between(source, result))
+    if report.steps is None and infer:
+        report = _timed(report, "infer", _inferred, tell)
+    report = _timed(report, "proof", _proven, tell)
     apart = [checkpoint.origin.id for checkpoint in (source, result) if not checkpoint.fetch()]
     if apart:
-        notes.append(f"logits not compared: {apart[0]} is read where it is, and not stored on this disk")
-        return Report(source.origin.id, result.origin.id, proof, None, None, tuple(notes), by_proof_alone=True)
+        note = f"logits not compared: {apart[0]} is read where it is, and not stored on this disk"
+        report = replace(report, notes=(*report.notes, note), by_proof_alone=True)
+    else:
+        report = _timed(report, "logits", _compared, tell, behaviour)
+    return _timed(report, "trainable", _examined, tell) if trainable else report
+
+
+def _timed(report: Report, level: str, run: Any, *arguments: Any) -> Report:
+    """The report with what one level adds to it, and the time that took."""
+    begin = time.perf_counter()
+    found: Report = run(report, *arguments)
+    return replace(found, seconds={**found.seconds, level: time.perf_counter() - begin})
+
+
+def _inferred(report: Report, tell: Tell) -> Report:
+    from modelsurgeon.verification.infer import infer
+
+    kinds = [checkpoint.config.get("model_type") for checkpoint in (report.source, report.result)]
+    if kinds[0] != kinds[1]:
+        return replace(report, notes=(f"proof skipped: model_type {kinds[1]!r} has no maps to {kinds[0]!r}",))
+    found = infer(report.source, report.result, tell=tell)
+    return replace(report, inferred=found, steps=found.steps)
+
+
+def _proven(report: Report, tell: Tell) -> Report:
+    if report.notes:
+        return report
+    if report.steps is None:
+        why = "its record does not begin at this source" if report.result.steps else "no record of how it was made"
+        return replace(report, notes=(f"proof skipped: {why} (--infer tries to derive the maps)",))
+    derived = report.steps if report.inferred else None
+    return replace(report, proof=prove(report.source, report.result, derived, tell=tell))
+
+
+def _compared(report: Report, tell: Tell, behaviour: bool) -> Report:
+    maps, how = composed_maps(report.steps or ()), vars(report.asked)
     try:
-        logits = compare(source, result, maps=maps, **running)
-        without_dtype = {key: value for key, value in running.items() if key != "dtype"}
-        stored = compare_stored(source, result, maps=maps, **without_dtype)
+        found = compare_all(report.source, report.result, maps=maps, behaviour=behaviour, tell=tell, **how)
     except ModelSurgeonError as error:
-        if proof is None or proof.summary != "wrong":
+        if report.proof is None or report.proof.summary != "wrong":
             raise
-        notes.append(f"logits not compared: {error}")
-    return Report(source.origin.id, result.origin.id, proof, logits, stored, tuple(notes))
+        return replace(report, notes=(*report.notes, f"logits not compared: {error}"))
+    return replace(report, logits=found[0], stored=found[1])
+
+
+def _examined(report: Report, tell: Tell) -> Report:
+    from modelsurgeon.verification.trainable import examine
+
+    if report.steps is None:
+        return replace(report, notes=(*report.notes, "trainable: not examined: no maps say what is a copy of what"))
+    how = vars(report.asked) | {"dtype": "float64" if report.asked.dtype == "float64" else "float32"}
+    how.pop("memory")
+    try:
+        found = examine(report.result, composed_maps(report.steps), tell=tell, **how)
+    except ModelSurgeonError as error:  # what was found before it stands, and is worth telling
+        return replace(report, notes=(*report.notes, f"trainable: not examined: {error}"))
+    return replace(report, trainable=found)
+
+
+def _described(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What a checkpoint is, by its headers."""
+    return {
+        "revision": checkpoint.origin.revision,
+        "model_type": checkpoint.config.get("model_type"),
+        "model": (checkpoint.config.get("architectures") or [None])[0],
+        "dtype": checkpoint.dtype,
+        "parameters": parameters(checkpoint),
+        "bytes": sum(tensor.nbytes for tensor in checkpoint.tensors.values()),
+        "sizes": dict(checkpoint.sizes),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """The same with the numbers that JSON does not know as texts ("nan", "inf"), and without passwords in URLs."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, str):
+        return PASSWORD.sub("", value)
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value

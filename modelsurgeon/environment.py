@@ -1,0 +1,67 @@
+"""Where something was measured: the versions and the machine that a number depends on.
+
+>>> environment("cpu")["modelsurgeon"]
+'0.1.0'
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from modelsurgeon import __version__
+
+CPUS = Path("/proc/cpuinfo")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Versions as installed, and the machine.
+
+    platform  system, kernel and architecture
+    device    what was asked for: cpu, cuda:0, auto
+    hardware  the name of each device that it means
+    threads   how many of the CPU's torch computes with
+    """
+
+    modelsurgeon: str
+    python: str
+    torch: str
+    transformers: str
+    numpy: str
+    platform: str
+    device: str
+    hardware: tuple[str, ...]
+    threads: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "hardware": list(self.hardware)}
+
+
+def environment(device: str) -> Environment:
+    """What runs here, on a device as torch names it, or "auto" for all that there are."""
+    import torch
+
+    versions = {name: metadata.version(name) for name in ("torch", "transformers", "numpy")}
+    python, system = platform.python_version(), platform.platform()
+    where = {"platform": system, "device": device, "hardware": _hardware(device), "threads": torch.get_num_threads()}
+    return Environment(modelsurgeon=__version__, python=python, **versions, **where)  # type: ignore[arg-type]
+
+
+def _hardware(device: str) -> tuple[str, ...]:
+    import torch
+
+    if device == "auto":
+        return (*map(torch.cuda.get_device_name, range(torch.cuda.device_count())), _cpu())
+    return (torch.cuda.get_device_name(device),) if device.startswith("cuda") else (_cpu(),)
+
+
+def _cpu() -> str:
+    """The CPU's name as Linux gives it; elsewhere what Python knows."""
+    if CPUS.exists():
+        lines = (line.partition(":") for line in CPUS.read_text().splitlines())
+        return next((name.strip() for key, _, name in lines if key.strip() == "model name"), platform.machine())
+    return platform.processor() or platform.machine()

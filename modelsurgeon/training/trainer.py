@@ -1,0 +1,209 @@
+"""A checkpoint of Hugging Face's Trainer, beside its weights: read, grown, and written into the grown model's folder.
+
+    optimizer.pt          moments and param groups                       grown (`optimizer.py`)
+    scheduler.pt          learning rates, a list entry for each group    as many as there are groups then
+    trainer_state.json    where training stands                          as it is
+
+training_args.bin and rng_state.pth are pickles of more than tensors; they are not opened and do not go along. The
+groups of a Trainer's state have no names: they are told by their order, that of the model's parameters in
+`transformers`, and every moment must have the shape that its parameter has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from modelsurgeon.checkpoint import Checkpoint
+from modelsurgeon.errors import OutputError, PlanError, SourceError
+from modelsurgeon.files import LocalFile
+from modelsurgeon.json_file import read_json
+from modelsurgeon.memory import SLACK, resident
+from modelsurgeon.sizes import show_size
+from modelsurgeon.training.optimizer import AdamState, adam_state, read_state
+from modelsurgeon.training.resume import OPTIMIZER
+from modelsurgeon.training.trajectory import Trajectory
+from modelsurgeon.verification.reference import LOADING, model_class, quiet
+
+SCHEDULER, TRAINER = "scheduler.pt", "trainer_state.json"
+FILES = (OPTIMIZER, SCHEDULER, TRAINER)
+RATES = ("base_lrs", "_last_lr")  # of a scheduler: a number for each group
+SHARDED = (
+    "global_step*",
+    "optimizer_*",
+    "pytorch_model_fsdp*",
+    "rank*-optimizer.pt",
+    "optimizer.bin",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingState:
+    """What will be written beside a grown model.
+
+    files      those that are read
+    scheduler  grown; None where there is none
+    """
+
+    files: Mapping[str, LocalFile]
+    optimizer: AdamState
+    scheduler: Mapping[str, Any] | None
+    notes: tuple[str, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on disk, near enough."""
+        return self.optimizer.nbytes
+
+    @cached_property
+    def peak(self) -> int:
+        """Bytes resident while they are written: old moments, mapped, and the new ones."""
+        return resident() + SLACK + self.optimizer.old_nbytes + self.optimizer.nbytes
+
+    def write(self, folder: Path) -> None:
+        """Write the files. The grown moments are in memory meanwhile, whole: torch saves them so.
+
+        Raises SourceError where what is read has changed since it was looked at.
+        """
+        torch.save(self.optimizer.grown(), folder / OPTIMIZER)
+        if self.scheduler is not None:
+            torch.save(dict(self.scheduler), folder / SCHEDULER)
+        if TRAINER in self.files:
+            (folder / TRAINER).write_bytes(self.files[TRAINER].read())
+        for file in self.files.values():
+            file.check_unchanged()
+
+
+def training_state(
+    before: Checkpoint,
+    after: Checkpoint,
+    folder: str | Path,
+    memory: int | None = None,
+    output: Path | None = None,
+) -> TrainingState:
+    """What a Trainer's checkpoint becomes where `before` becomes `after` in one step; moments are not read yet.
+
+    folder  the Trainer's checkpoint
+    memory  bytes that this process may have resident
+    output  the folder that will be written
+    Raises SourceError for a state that is not one file, not AdamW's, or not that of `before`; PlanError where it needs
+    more memory, or where growth makes new parameters; OutputError where the output would take the folder's place.
+    """
+    folder = Path(folder)
+    if output and (output.resolve() == folder.resolve() or output.resolve() in folder.resolve().parents):
+        raise OutputError(f"{output}: holds the optimizer's state {folder}, which is never modified")
+    _check_one_file(folder)
+    files = {name: LocalFile(folder / name) for name in FILES if (folder / name).is_file()}
+    found = read_state(folder / OPTIMIZER)
+    shapes, orders = parameters(before)
+    law = _law(before, after, tuple(shapes))
+    state = adam_state(folder / OPTIMIZER, found, law, shapes, orders)
+    if TRAINER in files:
+        read_json(files[TRAINER])
+    scheduler = _scheduler(folder / SCHEDULER, state) if SCHEDULER in files else None
+    result = TrainingState(files, state, scheduler, tuple(_notes(files, state, after)))
+    if memory is not None and result.peak > memory:
+        raise PlanError(
+            f"memory {show_size(memory)}: the grown state of the optimizer is in memory while it is written, "
+            f"{show_size(state.nbytes)}, which makes {show_size(result.peak)} in all; ask for so much"
+        )
+    return result
+
+
+def _check_one_file(folder: Path) -> None:
+    """Raise SourceError where the state is spread over several files, or is not there."""
+    sharded = sorted(path.name for pattern in SHARDED for path in folder.glob(pattern) if path.name != OPTIMIZER)
+    if sharded:
+        raise SourceError(f"{folder}: {sharded[0]} is a state in shards (DeepSpeed, FSDP); expected {OPTIMIZER}")
+    if not (folder / OPTIMIZER).is_file():
+        raise SourceError(f"{folder}: no {OPTIMIZER}; expected a checkpoint folder of Trainer")
+
+
+def parameters(checkpoint: Checkpoint) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[tuple[str, ...], ...]]]:
+    """({name: shape} of what `transformers` trains, {what it is called: the names of each group, in order}).
+
+    The model is built without its weights.
+    """
+    from transformers import Trainer
+
+    chosen = model_class(checkpoint)
+    config = {k: v for k, v in checkpoint.config.items() if k not in LOADING and not k.startswith("_")}
+    with quiet(), torch.device("meta"):
+        model = _built(chosen, config)
+        if _has_own_head(checkpoint):  # T5's, which the library would tie until it sees that it differs
+            model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.lm_head.weight))
+    trained = {name: tuple(p.shape) for name, p in model.named_parameters() if p.requires_grad}
+    decayed = set(Trainer.get_decay_parameter_names(None, model))  # type: ignore[arg-type]
+    groups = (tuple(n for n in trained if n in decayed), tuple(n for n in trained if n not in decayed))
+    return trained, {"with decay, without": groups, "all in one group": (tuple(trained),)}
+
+
+def _built(chosen: Any, config: Mapping[str, Any]) -> Any:
+    import transformers
+
+    made = transformers.AutoConfig.for_model(**config)
+    return chosen.from_config(made) if hasattr(chosen, "from_config") else chosen(made)
+
+
+def _law(before: Checkpoint, after: Checkpoint, names: tuple[str, ...]) -> Trajectory:
+    """The law for the parameters of `transformers`, whose names and layout can be others than those on disk."""
+    from modelsurgeon import architecture
+
+    steps = after.steps[len(before.steps) :]
+    if len(steps) != 1:
+        raise PlanError(f"--optimizer: {len(steps)} steps between the two models, expected one")
+    table = architecture.find(before.config.get("model_type"))
+    fitted = table.fitted(table.resolve(before.config), names)
+    return Trajectory(fitted, before.resolved, steps[0].maps, before.is_tied and not _has_own_head(before))
+
+
+def _has_own_head(checkpoint: Checkpoint) -> bool:
+    """Whether a head is stored that the library ties to the embedding only where they are equal."""
+    tie = checkpoint.architecture.tie
+    return bool(tie and tie.forced and checkpoint.has(tie.head))
+
+
+def _scheduler(path: Path, state: AdamState) -> dict[str, Any]:
+    """A scheduler's state with a learning rate for each new group. Raises SourceError for what is no LambdaLR's."""
+    found, count = read_state(path), len(state.groups)
+    lists = {key: value for key, value in found.items() if isinstance(value, list)}
+    known = {*RATES, "lr_lambdas"}
+    if not {"base_lrs", "lr_lambdas"} <= set(lists) or not set(lists) <= known:
+        raise SourceError(f"{path}: expected the state of a LambdaLR, as get_scheduler makes; found {', '.join(found)}")
+    uneven = [key for key, value in lists.items() if len(value) != count]
+    if uneven:
+        raise SourceError(f"{path}: {uneven[0]} has {len(lists[uneven[0]])} entries, and the optimizer {count} groups")
+    grown = {
+        key: [lists[key][group] * (times[0] if key in RATES else 1) for group, times, _ in state.split]
+        if key in RATES
+        else [lists[key][group] for group, _, _ in state.split]
+        for key in lists
+    }
+    return {**found, **grown}
+
+
+def _notes(files: Mapping[str, LocalFile], state: AdamState, after: Checkpoint) -> list[str]:
+    """What a user should know of it."""
+    low, high = state.norms()
+    from_where = files[OPTIMIZER].path.parent
+    notes = [
+        f"optimizer: {', '.join(files)} of {from_where} go along, {show_size(state.nbytes)}, in memory while written; "
+        f"{len(state.split)} param groups where there were {len(state.groups)}, which "
+        "modelsurgeon.training.param_groups makes again"
+    ]
+    if after.steps[-1].arguments.get("noise"):
+        notes.append("optimizer: moments grow without noise; copies that differ leave the source's trajectory")
+    if (round(low, 9), round(high, 9)) != (1.0, 1.0):
+        notes.append(
+            f"optimizer: gradients are {low:.3g} to {high:.3g} times as long, by tensor: clipping by their norm "
+            "(max_grad_norm) acts otherwise wherever it acts"
+        )
+    for reason, names in state.reasons().items():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        notes.append(f"optimizer: {names[0]}{more}: the source's trajectory is followed only nearly: {reason}")
+    return notes

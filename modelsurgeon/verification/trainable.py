@@ -1,0 +1,232 @@
+"""Level 3 of verification: will training tell the copies apart? One backward pass says.
+
+    >>> examine(open_checkpoint("demo-x2"), composed_maps(steps)).axes[1].says
+    '1408 of 1408 pairs of MLP neurons will stay copies for ever: equal weights get equal gradients'
+
+Two copies whose weights are equal and whose gradients are equal are interchangeable: the model is the same with both
+swapped, so every later gradient is equal, too, and no optimiser parts them (dropout does, by its own noise). Copies
+whose shares differ are parallel at first, weights and gradients; they part, since a step does not keep proportions.
+
+A matrix of copies is no richer than the one that it was grown from: its gradient has the old rank, while it could have
+more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from modelsurgeon.architecture import Architecture, find
+from modelsurgeon.axis_map import AxisMap
+from modelsurgeon.checkpoint import Checkpoint
+from modelsurgeon.errors import ModelSurgeonError
+from modelsurgeon.verification.batches import Sampling, make_inputs
+from modelsurgeon.verification.coordinates import GrownAxis, grown_axes
+from modelsurgeon.verification.copies import Compared, Values, compare
+from modelsurgeon.verification.gradients import differentiate, dropouts
+from modelsurgeon.verification.ranks import Rank, chosen, ranks
+from modelsurgeon.verification.reference import Running, is_offloaded, loaded, quiet, saved_folder
+from modelsurgeon.verification.tell import Tell, silent
+
+# What people call the coordinates of an axis: by its name, or else by what it passes through.
+NAMED: Mapping[str, str] = {"mlp": "MLP neurons", "heads": "attention heads", "kv": "key-value heads"}
+NOUNS: Mapping[str, str] = {
+    "residual": "hidden coordinates",
+    "pointwise residual": "hidden coordinates",
+    "pointwise": "{} neurons",
+    "heads": "heads of {}",
+    "inner": "query and key coordinates",
+    "experts": "experts",
+}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The least, the mean and the largest of some cosines."""
+
+    min: float
+    mean: float
+    max: float
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What one axis' copies will do.
+
+    axis           its name; of axes that norms join, all of them: "stream, hidden, final"
+    through        what it passes through, as in the tables
+    size           before; new_size after
+    pairs          how many pairs of copies were compared, over all places (layers, heads, experts) that have their own
+    cosine         of their gradients; None where nothing was compared, or no gradient came
+    weight_cosine  of their weights
+    stuck          how many pairs will stay copies
+    slow           how many are parallel and differ in their shares alone
+    dead           how many new coordinates, over all places, get no gradient
+    says           the same as a sentence
+    """
+
+    axis: str
+    through: str
+    size: int
+    new_size: int
+    pairs: int
+    cosine: Spread | None
+    weight_cosine: Spread | None
+    stuck: int
+    slow: int
+    dead: int
+    says: str
+
+
+@dataclass(frozen=True)
+class Trainability:
+    """What one backward pass tells.
+
+    loss     what was differentiated: nats a token, or what `notes` say
+    seconds  wall time
+    """
+
+    loss: float
+    axes: tuple[Axis, ...]
+    ranks: tuple[Rank, ...]
+    notes: tuple[str, ...]
+    seconds: float
+
+    @property
+    def trainable(self) -> bool:
+        """Whether no pair of copies is stuck, and no new coordinate dead."""
+        return not any(axis.stuck or axis.dead for axis in self.axes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Its fields, with the verdict."""
+        return {**asdict(self), "trainable": self.trainable}
+
+
+def examine(
+    result: Checkpoint,
+    maps: Mapping[str, AxisMap],
+    *,
+    text: str | None = None,
+    samples: int = 4,
+    length: int = 128,
+    dtype: str = "float32",
+    device: str = "cpu",
+    seed: int = 0,
+    tell: Tell = silent,
+    trust_remote_code: bool = False,
+) -> Trainability:
+    """Differentiate the loss once, dropout off, and compare the copies that `maps` made.
+
+    maps     {axis: map} from the source, as `composed_maps` gives them
+    text     None: the sample that comes with the program
+    samples  how many windows of the text, of `length` tokens each
+    dtype    what to compute in: float32 or float64, whatever the checkpoint is stored in
+    tell     told of batches, then of axes, then of ranks
+    Raises SourceError where `transformers` cannot load the checkpoint whole, ModelSurgeonError for a plan, for weights
+    that do not fit in memory, and where a gradient is no number.
+    """
+    begin, folder = time.perf_counter(), saved_folder(result)
+    running = Running(device=device, trust_remote_code=trust_remote_code)
+    with quiet(), loaded(result, folder, dtype, running) as (model, notes):
+        if is_offloaded(model):
+            raise ModelSurgeonError(f"{result.origin.id}: gradients need all weights in memory, and they do not fit")
+        inputs = make_inputs(model, folder, Sampling(text, samples, length, seed))
+        passed = differentiate(model, inputs.batches, result.architecture, maps, seed, tell)
+        every = [*notes, *inputs.notes, *passed.notes, *dropouts(model)]
+        axes, found = measure(model, result, maps, passed.positions, every, tell)
+    return Trainability(passed.loss, axes, found, tuple(dict.fromkeys(every)), time.perf_counter() - begin)
+
+
+def measure(
+    model: Any, result: Checkpoint, maps: Mapping[str, AxisMap], positions: int, notes: list[str], tell: Tell = silent
+) -> tuple[tuple[Axis, ...], tuple[Rank, ...]]:
+    """Compare the copies in a model of this checkpoint's shape that has gradients.
+
+    positions  of the batch that they are of; 0 where they are not known
+    notes      gets what was left out
+    Raises ModelSurgeonError where a gradient is no number: nothing can be told from it.
+    """
+    parameters = dict(model.named_parameters())
+    values = {n: (weight.detach(), weight.grad) for n, weight in parameters.items() if weight.grad is not None}
+    for name, (_, gradient) in values.items():
+        if not bool(gradient.isfinite().all()):
+            raise ModelSurgeonError(f"{name}: its gradient holds NaN or infinities; expected numbers in every weight")
+    notes += _without(name for name, weight in parameters.items() if weight.requires_grad and weight.grad is None)
+    table = find(result.config["model_type"]).fitted(result.resolved, parameters)  # modules may name them otherwise
+    axes = _axes(table, result.sizes, maps, values, notes, tell)
+    return axes, ranks(chosen(table, result.sizes, maps, values, notes), values, positions, tell)
+
+
+def _without(names: Iterable[str]) -> list[str]:
+    first, *others = [*names, ""]
+    further = f", nor have {len(others) - 1} more" if len(others) > 1 else ""
+    return [f"no gradient: {first!r} has no part in the loss{further}"] if first else []
+
+
+def _axes(
+    table: Architecture,
+    sizes: Mapping[str, int],
+    maps: Mapping[str, AxisMap],
+    values: Values,
+    notes: list[str],
+    tell: Tell,
+) -> tuple[Axis, ...]:
+    grown, found = grown_axes(table, maps), []
+    for done, axis in enumerate(grown):
+        tell("copies", done, len(grown))
+        compared = compare(axis, table, sizes, values)
+        if compared is None:
+            continue
+        found.append(_told(axis, compared))
+        if len(axis.pairs[0]) < len(axis.all_pairs[0]):
+            notes.append(
+                f"{', '.join(axis.names)}: {len(axis.pairs[0])} of {len(axis.all_pairs[0])} pairs of each place were "
+                "compared, evenly drawn"
+            )
+    tell("copies", len(grown), len(grown))
+    return tuple(found)
+
+
+def _told(axis: GrownAxis, compared: Compared) -> Axis:
+    name = axis.names[0]
+    noun = NAMED.get(name) or NOUNS.get(axis.through, "{} coordinates").format(name)
+    stuck, slow = int(compared.stuck.sum()), int(compared.parallel.sum())
+    return Axis(
+        ", ".join(axis.names),
+        axis.through,
+        axis.size,
+        axis.new_size,
+        len(compared.stuck),
+        _spread(compared.cosine),
+        _spread(compared.weight_cosine),
+        stuck,
+        slow,
+        compared.dead,
+        sentence(noun, len(compared.stuck), stuck, slow, compared.dead),
+    )
+
+
+def _spread(cosines: np.ndarray) -> Spread | None:
+    kept = cosines[~np.isnan(cosines)]
+    return Spread(float(kept.min()), float(kept.mean()), float(kept.max())) if len(kept) else None
+
+
+def sentence(noun: str, pairs: int, stuck: int, slow: int, dead: int) -> str:
+    """What a user must hear before training begins."""
+    said = []
+    if stuck:
+        said.append(
+            f"{stuck} of {pairs} pairs of {noun} will stay copies for ever: equal weights get equal gradients"
+            + (f"; the other {pairs - stuck} will part" if stuck < pairs else "")
+        )
+    elif pairs:
+        said.append(f"all {pairs} pairs of {noun} will part")
+    if slow:
+        said.append(f"{slow} of them slowly, since only their shares differ")
+    if dead:
+        said.append(f"{dead} new {noun} get no gradient: neither what writes them nor what reads them will ever change")
+    return "; ".join(said) or f"the new {noun} get gradients"

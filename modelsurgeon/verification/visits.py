@@ -1,0 +1,221 @@
+"""One visit to each model: everything that is asked of it while it is in memory.
+
+    visits = Visits(source, result, ...)
+    before = visits.ask_source("float32")                outputs, hidden states and text, kept on disk
+    compared = visits.compare_result("float32", before)  the result's, each compared as it comes
+
+Memory is that of one model and of one batch, before and after.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from modelsurgeon.axis_map import AxisMap
+from modelsurgeon.checkpoint import Checkpoint
+from modelsurgeon.errors import ModelSurgeonError
+from modelsurgeon.verification.batches import Inputs, Sampling, make_inputs
+from modelsurgeon.verification.comparison import Comparison, Deviation, Tallies, folded
+from modelsurgeon.verification.generation import Continued, continue_prompts
+from modelsurgeon.verification.kept import Kept
+from modelsurgeon.verification.layers import Layers, compare_states, keep_states
+from modelsurgeon.verification.reader import Batch
+from modelsurgeon.verification.reference import Running, home, is_offloaded, loaded, saved_folder
+from modelsurgeon.verification.tell import Tell
+
+# What the library raises where a class that says it can generate cannot (WhisperForCausalLM).
+UNABLE = (AttributeError, IndexError, KeyError, NotImplementedError, TypeError, ValueError)
+FEW = 4  # new tokens where weights wait on the disk: each token reads them all once more
+
+Outputs = dict[str, torch.Tensor]
+
+
+@dataclass
+class Answers:
+    """What the source answered in one dtype.
+
+    kept        the outputs of each batch, on disk
+    states      hidden states, likewise
+    device      where the model ran, and its answers are compared
+    names       the outputs of each batch
+    deviations  {output: its standard deviation}
+    noise       against the source's own answers in more bits, where there are some
+    """
+
+    kept: Kept
+    states: Kept
+    vocab: int = 0
+    device: str = "cpu"
+    names: list[tuple[str, ...]] = field(default_factory=list)
+    deviations: dict[str, Deviation] = field(default_factory=dict)
+    noise: tuple[Comparison, ...] = ()
+    notes: tuple[str, ...] = ()
+    continued: Continued | None = None
+    seconds: float = 0.0
+
+    def keep(self, number: int, returned: Outputs) -> None:
+        for name, value in returned.items():
+            self.kept.put(f"{number} {name}", value)
+            self.deviations.setdefault(name, Deviation(self.device)).add(value)
+        self.names.append(tuple(returned))
+
+    def batch(self, number: int) -> Outputs:
+        return {name: self.kept.get(f"{number} {name}") for name in self.names[number]}
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What the result answered, beside the source."""
+
+    tallies: Tallies
+    notes: tuple[str, ...]
+    layers: Layers | None
+    continued: Continued | None
+    seconds: float
+
+
+@dataclass
+class Visits:
+    """Both checkpoints, how they are run, and the folder that outputs wait in."""
+
+    source: Checkpoint
+    result: Checkpoint
+    result_path: Path
+    maps: Mapping[str, AxisMap]
+    sampling: Sampling
+    running: Running
+    scratch: Path
+    tell: Tell
+    inputs: Inputs | None = None
+
+    def ask_source(self, dtype: str, behaviour: bool, wider: Answers | None = None) -> Answers:
+        """Run the source in one dtype; `wider` are its answers in more bits."""
+        begin, place, what = time.perf_counter(), saved_folder(self.source), f"source in {dtype}"
+        with loaded(self.source, place, dtype, self.running) as (model, unread):
+            self.inputs = self.inputs or make_inputs(model, place, self.sampling)
+            kept, states = (Kept(self.scratch / f"{what} in {dtype}") for what in ("outputs", "states"))
+            vocab, where = int(getattr(model.config, "vocab_size", 0)), str(home(model))
+            answers = Answers(kept, states, vocab, where, notes=unread)
+            noise = Tallies(vocab, self.sampling.seed, where)
+            for number, batch, returned in self._returned(model, what, behaviour):
+                answers.keep(number, returned)
+                if wider:
+                    noise.add(batch, wider.batch(number), returned)
+            if behaviour:
+                keep_states(self.source, model, partial(_run, model, self._row), answers.states)
+                answers.continued = self._continued(model, what)
+            del model
+        answers.noise = noise.comparisons(wider.deviations) if wider else ()
+        answers.seconds = time.perf_counter() - begin
+        return answers
+
+    def compare_result(self, dtype: str, before: Answers, behaviour: bool) -> Compared:
+        """Run the result in one dtype, and compare. Raises ModelSurgeonError where nothing is comparable."""
+        begin, what = time.perf_counter(), f"result in {dtype}"
+        tallies = Tallies(before.vocab, self.sampling.seed, before.device)
+        layers: Layers | None = None
+        continued, notes = None, self.inputs.notes if self.inputs else ()
+        with loaded(self.result, self.result_path, dtype, self.running) as (model, unread):
+            for number, batch, returned in self._returned(model, what, behaviour):
+                there = before.batch(number)
+                tallies.add(batch, there, {k: self._fold(k, v, there[k]) for k, v in returned.items() if k in there})
+            if behaviour:
+                run, row = partial(_run, model, self._row), self._row.inputs
+                layers, apart = compare_states(self.source, model, run, before.states, self.maps, row)
+                continued, notes = self._continued(model, what), (*notes, *apart)
+            del model
+        if not tallies.of:
+            raise ModelSurgeonError(f"the source returns {', '.join(before.names[0])}, the result none of them")
+        notes = tuple(dict.fromkeys([*notes, *before.notes, *unread]))
+        return Compared(tallies, notes, layers, continued, time.perf_counter() - begin)
+
+    @property
+    def _asked(self) -> Inputs:
+        assert self.inputs is not None, "the source is asked first"
+        return self.inputs
+
+    @property
+    def _row(self) -> Batch:
+        """What hidden states are compared on."""
+        first = self._asked.batches[self._asked.row]
+        return replace(first, arguments={name: value[:1] for name, value in first.arguments.items()})
+
+    def _returned(self, model: Any, what: str, behaviour: bool) -> Iterator[tuple[int, Batch, Outputs]]:
+        """(number, batch, {output: [positions, ...] float32 or float64 on the CPU}), real positions only."""
+        if getattr(model.config, "pad_token_id", None) is None:
+            model.config.pad_token_id = 0  # what batches are padded with: classifiers find the last token by it
+        batches = self._asked.batches
+        steps = len(batches) + bool(behaviour)  # hidden states and text come after
+        for number, batch in enumerate(batches):
+            self.tell(what, number, steps)
+            yield number, batch, self._named(model, batch, _run(model, batch))
+        self.tell(what, len(batches), steps)
+
+    def _named(self, model: Any, batch: Batch, returned: Mapping[str, Any]) -> Outputs:
+        numbers = {k: v for k, v in returned.items() if isinstance(v, torch.Tensor) and v.is_floating_point()}
+        wanted = {k: v for k, v in numbers.items() if k.endswith("logits")}
+        wanted = wanted or {k: v for k, v in numbers.items() if k in self.source.architecture.outputs}
+        if not wanted:
+            raise ModelSurgeonError(
+                f"{type(model).__name__} returns no logits, and no hidden state that its table names"
+            )
+        masks = {name: batch.read if name.startswith("encoder_") else batch.real for name in wanted}
+        return {name: _real(value.cpu(), masks[name]) for name, value in wanted.items()}
+
+    def _fold(self, name: str, value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """A result's output in the source's coordinates."""
+        value = folded(value, self.maps.get(self.source.architecture.outputs.get(name, "")))
+        if value.shape != like.shape:
+            raise ModelSurgeonError(
+                f"{name}: {like.shape[-1]} numbers a position before, {value.shape[-1]} after; a hidden state of "
+                "another size can only be compared by the maps on record"
+            )
+        return value
+
+    def _continued(self, model: Any, what: str) -> Continued | None:
+        """What the model writes after the prompts, if it writes at all."""
+        asked, steps = self._asked, len(self._asked.batches) + 1
+        found = None
+        if asked.prompts:
+            new = min(FEW, asked.new) if is_offloaded(model) else asked.new
+            try:
+                found = continue_prompts(model, replace(asked, new=new), home(model))
+            except UNABLE as error:
+                why = f"no text generated: {type(model).__name__} cannot: {type(error).__name__}: {error}"
+                if what.startswith("result"):  # where the source can
+                    raise ModelSurgeonError(f"{self.result_path}: {why.splitlines()[0]}") from error
+                self.inputs = replace(asked, prompts=None, notes=(*asked.notes, why.splitlines()[0]))
+        self.tell(what, steps, steps)
+        return found
+
+
+def _run(model: Any, batch: Batch) -> Mapping[str, Any]:
+    """One forward pass; pictures and sounds come in the model's dtype.
+
+    Raises ModelSurgeonError where the model cannot take what the other one's config promises.
+    """
+    place = home(model)
+    arguments = {k: v.to(place, model.dtype if v.is_floating_point() else None) for k, v in batch.arguments.items()}
+    try:
+        with torch.inference_mode():
+            returned: Mapping[str, Any] = model(**arguments, return_dict=True)
+    except torch.OutOfMemoryError:  # the machine's fault, not the model's
+        raise
+    except (IndexError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise ModelSurgeonError(f"{type(model).__name__} cannot run on {batch.inputs}: {reason}") from error
+    return returned
+
+
+def _real(value: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    """[rows, positions, ...] -> [real positions, width]; an output of other positions, or of none, is taken whole."""
+    kept = value[real] if value.shape[:2] == real.shape else value
+    kept = kept.unsqueeze(-1) if kept.ndim == 1 else kept.flatten(0, -2)
+    return kept.to(torch.promote_types(value.dtype, torch.float32))

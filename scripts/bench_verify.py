@@ -1,0 +1,345 @@
+"""How fast results are verified: the proof on the weights beside `dd`, all of `verify` beside two bare forward passes.
+
+    python scripts/bench_verify.py proof --source-gb 1.5 --rounds 5 --readme README.md
+    python scripts/bench_verify.py gpu --device cuda --rounds 3
+
+`proof` makes a Llama checkpoint of random bf16 numbers and widens it by 2, with noise. Then, in turns that begin with
+another each round:
+
+    proof   in a process of its own: wall and CPU seconds without start-up (importing torch), peak of what is resident
+    dd      the same bytes, source and result, to /dev/null, at several block sizes
+
+once with all files in the page cache ("warm") and once after the kernel was advised to drop them ("cold":
+posix_fadvise DONTNEED; what else holds them, a hypervisor's cache, is not in our hands). The bound is what was resident
+before the proof began plus `modelsurgeon.verification.fold.working_set()`.
+
+`gpu` makes a model as large as Llama 3.2 1B and times, in turns, each in a process of its own:
+
+    widen           the command line, computing on the CPU and on the device
+    verify          the command line, in each dtype; its share of the proof is told
+    bare passes     both models loaded by from_pretrained in that dtype, run once on the batches that `verify` asks
+
+`verify` does more than its bare passes: the proof, generation, hidden states, and, asked for float32 of a source in 16
+bits, a second pair of visits in the stored dtype. Seconds are medians; GB and MB are powers of ten. Each measure is
+told as it is taken, and as a line of JSON in $OUT/bench_verify.jsonl where OUT is set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench_widen import BLOCKS, write_source
+from readme import write_block
+
+from modelsurgeon.cli import NOISE
+
+LLAMA_1B = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "dtype": "bfloat16",
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "vocab_size": 128256,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 64,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-5,
+    "max_position_embeddings": 131072,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0},
+    "rope_theta": 500000.0,
+    "tie_word_embeddings": True,
+}
+TINY = {"hidden_size": 64, "intermediate_size": 128, "vocab_size": 512, "num_hidden_layers": 2}
+TINY |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 512}
+
+Measure = dict[str, float]
+Turns = dict[str, Callable[[], Measure]]
+Rounds = dict[str, dict[str, list[Measure]]]
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    if arguments.part == "child":
+        print(json.dumps(CHILDREN[arguments.what[0]](*arguments.what[1:])))
+        return
+    arguments.dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=arguments.dir, prefix="bench_verify.") as folder:
+        measure = measure_proof if arguments.part == "proof" else measure_gpu
+        found = measure(Path(folder), arguments)
+    text = proof_table(found) if arguments.part == "proof" else gpu_table(found)
+    print(text)
+    if arguments.readme:
+        write_block(arguments.readme, "bench-verify", text)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parts = parser.add_subparsers(dest="part", required=True)
+    proof, gpu = parts.add_parser("proof"), parts.add_parser("gpu")
+    proof.add_argument("--source-gb", type=float, default=1.5, help="of the source; the result is four times as large")
+    proof.add_argument("--pair", type=Path, nargs=2, help="a source and its result that are there, instead")
+    gpu.add_argument("--device", default="cuda")
+    gpu.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"])
+    gpu.add_argument("--tiny", action="store_true", help="a tiny model, to try the script")
+    for part in (proof, gpu):
+        part.add_argument("--rounds", type=int, default=5 if part is proof else 3)
+        part.add_argument("--dir", type=Path, default=Path("build"), help="where to work, and on which disk (build/)")
+        part.add_argument("--readme", type=Path, help="write the table between its marks in this file")
+    parts.add_parser("child").add_argument("what", nargs="+")
+    return parser.parse_args()
+
+
+# --- turns ---
+
+
+def measure_proof(folder: Path, arguments: argparse.Namespace) -> Rounds:
+    """{cache: {what: a measure for each round}}."""
+    pair = arguments.pair or [folder / f"many-{arguments.source_gb:g}", folder / "wide"]
+    if not arguments.pair:
+        child("write-source", pair[0])
+        child("widen", *pair)
+    files = [path for place in pair for path in sorted(place.glob("*.safetensors"))]
+    turns: Turns = {"proof": partial(child, "proof", *pair)}
+    turns |= {name: partial(read_by_dd, files, block) for name, block in BLOCKS.items()}
+    found: Rounds = defaultdict(lambda: defaultdict(list))
+    os.sync()  # pages that wait to be written cannot be dropped
+    for number in range(arguments.rounds):
+        for cache, prepare in (("warm", warm), ("cold", drop)):
+            for name in rotated(turns, number):
+                prepare(files)
+                tell(found, cache, name, turns[name]())
+    return found
+
+
+def measure_gpu(folder: Path, arguments: argparse.Namespace) -> Rounds:
+    source, wide = folder / "source", folder / "wide"
+    device = arguments.device
+    print(json.dumps(child("write-model", source, device, "tiny" if arguments.tiny else "1B")), file=sys.stderr)
+    turns: Turns = {
+        f"widen on {kind}": partial(widen_by_command, source, wide, kind) for kind in dict.fromkeys(["cpu", device])
+    }
+    for dtype in arguments.dtypes:
+        turns[f"verify in {dtype}"] = partial(verify_by_command, source, wide, dtype, device)
+        turns[f"bare passes in {dtype}"] = partial(child, "bare", source, wide, dtype, device)
+    found: Rounds = defaultdict(lambda: defaultdict(list))
+    for number in range(arguments.rounds):
+        writing = [name for name in turns if name.startswith("widen")]
+        reading = [name for name in turns if name not in writing]
+        for name in [*rotated(writing, number), *rotated(reading, number)]:
+            tell(found, "gpu", name, turns[name]())
+    return found
+
+
+def rotated(names: Any, number: int) -> list[str]:
+    names = list(names)
+    return names[number % len(names) :] + names[: number % len(names)]
+
+
+def tell(found: Rounds, group: str, name: str, measure: Measure) -> None:
+    """Keep a measure, and say it at once: a run that is cut short has told what it found."""
+    found[group][name].append(measure)
+    line = {"group": group, "what": name, "round": len(found[group][name]), **measure}
+    print(f"{group}, round {line['round']}, {name}: {measure['seconds']:.2f} s", file=sys.stderr, flush=True)
+    if os.environ.get("OUT"):
+        with open(Path(os.environ["OUT"]) / "bench_verify.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def warm(files: list[Path]) -> None:
+    for path in files:
+        with open(path, "rb", buffering=0) as file:
+            while file.read(1 << 20):
+                pass
+
+
+def drop(files: list[Path]) -> None:
+    for path in files:
+        with open(path, "rb", buffering=0) as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def child(name: str, *arguments: Any) -> Measure:
+    """What a fresh process measured. This one imports no torch: a child's peak memory begins with its parent's."""
+    command = [sys.executable, __file__, "child", name, *map(str, arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+    found: Measure = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def read_by_dd(files: list[Path], block: int) -> Measure:
+    with timing() as found:
+        for path in files:
+            command = ["dd", f"if={path}", "of=/dev/null", f"bs={block}"]
+            subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    return found | {"bytes": sum(path.stat().st_size for path in files)}
+
+
+def widen_by_command(source: Path, wide: Path, device: str) -> Measure:
+    shutil.rmtree(wide, ignore_errors=True)
+    command = ["widen", str(source), "-o", str(wide), "--noise", str(NOISE), "--device", device, "--quiet"]
+    with timing() as found:
+        subprocess.run([sys.executable, "-m", "modelsurgeon", *command], check=True, stdout=subprocess.DEVNULL)
+    return found
+
+
+def verify_by_command(source: Path, wide: Path, dtype: str, device: str) -> Measure:
+    command = ["verify", str(source), str(wide), "--dtype", dtype, "--device", device, "--json", "--quiet"]
+    with timing() as found:
+        done = subprocess.run([sys.executable, "-m", "modelsurgeon", *command], stdout=subprocess.PIPE, text=True)
+    report = json.loads(done.stdout)
+    if report["proof"] is None or report["proof"]["verdict"] == "wrong":
+        raise SystemExit(f"the result is not proven: {report['proof']}")
+    levels = {f"{level} seconds": seconds for level, seconds in report["seconds"].items()}
+    return {**found, **levels, "same": report["same"]}
+
+
+@contextmanager
+def timing() -> Iterator[Measure]:
+    """with timing() as found: wall and CPU seconds of a block, those of its child processes included."""
+    found: Measure = {}
+    begin, cpu = time.monotonic(), sum(os.times()[:4])
+    yield found
+    found |= {"seconds": time.monotonic() - begin, "cpu": sum(os.times()[:4]) - cpu}
+
+
+# --- what runs in a process of its own ---
+
+
+def write_proof_source(folder: str) -> Measure:
+    return write_source(Path(folder), Path(folder))
+
+
+def widen_in_process(source: str, wide: str) -> Measure:
+    from modelsurgeon.checkpoint import open_checkpoint
+    from modelsurgeon.save import save
+    from modelsurgeon.widen import widen
+
+    save(widen(open_checkpoint(source), 2, rule="exact", attention="heads", noise=NOISE), Path(wide))
+    return {}
+
+
+def prove_in_process(source: str, wide: str) -> Measure:
+    from modelsurgeon.checkpoint import open_checkpoint
+    from modelsurgeon.memory import SLACK, resident
+    from modelsurgeon.verification.fold import working_set
+    from modelsurgeon.verification.proof import prove
+
+    pair = open_checkpoint(source), open_checkpoint(wide)
+    bound = resident() + SLACK + working_set()
+    with timing() as found:
+        proof = prove(*pair)
+    if proof is None or proof.summary == "wrong":
+        raise SystemExit(f"the result is not proven: {proof and proof.wrong[:3]}")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    size = sum(path.stat().st_size for place in (source, wide) for path in Path(place).glob("*.safetensors"))
+    return {**found, "bytes": size, "peak": peak, "bound": bound}
+
+
+def write_model(folder: str, device: str, size: str) -> Measure:
+    """A Llama of random numbers, tensor by tensor on the device, in one file."""
+    import torch
+    from safetensors.torch import save_file
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = {**LLAMA_1B, **(TINY if size == "tiny" else {})}
+    with timing() as found:
+        place = Path(folder)
+        place.mkdir(parents=True)
+        (place / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+        tensors = dict(random_tensors(model, torch, device))
+        save_file(tensors, place / "model.safetensors", {"format": "pt"})
+    return {**found, "bytes": (place / "model.safetensors").stat().st_size}
+
+
+def random_tensors(model: Any, torch: Any, device: str) -> Iterator[tuple[str, Any]]:
+    """Weights of about the deviation that training leaves, gains around 1; what is tied is there once."""
+    for name, parameter in model.named_parameters():
+        numbers = torch.randn(parameter.shape, device=device, dtype=torch.bfloat16) * 0.02
+        yield name, (numbers + 1 if parameter.ndim == 1 else numbers).cpu()
+
+
+def bare_passes(source: str, wide: str, dtype: str, device: str) -> Measure:
+    """Both models, loaded and run once on the batches that `verify` asks of them: nothing is compared or kept."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from modelsurgeon.verification.batches import Sampling, make_inputs
+
+    loading = passing = 0.0
+    with timing() as found, torch.no_grad():
+        for folder in (source, wide):
+            begin = time.monotonic()
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device).eval()
+            batches = make_inputs(model, Path(source), Sampling(None, 4, 128, 0, behaviour=True)).batches
+            loaded = time.monotonic()
+            for batch in batches:
+                model(**{name: value.to(device) for name, value in batch.arguments.items()})
+            if device.startswith("cuda"):
+                torch.cuda.synchronize()
+            loading, passing = loading + loaded - begin, passing + time.monotonic() - loaded
+            del model
+    return {**found, "loading seconds": loading, "passes seconds": passing}
+
+
+CHILDREN: dict[str, Callable[..., Measure]] = {
+    "write-source": write_proof_source,
+    "widen": widen_in_process,
+    "proof": prove_in_process,
+    "write-model": write_model,
+    "bare": bare_passes,
+}
+
+
+# --- what is shown ---
+
+
+def medians(kinds: dict[str, list[Measure]]) -> dict[str, Measure]:
+    return {name: {key: median(m[key] for m in found) for key in found[0]} for name, found in kinds.items()}
+
+
+def proof_table(rounds: Rounds) -> str:
+    lines = ["| page cache | | seconds | ratio | GB/s | CPU s | peak MB | bound MB |", "|" + "---|" * 8]
+    for cache, kinds in rounds.items():
+        found = medians(kinds)
+        fastest = min(found[name]["seconds"] for name in BLOCKS)
+        for name, one in found.items():
+            cells = [cache, name, f"{one['seconds']:.2f}", f"{one['seconds'] / fastest:.2f}"]
+            cells += [f"{one['bytes'] / one['seconds'] / 1e9:.2f}", f"{one['cpu']:.1f}"]
+            cells += [f"{one[key] / 1e6:.0f}" if key in one else "" for key in ("peak", "bound")]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def gpu_table(rounds: Rounds) -> str:
+    lines = ["| | seconds | over bare passes | of it | CPU s |", "|" + "---|" * 5]
+    found = medians(rounds["gpu"])
+    for name, one in found.items():
+        bare = found.get(name.replace("verify", "bare passes")) if name.startswith("verify") else None
+        ratio = f"{one['seconds'] / bare['seconds']:.2f}" if bare else ""
+        parts = [f"{key.removesuffix(' seconds')} {one[key]:.1f}" for key in one if key.endswith(" seconds")]
+        lines.append(f"| {name} | {one['seconds']:.1f} | {ratio} | {', '.join(parts)} | {one['cpu']:.1f} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    with suppress(KeyboardInterrupt):
+        main()
