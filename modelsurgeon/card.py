@@ -282,12 +282,15 @@ def _again(result: Checkpoint, command: str) -> str:
 
 
 def _training(steps: tuple[Step, ...]) -> str:
-    if not _maps(steps):
+    """What becomes of copies."""
+    grown = [step for step in steps if step.maps]
+    if not grown:
         return ""
-    return (
-        "## Before training it on\n\nPlain copies get equal gradients and stay copies in training until something "
-        "tells them apart: dropout does, or noise that sums to zero over the readers' copies."
-    )
+    said = "What reads copies differs among them, by noise that leaves their sums as they are: training parts them."
+    if not all(step.arguments.get("noise") for step in grown):
+        said = "Plain copies get equal gradients and stay copies in training until something, as dropout, parts them."
+    verify = "`modelsurgeon verify SOURCE RESULT --trainable` tells what would stay a copy."
+    return f"## Before training it on\n\n{said} {verify}"
 
 
 def _table(headings: Iterable[str], rows: Iterable[Iterable[object]]) -> str:

@@ -18,8 +18,9 @@ Su Jianlin, https://www.kexue.fm/archives/8444 (copies need noise); HyperCloning
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -81,43 +82,66 @@ def disturb(
     ranges  for each dimension, which of its coordinates the block has
     """
     tables = _table(noise, sum(d.extended_size + d.new_size for d in dimensions), block.dtype, str(block.device))
-    shared = any(len(dimension.rests[0]) for dimension in dimensions)
-    height = max(1, SCRATCH * block.shape[0] // max(1, block.numel()))
-    for at in range(0, block.shape[0], height):
-        rows = block[at : at + height]
-        tiny = shared and holds_tiny(rows, 1 / EQUAL_FROM)
-        picks = [np.arange(*found) for found in ranges]
-        picks[0] = picks[0][at : at + height]
-        corner = [int(pick[0]) for pick in picks]
-        for axis in order:
-            sign, free, every = dimensions[axis].pairs[1], dimensions[axis].free, picks[axis]
-            for turn in (1, -1, 0):
-                picks[axis] = every[sign[every] == turn] if turn else every[free[every]]
-                if all(map(len, picks)):
-                    factors, signs = (_looked_up(table, _keys(dimensions, picks, axis, turn)) for table in tables)
-                    with _picked(rows, [pick - low for pick, low in zip(picks, corner, strict=True)]) as numbers:
-                        _pair(numbers, factors, signs, turn, tiny) if turn else numbers.mul_(signs)
-            picks[axis] = every[(sign[every] == 0) & ~free[every]]
+    tiny = any(len(dimension.rests[0]) for dimension in dimensions) and holds_tiny(block, 1 / EQUAL_FROM)
+    picks = [np.arange(*found) for found in ranges]
+    for axis in order:
+        (lead, sign), every = dimensions[axis].pairs, picks[axis]
+        first, second = every[sign[every] == 1], every[sign[every] == -1]
+        free, untouched = every[dimensions[axis].free[every]], (sign[every] == 0) & ~dimensions[axis].free[every]
+        both = np.array_equal(lead[second], first)
+        for twins in [{1: first, -1: second}] if both else [{1: first}, {-1: second}]:
+            chosen = {turn: _with(picks, axis, own) for turn, own in twins.items()}
+            keys = _keys(dimensions, _with(picks, axis, lead[next(iter(twins.values()))]), axis)
+            for part, factors, signs in _at_a_time(chosen, keys, tables):
+                _pair({turn: _picked(block, pick, ranges) for turn, pick in part.items()}, factors, signs, tiny)
+        keys = _keys(dimensions, _with(picks, axis, free), axis)
+        for part, _, signs in _at_a_time({0: _with(picks, axis, free)}, keys, tables):
+            with _picked(block, part[0], ranges) as numbers:
+                numbers.mul_(signs)
+        picks[axis] = every[untouched]
 
 
-def _keys(dimensions: Sequence[Dimension], picks: Sequence[np.ndarray], axis: int, turn: int) -> list[np.ndarray]:
-    """What coordinates are looked up by: what they copy; along `axis`, the first of their pair, or themselves."""
+def _with(picks: Sequence[np.ndarray], axis: int, own: np.ndarray) -> list[np.ndarray]:
+    """Other coordinates along one dimension."""
+    return [*picks[:axis], own, *picks[axis + 1 :]]
+
+
+def _keys(dimensions: Sequence[Dimension], picks: Sequence[np.ndarray], axis: int) -> list[np.ndarray]:
+    """What coordinates are looked up by: what they copy; along `axis`, themselves."""
     keys = [np.maximum(dimension.source[pick], 0) for dimension, pick in zip(dimensions, picks, strict=True)]
-    keys[axis] = dimensions[axis].pairs[0][picks[axis]] if turn else picks[axis]
-    return keys
+    return _with(keys, axis, picks[axis])
 
 
-def _pair(numbers: torch.Tensor, factors: torch.Tensor, signs: torch.Tensor, turn: int, tiny: bool) -> None:
-    """Give parts of sums their noise, in their own memory; their twins get the other turn's.
+def _at_a_time(
+    chosen: Mapping[int, Sequence[np.ndarray]], keys: Sequence[np.ndarray], tables: Sequence[torch.Tensor]
+) -> Iterator[tuple[dict[int, list[np.ndarray]], torch.Tensor, torch.Tensor]]:
+    """(coordinates, factors, signs) of some rows at a time: what they take stays in the processor's cache."""
+    if not all(map(len, keys)):
+        return
+    height = max(1, SCRATCH // max(1, math.prod(map(len, keys[1:]))))
+    for at in range(0, len(keys[0]), height):
+        factors, signs = (_looked_up(table, [keys[0][at : at + height], *keys[1:]]) for table in tables)
+        yield {turn: [pick[0][at : at + height], *pick[1:]] for turn, pick in chosen.items()}, factors, signs
+
+
+def _pair(
+    twins: Mapping[int, AbstractContextManager[torch.Tensor]], factors: torch.Tensor, signs: torch.Tensor, tiny: bool
+) -> None:
+    """Give parts of sums their noise: {1: the first of each pair, -1: the other}, or one of them alone.
 
     tiny  some are so small that they may not be equal to their twins
     """
-    noise = (numbers * factors).sub_(numbers)
-    if tiny:
-        noise.masked_fill_(numbers.abs() < EQUAL_FROM * torch.finfo(numbers.dtype).smallest_normal, 0)
-    if not is_finite(noise):
-        noise.masked_fill_(~noise.isfinite(), 0)
-    numbers.add_(noise.mul_(signs), alpha=turn)  # signs come last: a zero's is the same, whatever was looked for
+    with ExitStack() as stack:
+        parts = {turn: stack.enter_context(numbers) for turn, numbers in twins.items()}
+        numbers = next(iter(parts.values()))
+        noise = (numbers * factors).sub_(numbers)
+        if tiny:
+            noise.masked_fill_(numbers.abs() < EQUAL_FROM * torch.finfo(numbers.dtype).smallest_normal, 0)
+        if not is_finite(noise):
+            noise.masked_fill_(~noise.isfinite(), 0)
+        noise.mul_(signs)  # last: so a zero's sign is the same, whatever was looked for
+        for turn, numbers in parts.items():
+            numbers.add_(noise, alpha=turn)
 
 
 def _looked_up(table: torch.Tensor, keys: Sequence[np.ndarray]) -> torch.Tensor:
@@ -132,21 +156,25 @@ def _looked_up(table: torch.Tensor, keys: Sequence[np.ndarray]) -> torch.Tensor:
 
 
 @contextmanager
-def _picked(rows: torch.Tensor, picks: Sequence[np.ndarray]) -> Iterator[torch.Tensor]:
-    """These coordinates of every dimension, which are put back where they are no view."""
-    scattered = {axis: torch.from_numpy(pick).to(rows.device) for axis, pick in enumerate(picks) if not _is_range(pick)}
-    for axis, pick in enumerate(picks):
-        if axis not in scattered:
-            rows = rows.narrow(axis, int(pick[0]), len(pick))
-    numbers = rows
+def _picked(
+    block: torch.Tensor, picks: Sequence[np.ndarray], ranges: Sequence[tuple[int, int]]
+) -> Iterator[torch.Tensor]:
+    """These coordinates of every dimension of a block, which are put back where they are no view."""
+    scattered = {}
+    for axis, (pick, (low, _)) in enumerate(zip(picks, ranges, strict=True)):
+        if _is_range(pick):
+            block = block.narrow(axis, int(pick[0]) - low, len(pick))
+        else:
+            scattered[axis] = torch.from_numpy(pick - low).to(block.device)
+    numbers = block
     for axis, index in scattered.items():
         numbers = numbers.index_select(axis, index)
     yield numbers
     if len(scattered) == 1:
-        rows.index_copy_(*scattered.popitem(), numbers)
+        block.index_copy_(*scattered.popitem(), numbers)
     elif scattered:
-        every = [scattered.get(axis, torch.arange(size, device=rows.device)) for axis, size in enumerate(rows.shape)]
-        rows[torch.meshgrid(*every, indexing="ij")] = numbers
+        every = [scattered.get(axis, torch.arange(size, device=block.device)) for axis, size in enumerate(block.shape)]
+        block[torch.meshgrid(*every, indexing="ij")] = numbers
 
 
 def _is_range(key: np.ndarray) -> bool:

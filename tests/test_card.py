@@ -108,7 +108,8 @@ def test_the_sizes_that_changed_are_shown_before_and_after(made):
 
 def test_every_step_says_what_it_was_given_and_whether_anything_was_lost(made):
     text = card_of(from_root(made[0], lossy=("pairs are repeated",)), made[1]).text
-    assert "1. **widen** (modelsurgeon 0.1.0): factor 2, rule exact, attention heads, rope nested; not lossless" in text
+    given = "factor 2, rule exact, attention heads, rope nested, noise 0.5"
+    assert f"1. **widen** (modelsurgeon 0.1.0): {given}; not lossless" in text
     assert "pairs are repeated" in text
     assert "2. **untie-embeddings** (modelsurgeon 0.1.0): lossless" in text
 

@@ -19,7 +19,7 @@ from modelsurgeon.files import LocalFile
 from modelsurgeon.safetensors_file import read_header
 from modelsurgeon.tensor import DTYPES, Remapped
 from modelsurgeon.verification import blocks, parts
-from modelsurgeon.verification.fold import ARITHMETIC, SLACK, Verdict, fold, working_set
+from modelsurgeon.verification.fold import ARITHMETIC, SLACK, Verdict, Workers, fold, working_set
 from test_blocks import peak
 from test_tensor import FLOATS, SEEDS, Held, random_map, split_map, whole
 
@@ -112,7 +112,8 @@ def test_the_verdict_is_the_defined_one_in_any_blocks_by_any_runs_and_threads(
         patched.setattr(blocks, "BLOCK", block)
         patched.setattr(blocks, "SHORT", short)
         patched.setattr(parts, "SHORT", short)
-        assert fold("t", wide, Held(found), threads=threads) == wanted  # type: ignore[arg-type]
+        with Workers(threads) as workers:
+            assert fold("t", wide, Held(found), workers=workers) == wanted  # type: ignore[arg-type]
 
 
 def doubled(values: torch.Tensor, stored: str) -> tuple[Remapped, torch.Tensor]:
@@ -172,9 +173,11 @@ def test_no_more_memory_is_taken_than_is_stated(
     on_disk = replace(wide, base=header["old"])
     monkeypatch.setattr(blocks, "BLOCK", 1 << 14)
     stated = working_set(1)
-    assert peak(lambda: fold("t", on_disk, header["new"], threads=1)) <= stated
+    with Workers(1) as workers:
+        assert peak(lambda: fold("t", on_disk, header["new"], workers=workers)) <= stated
     monkeypatch.setattr(blocks, "BLOCK", 1 << 30)
-    assert peak(lambda: fold("t", on_disk, header["new"], threads=1)) > stated
+    with Workers(1) as workers:
+        assert peak(lambda: fold("t", on_disk, header["new"], workers=workers)) > stated
 
 
 def test_threads_hand_on_what_cannot_be_read() -> None:
@@ -184,6 +187,6 @@ def test_threads_hand_on_what_cannot_be_read() -> None:
 
     wide, found = doubled(torch.ones(4, 4), "F32")
     before = torch.get_num_threads()
-    with pytest.raises(OSError, match="gone"):
-        fold("t", wide, Broken(found), threads=2)  # type: ignore[arg-type]
+    with pytest.raises(OSError, match="gone"), Workers(2) as workers:
+        fold("t", wide, Broken(found), workers=workers)  # type: ignore[arg-type]
     assert torch.get_num_threads() == before

@@ -25,6 +25,7 @@ from command import ROOT, contents, run, sha256
 from hub_server import READER, STRANGER, HubServer, environment, hub_environment
 from modelsurgeon import remote
 from modelsurgeon.checkpoint import open_checkpoint, open_folder
+from modelsurgeon.cli import NOISE
 from modelsurgeon.errors import SourceError
 from modelsurgeon.save import save
 from modelsurgeon.source import DEMO, locate, read_config_of
@@ -203,12 +204,13 @@ def logged_in(monkeypatch, hub, tmp_path):
 @pytest.fixture(scope="session")
 def wide(tmp_path_factory):
     """What widening the demo gives: {name: sha256}."""
-    return without_record(contents(save(widen(open_checkpoint("demo"), 2), tmp_path_factory.mktemp("wide") / "out")))
+    wide = widen(open_checkpoint("demo"), 2, noise=NOISE)
+    return without_record(contents(save(wide, tmp_path_factory.mktemp("wide") / "out")))
 
 
 def streamed(source, out):
     """The same bytes, read by ranges: {name: sha256}."""
-    return without_record(contents(save(widen(open_folder(locate(source, stream=True)), 2), out)))
+    return without_record(contents(save(widen(open_folder(locate(source, stream=True)), 2, noise=NOISE), out)))
 
 
 def refused(done, code, *said):
@@ -369,7 +371,7 @@ def test_two_revisions_are_refused(hub):
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_branch_that_moves_meanwhile_changes_nothing(stream, hub, tmp_path, wide):
     commit = hub.repos["org/name"].find("main")
-    planned = widen(open_folder(locate("org/name", stream=stream)), 2)
+    planned = widen(open_folder(locate("org/name", stream=stream)), 2, noise=NOISE)
     hub.add("org/name", FILES | {"model.safetensors": WEIGHTS[:-4] + bytes(4), "config.json": b"{}"})
     assert without_record(contents(save(planned, tmp_path / "out"))) == wide
     steps = json.loads((tmp_path / "out" / "modelsurgeon.json").read_text())["steps"]

@@ -11,7 +11,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +23,7 @@ from modelsurgeon.tensor import DTYPES, FLOATS, LazyTensor, Remapped
 from modelsurgeon.verification import blocks
 from modelsurgeon.verification.blocks import Block
 
-MOST_THREADS = 8  # more take more memory and read a disk no faster
+MOST_THREADS = 3  # each holds a block, and Python lets only one at a time decide what to do next
 AT_ONCE = 40  # float64 numbers that are held for each number of a block, at most, where numbers differ
 ARITHMETIC = 2.0**-50  # growing and folding in float64 take a few roundings of 2**-53 themselves
 EXPONENT = 0x7FF << 52  # the bits of a float64 that hold it
@@ -62,14 +61,17 @@ class Difference:
 
 
 def fold(
-    name: str, expected: LazyTensor, found: LazyTensor, earlier_eps: float = 0.0, threads: int | None = None
+    name: str, expected: LazyTensor, found: LazyTensor, earlier_eps: float = 0.0, workers: Workers | None = None
 ) -> Verdict:
     """Fold one tensor of the result, block by block, and compare it with what it must fold to.
 
     earlier_eps  relative spacing of numbers that earlier steps may have rounded, on top of the result's own
-    threads      that fold at a time; None: as many as torch uses, `MOST_THREADS` at most
+    workers      that fold, of many tensors one after another; None: of this tensor alone
     The verdict does not depend on threads or on the size of blocks.
     """
+    if workers is None:
+        with Workers() as own:
+            return fold(name, expected, found, earlier_eps, own)
     if expected.shape != found.shape:
         return Verdict(name, "wrong", detail=f"shape: expected {list(expected.shape)}, found {list(found.shape)}")
     if found.dtype not in FLOATS:
@@ -77,13 +79,11 @@ def fold(
     if not isinstance(expected, Remapped):
         expected = Remapped(expected, tuple(dimension.plain(size) for size in expected.shape), expected.dtype)
     rounding, ulps, exact = 0.0, 0.0, True
-    threads = threads or most_threads()
-    memory = _Memory()
 
-    def compare(block: Block) -> Difference | None:
-        return _compare(block, found, earlier_eps, memory.arena.reset())
+    def compare(block: Block, memory: Arena) -> Difference | None:
+        return _compare(block, found, earlier_eps, memory)
 
-    for difference in _in_order(compare, blocks.cut(expected), threads):
+    for difference in workers.in_order(compare, blocks.cut(expected)):
         if difference is None:
             continue
         if difference.wrong:
@@ -183,29 +183,41 @@ class _Memory(threading.local):
         self.arena = Arena()
 
 
-def _in_order(
-    compare: Callable[[Block], Difference | None], every: Iterator[Block], threads: int
-) -> Iterator[Difference | None]:
-    """What was found of each block, in their order; only a few are under way at a time."""
-    if threads == 1:
-        yield from map(compare, every)
-        return
-    pending: deque[Future[Difference | None]] = deque()
-    with _single_threaded_torch(), ThreadPoolExecutor(threads, "fold") as pool:
+class Workers:
+    """Threads that fold blocks, each in memory that it keeps from tensor to tensor; torch computes on one in each.
+
+    threads  None: as many as torch uses, `MOST_THREADS` at most
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        self.threads = threads or most_threads()
+        self._memory, self._before = _Memory(), torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(self.threads, "fold")
+
+    def __enter__(self) -> Workers:
+        if self.threads > 1:
+            torch.set_num_threads(1)
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(self._before)
+
+    def in_order(
+        self, compare: Callable[[Block, Arena], Difference | None], every: Iterator[Block]
+    ) -> Iterator[Difference | None]:
+        """What was found of each block, in their order; only a few are under way at a time."""
+
+        def work(block: Block) -> Difference | None:
+            return compare(block, self._memory.arena.reset())
+
+        if self.threads == 1:
+            yield from map(work, every)
+            return
+        pending: deque[Future[Difference | None]] = deque()
         for block in every:
-            pending.append(pool.submit(compare, block))
-            if len(pending) > 2 * threads:
+            pending.append(self._pool.submit(work, block))
+            if len(pending) > 2 * self.threads:
                 yield pending.popleft().result()
         for future in pending:
             yield future.result()
-
-
-@contextmanager
-def _single_threaded_torch() -> Iterator[None]:
-    """Every thread computes alone."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

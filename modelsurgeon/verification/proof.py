@@ -29,7 +29,7 @@ from modelsurgeon.remap import remap
 from modelsurgeon.tensor import DTYPE_NAMES, DTYPES, FLOATS, LazyTensor, Remapped
 from modelsurgeon.untie import equal, untie_embeddings
 from modelsurgeon.verification import depth
-from modelsurgeon.verification.fold import Verdict, fold
+from modelsurgeon.verification.fold import Verdict, Workers, fold
 from modelsurgeon.verification.settings import as_read, same
 from modelsurgeon.verification.tell import Tell, silent
 
@@ -88,11 +88,13 @@ def prove(
     verdicts = [*_config_verdicts(expected, result), *_name_verdicts(expected, result, names)]
     verdicts += depth.verdicts(expected, result, found, names)
     total, done, eps = sum(result.tensors[name].nbytes for name in names.values()), 0, _earlier_eps(source, found)
-    for name in sorted(names.keys() - new):
-        wanted, other = expected.tensors[name], result.tensors[names[name]]
-        verdicts.append(fold(names[name], wanted, other, eps if recorded else factor_eps(wanted, other)))
-        done += other.nbytes
-        tell("proof", done, total)
+    with Workers() as workers:
+        for name in sorted(names.keys() - new):
+            wanted, other = expected.tensors[name], result.tensors[names[name]]
+            more = eps if recorded else factor_eps(wanted, other)
+            verdicts.append(fold(names[name], wanted, other, more, workers))
+            done += other.nbytes
+            tell("proof", done, total)
     tell("proof", total, total)
     return Proof(tuple(verdicts), expected.lossy)
 
