@@ -6,6 +6,7 @@ Sharded Llama checkpoints of random bf16 numbers are made, in one file and in fi
 process of its own that begins with another each round:
 
     widen          open_checkpoint -> widen(factor 2, rule exact, attention heads) -> save, in the default memory
+    plain          the same without noise
     dd             as many bytes as `widen` wrote, from /dev/zero, conv=fdatasync, at several block sizes
     in memory      HyperCloning's way: load every tensor, repeat and halve it, save_pretrained (smallest size only)
     untie          untie-embeddings of a tied checkpoint of 3 GB, whose other shards stay as they are
@@ -39,6 +40,8 @@ from statistics import median
 from typing import Any
 
 from readme import write_block
+
+from modelsurgeon.cli import NOISE
 
 FACTOR = 2
 SHARD = 500 * 10**6
@@ -124,7 +127,7 @@ def widening(source: Path, output: Path, found: dict[str, list[Measure]], with_p
     def write_zeros(block: int) -> Measure:
         return dd(output, int(found["widen"][0]["bytes"]), block)
 
-    turns: Turns = {"widen": partial(child, "widen", source, output)}
+    turns: Turns = {name: partial(child, name, source, output) for name in ("widen", "plain")}
     turns |= {name: partial(write_zeros, block) for name, block in BLOCKS.items()}
     return turns | ({"in memory": partial(child, "in-memory", source, output)} if with_peer else {})
 
@@ -261,7 +264,7 @@ def split(shapes: Shapes) -> list[Shapes]:
     return shards
 
 
-def widen_by_modelsurgeon(source: Path, output: Path) -> Measure:
+def widen_by_modelsurgeon(source: Path, output: Path, noise: float = NOISE) -> Measure:
     from modelsurgeon.checkpoint import open_checkpoint
     from modelsurgeon.plan import make_plan
     from modelsurgeon.save import save
@@ -269,7 +272,7 @@ def widen_by_modelsurgeon(source: Path, output: Path) -> Measure:
 
     ready = now()
     before = open_checkpoint(source)
-    after = widen(before, FACTOR, rule="exact", attention="heads")
+    after = widen(before, FACTOR, rule="exact", attention="heads", noise=noise)
     stated = make_plan(before, after).peak_memory
     save(after, output)
     return outcome(ready, output) | {"stated": stated}
@@ -332,6 +335,7 @@ def outcome(ready: tuple[float, float], output: Path) -> Measure:
 CHILDREN = {
     "write-source": write_source,
     "widen": widen_by_modelsurgeon,
+    "plain": partial(widen_by_modelsurgeon, noise=0.0),
     "untie": untie_by_modelsurgeon,
     "in-memory": widen_in_memory,
 }
