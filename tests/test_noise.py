@@ -141,6 +141,16 @@ def test_repeated_rows_stay_equal() -> None:
     assert [piece.again for piece in tensor.pieces(1 << 20)] == [None, 0]
 
 
+def test_rows_that_are_parts_are_no_repeats() -> None:
+    weight = torch.randn(3, 4, generator=torch.Generator().manual_seed(4))
+    axis = axis_map.copies(3, 2, 2**-0.5, (2**-0.5, 2**-0.5))
+    dims = dimension.along(axis, "readers"), dimension.plain(4)
+    tensor = Remapped(Held(weight), dims, "F32", noise=Noise(0.5, "parts"), turns=(0, 1))  # type: ignore[arg-type]
+    assert tensor.is_cut_at_runs  # where plain copies are told as repeats
+    assert [piece.again for piece in tensor.pieces(1 << 20)] == [None, None]
+    assert not torch.equal(*tensor.read(0, 6).split(3))
+
+
 def folder_bytes(path: Path) -> bytes:
     return (path / "model.safetensors").read_bytes()
 
