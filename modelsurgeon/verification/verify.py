@@ -14,18 +14,16 @@ learnt is told loudly, and changes nothing of what the function is.
 
 from __future__ import annotations
 
-import math
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from modelsurgeon.checkpoint import Checkpoint
+from modelsurgeon.document import described, printable
 from modelsurgeon.environment import Environment, environment
 from modelsurgeon.errors import ModelSurgeonError
 from modelsurgeon.history import Step
-from modelsurgeon.remap import parameters
 from modelsurgeon.verification import summary
 from modelsurgeon.verification.batches import SAMPLE
 from modelsurgeon.verification.logits import LogitReport, compare_all
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
     from modelsurgeon.verification.trainable import Trainability
 
 FORMAT = 1  # of the document; schema.json describes it
-PASSWORD = re.compile(r"(?<=://)[^/\s@]*@")  # of a URL: user:password@host
 NEGLIGIBLE = 1e-6  # of a weight: a rounding that logits computed in float32 do not show
 
 
@@ -113,7 +110,7 @@ class Report:
             "same": self.same,
             "source": self.source.origin.id,
             "result": self.result.origin.id,
-            "checkpoints": {"source": _described(self.source), "result": _described(self.result)},
+            "checkpoints": {"source": described(self.source), "result": described(self.result)},
             "maps": self._maps(),
             "inferred": self.inferred.to_json() if self.inferred else None,
             "settings": self.asked.to_json() if self.logits or self.trainable else None,
@@ -126,7 +123,7 @@ class Report:
             "environment": self.environment.to_json(),
             "command": self.command,
         }
-        told: dict[str, Any] = _plain({**document, "verdict": summary.verdict(document)})
+        told: dict[str, Any] = printable({**document, "verdict": summary.verdict(document)})
         return told
 
     def _maps(self) -> dict[str, Any] | None:
@@ -219,27 +216,3 @@ def _examined(report: Report, tell: Tell) -> Report:
     except ModelSurgeonError as error:  # what was found before it stands, and is worth telling
         return replace(report, notes=(*report.notes, f"trainable: not examined: {error}"))
     return replace(report, trainable=found)
-
-
-def _described(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What a checkpoint is, by its headers."""
-    return {
-        "revision": checkpoint.origin.revision,
-        "model_type": checkpoint.config.get("model_type"),
-        "model": (checkpoint.config.get("architectures") or [None])[0],
-        "dtype": checkpoint.dtype,
-        "parameters": parameters(checkpoint),
-        "bytes": sum(tensor.nbytes for tensor in checkpoint.tensors.values()),
-        "sizes": dict(checkpoint.sizes),
-    }
-
-
-def _plain(value: Any) -> Any:
-    """The same with the numbers that JSON does not know as texts ("nan", "inf"), and without passwords in URLs."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return repr(value)
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, str):
-        return PASSWORD.sub("", value)
-    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
