@@ -37,31 +37,31 @@ def show_plan(plan: Plan, console: Console) -> None:
         )
         for row in plan.rows
     )
-    console.print(_table(("tensor", "signature", "before", "after", "factors", "precision"), rows))
+    console.print(table(("tensor", "signature", "before", "after", "factors", "precision"), rows))
     (old, new), (old_bytes, new_bytes) = plan.parameters, plan.bytes
-    _say(console, Text(f"parameters {old:,} -> {new:,}; bytes {show_size(old_bytes)} -> {show_size(new_bytes)}"))
-    _say(console, Text(f"peak memory at most {show_size(plan.peak_memory)}"))
+    say(console, Text(f"parameters {old:,} -> {new:,}; bytes {show_size(old_bytes)} -> {show_size(new_bytes)}"))
+    say(console, Text(f"peak memory at most {show_size(plan.peak_memory)}"))
     show_notes(plan.notes, plan.lossy, console)
 
 
 def show_notes(notes: Iterable[str], lossy: Iterable[str], console: Console) -> None:
     """What was chosen and why, and why the result is not the same function, if it is not."""
     for note in notes:
-        _say(console, Text(note, style="dim"))
+        say(console, Text(note, style="dim"))
     for reason in lossy:
-        _say(console, Text(f"not lossless: {reason}", style="yellow"))
+        say(console, Text(f"not lossless: {reason}", style="yellow"))
 
 
 def show_inspection(found: Inspection, console: Console) -> None:
     """What it is, its axes, its tensors by template, totals, and what nothing accounts for."""
     at = f" at {found.revision}" if found.revision else ""
-    _say(console, Text(f"{found.source}{at}: {found.model or 'no class named'}, model_type {found.model_type}"))
+    say(console, Text(f"{found.source}{at}: {found.model or 'no class named'}, model_type {found.model_type}"))
     if found.known:
         axes = found.axes.items()
         rows = ((name, str(axis["size"] or "?"), axis["key"] or "", axis["through"]) for name, axis in axes)
-        console.print(_table(("axis", "size", "key", "through"), rows))
+        console.print(table(("axis", "size", "key", "through"), rows))
     else:
-        console.print(_table(("config", "value"), ((key, str(value)) for key, value in found.numbers.items())))
+        console.print(table(("config", "value"), ((key, str(value)) for key, value in found.numbers.items())))
     groups = (
         (
             f"{group.template} x{group.count}" if group.count > 1 else group.template,
@@ -72,21 +72,21 @@ def show_inspection(found: Inspection, console: Console) -> None:
         )
         for group in found.groups
     )
-    console.print(_table(("tensor", "signature", "shape", "dtype", "bytes"), groups))
+    console.print(table(("tensor", "signature", "shape", "dtype", "bytes"), groups))
     tied = {True: "the head is the embedding", False: "no tied head", None: "tied or not: unknown"}[found.tied]
-    _say(console, Text(f"parameters {found.parameters:,}; bytes {show_size(found.bytes)}; {tied}"))
+    say(console, Text(f"parameters {found.parameters:,}; bytes {show_size(found.bytes)}; {tied}"))
     for what, names in (("tensors", found.tensors), ("config keys", found.keys)):
         if names:
             more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-            _say(console, Text(f"not accounted for: {what} {', '.join(names[:MOST_NAMES])}{more}", style="yellow"))
+            say(console, Text(f"not accounted for: {what} {', '.join(names[:MOST_NAMES])}{more}", style="yellow"))
     refused = Text(f"would be refused: {found.refused}", style="yellow")
-    _say(console, refused if found.refused else Text("fits its table", style="green"))
+    say(console, refused if found.refused else Text("fits its table", style="green"))
 
 
 def show_families(rows: Iterable[Row], console: Console) -> None:
     """The table of what is supported."""
     cells = [{"family": row.name, **row.cells} for row in rows]
-    console.print(_table(cells[0], (row.values() for row in cells)))
+    console.print(table(cells[0], (row.values() for row in cells)))
 
 
 def show_family(found: dict[str, Any], console: Console) -> None:
@@ -95,19 +95,19 @@ def show_family(found: dict[str, Any], console: Console) -> None:
         (name, str(axis.get("key") or ""), axis["through"], " ".join(f"{k} {v}" for k, v in axis.items() if k in ALSO))
         for name, axis in found["axes"].items()
     )
-    console.print(_table(("axis", "key", "through", "also"), axes))
-    console.print(_table(("tensor", "signature"), found["tensors"].items()))
+    console.print(table(("axis", "key", "through", "also"), axes))
+    console.print(table(("tensor", "signature"), found["tensors"].items()))
     for form, tensors in found["forms"].items():
         rows = ((name, signature or "none") for name, signature in tensors.items())
-        console.print(_table((f"tensor ({form})", "signature"), rows))
+        console.print(table((f"tensor ({form})", "signature"), rows))
     for key, accepted in found["requires"].items():
-        _say(console, Text(f"{key}: only {' or '.join(map(repr, accepted))}"))
+        say(console, Text(f"{key}: only {' or '.join(map(repr, accepted))}"))
     for key, of in found["multiples"].items():
-        _say(console, Text(f"{key}: a multiple of {of}"))
+        say(console, Text(f"{key}: a multiple of {of}"))
     for key, why in found["fixed"].items():
-        _say(console, Text(f"{key}: stays ({why})"))
+        say(console, Text(f"{key}: stays ({why})"))
     if found["untie"]:
-        _say(console, Text(f"untie-embeddings: refused ({found['untie']})"))
+        say(console, Text(f"untie-embeddings: refused ({found['untie']})"))
 
 
 def show_report(report: Report, console: Console) -> None:
@@ -116,41 +116,42 @@ def show_report(report: Report, console: Console) -> None:
 
     document = report.to_json()
     rows = ((row.level, row.what, Text(row.result, style=MOODS[row.mood])) for row in summary.rows(document))
-    console.print(_table(("level", "what", "result"), rows))
+    console.print(table(("level", "what", "result"), rows))
     for line in summary.notes(document):
-        _say(console, Text(line, style="dim"))
+        say(console, Text(line, style="dim"))
     for line in summary.warnings(document):
-        _say(console, Text(line, style=MOODS[summary.WARNING if document["same"] else summary.BAD]))
+        say(console, Text(line, style=MOODS[summary.WARNING if document["same"] else summary.BAD]))
     function, but = (part for i, part in enumerate(document["verdict"].partition(";")) if i != 1)
     verdict = Text(function, style="bold green" if document["same"] else "bold red")
     never = Text(f";{but}" if but else "", style="bold yellow")
-    _say(console, Text.assemble(f"{document['source']} -> {document['result']}: ", verdict, never))
+    say(console, Text.assemble(f"{document['source']} -> {document['result']}: ", verdict, never))
 
 
 def show_integrity(found: Integrity, console: Console) -> None:
     """Every file that is not what was written, then how many are."""
     for name, verdict in found.files.items():
         if verdict != "same":
-            _say(console, Text(f"{name}: {verdict}", style="red"))
+            say(console, Text(f"{name}: {verdict}", style="red"))
     for name in found.extra:
-        _say(console, Text(f"{name}: not on record", style="dim"))
+        say(console, Text(f"{name}: not on record", style="dim"))
     same = sum(verdict == "same" for verdict in found.files.values())
     said = Text("as written", style="bold green") if found.same else Text("different", style="bold red")
-    _say(console, Text.assemble(f"{found.result}: {same} of {len(found.files)} files are the same: ", said))
+    say(console, Text.assemble(f"{found.result}: {same} of {len(found.files)} files are the same: ", said))
 
 
-def _say(console: Console, text: Text) -> None:
+def say(console: Console, text: Text) -> None:
     """One line, however long: whoever reads a pipe does not want it broken."""
     console.print(text, soft_wrap=True)
 
 
-def _table(headings: Iterable[str], rows: Iterable[Iterable[str | Text]]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
+def table(headings: Iterable[str], rows: Iterable[Iterable[str | Text]]) -> Table:
+    """Columns without lines between them; what has no room is folded."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
-        table.add_column(heading, overflow="fold")
+        made.add_column(heading, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
-    return table
+        made.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+    return made
 
 
 def _shape(shape: tuple[int, ...] | None) -> str:

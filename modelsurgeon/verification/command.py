@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from modelsurgeon import terminal
-from modelsurgeon.request import Json, Quiet, Revision, Source
+from modelsurgeon.request import Json, Quiet, Revision, Source, read_text
 
 if TYPE_CHECKING:
     from modelsurgeon.verification.verify import Report
@@ -57,12 +57,12 @@ def verify_command(
     if memory is not None and device != "auto":
         raise typer.BadParameter("--memory bounds what --device auto keeps in memory; ask for both")
     if report:
-        from modelsurgeon.verification.page import check_target
+        from modelsurgeon.pages.page import check_target
 
         check_target(report)
     names = terminal.from_stdin(source, result)
     running: dict[str, Any] = {"samples": samples, "length": length, "dtype": dtype, "device": device}
-    running |= {"text": _read_text(text), "trust_remote_code": trust_remote_code}
+    running |= {"text": read_text(text), "trust_remote_code": trust_remote_code}
     found = _verified(names, revision, quiet, infer=infer, trainable=trainable, memory=memory, **running)
     _tell(found, report, as_json, quiet)
     if not found.same:
@@ -115,12 +115,3 @@ def _verify_files(source: str, result: str | None, revision: str | None, as_json
         terminal.print_json(found.to_json())
     if not found.same:
         raise typer.Exit(terminal.DIFFERENT)
-
-
-def _read_text(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        return path.read_text(encoding="utf-8")
-    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError) as error:
-        raise typer.BadParameter(f"--text {path}: cannot be read as UTF-8 text ({error})") from None

@@ -4,31 +4,23 @@
     True
 
 It is made of the report's document alone (schema.json), so one that was stored with --json can be shown too. The words
-are in page.html, the looks in page.css, the drawings in plots.py. Names in the document come from files that a stranger
-may have written: everything that is put in is escaped.
+are in page.html, the looks in pages/page.css, the drawings in plots.py.
 """
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from modelsurgeon.errors import OutputError
-from modelsurgeon.files import shown
+from modelsurgeon.pages import page as pages
 from modelsurgeon.sizes import show_size
 from modelsurgeon.verification import plots, summary
 
 HERE = Path(__file__).parent
-MARK = '<meta name="generator" content="modelsurgeon">'  # tells a report, which another one may replace
-BEGINNING = 4096  # characters of a page in which it stands
 MOST_GROUPS = 200  # rows of names with their counters left open
 MOST_LISTED = 50  # rows of tensors that are not exact, and of ranks
 VERDICTS = ("wrong", "rounded", "exact")
@@ -44,82 +36,34 @@ def page(document: Document) -> str:
     ranks = sorted(trainable["ranks"], key=lambda r: r["rank"] / max(1, r["possible"])) if trainable else []
     mood = summary.BAD if not document["same"] else summary.GOOD
     but = summary.verdict(document).partition("; but ")[2]
-    return (
-        _environment()
-        .get_template("page.html")
-        .render(
-            d=document,
-            style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
-            mood=summary.WARNING if but else mood,
-            but=but,
-            answers=summary.answers(document),
-            warnings=summary.warnings(document),
-            notes=summary.notes(document),
-            rows=summary.rows(document),
-            models=_models(document),
-            inferred=document["inferred"]["lines"] if document["inferred"] else [],
-            groups=groups[:MOST_GROUPS],
-            groups_left=max(0, len(groups) - MOST_GROUPS),
-            listed=listed[:MOST_LISTED],
-            listed_left=max(0, len(listed) - MOST_LISTED),
-            axes=[_axis(axis) for axis in trainable["axes"]] if trainable else [],
-            ranks=[_rank(rank) for rank in ranks[:MOST_LISTED]],
-            ranks_left=max(0, len(ranks) - MOST_LISTED),
-            parts=_legend(document),
-            plots=_plots(document),
-            command=Markup("\n").join(map(shown, (document["command"] or "").split("\n"))),
-            facts=_facts(document),
-        )
-        .lstrip()
+    return pages.rendered(
+        HERE,
+        d=document,
+        mood=summary.WARNING if but else mood,
+        but=but,
+        answers=summary.answers(document),
+        warnings=summary.warnings(document),
+        notes=summary.notes(document),
+        rows=summary.rows(document),
+        models=_models(document),
+        inferred=document["inferred"]["lines"] if document["inferred"] else [],
+        groups=groups[:MOST_GROUPS],
+        groups_left=max(0, len(groups) - MOST_GROUPS),
+        listed=listed[:MOST_LISTED],
+        listed_left=max(0, len(listed) - MOST_LISTED),
+        axes=[_axis(axis) for axis in trainable["axes"]] if trainable else [],
+        ranks=[_rank(rank) for rank in ranks[:MOST_LISTED]],
+        ranks_left=max(0, len(ranks) - MOST_LISTED),
+        parts=_legend(document),
+        plots=_plots(document),
+        command=pages.spelled(document["command"]),
+        facts=_facts(document),
     )
-
-
-def check_target(path: Path) -> None:
-    """Raise OutputError where no report can be written, or where something else than a report would be lost."""
-    try:
-        if not path.parent.is_dir():
-            raise OutputError(f"--report {path}: no folder {path.parent}; make it first")
-        if path.exists() and not path.is_file():
-            raise OutputError(f"--report {path}: exists and is no file; name one, as in report.html")
-        if path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace")[:BEGINNING]:
-            raise OutputError(f"--report {path}: exists and is no report; name another file")
-        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name[:100]}."):
-            pass
-    except OSError as error:
-        raise OutputError(f"--report {path}: cannot be written ({error.strerror}); name another place") from None
 
 
 def write_page(path: Path, document: Document) -> None:
     """Write the page, whole or not at all. Raises OSError where the disk does not take it."""
-    text = page(document)
-    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "x", encoding="ascii", errors="xmlcharrefreplace") as file:
-            file.write(text)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_plain,
-    )
-    environment.filters["number"] = summary.number
-    return environment
-
-
-def _plain(value: Any) -> Any:
-    """What may move text about (control characters, marks of direction) is spelled out; nothing stands for none."""
-    if isinstance(value, Markup):
-        return value
-    return shown(value) if isinstance(value, str) else "" if value is None else value
+    pages.write_page(path, page(document))
 
 
 def _badness(tensor: Document) -> tuple[int, float]:

@@ -16,6 +16,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from modelsurgeon.pages.numbers import number
+
 Document = Mapping[str, Any]
 
 GOOD, BAD, WARNING, PLAIN = "good", "bad", "warning", "plain"
@@ -86,11 +88,6 @@ def notes(document: Document) -> list[str]:
 def answers(document: Document) -> list[Answer]:
     """The three questions."""
     return [_for_all(document), _agrees(document), _learns(document)]
-
-
-def number(value: Any, form: str = ".1e") -> str:
-    """A number of the document as people read it: one that JSON does not know is a text already; none is empty."""
-    return "" if value is None else value if isinstance(value, str) else format(value, form)
 
 
 def largest(values: Iterable[Any]) -> float:
