@@ -91,9 +91,25 @@ def grown_axes(table: Architecture, maps: Mapping[str, AxisMap]) -> tuple[GrownA
     return tuple(found)
 
 
-def _joined(table: Architecture) -> list[tuple[str, ...]]:
-    """The axes, those that some norm reads and writes in one tuple."""
-    group = {name: {name} for name in table.axes}
+def all_axes(table: Architecture, sizes: Mapping[str, int], shared: Iterable[str] = ()) -> tuple[GrownAxis, ...]:
+    """Every axis that can grow, as if each coordinate copied itself; what a router adds belongs to its experts.
+
+    shared  axes that are one since one tensor has both: an embedding that is the head, too
+    """
+    found = []
+    for joined in _joined(table, frozenset(shared)):
+        kinds = [table.axes[name].through for name in joined]
+        if kinds[0] in ("fixed", "angles", "choice"):
+            continue
+        added = [name for name, axis in table.axes.items() if axis.through == "choice" and axis.follows in joined]
+        size, spans = sizes[joined[0]], any("residual" in kind for kind in kinds)
+        found.append(GrownAxis((*joined, *added), kinds[0], size, np.arange(size), spans))
+    return tuple(found)
+
+
+def _joined(table: Architecture, shared: frozenset[str] = frozenset()) -> list[tuple[str, ...]]:
+    """The axes, those that some norm reads and writes in one tuple, and those that are shared."""
+    group = {name: set(shared) if name in shared else {name} for name in table.axes}
     for _, signature in table.norms:
         assert signature.normalises is not None
         for read, written in zip(signature.normalises.axes(), signature.gains, strict=True):
@@ -148,6 +164,14 @@ def strips(
     return _Strips(axis, table, sizes).by_place(names)
 
 
+def place_of(axis: GrownAxis, table: Architecture, template: Template, name: str) -> Place:
+    """Where the axis' coordinates are that a tensor tells of: () is everywhere."""
+    if axis.spans_layers:
+        return ()
+    numbers = table.numbers(template, name)
+    return tuple((key, number) for key, number in numbers.items() if key not in table.axes)
+
+
 def _leader(table: Architecture, name: str) -> str:
     """What the axis that this one follows passes through."""
     leader = table.axes[name].follows
@@ -162,6 +186,7 @@ class _Strips:
     table: Architecture
     sizes: Mapping[str, int]
     seen: dict[tuple[str, int, str], np.ndarray] = field(default_factory=dict)
+    orders: dict[tuple[str, int, int], np.ndarray] = field(default_factory=dict)
 
     def by_place(self, parameters: Iterable[str]) -> dict[Place, list[Strip]]:
         """{counters of the name: strips}; under () those that belong to every place."""
@@ -169,18 +194,12 @@ class _Strips:
         for name in parameters:
             template = self.table.template(name)
             if template and set(template.signature.axes) & set(self.axis.names):
-                named[self._place(template, name)].append((name, template))
+                named[place_of(self.axis, self.table, template, name)].append((name, template))
         return {
             place: [strip for name, template in tensors for strip in self._strips(name, template, places)]
             for place, tensors in named.items()
             for places in [1 if place == () and len(named) > 1 else self._count(tensors)]
         }
-
-    def _place(self, template: Template, name: str) -> Place:
-        if self.axis.spans_layers:
-            return ()
-        numbers = self.table.numbers(template, name)
-        return tuple((key, number) for key, number in numbers.items() if key not in self.table.axes)
 
     def _count(self, tensors: list[tuple[str, Template]]) -> int:
         """How many places the tensors of one layer have by their heads: as many as the fewest that one of them has."""
@@ -208,21 +227,26 @@ class _Strips:
         for d, (expression, _) in enumerate(template.signature.dimensions):
             if not set(expression.axes()) & set(self.axis.names):
                 continue
-            own = self._own(template, d)
-            place = np.full(len(own), -1)
-            for carrier in self._heads(expression.axes()) if places > 1 else []:
-                label = self._labels(template, d, carrier)
-                place = np.where(label >= 0, label // (self.sizes[carrier] // places), place)
-            inside = np.flatnonzero(own >= 0)
-            has_place = bool((place[inside] >= 0).all())
-            yield self._strip(name, template, d, inside, own, place if has_place else place * 0)
+            key = template.signature.text, d, places
+            if key not in self.orders:
+                self.orders[key] = self._order(template, d, places)
+            yield self._strip(name, template, d, self.orders[key])
 
-    def _strip(
-        self, name: str, template: Template, d: int, inside: np.ndarray, own: np.ndarray, place: np.ndarray
-    ) -> Strip:
+    def _order(self, template: Template, d: int, places: int) -> np.ndarray:
+        """`Strip.order` of a dimension."""
+        own = self._own(template, d)
+        place = np.full(len(own), -1)
+        for carrier in self._heads(template.signature.dimensions[d][0].axes()) if places > 1 else []:
+            label = self._labels(template, d, carrier)
+            place = np.where(label >= 0, label // (self.sizes[carrier] // places), place)
+        inside = np.flatnonzero(own >= 0)
+        if (place[inside] < 0).any():
+            place = place * 0
         order = inside[np.lexsort((inside, own[inside], place[inside]))]
         count = len(np.unique(place[inside]))
-        order = order.reshape(count, self.axis.new_size, -1).transpose(2, 0, 1)
+        return order.reshape(count, self.axis.new_size, -1).transpose(2, 0, 1)
+
+    def _strip(self, name: str, template: Template, d: int, order: np.ndarray) -> Strip:
         beside = only = None
         if not self.axis.spans_layers and self.axis.through == "pointwise":
             sides = [e for e, (other, _) in enumerate(template.signature.dimensions) if e != d and self._experts(other)]

@@ -1,0 +1,166 @@
+"""One pass over every tensor of a checkpoint: what its weights tell, in bounded memory, at about the speed of reading.
+
+    found = scan(open_checkpoint("demo"), memory=10**9)
+    found.gains, found.matrices, found.copies, found.numbers, found.fresh
+
+Blocks are counted and hashed while they are in the caches. What must be looked at again (norms, lines that may be
+equal) comes from memory where the whole tensor fits, and is read again where not: the document is the same.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from modelsurgeon.architecture import Architecture
+from modelsurgeon.checkpoint import Checkpoint
+from modelsurgeon.diagnosis.copies import Coordinates, Copies, is_stack
+from modelsurgeon.diagnosis.gains import Gain, gain, places
+from modelsurgeon.diagnosis.lines import Equal, Sketch
+from modelsurgeon.diagnosis.matrices import Matrix, is_matrix, matrix
+from modelsurgeon.diagnosis.numbers import Census, Moments, Numbers
+from modelsurgeon.diagnosis.rows import Rows
+from modelsurgeon.diagnosis.spectral_norm import Spectral, spectral
+from modelsurgeon.tensor import FLOATS, LazyTensor
+from modelsurgeon.verification.tell import Tell, silent
+
+THREADS = 2  # at most: more read no faster, and each holds a tensor
+BESIDE = 48 << 20  # bytes that a thread takes beside the tensor that it keeps: blocks in wider dtypes
+LEAST = 2 << 20  # bytes: a tensor of one block is kept whatever the memory
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What the weights tell.
+
+    tensors  {name: counts} of those with NaN, infinite or subnormal numbers, or with some that a 16-bit dtype loses
+    fresh    whether every gain of a norm is 1, and every bias of one 0: never trained; not told where no norm has any
+    """
+
+    gains: tuple[Gain, ...]
+    matrices: tuple[Matrix, ...]
+    copies: tuple[Copies, ...]
+    numbers: Numbers
+    tensors: dict[str, Numbers]
+    fresh: bool
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "gains": [one.to_json() for one in self.gains],
+            "matrices": [one.to_json() for one in self.matrices],
+            "copies": [one.to_json() for one in self.copies],
+            "numbers": {
+                **self.numbers.to_json(),
+                "tensors": [{"tensor": name, **found.to_json()} for name, found in self.tensors.items()],
+            },
+            "fresh": self.fresh,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What one tensor told by itself."""
+
+    name: str
+    numbers: Numbers
+    moments: Moments
+    equal: Equal | None = None
+    spectral: Spectral | None = None
+
+
+def scan(checkpoint: Checkpoint, memory: int, *, device: str = "cpu", tell: Tell = silent) -> Scan:
+    """Read every tensor of floating-point numbers, each once where it fits.
+
+    memory  bytes that may be held of tensors and of blocks; a thread holds no less than some blocks
+    device  where spectral norms are computed
+    tell    told of bytes
+    Raises ArchitectureError for a tensor that no table accounts for, SourceError for one that cannot be read.
+    """
+    table, where = checkpoint.architecture, places(checkpoint.architecture, checkpoint.tensors)
+    tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if tensor.dtype in FLOATS}
+    coordinates, total, done = Coordinates(checkpoint), sum(tensor.nbytes for tensor in tensors.values()), 0
+    gains: list[Gain] = []
+    matrices: list[Matrix] = []
+    counts: dict[str, Numbers] = {}
+    for reading in _readings(table, tensors, memory, device):
+        name, tensor = reading.name, tensors[reading.name]
+        counts[name] = reading.numbers
+        if reading.equal:
+            coordinates.refine(name, reading.equal)
+        if reading.equal and reading.spectral:
+            matrices.append(matrix(table, name, tensor, reading.moments, reading.equal, reading.spectral))
+        found = gain(table, where, name, reading.numbers.count, reading.moments)
+        gains += [found] if found else []
+        done += tensor.nbytes
+        tell("weights", done, total)
+    zero = frozenset(name for name, found in counts.items() if found.zero == found.count)
+    return Scan(
+        tuple(gains),
+        tuple(matrices),
+        coordinates.copies(zero),
+        sum(counts.values(), Numbers()),
+        {name: found for name, found in counts.items() if not found.is_usual},
+        bool(gains) and all(one.is_fresh for one in gains),
+    )
+
+
+def _readings(table: Architecture, tensors: dict[str, LazyTensor], memory: int, device: str) -> Iterator[Reading]:
+    """Every tensor's, in order; only as many as there are threads are held at a time."""
+    threads = max(1, min(THREADS, torch.get_num_threads(), memory // BESIDE))
+    capacity = max(LEAST, memory // threads - BESIDE)
+
+    def read(name: str) -> Reading:
+        return _read(table, name, tensors[name], capacity, device)
+
+    if threads == 1:
+        yield from map(read, tensors)
+        return
+    with _one_thread_each(), ThreadPoolExecutor(threads, "scan") as pool:
+        pending: deque[Future[Reading]] = deque()
+        try:
+            for name in tensors:
+                pending.append(pool.submit(read, name))
+                if len(pending) > 2 * threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Torch computes on one thread in each of the pool's."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _read(table: Architecture, name: str, tensor: LazyTensor, capacity: int, device: str) -> Reading:
+    census, template = Census(tensor.dtype), table.template(name)
+    if not tensor.shape or 0 in tensor.shape:
+        if not tensor.shape:
+            census.add(tensor.read(0, 1))
+        return Reading(name, census.numbers, census.moments)
+    rows = Rows(tensor, capacity, template is not None and is_stack(table, template))
+    sketch = Sketch(rows) if template else None
+    for index, first, block in rows.blocks():
+        census.add(block)
+        if sketch:
+            sketch.add(index, first, block)
+    return Reading(
+        name,
+        census.numbers,
+        census.moments,
+        sketch.settle() if sketch else None,
+        spectral(rows, device) if template and is_matrix(template) else None,
+    )
