@@ -83,6 +83,8 @@ class Architecture:
     fixed_eps  templates of norms whose eps the code fixes, where others' is in the config
     multiplied tensors whose product the model multiplies by a power of an axis' size: {template: (axis, power)}, or
                (axis, power, what must be true) as in `Axis.when`
+    factors    {config key: (template, power)}: the model multiplies a tensor's product by that power of the key's value
+    softcap    (config key, what its absence means) of the bound that a tanh puts on logits; null: none
     clip       the config key of a clamp on queries, keys and values
     fills      {template: number}: what gaps hold
     computed   tensors whose gaps are computed, {template: function(size, new size) -> function(start, stop) -> rows}
@@ -114,6 +116,8 @@ class Architecture:
     weightless: tuple[str, ...] = ()
     fixed_eps: tuple[str, ...] = ()
     multiplied: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    factors: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+    softcap: tuple[str, float | None] | None = None
     clip: str | None = None
     fills: Mapping[str, float] = field(default_factory=dict)
     computed: Mapping[str, Callable[[int, int], Any]] = field(default_factory=dict)

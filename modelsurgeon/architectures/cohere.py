@@ -53,6 +53,7 @@ ARCHITECTURE = Architecture(
         ),
     ),
     keys=("attention_bias", "hidden_act", "logit_scale", "max_position_embeddings", "use_qk_norm"),
-    defaults={"tie_word_embeddings": lambda c: True},
+    factors={"logit_scale": ("lm_head.weight", 1.0)},
+    defaults={"logit_scale": lambda c: 0.0625, "tie_word_embeddings": lambda c: True},
     ignored=(r".*rotary_emb\.inv_freq",),
 )

@@ -35,6 +35,7 @@ ARCHITECTURE = replace(
         "lm_head.weight?": "vocab <- final",
         "score.{weight,bias}?": "labels <- final",
     },
+    softcap=("final_logit_softcapping", 30.0),
     keys=(
         "attention_bias",
         "attn_logit_softcapping",

@@ -20,5 +20,6 @@ ARCHITECTURE = replace(
         "model.layers.{layer}.self_attn.k_norm.weight": "prehead => head",
         "score.weight?": "labels <- final",
     },
+    softcap=("final_logit_softcapping", None),
     keys=(*GEMMA2.keys, "_sliding_window_pattern", "rope_local_base_freq", "sliding_window_pattern"),
 )

@@ -30,5 +30,7 @@ ARCHITECTURE = replace(
         "mlp_bias",
         "residual_multiplier",
     ),
+    factors={"embedding_multiplier": ("model.embed_tokens.weight", 1.0), "logits_scaling": ("lm_head.weight", -1.0)},
+    defaults={**LLAMA.defaults, "embedding_multiplier": lambda c: 1.0, "logits_scaling": lambda c: 1.0},
     synonyms=(),
 )
