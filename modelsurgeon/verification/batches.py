@@ -60,13 +60,9 @@ class Inputs:
 def make_inputs(model: Any, folder: Path, sampling: Sampling) -> Inputs:
     """Every batch for a model, and notes of what could not be made. The tokenizer is the one in `folder`."""
     generator = torch.Generator().manual_seed(sampling.seed)
-    tokenizer, ids, notes = tokenize(folder, sampling.text or SAMPLE.read_text(encoding="utf-8"))
-    reader = read_off(model, tokenizer, generator)
-    if reader.signal and not reader.vocab:
-        kind, empty = f"random {reader.signal[0]}", Rows([] for _ in range(sampling.samples))
-        return Inputs(tuple(reader.batch(kind, part, generator) for part in _fours(empty)))
-    if ids and max([*ids, *reader.prefix, reader.mask or 0]) >= reader.vocab:
-        ids, notes = [], (f"random ids only: the tokenizer has more tokens than the model's {reader.vocab}",)
+    reader, ids, notes = _read(model, folder, sampling, generator)
+    if not reader.vocab:
+        return Inputs(_signals(reader, sampling, generator))
     length = max(1, min(sampling.length, reader.longest))
     windows = _windows(ids, reader.prefix, sampling.samples, length)
     made = [reader.batch(TEXT, part, generator, labelled=True) for part in _fours(windows)]
@@ -87,6 +83,41 @@ def make_inputs(model: Any, folder: Path, sampling: Sampling) -> Inputs:
     prompts, new = _prompts(ids, reader, length, generator) if reader.generates else (None, 0)
     without = () if prompts else (f"no text generated: {type(model).__name__} generates none, or not from text",)
     return Inputs((*made, *long), (*notes, *why, *without), row, prompts, new, reader.start, reader.pad)
+
+
+def make_windows(model: Any, folder: Path, sampling: Sampling) -> Inputs:
+    """The same text as `make_inputs`, and nothing else; where there is none to read, as much of random ids or signals.
+
+    All rows are of one length: none is padded.
+    """
+    generator = torch.Generator().manual_seed(sampling.seed)
+    reader, ids, notes = _read(model, folder, sampling, generator)
+    if not reader.vocab:
+        return Inputs(_signals(reader, sampling, generator))
+    length = max(1, min(sampling.length, reader.longest))
+    windows = _windows(ids, reader.prefix, sampling.samples, length)
+    kind = TEXT if windows else f"random ids, length {length}"
+    rows = windows or [_random(length, reader, generator) for _ in range(sampling.samples)]
+    made = (reader.batch(kind, part, generator, labelled=bool(windows)) for part in _fours(rows))
+    return Inputs(tuple(made), notes)
+
+
+def _read(
+    model: Any, folder: Path, sampling: Sampling, generator: torch.Generator
+) -> tuple[Reader, list[int], tuple[str, ...]]:
+    """(what the model takes, the text's ids, notes); no ids where the tokenizer does not fit the model."""
+    tokenizer, ids, notes = tokenize(folder, sampling.text or SAMPLE.read_text(encoding="utf-8"))
+    reader = read_off(model, tokenizer, generator)
+    if reader.vocab and ids and max([*ids, *reader.prefix, reader.mask or 0]) >= reader.vocab:
+        ids, notes = [], (f"random ids only: the tokenizer has more tokens than the model's {reader.vocab}",)
+    return reader, ids, notes
+
+
+def _signals(reader: Reader, sampling: Sampling, generator: torch.Generator) -> tuple[Batch, ...]:
+    """Random pictures or sounds, for a model that takes no ids."""
+    assert reader.signal is not None
+    empty = Rows([] for _ in range(sampling.samples))
+    return tuple(reader.batch(f"random {reader.signal[0]}", part, generator) for part in _fours(empty))
 
 
 def tokenize(folder: Path, text: str) -> tuple[Any, list[int], tuple[str, ...]]:

@@ -64,7 +64,7 @@ def dropouts(model: Any) -> tuple[str, ...]:
 def prediction_loss(model: Any, batch: Batch) -> tuple[torch.Tensor, int] | None:
     """(cross entropy summed over a batch's labels, in nats; how many labels); None where it predicts no tokens."""
     returned = _run(model, batch)
-    logits = next((found for name in TOKENS if (found := _over_tokens(returned.get(name), batch)) is not None), None)
+    logits = token_logits(returned, batch)
     if logits is None:
         return None
     labels = batch.labels.to(logits.device).flatten()
@@ -116,6 +116,11 @@ def _run(model: Any, batch: Batch) -> Any:
         for name, value in batch.arguments.items()
     }
     return model(**given, return_dict=True)
+
+
+def token_logits(returned: Mapping[str, Any], batch: Batch) -> torch.Tensor | None:
+    """[rows, positions, vocab]: what a batch's labels are for; None where the model predicts no tokens."""
+    return next((found for name in TOKENS if (found := _over_tokens(returned.get(name), batch)) is not None), None)
 
 
 def _over_tokens(logits: Any, batch: Batch) -> torch.Tensor | None:

@@ -118,7 +118,7 @@ def compare_states(
 
     with _watched(source, model, see):
         run()
-    rows = tuple(Row(name, *_place(name), *errors[name]) for name in kept.numbers if name in errors)
+    rows = tuple(Row(name, *place(name), *errors[name]) for name in kept.numbers if name in errors)
     apart = [name for name in kept.numbers if name not in errors]
     notes: tuple[str, ...] = ()
     if apart:
@@ -188,8 +188,8 @@ def _layer(name: str) -> str:
     return name[: found.end()] if found else ""
 
 
-def _place(name: str) -> tuple[int | None, str]:
-    """(number of the layer, path inside of it)."""
+def place(name: str) -> tuple[int | None, str]:
+    """(number of the layer that a module is part of, path inside of it)."""
     path = name.partition(" ")[0]
     layer = _layer(path)
     return (int(layer.rpartition(".")[2]), path[len(layer) + 1 :]) if layer else (None, path)

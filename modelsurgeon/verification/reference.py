@@ -161,7 +161,8 @@ def is_offloaded(model: Any) -> bool:
 
 def _bare_body(checkpoint: Checkpoint, chosen: Any) -> dict[str, Any]:
     """What a body takes that was saved without the pooler which its class would add."""
-    pools = "pooler_output" in checkpoint.architecture.outputs and chosen.__name__.endswith("Model")
+    is_body = chosen.__name__.endswith("Model") and not chosen.__name__.endswith("LMHeadModel")
+    pools = "pooler_output" in checkpoint.architecture.outputs and is_body
     stored = any(".pooler." in f".{name}" for name in checkpoint.tensors)
     return {"add_pooling_layer": False} if pools and not stored else {}
 

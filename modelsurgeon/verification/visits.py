@@ -109,7 +109,7 @@ class Visits:
                 if wider:
                     noise.add(batch, wider.batch(number), returned)
             if behaviour:
-                keep_states(self.source, model, partial(_run, model, self._row), answers.states)
+                keep_states(self.source, model, partial(run_batch, model, self._row), answers.states)
                 answers.continued = self._continued(model, what)
             del model
         answers.noise = noise.comparisons(wider.deviations) if wider else ()
@@ -127,7 +127,7 @@ class Visits:
                 there = before.batch(number)
                 tallies.add(batch, there, {k: self._fold(k, v, there[k]) for k, v in returned.items() if k in there})
             if behaviour:
-                run, row = partial(_run, model, self._row), self._row.inputs
+                run, row = partial(run_batch, model, self._row), self._row.inputs
                 layers, apart = compare_states(self.source, model, run, before.states, self.maps, row)
                 continued, notes = self._continued(model, what), (*notes, *apart)
             del model
@@ -149,13 +149,11 @@ class Visits:
 
     def _returned(self, model: Any, what: str, behaviour: bool) -> Iterator[tuple[int, Batch, Outputs]]:
         """(number, batch, {output: [positions, ...] float32 or float64 on the CPU}), real positions only."""
-        if getattr(model.config, "pad_token_id", None) is None:
-            model.config.pad_token_id = 0  # what batches are padded with: classifiers find the last token by it
         batches = self._asked.batches
         steps = len(batches) + bool(behaviour)  # hidden states and text come after
         for number, batch in enumerate(batches):
             self.tell(what, number, steps)
-            yield number, batch, self._named(model, batch, _run(model, batch))
+            yield number, batch, self._named(model, batch, run_batch(model, batch))
         self.tell(what, len(batches), steps)
 
     def _named(self, model: Any, batch: Batch, returned: Mapping[str, Any]) -> Outputs:
@@ -196,16 +194,18 @@ class Visits:
         return found
 
 
-def _run(model: Any, batch: Batch) -> Mapping[str, Any]:
-    """One forward pass; pictures and sounds come in the model's dtype.
+def run_batch(model: Any, batch: Batch, **asked: Any) -> Mapping[str, Any]:
+    """One forward pass; pictures and sounds come in the model's dtype. `asked`: what else it is called with.
 
     Raises ModelSurgeonError where the model cannot take what the other one's config promises.
     """
+    if getattr(model.config, "pad_token_id", None) is None:
+        model.config.pad_token_id = 0  # what batches are padded with: classifiers find the last token by it
     place = home(model)
     arguments = {k: v.to(place, model.dtype if v.is_floating_point() else None) for k, v in batch.arguments.items()}
     try:
         with torch.inference_mode():
-            returned: Mapping[str, Any] = model(**arguments, return_dict=True)
+            returned: Mapping[str, Any] = model(**arguments, **asked, return_dict=True)
     except torch.OutOfMemoryError:  # the machine's fault, not the model's
         raise
     except (IndexError, RuntimeError) as error:

@@ -1,0 +1,209 @@
+"""Hidden states: how much they agree, how large they grow, and how many directions they use.
+
+    describe("layer 0", 1, "", vectors)         one state, [N, d]: every position that is no padding
+    spread(vectors, eps)                        the same of what the head reads, against all that N and d allow
+
+Anisotropy is the mean cosine of two different positions (Ethayarajh 2019; arXiv 2404.07647, section 3). It needs no
+pairs: of unit vectors u, the sum over all pairs of different ones is |sum u|^2 - N.
+Vectors are held one state at a time; what several batches returned waits on disk meanwhile (`Kept`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from modelsurgeon.arithmetic import is_finite
+from modelsurgeon.diagnosis.spectrum import effective_rank, entropy
+from modelsurgeon.verification.comparison import plain
+from modelsurgeon.verification.kept import Kept
+from modelsurgeon.verification.reader import Batch
+
+SIDES = {"hidden_states": "", "encoder_hidden_states": "encoder", "decoder_hidden_states": "decoder"}
+
+
+@dataclass(frozen=True)
+class State:
+    """One hidden state at all positions.
+
+    name            "embedding", "layer 0" (its output), "last"; of an encoder-decoder with its side before
+    layer           how many layers it has passed: 0 is the embedding's output
+    side            "", "encoder", "decoder"
+    anisotropy      mean cosine over all pairs of different positions; None of less than two
+    norm_mean       of the L2 norms
+    norm_max        the largest of them
+    largest         the largest |x|: massive activations are 1,000 medians and more (arXiv 2402.17762)
+    median          the median of |x|
+    effective_rank  exp of the entropy of the normalised singular values (Roy and Vetterli 2007)
+    """
+
+    name: str
+    layer: int
+    side: str
+    anisotropy: float | None
+    norm_mean: float
+    norm_max: float
+    largest: float
+    median: float
+    effective_rank: float
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How the last states spread.
+
+    anisotropy      as of a state
+    effective_rank  likewise
+    rank            singular values that rounding of the states cannot explain (`spread`); None where some are NaN
+    possible        min(N, d): no rank is larger
+    entropy         nats: KL of the normalised singular values to `possible` equal ones
+    """
+
+    anisotropy: float | None
+    effective_rank: float
+    rank: int | None
+    possible: int
+    entropy: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {key: plain(value) for key, value in vars(self).items()}
+
+
+def describe(name: str, layer: int, side: str, vectors: torch.Tensor) -> State:
+    """One state from its [N, d] numbers; what is not finite makes NaN of what needs all of them."""
+    norms, sizes = vectors.double().norm(dim=-1), vectors.abs()
+    return State(
+        name,
+        layer,
+        side,
+        anisotropy(vectors),
+        float(norms.mean()),
+        float(norms.max()),
+        float(sizes.max()),
+        float(sizes.median()),
+        effective_rank(singular_values(vectors)),
+    )
+
+
+def spread(vectors: torch.Tensor, eps: float) -> Spread:
+    """[N, d] states that were computed to a relative `eps`, and their rank.
+
+    Errors of eps times the root mean square have singular values of up to eps |H| (1/sqrt N + 1/sqrt d): those of a
+    random matrix, |H| the Frobenius norm. What is above counts.
+    """
+    values = singular_values(vectors)
+    floor = eps * float(np.linalg.norm(values)) * sum(size**-0.5 for size in vectors.shape)
+    rank = int((values > floor).sum()) if math.isfinite(floor) else None
+    return Spread(anisotropy(vectors), effective_rank(values), rank, len(values), entropy(values))
+
+
+def anisotropy(vectors: torch.Tensor) -> float | None:
+    """Mean cosine over all pairs of different rows, exactly; rows of zeros have no direction and are left out."""
+    wide = vectors.double()
+    norms = wide.norm(dim=-1, keepdim=True)
+    units = (wide / norms)[norms.squeeze(-1) != 0]
+    count = len(units)
+    return float((units.sum(0).square().sum() - count) / (count * (count - 1))) if count > 1 else None
+
+
+def singular_values(vectors: torch.Tensor) -> np.ndarray:
+    """[min(N, d)] float64, descending; all NaN where a number is not finite."""
+    if not is_finite(vectors):
+        return np.full(min(vectors.shape), np.nan)
+    found: np.ndarray = torch.linalg.svdvals(vectors.double()).numpy()
+    return found
+
+
+def real_positions(value: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    """[rows, positions, width] -> [N, width] on the CPU, float32 or float64: no padding.
+
+    What has positions of its own (patches of a picture, frames of a sound) has no padding, and is taken whole.
+    """
+    kept = value[real.to(value.device)] if value.shape[:2] == real.shape else value.flatten(0, -2)
+    return kept.to("cpu", torch.promote_types(kept.dtype, torch.float32))
+
+
+class States:
+    """All hidden states of some batches, on disk until they are described.
+
+    A model with a final norm returns its last layer's output normed only, so its lists of layers are watched, too.
+    """
+
+    def __init__(self, model: torch.nn.Module, kept: Kept) -> None:
+        self._kept = kept
+        self._batches = 0
+        self._names: dict[str, tuple[int, str]] = {}  # {name: (layer, side)}, in order
+        self._lists = _layer_lists(model)
+        self._returned: dict[str, torch.Tensor] = {}  # {path of a list: what its last module did}
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Within it, a forward pass may run that is to be added."""
+        self._returned.clear()
+        handles = [layers[-1].register_forward_hook(self._hook(name)) for name, layers in self._lists.items()]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def add(self, returned: Mapping[str, Any], batch: Batch) -> None:
+        """What the watched pass returned."""
+        for key, side in SIDES.items():
+            found = returned.get(key)
+            if found:
+                real = batch.read if side == "encoder" else batch.real
+                for name, layer, value in self._named(found, side):
+                    self._names.setdefault(name, (layer, side))
+                    self._kept.put(f"{self._batches} {name}", real_positions(value, real))
+        self._returned.clear()
+        self._batches += 1
+
+    def described(self) -> tuple[State, ...]:
+        """Every state over all batches; an encoder's before a decoder's."""
+        return tuple(describe(name, *place, self.vectors(name)) for name, place in self._names.items())
+
+    @property
+    def last(self) -> str | None:
+        """The last hidden state, where there is one: a decoder's before an encoder's."""
+        return next(reversed(self._names), None)
+
+    def vectors(self, name: str) -> torch.Tensor:
+        """[N, d] of one state."""
+        return torch.cat([self._kept.get(f"{batch} {name}") for batch in range(self._batches)])
+
+    def _named(self, states: tuple[torch.Tensor, ...], side: str) -> Iterator[tuple[str, int, torch.Tensor]]:
+        """(name, layer, state), the last layer's output before the norm among them."""
+        depth, before = len(states) - 1, f"{side} ".lstrip()
+        for layer, state in enumerate(states[:-1]):
+            yield f"{before}layer {layer - 1}" if layer else f"{before}embedding", layer, state
+        raw = self._end(depth, side)
+        if raw is not None and raw.shape[:-1] == states[-1].shape[:-1] and not torch.equal(raw, states[-1].to(raw)):
+            yield f"{before}layer {depth - 1}", depth, raw
+        yield f"{before}last", depth, states[-1]
+
+    def _end(self, depth: int, side: str) -> torch.Tensor | None:
+        """What the last of `depth` layers returned."""
+        fits = (name for name, layers in self._lists.items() if len(layers) == depth and side in name)
+        found = (self._returned.get(name) for name in fits)
+        return next((one for one in found if one is not None), None)
+
+    def _hook(self, name: str) -> Any:
+        def seen(module: Any, given: Any, returned: Any) -> None:
+            state = returned[0] if isinstance(returned, tuple) else returned
+            if isinstance(state, torch.Tensor) and state.ndim == 3:
+                self._returned[name] = state
+
+        return seen
+
+
+def _layer_lists(model: torch.nn.Module) -> dict[str, torch.nn.ModuleList]:
+    """The lists of modules that are in no other one, by path."""
+    found = ((name, module) for name, module in model.named_modules() if isinstance(module, torch.nn.ModuleList))
+    return {name: module for name, module in found if len(module) and not any(map(str.isdigit, name.split(".")))}
