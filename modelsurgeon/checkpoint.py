@@ -82,7 +82,8 @@ class Checkpoint:
     def files(self) -> list[File]:
         """What is read of it: config.json, the files of its tensors, and the side files."""
         read = [self.described] if self.described else []
-        read += {tensor.stored.file.name: tensor.stored.file for tensor in self.tensors.values()}.values()
+        stored = [tensor.stored for tensor in self.tensors.values() if tensor.stored]
+        read += {tensor.file.name: tensor.file for tensor in stored}.values()
         return [*read, *self.side_files.values()]
 
     def fetch(self) -> bool:

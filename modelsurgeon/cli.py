@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from modelsurgeon import __version__, terminal
+from modelsurgeon.diagnosis.command import diagnose_command
 from modelsurgeon.errors import ModelSurgeonError
+from modelsurgeon.initial.command import Measure, init_command
 from modelsurgeon.request import DifferentError, Json, Request, Revision, Source, of_request
 from modelsurgeon.terminal import BAD_REQUEST, DIFFERENT, INTERRUPTED, MACHINE_FAILED
 from modelsurgeon.verification.command import verify_command
@@ -129,12 +131,17 @@ def _settings(
 
 @app.command("untie-embeddings")
 @of_request
-def untie_embeddings(request: Request) -> None:
-    """Give the output head a tensor of its own: the same logits to the last bit."""
-    from modelsurgeon.operation import operate
-    from modelsurgeon.untie import untie_embeddings
+def untie_embeddings(
+    request: Request,
+    head: Annotated[str, typer.Option(help="copy (lossless), half-swap, shuffle, orthogonal or normal.")] = "copy",
+    std: Annotated[float | None, typer.Option(help="Of --head normal [default: initializer_range].")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of --head orthogonal and normal [default: 0].")] = None,
+    measure: Measure = True,
+) -> None:
+    """Give the output head a tensor of its own: the same logits to the last bit, or a fresh head to train from."""
+    from modelsurgeon.initial.command import untie
 
-    operate(untie_embeddings, request)
+    untie(request, head, std, seed, measure)
 
 
 @app.command("inspect")
@@ -175,6 +182,8 @@ def families_command(
 
 
 app.command("verify")(verify_command)
+app.command("diagnose")(diagnose_command)
+app.command("init")(init_command)
 
 
 def _show_settings(settings: dict[str, int], quiet: bool) -> None:

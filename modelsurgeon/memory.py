@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelsurgeon.errors import PlanError
+from modelsurgeon.made import Made
 from modelsurgeon.sizes import show_size
-from modelsurgeon.tensor import LazyTensor, Remapped
+from modelsurgeon.tensor import LazyTensor, Stored
 
 LARGEST, SMALLEST = 8 << 20, 1 << 14  # bytes of a piece of a new tensor; larger ones are not faster
 SLACK = 64 << 20  # bytes: stacks of threads, code that is loaded when it is first called, what the allocator keeps
@@ -42,11 +43,12 @@ def plan_memory(tensors: Iterable[LazyTensor], limit: int | None = None, workers
     limit  None: none, for a process that holds other things too
     other  bytes that something else takes: what is read ahead from a network
     """
-    remapped = [tensor for tensor in tensors if isinstance(tensor, Remapped)]
-    base = resident() + SLACK + other + workers * WORKER
+    computed = [tensor for tensor in tensors if not isinstance(tensor, Stored)]
+    held = sum(tensor.held for tensor in computed if isinstance(tensor, Made))
+    base = resident() + SLACK + other + held + workers * WORKER
     piece = LARGEST
     while True:
-        capacity = max((tensor.working_set(piece) for tensor in remapped), default=0)
+        capacity = max((tensor.working_set(piece) for tensor in computed), default=0)
         peak = base + workers * IN_FLIGHT * capacity
         if limit is None or peak <= limit:
             return Budget(piece, capacity, peak)

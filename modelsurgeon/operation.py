@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from modelsurgeon.verification.verify import Report
 
 Transform = Callable[[Checkpoint], Checkpoint]
+Open = Callable[[str], Checkpoint]  # what was named -> what is operated on
+Conclude = Callable[[Checkpoint, Path], tuple[dict[str, Any], list[str]]]  # (before, folder) -> (for --json, lines)
 Accompany = Callable[[Checkpoint, Checkpoint, int], Companion]  # (before, after, bytes of memory) -> what goes with it
 
 
@@ -43,8 +45,19 @@ class Outcome:
         return {**found, "notices": self.notices} if self.notices else found
 
 
-def operate(transform: Transform, request: Request, accompany: Accompany | None = None) -> None:
-    """Carry out a request. Raises what its steps raise."""
+def operate(
+    transform: Transform,
+    request: Request,
+    accompany: Accompany | None = None,
+    *,
+    opened: Open | None = None,
+    conclude: Conclude | None = None,
+) -> None:
+    """Carry out a request. Raises what its steps raise.
+
+    opened    opens the source; None: as a checkpoint
+    conclude  what is told of a result that is written
+    """
     request.check()
     check_running("float32", request.device)
     if request.quiet:
@@ -52,7 +65,7 @@ def operate(transform: Transform, request: Request, accompany: Accompany | None 
     source = terminal.from_stdin(request.source)[0]
     size = None if request.shard_size is None else parse_size(request.shard_size)
     memory = parse_size(request.memory, "memory")
-    before = open_checkpoint(source, request.revision, stream=request.stream)
+    before = opened(source) if opened else open_checkpoint(source, request.revision, stream=request.stream)
     metadata = _check_targets(before, request)
     after = transform(before)
     companion = accompany(before, after, memory) if accompany else None
@@ -79,6 +92,11 @@ def operate(transform: Transform, request: Request, accompany: Accompany | None 
         how: dict[str, Any] = {"shard_size": size, "memory": memory, "workers": request.workers}
         how |= {"device": request.device, "companion": companion}
         _write(before, after, folder, plan, request, outcome, how)
+        if conclude and (console or request.as_json):
+            told, lines = conclude(before, folder)
+            outcome.document.update(told)
+            for line in lines:
+                terminal.line(line, console)
         result = _publish(before, folder, metadata, request, outcome)
     if request.as_json:
         terminal.print_json({"output": result, **outcome.to_json()})

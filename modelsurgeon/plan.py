@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from modelsurgeon.checkpoint import Checkpoint
+from modelsurgeon.made import Made
 from modelsurgeon.memory import plan_memory
 from modelsurgeon.remap import parameters
 from modelsurgeon.tensor import HALF_ULP, LazyTensor, Remapped
@@ -18,7 +19,7 @@ from modelsurgeon.tensor import HALF_ULP, LazyTensor, Remapped
 class Row:
     """All tensors of one template.
 
-    precision  "unchanged", "exact", or "rounded" with the dtype and why
+    precision  "unchanged", "exact", or "rounded" with the dtype and why; of new numbers, what they are
     """
 
     template: str
@@ -66,7 +67,7 @@ def _row(template: str, names: list[str], before: Checkpoint, after: Checkpoint)
     tensor = after.tensors[names[0]]
     old = before.tensors.get(names[0])
     found = after.architecture.template(names[0])
-    factors = tensor.factors if isinstance(tensor, Remapped) else (1.0,)
+    factors = tensor.factors if isinstance(tensor, Remapped) else () if isinstance(tensor, Made) else (1.0,)
     return Row(
         template,
         found.signature.text if found else "",
@@ -79,6 +80,8 @@ def _row(template: str, names: list[str], before: Checkpoint, after: Checkpoint)
 
 
 def _precision(tensor: LazyTensor, old: LazyTensor | None) -> str:
+    if isinstance(tensor, Made):
+        return tensor.says
     if not isinstance(tensor, Remapped):
         return "unchanged" if tensor is old else "copied"
     if tensor.is_exact:

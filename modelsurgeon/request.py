@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -68,22 +68,39 @@ class Request:
         return Path(self.output.removeprefix("file://"))
 
 
-def of_request(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose first parameter is a request, with the fields of one in its place."""
+def read_text(path: Path | None) -> str | None:
+    """What --text names, where it does. Raises BadParameter for what is no text."""
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"--text {path}: cannot be read as UTF-8 text ({error})") from None
+
+
+def of_request(command: Callable[..., None], source: Any = None, without: Collection[str] = ()) -> Callable[..., None]:
+    """A command whose first parameter is a request, with the fields of one in its place.
+
+    source   the annotation of what it is given; None: of a checkpoint
+    without  fields that make no sense for it, and stay as they are
+    """
     _, *own = inspect.signature(command, eval_str=True).parameters.values()
     hints = get_type_hints(Request, include_extras=True)
+    hints["source"] = source or hints["source"]
+    names = [field.name for field in fields(Request) if field.name not in without]
     kind = inspect.Parameter.KEYWORD_ONLY
     asked = [
         inspect.Parameter(
             field.name, kind, annotation=hints[field.name], default=field.default if number else inspect.Parameter.empty
         )
         for number, field in enumerate(fields(Request))
+        if field.name in names
     ]
     parameters = [*asked[:2], *(parameter.replace(kind=kind) for parameter in own), *asked[2:]]
 
     @functools.wraps(command)
     def call(**given: Any) -> None:
-        request = Request(**{field.name: given.pop(field.name) for field in fields(Request)})
+        request = Request(**{name: given.pop(name) for name in names})
         command(request, **given)
 
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

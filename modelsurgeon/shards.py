@@ -20,6 +20,7 @@ import torch
 from modelsurgeon.checkpoint import INDEX, SINGLE, Checkpoint
 from modelsurgeon.files import File
 from modelsurgeon.hashes import ALGORITHM
+from modelsurgeon.made import Made
 from modelsurgeon.memory import Budget, plan_memory
 from modelsurgeon.safetensors_file import layout, read_header
 from modelsurgeon.tensor import LazyTensor, Remapped, Stored, count_unusual
@@ -34,7 +35,8 @@ def plan_shards(checkpoint: Checkpoint, shard_size: int | None, default: int) ->
     """{file name: its tensors}, in order. Where nothing grew, and no size is asked for, shards stay as they are."""
     tensors = checkpoint.tensors
     sharded = checkpoint.origin.folder.holds(INDEX)
-    if shard_size is None and sharded and all(tensor.nbytes == tensor.stored.nbytes for tensor in tensors.values()):
+    grown = any(tensor.stored and tensor.nbytes != tensor.stored.nbytes for tensor in tensors.values())
+    if shard_size is None and sharded and not grown:
         return _numbered(_as_stored(tensors))
     if sum(tensor.nbytes for tensor in tensors.values()) <= (shard_size or default):
         return {SINGLE: dict(tensors)}
@@ -42,14 +44,16 @@ def plan_shards(checkpoint: Checkpoint, shard_size: int | None, default: int) ->
 
 
 def _as_stored(tensors: Shard) -> list[Shard]:
-    """The source's shards, and one more for what stands a second time, under a new name."""
+    """The source's shards, and one more for what is new, or stands a second time under a new name."""
     shards: dict[str, dict[str, LazyTensor]] = {}
     again: dict[str, LazyTensor] = {}
     seen: set[int] = set()
     for name, tensor in tensors.items():
-        shard = again if id(tensor.stored) in seen else shards.setdefault(tensor.stored.file.name, {})
+        stored = tensor.stored
+        here = stored is not None and id(stored) not in seen
+        shard = shards.setdefault(stored.file.name, {}) if stored and here else again
         shard[name] = tensor
-        seen.add(id(tensor.stored))
+        seen.add(id(stored))
     return [*shards.values(), *([again] if again else [])]
 
 
@@ -114,7 +118,7 @@ def write_shard(
 
 def unusual(tensors: Shard) -> dict[str, tuple[int, int]]:
     """{name: (NaNs, infinities) of the source} of the tensors that were seen to hold any."""
-    held = {name: tensor.stored for name, tensor in tensors.items()}
+    held = {name: tensor.stored for name, tensor in tensors.items() if tensor.stored}
     return {name: count_unusual(tensor) for name, tensor in held.items() if tensor.start in tensor.file.flagged}
 
 
@@ -129,7 +133,8 @@ def _reserve(descriptor: int, size: int) -> None:
 
 
 def _copy_whole(writer: Writer, file: File, tensors: Shard) -> None:
-    ordered = sorted((tensor.stored for tensor in tensors.values()), key=lambda tensor: tensor.start)
+    stored = [tensor for tensor in tensors.values() if isinstance(tensor, Stored)]
+    ordered = sorted(stored, key=lambda tensor: tensor.start)
     writer.copy_file(file, file.read(0, min(tensor.start for tensor in ordered)), ordered)
 
 
@@ -141,10 +146,10 @@ def _write_tensors(writer: Writer, tensors: Shard, piece: int, device: str) -> N
         if isinstance(tensor, Stored):
             writer.copy_tensor(tensor)
         else:
-            _write_remapped(writer, tensor, starts[name], piece, device)
+            _write_pieces(writer, tensor, starts[name], piece, device)
 
 
-def _write_remapped(writer: Writer, tensor: Remapped, start: int, most: int, device: str) -> None:
+def _write_pieces(writer: Writer, tensor: Remapped | Made, start: int, most: int, device: str) -> None:
     row = tensor.nbytes // tensor.shape[0] if tensor.shape[0] else 0
     for piece in tensor.pieces(most):
         if piece.again is not None:

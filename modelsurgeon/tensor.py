@@ -2,6 +2,7 @@
 
     Stored      bytes of a safetensors file
     Remapped    another lazy tensor, gathered and multiplied dimension by dimension
+    Made        follows some other rule: drawn at random or turned (`made.py`)
 
 A remapped tensor is computed in pieces: some rows, or a part of one. Where every factor is a power of two the
 arithmetic stays in the stored dtype and rounds nothing; where a part of a sum would fall below the smallest number of
@@ -33,6 +34,7 @@ from modelsurgeon.arithmetic import (
 from modelsurgeon.axis_map import GAP
 from modelsurgeon.dimension import Dimension
 from modelsurgeon.files import File
+from modelsurgeon.made import Made
 from modelsurgeon.means import group_size, mean_of, mean_rows, with_means
 from modelsurgeon.noise import Noise, disturb, touches
 from modelsurgeon.pieces import Piece, Span, least, rows_or_parts, runs_of_rows, spans
@@ -145,8 +147,8 @@ class Remapped:
         return tuple(dimension.new_size for dimension in self.dimensions)
 
     @property
-    def stored(self) -> Stored:
-        """The stored tensor that it begins with."""
+    def stored(self) -> Stored | None:
+        """The stored tensor that it begins with, if it does."""
         return self.base.stored
 
     @property
@@ -321,7 +323,7 @@ class Remapped:
         return [np.flatnonzero(d.source[r] == GAP) for d, r in zip(self.dimensions, ranges, strict=False)]
 
 
-LazyTensor = Stored | Remapped
+LazyTensor = Stored | Remapped | Made
 
 
 def _fill_rows(block: torch.Tensor, gaps: list[torch.Tensor], fill: Fill, rows: Span, columns: Span | None) -> None:

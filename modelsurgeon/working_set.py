@@ -16,6 +16,7 @@ from modelsurgeon.pieces import least
 
 if TYPE_CHECKING:
     from modelsurgeon.dimension import Dimension
+    from modelsurgeon.made import Made
     from modelsurgeon.tensor import LazyTensor, Remapped
 
 SMALL = 1 << 16  # what is counted nowhere else: objects, numbers on their own, the ends of blocks
@@ -44,6 +45,8 @@ def of_pieces(tensor: Remapped, most: int) -> int:
 
 def of_read(tensor: LazyTensor, rows: int, columns: int) -> int:
     """Bytes for reading so many rows and columns, from anywhere."""
+    if hasattr(tensor, "reading"):
+        return cast("Made", tensor).reading(rows, columns)
     if not hasattr(tensor, "dimensions"):
         return _numbers(tensor.shape, rows, columns) * SIZES[tensor.dtype] + SMALL
     again = cast("Remapped", tensor)

@@ -16,6 +16,7 @@ from modelsurgeon import memory
 from modelsurgeon.errors import PlanError
 from modelsurgeon.memory import plan_memory
 from modelsurgeon.sizes import parse_size
+from modelsurgeon.tensor import Remapped
 
 HIDDEN, INNER, VOCAB = 1024, 2816, 32000
 CONFIG = {
@@ -88,7 +89,7 @@ def test_tensors_that_are_held_whole_would_be_more_than_is_stated(large, tmp_pat
 
 
 def test_pieces_are_as_large_as_the_memory_allows(monkeypatch):
-    class Thrice(memory.Remapped):
+    class Thrice(Remapped):
         """Takes three times its pieces."""
 
         def __init__(self):

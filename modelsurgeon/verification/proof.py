@@ -27,7 +27,7 @@ from modelsurgeon.errors import PlanError
 from modelsurgeon.history import RECORD, Step
 from modelsurgeon.remap import remap
 from modelsurgeon.tensor import DTYPE_NAMES, DTYPES, FLOATS, LazyTensor, Remapped
-from modelsurgeon.untie import equal, untie_embeddings
+from modelsurgeon.untie import equal, untie_embeddings, with_fresh_head
 from modelsurgeon.verification import depth
 from modelsurgeon.verification.fold import Verdict, Workers, fold
 from modelsurgeon.verification.settings import as_read, same
@@ -126,12 +126,19 @@ def composed_maps(steps: tuple[Step, ...]) -> dict[str, AxisMap]:
 def replay(source: Checkpoint, steps: tuple[Step, ...]) -> Checkpoint:
     """The steps again, lazily, as one. Raises PlanError where their maps do not commute with the model.
 
-    Untying first and growing then is the same as the other way round: the maps keep tied tensors equal.
+    Untying first and growing then is the same as the other way round: the maps keep tied tensors equal. A fresh head
+    comes in its turn.
     """
     known = {"widen", "untie-embeddings", depth.OPERATION}
     for step in steps:
         if step.operation not in known:
             raise PlanError(f"a step {step.operation!r} on record, expected one of {', '.join(sorted(known))}")
+    fresh = next((at for at, step in enumerate(steps) if step.arguments.get("head")), None)
+    if fresh is not None:
+        how = steps[fresh].arguments
+        base = with_fresh_head(replay(source, steps[:fresh]), how["head"], how.get("std"), steps[fresh].seed or 0)
+        after = replay(base, steps[fresh + 1 :])
+        return replace(after, lossy=(*base.lossy, *after.lossy))
     base = replace(source, lossy=())
     if any(step.operation == "untie-embeddings" for step in steps):
         base = untie_embeddings(base)
