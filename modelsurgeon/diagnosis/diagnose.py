@@ -1,0 +1,180 @@
+"""Diagnosis: everything that is measured of one checkpoint, and what is to be said of it.
+
+from the weights    numbers, gains, matrices, copies (one pass); embedding and head; the head's spectrum
+from running it     losses, hidden states, attention, the head cut to a rank
+verdicts            each number beside its limits (thresholds.toml)
+
+>>> diagnose(open_checkpoint("demo")).verdicts[0].verdict
+'fine'
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from modelsurgeon.check import check
+from modelsurgeon.checkpoint import Checkpoint
+from modelsurgeon.diagnosis.embedding import Table, table
+from modelsurgeon.diagnosis.rows import Rows
+from modelsurgeon.diagnosis.running import Running, run
+from modelsurgeon.diagnosis.scan import Scan, scan
+from modelsurgeon.diagnosis.spectrum import Spectrum, spectrum, working_set
+from modelsurgeon.diagnosis.verdicts import Verdict, judge, remedies
+from modelsurgeon.document import described, printable
+from modelsurgeon.errors import ModelSurgeonError, PlanError
+from modelsurgeon.initial.loss import InitialLoss, initial_loss
+from modelsurgeon.initial.path import find_path
+from modelsurgeon.memory import SLACK, resident
+from modelsurgeon.sizes import show_size
+from modelsurgeon.verification.tell import Tell, silent
+
+LEAST = 128 << 20  # bytes for the pass over the weights: some blocks, each in the dtypes that it is measured in
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found of one checkpoint; None where it does not apply, with the reason in `notes`.
+
+    seconds  {"weights": wall time, "running": wall time or None}
+    memory   {"bound": bytes that the weights' part may have resident, "peak": bytes that were, libraries among them}
+    """
+
+    checkpoint: Checkpoint
+    scan: Scan
+    embedding: Table | None = None
+    head: Table | None = None
+    initial_loss: InitialLoss | None = None
+    spectrum: Spectrum | None = None
+    running: Running | None = None
+    notes: tuple[str, ...] = ()
+    seconds: dict[str, float | None] = field(default_factory=dict)
+    memory: dict[str, int] = field(default_factory=dict)
+    verdicts: tuple[Verdict, ...] = ()
+
+    def measures(self) -> dict[str, Any]:
+        """The document without verdicts."""
+        layers = {matrix.layer for matrix in self.scan.matrices if matrix.layer is not None}
+        parts = ("embedding", "head", "initial_loss", "spectrum", "running")
+        found: dict[str, Any] = {part: getattr(self, part) for part in parts}
+        return {
+            "source": self.checkpoint.origin.id,
+            **described(self.checkpoint),
+            "layers": len(layers) or None,
+            **{part: value.to_json() if value else None for part, value in found.items()},
+            **self.scan.to_json(),
+            "seconds": self.seconds,
+            "notes": list(self.notes),
+            "memory": self.memory,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """One entry of the document's "models": schema.json describes it."""
+        found: dict[str, Any] = printable({**self.measures(), "verdicts": [one.to_json() for one in self.verdicts]})
+        return found
+
+
+def diagnose(checkpoint: Checkpoint, **how: Any) -> Diagnosis:
+    """`diagnose_all` of one checkpoint."""
+    return diagnose_all([checkpoint], **how)[0]
+
+
+def diagnose_all(
+    checkpoints: Sequence[Checkpoint],
+    *,
+    weights_only: bool = False,
+    memory: int = 10**9,
+    device: str = "cpu",
+    tell: Tell = silent,
+    **asked: Any,
+) -> list[Diagnosis]:
+    """Measure checkpoints, the weights of all before any of them is run, and judge what was found.
+
+    memory  bytes that may be resident while weights are measured; of a model that runs on `auto`, its weights too
+    device  cpu, cuda, cuda:1; auto: the weights are measured on the CPU, and the model runs where there is room
+    asked   what `run` takes: text, samples, length, dtype, seed, trust_remote_code
+    Raises what `check` raises where a checkpoint does not fit its table, PlanError where so little memory is too
+    little, and SourceError where a tensor cannot be read.
+    """
+    place, limit = ("cpu", memory) if device == "auto" else (device, None)
+    notes = [check(checkpoint) for checkpoint in checkpoints]
+    found = [_weigh(checkpoint, memory, place, tell) for checkpoint in checkpoints]
+    found = [replace(one, notes=said) for one, said in zip(found, notes, strict=True)]
+    if not weights_only:
+        found = [_run(one, device=device, memory=limit, tell=tell, **asked) for one in found]
+    return [replace(one, verdicts=judge(one.measures(), remedies(one.checkpoint))) for one in found]
+
+
+def _weigh(checkpoint: Checkpoint, memory: int, device: str, tell: Tell) -> Diagnosis:
+    """What the weights tell, and what that took."""
+    budget = _budget(checkpoint, memory)
+    found, seconds = _timed(lambda: _weights(checkpoint, budget, device, tell))
+    return replace(found, seconds={"weights": seconds, "running": None}, memory={"bound": memory, "peak": _peak()})
+
+
+def _weights(checkpoint: Checkpoint, budget: int, device: str, tell: Tell) -> Diagnosis:
+    """What the weights tell."""
+    found = Diagnosis(checkpoint, scan(checkpoint, budget, device=device, tell=tell))
+    path, names = find_path(checkpoint), _tables(checkpoint)
+    if not names:
+        return found
+    how: dict[str, Any] = {"memory": budget, "device": device, "tell": tell}
+    head = path.head if path and not path.tied else None
+    of = head or names[0]
+    return replace(
+        found,
+        embedding=table(checkpoint, names[0], **how),
+        head=table(checkpoint, head, **how) if head else None,
+        initial_loss=initial_loss(checkpoint, **how),
+        spectrum=replace(spectrum(Rows(checkpoint.tensors[of], 0), device=device, tell=tell), tensor=of),
+    )
+
+
+def _tables(checkpoint: Checkpoint) -> list[str]:
+    """The names on disk of the embedding and of a head of its own, as far as they are there."""
+    tie, canonical = checkpoint.architecture.tie, checkpoint.architecture.canonical
+    named = {canonical(name): name for name in checkpoint.tensors}
+    return [named[name] for name in (tie.embedding, tie.head) if name in named] if tie else []
+
+
+def _budget(checkpoint: Checkpoint, memory: int) -> int:
+    """Bytes for blocks and for the head's Gram matrix. Raises PlanError where that is too little."""
+    base = resident() + SLACK
+    needed = max([LEAST, *(working_set(*checkpoint.tensors[name].shape) for name in _tables(checkpoint))])
+    if memory < base + needed:
+        raise PlanError(
+            f"memory {show_size(memory)}: this takes {show_size(base + needed)} at least, {show_size(base)} of it "
+            "before anything is read"
+        )
+    return memory - base
+
+
+def _run(found: Diagnosis, **how: Any) -> Diagnosis:
+    """The diagnosis with what running it tells; the reason where it cannot be run."""
+    checkpoint = found.checkpoint
+    if not checkpoint.fetch():
+        note = f"not run: {checkpoint.origin.id} is read where it is, and not stored on this disk"
+        return replace(found, notes=(*found.notes, note))
+    try:
+        ran, seconds = _timed(lambda: run(checkpoint, **how))
+    except ModelSurgeonError as error:  # what the weights told stands
+        return replace(found, notes=(*found.notes, f"not run: {error}"))
+    return replace(found, running=ran, seconds={**found.seconds, "running": seconds}, notes=(*found.notes, *ran.notes))
+
+
+def _timed(call: Callable[[], T]) -> tuple[T, float]:
+    """(what it returns, seconds)."""
+    begin = time.perf_counter()
+    return call(), time.perf_counter() - begin
+
+
+def _peak() -> int:
+    """Bytes that were resident at most so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

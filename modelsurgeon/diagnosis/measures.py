@@ -1,0 +1,300 @@
+"""The numbers that are judged: each function reads one of them off a diagnosis' document.
+
+    head_width(model)  ->  Finding(128, {"width": 128, "vocab": 4096, ...})
+
+They have the names of the entries of thresholds.toml, whose sentences take the fields. None where nothing was measured,
+or where the measure has no meaning for this model.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+Document = Mapping[str, Any]
+
+MASSIVE, PROMINENT = (
+    100.0,
+    1000.0,
+)  # a massive activation's size at least, and its ratio to the median: arXiv 2402.17762
+EXAMPLES = 3  # named in a sentence
+FEWEST = 4  # positions of a quarter of the window, whose mean and spread are told
+ERRORS = 3  # standard errors within which two mean losses may be the same
+COLLAPSED = 2.0  # stable ranks below it: one direction has half of the energy and more
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A number, and what sentences about it name."""
+
+    value: float
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+def not_finite(model: Document) -> Finding | None:
+    numbers = model["numbers"]
+    bad = [row for row in numbers["tensors"] if row["nan"] + row["inf"]]
+    return Finding(numbers["nan"] + numbers["inf"], {"tensor": bad[0]["tensor"] if bad else ""})
+
+
+def float16_overflow(model: Document) -> Finding | None:
+    return _lost(model, "overflow")
+
+
+def float16_underflow(model: Document) -> Finding | None:
+    found = _lost(model, "underflow")
+    return found and Finding(found.value / max(1, model["numbers"]["count"]), found.fields)
+
+
+def _lost(model: Document, how: str) -> Finding:
+    numbers = model["numbers"]
+    worst = max(numbers["tensors"], key=lambda row: row["float16"][how], default={"tensor": ""})
+    return Finding(numbers["float16"][how], {"tensor": worst["tensor"]})
+
+
+def far_components(model: Document) -> Finding | None:
+    found = [
+        Finding(float(far["largest"]), {"table": name, "count": f"{far['count']:,}", "value_of": _value(far)})
+        for name, table in _tables(model)
+        for far in [table["far_components"]]
+        if far["largest"] is not None
+    ]
+    return max(found, key=lambda one: one.value, default=None)
+
+
+def _value(far: Document) -> str:
+    return f"{float(far['examples'][0]['value']):.3g}" if far["examples"] else "none"
+
+
+def far_rows(model: Document) -> Finding | None:
+    found = [
+        Finding(table["far_rows"]["count"] / table["vocab"], {"table": name, "count": table["far_rows"]["count"]})
+        for name, table in _tables(model)
+    ]
+    return max(found, key=lambda one: one.value, default=None)
+
+
+def untrained_tokens(model: Document) -> Finding | None:
+    table = model["embedding"]
+    if not table or not table["tokenizer"]:
+        return None
+    untrained = table["untrained"]
+    named = [one["token"] or str(one["row"]) for one in untrained["examples"][:EXAMPLES]]
+    return Finding(untrained["added"], {"examples": ", ".join(named)})
+
+
+def initial_loss(model: Document) -> Finding | None:
+    """Of weights that nobody trained: what was measured, where the model ran; by the tied rule, where it did not."""
+    loss, running = model["initial_loss"], model["running"] or {}
+    if not loss or not loss["applies"] or not loss["tied"]:
+        return None
+    if not model["fresh"]:
+        return Finding(1.0, {"why": "trained already: what it started from no longer counts"})
+    ran = running.get("loss") is not None
+    nats = float(running["loss"] if ran else loss["predicted"])
+    fields = {"nats": nats, "uniform": loss["uniform"], "how": "measured" if ran else "predicted"}
+    rule = f"the tied rule says {loss['predicted']:.2f}"
+    why = f"{fields['how']}: {nats:.2f} nats, log n is {loss['uniform']:.2f}; {rule}"
+    return Finding(nats / loss["uniform"], {**fields, "why": why})
+
+
+def head_width(model: Document) -> Finding | None:
+    table = model["head"] or model["embedding"]
+    if not table or model["initial_loss"] is None:  # no head over a vocabulary
+        return None
+    width, vocab = table["width"], table["vocab"]
+    if vocab <= width:
+        return Finding(math.inf, {"why": f"only {vocab:,} tokens"})
+    return Finding(width, {"width": f"{width:,}", "vocab": f"{vocab:,}", "why": f"{width:,} directions"})
+
+
+def head_cut(model: Document) -> Finding | None:
+    cut = (model["running"] or {}).get("head_cut")
+    table = model["head"] or model["embedding"]
+    if not cut or not table or not cut["full"]:
+        return None
+    points = {point["rank"]: float(point["loss"]) for point in cut["points"]}
+    rank = min(points, key=lambda rank: abs(rank - 7 * table["width"] / 8))
+    tokens = f"{model['running']['tokens']:,}"
+    return Finding(100 * (points[rank] / float(cut["full"]) - 1), {"tokens": tokens})
+
+
+def effective_rank(model: Document) -> Finding | None:
+    spectrum = model["spectrum"]
+    if not spectrum or not _finite(spectrum["effective_rank"]):
+        return None
+    width = min(spectrum["shape"])
+    random = math.exp(-float(spectrum["random_entropy"]))
+    return Finding(spectrum["effective_rank"] / width, {"random": random, "largest": spectrum["largest_share"]})
+
+
+def last_gain(model: Document) -> Finding | None:
+    gains = [gain for gain in model["gains"] if gain["kind"] == "gain" and _finite(gain["mean"])]
+    last = [gain for gain in gains if gain["place"] == "last"]
+    body = [abs(gain["mean"]) for gain in gains if gain["place"] == "body"]
+    if not last or not body or not statistics.median(body):
+        return None
+    middle = statistics.median(body)
+    fields = {"tensor": last[-1]["tensor"], "gain": last[-1]["mean"], "body": middle}
+    return Finding(abs(last[-1]["mean"]) / middle, fields)
+
+
+def gain_spread(model: Document) -> Finding | None:
+    found = [
+        Finding(max(abs(gain["min"]), abs(gain["max"])) / gain["rms"], {"tensor": gain["tensor"]})
+        for gain in model["gains"]
+        if gain["kind"] == "gain" and gain["rms"] and all(_finite(gain[key]) for key in ("min", "max", "rms"))
+    ]
+    return max(found, key=lambda one: one.value, default=None)
+
+
+def rank_collapse(model: Document) -> Finding | None:
+    ranked = [one for one in _body(model) if _finite(one["stable_rank"]) and min(one["shape"][-2:]) > COLLAPSED]
+    least = min(ranked, key=lambda one: float(one["stable_rank"]), default=None)
+    if least is None:
+        return None
+    collapsed = sum(float(one["stable_rank"]) < COLLAPSED for one in ranked)
+    return Finding(collapsed, {"tensor": least["tensor"], "least": least["stable_rank"]})
+
+
+def drift(model: Document) -> Finding | None:
+    found = [one for one in _body(model) if _finite(one["times_xavier"])]
+    if not found:
+        return None
+    most = max(found, key=lambda one: float(one["times_xavier"]))
+    return Finding(
+        statistics.median(one["times_xavier"] for one in found),
+        {
+            "times": statistics.median(one["times_truncated"] for one in found),
+            "low": min(one["times_xavier"] for one in found),
+            "high": most["times_xavier"],
+            "tensor": most["tensor"],
+            "fresh": "; never trained: every gain is 1, every bias 0" if model["fresh"] else "",
+        },
+    )
+
+
+def copies(model: Document) -> Finding | None:
+    return _coordinates(model, "copies")
+
+
+def dead(model: Document) -> Finding | None:
+    return _coordinates(model, "dead")
+
+
+def _coordinates(model: Document, key: str) -> Finding:
+    found: dict[str, int] = {}
+    for row in model["copies"]:
+        if row[key]:
+            found[row["axis"]] = found.get(row["axis"], 0) + row[key]
+    return Finding(sum(found.values()), {"axes": ", ".join(f"{count:,} of {axis}" for axis, count in found.items())})
+
+
+def anisotropy(model: Document) -> Finding | None:
+    last = (model["running"] or {}).get("last")
+    if not last or not _finite(last["anisotropy"]):
+        return None
+    states = [state for state in model["running"]["states"] if _finite(state["anisotropy"])]
+    most = max(states, key=lambda state: float(state["anisotropy"]), default=None)
+    deepest = f"most in {most['name']}: {most['anisotropy']:.2f}" if most else ""
+    return Finding(last["anisotropy"], {"deepest": deepest})
+
+
+def late_loss(model: Document) -> Finding | None:
+    losses = [loss for loss in (model["running"] or {}).get("loss_by_position") or () if _finite(loss)]
+    quarter = len(losses) // 4
+    if quarter < FEWEST:
+        return None
+    ends = losses[:quarter], losses[-quarter:]
+    first, last = map(statistics.mean, ends)
+    error = math.sqrt(sum(statistics.variance(end) / quarter for end in ends))
+    return Finding(max(0.0, last - ERRORS * error) / first, {"first": first, "last": last})
+
+
+def attention_logits(model: Document) -> Finding | None:
+    rows = (model["running"] or {}).get("attention") or ()
+    found = max(rows, key=lambda row: _number(row["largest"]), default=None)
+    return found and Finding(_number(found["largest"]), {"name": found["name"]})
+
+
+def massive_activations(model: Document) -> Finding | None:
+    states = _states(model)
+    if not states:
+        return None
+    large = [state for state in states if state["largest"] > MASSIVE and state["median"]]
+    if not large:
+        return Finding(0, {"why": f"none is above {MASSIVE:.0f}"})
+    most = max(large, key=_prominence)
+    first = next((state for state in large if _prominence(state) >= PROMINENT), most)
+    fields = {"why": f"in {most['name']}", "first": first["name"], "size": most["largest"]}
+    return Finding(_prominence(most), fields)
+
+
+def _prominence(state: Document) -> float:
+    return float(state["largest"] / state["median"])
+
+
+def residual_growth(model: Document) -> Finding | None:
+    found = []
+    for side in dict.fromkeys(state["side"] for state in _states(model)):
+        states = [state for state in _states(model) if state["side"] == side][1:-1]  # embeddings grow, the norm shrinks
+        for before, after in pairwise(states):
+            if before["norm_mean"]:
+                found.append(Finding(after["norm_mean"] / before["norm_mean"], {"name": after["name"]}))
+    return max(found, key=lambda one: one.value, default=None)
+
+
+def _tables(model: Document) -> Iterator[tuple[str, Document]]:
+    for name in ("embedding", "head"):
+        if model[name]:
+            yield name, model[name]
+
+
+def _body(model: Document) -> Iterator[Document]:
+    """The matrices inside of layers."""
+    return (one for one in model["matrices"] if one["layer"] is not None)
+
+
+def _states(model: Document) -> list[Document]:
+    keys = ("largest", "median", "norm_mean")
+    return [state for state in (model["running"] or {}).get("states") or () if all(_finite(state[key]) for key in keys)]
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _number(value: Any) -> float:
+    return float(value) if value is not None else -math.inf
+
+
+MEASURES: Mapping[str, Callable[[Document], Finding | None]] = {
+    function.__name__: function
+    for function in (
+        not_finite,
+        float16_overflow,
+        float16_underflow,
+        far_components,
+        far_rows,
+        untrained_tokens,
+        initial_loss,
+        head_width,
+        head_cut,
+        effective_rank,
+        last_gain,
+        gain_spread,
+        rank_collapse,
+        drift,
+        copies,
+        dead,
+        anisotropy,
+        late_loss,
+        attention_logits,
+        massive_activations,
+        residual_growth,
+    )
+}
