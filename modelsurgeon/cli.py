@@ -133,7 +133,9 @@ def _settings(
 @of_request
 def untie_embeddings(
     request: Request,
-    head: Annotated[str, typer.Option(help="copy (lossless), half-swap, shuffle, orthogonal or normal.")] = "copy",
+    head: Annotated[
+        str | None, typer.Option(help="copy (lossless) [default], half-swap, shuffle, orthogonal or normal.")
+    ] = None,
     std: Annotated[float | None, typer.Option(help="Of --head normal [default: initializer_range].")] = None,
     seed: Annotated[int | None, typer.Option(help="Of --head orthogonal and normal [default: 0].")] = None,
     measure: Measure = True,

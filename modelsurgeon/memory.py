@@ -60,6 +60,17 @@ def plan_memory(tensors: Iterable[LazyTensor], limit: int | None = None, workers
         piece //= 2
 
 
+def room(limit: int, least: int) -> int:
+    """Bytes that are left of `limit` beside what is resident. Raises PlanError where they are less than `least`."""
+    base = resident() + SLACK
+    if limit < base + least:
+        raise PlanError(
+            f"memory {show_size(limit)}: this takes {show_size(base + least)} at least, {show_size(base)} of it "
+            "before anything is read"
+        )
+    return limit - base
+
+
 def resident() -> int:
     """Bytes of this process that are resident, mapped libraries among them."""
     try:

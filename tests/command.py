@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import logging
 import os
 import signal
 import subprocess
@@ -45,6 +46,7 @@ def run(*arguments: object, stdin: str = "") -> Finished:
             code = end.code
         finally:
             signal.signal(signal.SIGTERM, before)
+            logging.disable(logging.NOTSET)  # --quiet is for the rest of a process
     assert isinstance(code, int)
     return Finished(code, out.getvalue(), err.getvalue())
 

@@ -23,14 +23,14 @@ from modelsurgeon.diagnosis.embedding import Table, table
 from modelsurgeon.diagnosis.rows import Rows
 from modelsurgeon.diagnosis.running import Running, run
 from modelsurgeon.diagnosis.scan import Scan, scan
+from modelsurgeon.diagnosis.spectral_norm import of_spectrum
 from modelsurgeon.diagnosis.spectrum import Spectrum, spectrum, working_set
 from modelsurgeon.diagnosis.verdicts import Verdict, judge, remedies
 from modelsurgeon.document import described, printable
-from modelsurgeon.errors import ModelSurgeonError, PlanError
+from modelsurgeon.errors import ModelSurgeonError
 from modelsurgeon.initial.loss import InitialLoss, initial_loss
 from modelsurgeon.initial.path import find_path
-from modelsurgeon.memory import SLACK, resident
-from modelsurgeon.sizes import show_size
+from modelsurgeon.memory import room
 from modelsurgeon.verification.tell import Tell, silent
 
 LEAST = 128 << 20  # bytes for the pass over the weights: some blocks, each in the dtypes that it is measured in
@@ -120,19 +120,20 @@ def _weigh(checkpoint: Checkpoint, memory: int, device: str, tell: Tell) -> Diag
 
 def _weights(checkpoint: Checkpoint, budget: int, device: str, tell: Tell) -> Diagnosis:
     """What the weights tell."""
-    found = Diagnosis(checkpoint, scan(checkpoint, budget, device=device, tell=tell))
+    how: dict[str, Any] = {"memory": budget, "device": device, "tell": tell}
     path, names = find_path(checkpoint), _tables(checkpoint)
     if not names:
-        return found
-    how: dict[str, Any] = {"memory": budget, "device": device, "tell": tell}
+        return Diagnosis(checkpoint, scan(checkpoint, **how))
     head = path.head if path and not path.tied else None
     of = head or names[0]
-    return replace(
-        found,
+    spread = replace(spectrum(Rows(checkpoint.tensors[of], 0), device=device, tell=tell), tensor=of)
+    return Diagnosis(
+        checkpoint,
+        scan(checkpoint, known={of: of_spectrum(spread)}, **how),
         embedding=table(checkpoint, names[0], **how),
         head=table(checkpoint, head, **how) if head else None,
         initial_loss=initial_loss(checkpoint, **how),
-        spectrum=replace(spectrum(Rows(checkpoint.tensors[of], 0), device=device, tell=tell), tensor=of),
+        spectrum=spread,
     )
 
 
@@ -145,14 +146,7 @@ def _tables(checkpoint: Checkpoint) -> list[str]:
 
 def _budget(checkpoint: Checkpoint, memory: int) -> int:
     """Bytes for blocks and for the head's Gram matrix. Raises PlanError where that is too little."""
-    base = resident() + SLACK
-    needed = max([LEAST, *(working_set(*checkpoint.tensors[name].shape) for name in _tables(checkpoint))])
-    if memory < base + needed:
-        raise PlanError(
-            f"memory {show_size(memory)}: this takes {show_size(base + needed)} at least, {show_size(base)} of it "
-            "before anything is read"
-        )
-    return memory - base
+    return room(memory, max([LEAST, *(working_set(*checkpoint.tensors[name].shape) for name in _tables(checkpoint))]))
 
 
 def _run(found: Diagnosis, **how: Any) -> Diagnosis:

@@ -10,10 +10,11 @@ equal) comes from memory where the whole tensor fits, and is read again where no
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -30,7 +31,6 @@ from modelsurgeon.diagnosis.spectral_norm import Spectral, spectral
 from modelsurgeon.tensor import FLOATS, LazyTensor
 from modelsurgeon.verification.tell import Tell, silent
 
-THREADS = 2  # at most: more read no faster, and each holds a tensor
 BESIDE = 48 << 20  # bytes that a thread takes beside the tensor that it keeps: blocks in wider dtypes
 LEAST = 2 << 20  # bytes: a tensor of one block is kept whatever the memory
 
@@ -74,11 +74,19 @@ class Reading:
     spectral: Spectral | None = None
 
 
-def scan(checkpoint: Checkpoint, memory: int, *, device: str = "cpu", tell: Tell = silent) -> Scan:
+def scan(
+    checkpoint: Checkpoint,
+    memory: int,
+    *,
+    device: str = "cpu",
+    known: Mapping[str, Spectral] = MappingProxyType({}),
+    tell: Tell = silent,
+) -> Scan:
     """Read every tensor of floating-point numbers, each once where it fits.
 
     memory  bytes that may be held of tensors and of blocks; a thread holds no less than some blocks
     device  where spectral norms are computed
+    known   {tensor: its spectral norm}, which need not be computed again
     tell    told of bytes
     Raises ArchitectureError for a tensor that no table accounts for, SourceError for one that cannot be read.
     """
@@ -88,7 +96,7 @@ def scan(checkpoint: Checkpoint, memory: int, *, device: str = "cpu", tell: Tell
     gains: list[Gain] = []
     matrices: list[Matrix] = []
     counts: dict[str, Numbers] = {}
-    for reading in _readings(table, tensors, memory, device):
+    for reading in _readings(table, tensors, memory, device, known):
         name, tensor = reading.name, tensors[reading.name]
         counts[name] = reading.numbers
         if reading.equal:
@@ -110,13 +118,18 @@ def scan(checkpoint: Checkpoint, memory: int, *, device: str = "cpu", tell: Tell
     )
 
 
-def _readings(table: Architecture, tensors: dict[str, LazyTensor], memory: int, device: str) -> Iterator[Reading]:
+def _readings(
+    table: Architecture, tensors: dict[str, LazyTensor], memory: int, device: str, known: Mapping[str, Spectral]
+) -> Iterator[Reading]:
     """Every tensor's, in order; only as many as there are threads are held at a time."""
-    threads = max(1, min(THREADS, torch.get_num_threads(), memory // BESIDE))
+    threads = _threads(table, tensors, memory)
+    if device != "cpu":  # loads what torch loads at the first call, which several threads at once cannot
+        torch.linalg.qr(torch.ones(1, 1, device=device))
+        torch.linalg.eigh(torch.ones(1, 1, device=device))
     capacity = max(LEAST, memory // threads - BESIDE)
 
     def read(name: str) -> Reading:
-        return _read(table, name, tensors[name], capacity, device)
+        return _read(table, name, tensors[name], capacity, device, known.get(name))
 
     if threads == 1:
         yield from map(read, tensors)
@@ -134,6 +147,14 @@ def _readings(table: Architecture, tensors: dict[str, LazyTensor], memory: int, 
             pool.shutdown(cancel_futures=True)
 
 
+def _threads(table: Architecture, tensors: dict[str, LazyTensor], memory: int) -> int:
+    """As many as torch has, so long as each can keep any tensor of a layer; two where they cannot, if there is room."""
+    in_layers = [tensor for name, tensor in tensors.items() if (line := table.template(name)) and line.placeholders]
+    largest = max((tensor.nbytes for tensor in in_layers), default=0)
+    fitting = max(min(2, memory // BESIDE), memory // (BESIDE + largest))
+    return max(1, min(torch.get_num_threads(), fitting))
+
+
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
     """Torch computes on one thread in each of the pool's."""
@@ -145,7 +166,9 @@ def _one_thread_each() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _read(table: Architecture, name: str, tensor: LazyTensor, capacity: int, device: str) -> Reading:
+def _read(
+    table: Architecture, name: str, tensor: LazyTensor, capacity: int, device: str, known: Spectral | None
+) -> Reading:
     census, template = Census(tensor.dtype), table.template(name)
     if not tensor.shape or 0 in tensor.shape:
         if not tensor.shape:
@@ -162,5 +185,5 @@ def _read(table: Architecture, name: str, tensor: LazyTensor, capacity: int, dev
         census.numbers,
         census.moments,
         sketch.settle() if sketch else None,
-        spectral(rows, device) if template and is_matrix(template) else None,
+        (known or spectral(rows, device)) if template and is_matrix(template) else None,
     )

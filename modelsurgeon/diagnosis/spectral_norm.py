@@ -30,7 +30,7 @@ import torch
 from modelsurgeon.arena import Arena
 from modelsurgeon.arithmetic import converted
 from modelsurgeon.diagnosis.rows import Rows
-from modelsurgeon.diagnosis.spectrum import EPS, gram, singular_values
+from modelsurgeon.diagnosis.spectrum import EPS, Spectrum, gram, singular_values
 
 WIDTH = 16  # vectors of a block: up to here a pass takes as long as with 8, it is bound by memory
 PASSES = 8  # at most: each next one takes less than 1e-2 off the bound, or the bound is small already
@@ -56,6 +56,12 @@ class Spectral:
     error: float
     frobenius: float
     stable_rank: float
+
+
+def of_spectrum(found: Spectrum) -> Spectral:
+    """The same of a matrix all of whose singular values are known."""
+    norm, frobenius = found.values[0], math.hypot(*found.values)
+    return Spectral(norm, found.resolution * norm, frobenius, (frobenius / norm) ** 2 if norm else math.nan)
 
 
 def spectral(rows: Rows, device: str = "cpu") -> Spectral:

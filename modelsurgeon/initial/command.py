@@ -22,23 +22,24 @@ NEEDS_WEIGHTS = ("revision", "stream", "device", "verify", "push_to_hub", "priva
 SEEDED = ("orthogonal", "normal")
 
 
-def untie(request: Request, head: str, std: float | None, seed: int | None, measure: bool) -> None:
-    """Carry out `untie-embeddings`. Raises BadParameter for options that say nothing of this head."""
+def untie(request: Request, head: str | None, std: float | None, seed: int | None, measure: bool) -> None:
+    """Carry out `untie-embeddings`. Raises BadParameter for options that say nothing of this head.
+
+    head  None: a copy, and no word of the initial loss, which it leaves as it is
+    """
     from modelsurgeon.operation import operate
     from modelsurgeon.untie import untie_embeddings, with_fresh_head
 
-    if std is not None and head != "normal":
-        raise typer.BadParameter(f"--std is for --head normal, and the head is {head}")
-    if seed is not None and head not in SEEDED:
-        raise typer.BadParameter(f"--seed is for --head {' and '.join(SEEDED)}, and the head is {head}")
-    if head == "copy":
-        operate(untie_embeddings, request)
-        return
+    kind = head or "copy"
+    if std is not None and kind != "normal":
+        raise typer.BadParameter(f"--std is for --head normal, and the head is {kind}")
+    if seed is not None and kind not in SEEDED:
+        raise typer.BadParameter(f"--seed is for --head {' and '.join(SEEDED)}, and the head is {kind}")
 
     def transform(checkpoint: Checkpoint) -> Checkpoint:
-        return with_fresh_head(checkpoint, head, std, seed or 0)
+        return untie_embeddings(checkpoint) if kind == "copy" else with_fresh_head(checkpoint, kind, std, seed or 0)
 
-    operate(transform, request, conclude=_conclude(request, measure))
+    operate(transform, request, conclude=_conclude(request, measure) if head else None)
 
 
 def init(
