@@ -28,7 +28,7 @@ MLP = {"intermediate_size": 704}  # twice the demo's: copies of one axis
 @pytest.fixture(scope="module")
 def demo() -> Diagnosis:
     """Of the demo, run."""
-    return diagnose(open_checkpoint("demo"), samples=2, length=32)
+    return diagnose(open_checkpoint("demo"), memory=10**11, samples=2, length=32)  # whatever else is in this process
 
 
 def verdicts(found: Diagnosis) -> dict[str, Any]:

@@ -103,9 +103,9 @@ def diagnose_all(
     little, and SourceError where a tensor cannot be read.
     """
     place, limit = ("cpu", memory) if device == "auto" else (device, None)
-    notes = [check(checkpoint) for checkpoint in checkpoints]
+    for checkpoint in checkpoints:
+        check(checkpoint, writes=False)
     found = [_weigh(checkpoint, memory, place, tell) for checkpoint in checkpoints]
-    found = [replace(one, notes=said) for one, said in zip(found, notes, strict=True)]
     if not weights_only:
         found = [_run(one, device=device, memory=limit, tell=tell, **asked) for one in found]
     return [replace(one, verdicts=judge(one.measures(), remedies(one.checkpoint))) for one in found]

@@ -1,4 +1,4 @@
-"""One pass over every tensor of a checkpoint: what its weights tell, in bounded memory, at about the speed of reading.
+"""One pass over every tensor of a checkpoint: what its weights tell, in bounded memory.
 
     found = scan(open_checkpoint("demo"), memory=10**9)
     found.gains, found.matrices, found.copies, found.numbers, found.fresh

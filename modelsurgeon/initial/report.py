@@ -76,7 +76,7 @@ def _line(name: str, side: Side) -> str:
     if side["expected"] is not None:
         formula = "log(e^(d sigma) + n - 1)" if side["tied"] else "log n + half the logits' variance"
         said.append(f"{_number(side['predicted'])} predicted ({formula})")
-        said.append(f"{_number(side['expected'])} of independent logits; guessing has {_number(side['uniform'])}")
+        said.append(f"{_number(side['expected'])} were all logits independent; guessing has {_number(side['uniform'])}")
     elif "why" in side:
         said.append(f"no formula tells it ({side['why']}); guessing has {_number(side['uniform'])}")
     return f"{name}: {', '.join(said)}"
