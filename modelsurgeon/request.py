@@ -16,6 +16,12 @@ Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a H
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors on stderr.")]
 
+Samples = Annotated[int, typer.Option(help="Windows of the text.", min=1)]
+Length = Annotated[int, typer.Option(help="Tokens of a window.", min=2)]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run code that the checkpoints bring along.")
+]
+
 
 class DifferentError(Exception):  # no error: the answer to --verify
     """The result is not the same function, so it was not published."""

@@ -20,7 +20,6 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections import defaultdict
 from functools import partial
 from pathlib import Path
 
@@ -30,14 +29,11 @@ from bench_verify import (
     Measure,
     Rounds,
     Turns,
-    drop,
     medians,
     random_tensors,
     read_by_dd,
-    rotated,
-    tell,
     timing,
-    warm,
+    warm_and_cold,
 )
 from bench_widen import BLOCKS
 from readme import write_block
@@ -77,19 +73,11 @@ def measure(source: Path, arguments: argparse.Namespace) -> Rounds:
     files = sorted(source.glob("*.safetensors"))
     turns: Turns = {"diagnose": partial(diagnose, source, arguments.memory, arguments.device)}
     turns |= {name: partial(read_by_dd, files, block) for name, block in BLOCKS.items()}
-    found: Rounds = defaultdict(lambda: defaultdict(list))
-    for number in range(arguments.rounds):
-        for cache, prepare in (("warm", warm), ("cold", drop)):
-            for name in rotated(turns, number):
-                prepare(files)
-                tell(found, cache, name, turns[name]())
-    return found
+    return warm_and_cold(turns, files, arguments.rounds)
 
 
 def make(source: Path, size: str, device: str) -> None:
-    """A Llama of random numbers, in one file, which is on the disk when this returns."""
-    import os
-
+    """A Llama of random numbers, in one file."""
     import torch
     from safetensors.torch import save_file
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -99,7 +87,6 @@ def make(source: Path, size: str, device: str) -> None:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source))
     save_file(dict(random_tensors(model, torch, device)), source / "model.safetensors", {"format": "pt"})
-    os.sync()  # pages that wait to be written cannot be dropped
 
 
 def diagnose(source: Path, memory: str, device: str) -> Measure:

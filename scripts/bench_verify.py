@@ -118,9 +118,14 @@ def measure_proof(folder: Path, arguments: argparse.Namespace) -> Rounds:
     files = [path for place in pair for path in sorted(place.glob("*.safetensors"))]
     turns: Turns = {"proof": partial(child, "proof", *pair)}
     turns |= {name: partial(read_by_dd, files, block) for name, block in BLOCKS.items()}
+    return warm_and_cold(turns, files, arguments.rounds)
+
+
+def warm_and_cold(turns: Turns, files: list[Path], rounds: int) -> Rounds:
+    """Every turn in every round, once with the files in the page cache and once without."""
     found: Rounds = defaultdict(lambda: defaultdict(list))
     os.sync()  # pages that wait to be written cannot be dropped
-    for number in range(arguments.rounds):
+    for number in range(rounds):
         for cache, prepare in (("warm", warm), ("cold", drop)):
             for name in rotated(turns, number):
                 prepare(files)

@@ -96,9 +96,11 @@ def test_a_model_that_cannot_be_run_is_still_weighed(tmp_path: Path) -> None:
     folder = shutil.copytree(DEMO, tmp_path / "odd")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps({**config, "hidden_act": "no such function"}), encoding="utf-8")
+    (folder / "notes.txt").write_text("what a copy would leave behind", encoding="utf-8")
     found = diagnose(open_checkpoint(folder))
     assert found.running is None and verdicts(found)["anisotropy"].verdict == "unknown"
-    assert any("not run" in note and "no such function" in note for note in found.notes)
+    (note,) = found.notes
+    assert "not run" in note and "no such function" in note
 
 
 def test_the_command_prints_one_document_and_nothing_else(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from modelsurgeon.diagnosis import spectral_norm, spectrum
 from modelsurgeon.diagnosis.rows import Rows
-from modelsurgeon.diagnosis.spectral_norm import ROUNDING, spectral
+from modelsurgeon.diagnosis.spectral_norm import ROUNDING, of_spectrum, spectral
 
 TALL, WIDE = (430, 210), (210, 430)
 
@@ -278,6 +278,15 @@ def test_a_stack_has_the_largest_norm_and_the_least_stable_rank_however_it_is_re
         assert spectral(rows(stack, capacity, stacked=True)) == found
     stack[2, 1, 1] = math.nan
     assert math.isnan(spectral(rows(stack, stacked=True)).norm)
+
+
+def test_a_spectrum_tells_the_norm_that_need_not_be_computed_again():
+    tall = with_values(700, 600, 2.0 ** -np.arange(600.0))
+    known, found = of_spectrum(spectrum.spectrum(rows(tall))), spectral(rows(tall))
+    assert abs(known.norm - found.norm) <= found.error + known.error + ROUNDING
+    assert known.stable_rank == pytest.approx(4 / 3, rel=1e-6)  # 1 + 1/4 + 1/16 ...
+    assert known.frobenius == pytest.approx(found.frobenius, rel=1e-6)
+    assert math.isnan(of_spectrum(spectrum.spectrum(rows(torch.zeros(4, 3)))).stable_rank)
 
 
 def test_nothing_has_no_size():

@@ -139,6 +139,10 @@ def test_the_tied_rule_is_of_weights_that_nobody_trained() -> None:
     assert verdicts(untied)["initial_loss"].verdict == "unknown"
 
 
+def test_small_activations_are_not_massive_however_far_above_the_median() -> None:
+    assert verdicts(planted("running.states.2.median", 1e-3))["massive_activations"].verdict == "fine"
+
+
 def test_a_number_that_is_none_is_never_fine() -> None:
     nan = verdicts(planted("running.attention.0.largest", "nan"))["attention_logits"]
     assert nan.verdict == "act" and math.isnan(nan.value)

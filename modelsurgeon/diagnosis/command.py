@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from modelsurgeon import terminal
-from modelsurgeon.request import Json, Quiet, Revision, Source, read_text
+from modelsurgeon.request import Json, Length, Quiet, Revision, Samples, Source, TrustRemoteCode, read_text
 
 if TYPE_CHECKING:
     from modelsurgeon.diagnosis.diagnose import Diagnosis
@@ -28,8 +28,8 @@ def diagnose_command(
     text: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A file to run the model on [default: a sample].")
     ] = None,
-    samples: Annotated[int, typer.Option(help="Windows of the text.", min=1)] = 16,
-    length: Annotated[int, typer.Option(help="Tokens of a window.", min=2)] = 128,
+    samples: Samples = 16,
+    length: Length = 128,
     dtype: Annotated[str, typer.Option(help="What the model computes in.")] = "float32",
     device: Annotated[
         str, typer.Option(help="Where it is done: cpu, cuda, or auto: what runs goes where there is room.")
@@ -40,9 +40,7 @@ def diagnose_command(
     stream: Annotated[
         bool, typer.Option("--stream", help="With --weights: read a Hub id piece by piece; store none of it.")
     ] = False,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that the checkpoints bring along.")
-    ] = False,
+    trust_remote_code: TrustRemoteCode = False,
     revision: Revision = None,
     report: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write all that was found, with plots, as one page of HTML.")

@@ -82,7 +82,7 @@ def _built(checkpoint: Checkpoint) -> Any:
         RuntimeError,
         StrictDataclassError,
     ) as error:
-        reason = (str(error).splitlines() or [""])[0]
+        reason = " ".join(str(error).split())
         raise SourceError(f"transformers cannot build {kind.__name__}: {type(error).__name__}: {reason}") from error
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from modelsurgeon import terminal
-from modelsurgeon.request import Json, Quiet, Revision, Source, read_text
+from modelsurgeon.request import Json, Length, Quiet, Revision, Samples, Source, TrustRemoteCode, read_text
 
 if TYPE_CHECKING:
     from modelsurgeon.verification.verify import Report
@@ -31,8 +31,8 @@ def verify_command(
         Path | None, typer.Option(metavar="FILE", help="Write all that was found, with plots, as one page of HTML.")
     ] = None,
     text: Annotated[Path | None, typer.Option(help="A file to run both models on [default: a sample].")] = None,
-    samples: Annotated[int, typer.Option(help="Windows of the text.", min=1)] = 4,
-    length: Annotated[int, typer.Option(help="Tokens of a window.", min=2)] = 128,
+    samples: Samples = 4,
+    length: Length = 128,
     dtype: Annotated[str, typer.Option(help="What the logits are computed in.")] = "float32",
     device: Annotated[
         str, typer.Option(help="Where the models run: cpu, cuda, or auto: all there is, then the disk.")
@@ -40,9 +40,7 @@ def verify_command(
     memory: Annotated[
         str | None, typer.Option(help="Of --device auto: weights in memory before the disk [default: what is free].")
     ] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that the checkpoints bring along.")
-    ] = False,
+    trust_remote_code: TrustRemoteCode = False,
     revision: Revision = None,
     as_json: Json = False,
     quiet: Quiet = False,
