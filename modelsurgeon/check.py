@@ -21,10 +21,9 @@ LARGEST = 2**24  # size of an axis; maps take 16 bytes and more for each coordin
 DIGITS = 9  # of a layer's number
 
 
-def check(checkpoint: Checkpoint, *, writes: bool = True) -> tuple[str, ...]:
+def check(checkpoint: Checkpoint) -> tuple[str, ...]:
     """Compare config, table and shapes before any surgery; notes of what is kept unknown, and of what is left behind.
 
-    writes  whether a checkpoint is made of it: nothing is kept, or left behind, where none is
     Raises SourceError or ArchitectureError with the first thing that does not fit.
     """
     table, config = checkpoint.architecture, checkpoint.resolved
@@ -46,8 +45,6 @@ def check(checkpoint: Checkpoint, *, writes: bool = True) -> tuple[str, ...]:
         if table.value(config, key) != wanted:
             raise SourceError(f"config.json: {key} = {table.value(config, key)!r}, but the rest makes it {wanted!r}")
     _check_tensors(checkpoint)
-    if not writes:
-        return ()
     kept, behind = ", ".join(map(shown, unaccounted)), ", ".join(left_behind(checkpoint.origin.folder))
     notes = {f"config keys kept as they are, unknown to {config['model_type']}: {kept}": kept}
     return tuple(note for note, what in {**notes, f"files left behind: {behind}": behind}.items() if what)

@@ -104,7 +104,7 @@ def diagnose_all(
     """
     place, limit = ("cpu", memory) if device == "auto" else (device, None)
     for checkpoint in checkpoints:
-        check(checkpoint, writes=False)
+        check(checkpoint)  # what it notes is of copies: none is made
     found = [_weigh(checkpoint, memory, place, tell) for checkpoint in checkpoints]
     if not weights_only:
         found = [_run(one, device=device, memory=limit, tell=tell, **asked) for one in found]
