@@ -6,9 +6,9 @@ import signal
 def main() -> None:
     """Load the command line and run it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from modelsurgeon import cli
+    from modelsurgeon.cli import main
 
-    cli.main()
+    main.main()
 
 
 if __name__ == "__main__":

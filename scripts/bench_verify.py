@@ -11,7 +11,7 @@ another each round:
 
 once with all files in the page cache ("warm") and once after the kernel was advised to drop them ("cold":
 posix_fadvise DONTNEED; what else holds them, a hypervisor's cache, is not in our hands). The bound is what was resident
-before the proof began plus `modelsurgeon.verification.fold.working_set()`.
+before the proof began plus `modelsurgeon.proof.fold.working_set()`.
 
 `gpu` makes a model as large as Llama 3.2 1B and times, in turns, each in a process of its own:
 
@@ -46,7 +46,7 @@ from typing import Any
 from bench_widen import BLOCKS, write_source
 from readme import write_block
 
-from modelsurgeon.cli import NOISE
+from modelsurgeon.cli.main import NOISE
 
 LLAMA_1B = {
     "architectures": ["LlamaForCausalLM"],
@@ -232,19 +232,19 @@ def write_proof_source(folder: str) -> Measure:
 
 
 def widen_in_process(source: str, wide: str) -> Measure:
-    from modelsurgeon.checkpoint import open_checkpoint
-    from modelsurgeon.save import save
-    from modelsurgeon.widen import widen
+    from modelsurgeon.checkpoints.checkpoint import open_checkpoint
+    from modelsurgeon.operations.transforms.widening import widen
+    from modelsurgeon.saving.save import save
 
     save(widen(open_checkpoint(source), 2, rule="exact", attention="heads", noise=NOISE), Path(wide))
     return {}
 
 
 def prove_in_process(source: str, wide: str) -> Measure:
-    from modelsurgeon.checkpoint import open_checkpoint
-    from modelsurgeon.memory import SLACK, resident
-    from modelsurgeon.verification.fold import working_set
-    from modelsurgeon.verification.proof import prove
+    from modelsurgeon.checkpoints.checkpoint import open_checkpoint
+    from modelsurgeon.proof.fold import working_set
+    from modelsurgeon.proof.proof import prove
+    from modelsurgeon.tensors.budget import SLACK, resident
 
     pair = open_checkpoint(source), open_checkpoint(wide)
     bound = resident() + SLACK + working_set()
@@ -287,7 +287,7 @@ def bare_passes(source: str, wide: str, dtype: str, device: str) -> Measure:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from modelsurgeon.verification.batches import Sampling, make_inputs
+    from modelsurgeon.running.batches import Sampling, make_inputs
 
     loading = passing = 0.0
     with timing() as found, torch.no_grad():

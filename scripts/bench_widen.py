@@ -41,7 +41,7 @@ from typing import Any
 
 from readme import write_block
 
-from modelsurgeon.cli import NOISE
+from modelsurgeon.cli.main import NOISE
 
 FACTOR = 2
 SHARD = 500 * 10**6
@@ -265,10 +265,10 @@ def split(shapes: Shapes) -> list[Shapes]:
 
 
 def widen_by_modelsurgeon(source: Path, output: Path, noise: float = NOISE) -> Measure:
-    from modelsurgeon.checkpoint import open_checkpoint
-    from modelsurgeon.plan import make_plan
-    from modelsurgeon.save import save
-    from modelsurgeon.widen import widen
+    from modelsurgeon.checkpoints.checkpoint import open_checkpoint
+    from modelsurgeon.operations.transforms.widening import widen
+    from modelsurgeon.saving.plan import make_plan
+    from modelsurgeon.saving.save import save
 
     ready = now()
     before = open_checkpoint(source)
@@ -279,10 +279,10 @@ def widen_by_modelsurgeon(source: Path, output: Path, noise: float = NOISE) -> M
 
 
 def untie_by_modelsurgeon(source: Path, output: Path) -> Measure:
-    from modelsurgeon.checkpoint import open_checkpoint
-    from modelsurgeon.plan import make_plan
-    from modelsurgeon.save import save
-    from modelsurgeon.untie import untie_embeddings
+    from modelsurgeon.checkpoints.checkpoint import open_checkpoint
+    from modelsurgeon.operations.transforms.untying import untie_embeddings
+    from modelsurgeon.saving.plan import make_plan
+    from modelsurgeon.saving.save import save
 
     ready = now()
     before = open_checkpoint(source)

@@ -30,10 +30,10 @@ from scipy.linalg import svdvals
 from scipy.spatial.distance import pdist
 from scipy.stats import entropy
 
-from modelsurgeon.checkpoint import open_checkpoint
+from modelsurgeon.checkpoints.checkpoint import open_checkpoint
 from modelsurgeon.diagnosis.diagnose import diagnose
-from modelsurgeon.verification.batches import Sampling, make_windows
-from modelsurgeon.verification.reference import load, quiet
+from modelsurgeon.running.batches import Sampling, make_windows
+from modelsurgeon.running.reference import load, quiet
 
 SAMPLES, LENGTH = 16, 128
 MEMORY = 8 * 10**9  # bytes: what ran before is in this process too

@@ -20,10 +20,11 @@ import torch
 import transformers
 from readme import write_block
 
-from modelsurgeon import architecture
-from modelsurgeon.initial.heads import half_swap, shuffle
-from modelsurgeon.initial.loss import deviation_for_uniform, predicted, predicted_closely, predicted_untied
-from modelsurgeon.initial.turned import Rotation
+from modelsurgeon.diagnosis.loss import predicted, predicted_closely, predicted_untied
+from modelsurgeon.families import registry
+from modelsurgeon.operations.transforms.fresh_heads import half_swap, shuffle
+from modelsurgeon.operations.transforms.initial import deviation_for_uniform
+from modelsurgeon.tensors.turned import Rotation
 
 WIDTHS, VOCABS = (64, 256, 768), (1000, 32000)
 WINDOWS, LENGTH = 2, 64
@@ -89,7 +90,7 @@ def fresh(kind: str, width: int, vocab: int, deviation: float, tied: bool = True
 
 def quieten(model: transformers.PreTrainedModel) -> None:
     """Multiply what every branch writes to the stream by SMALL."""
-    table = architecture.find(model.config.model_type)
+    table = registry.find(model.config.model_type)
     for name, parameter in model.named_parameters():
         line = table.template(name)
         written = {axis for expression, _ in line.signature.written for axis in expression.axes()} if line else set()

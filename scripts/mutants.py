@@ -28,7 +28,7 @@ from readme import write_block
 
 import tiny
 from levels import DECIDING, seen_by, widened
-from modelsurgeon.checkpoint import open_checkpoint
+from modelsurgeon.checkpoints.checkpoint import open_checkpoint
 from mutants import KINDS, LEVELS, Mutant, every_mutant, every_noisy_mutant
 
 MUTANTS = [*every_mutant(), *every_noisy_mutant()]

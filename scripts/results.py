@@ -19,17 +19,17 @@ from pathlib import Path
 import torch
 from readme import write_block
 
-from modelsurgeon.checkpoint import Checkpoint, open_checkpoint
-from modelsurgeon.cli import NOISE
-from modelsurgeon.save import save
-from modelsurgeon.untie import untie_embeddings
-from modelsurgeon.verification.batches import Sampling
+from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from modelsurgeon.cli.main import NOISE
+from modelsurgeon.operations.transforms.untying import untie_embeddings
+from modelsurgeon.operations.transforms.widening import widen
+from modelsurgeon.progress import silent
+from modelsurgeon.proof.proof import Proof, composed_maps, prove
+from modelsurgeon.running.batches import Sampling
+from modelsurgeon.running.reference import Running, quiet
+from modelsurgeon.saving.save import save
 from modelsurgeon.verification.logits import Comparison, compare_all
-from modelsurgeon.verification.proof import Proof, composed_maps, prove
-from modelsurgeon.verification.reference import Running, quiet
-from modelsurgeon.verification.tell import silent
 from modelsurgeon.verification.visits import Visits
-from modelsurgeon.widen import widen
 
 HEADINGS = ("checkpoint", "operation", "weights", "own", "x2", "x3", "top-1", "loss before", "after x2", "after x3")
 Transform = Callable[[Checkpoint], Checkpoint]

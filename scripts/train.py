@@ -26,16 +26,16 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it CUDA a
 
 import torch
 
-from modelsurgeon.checkpoint import Checkpoint, open_checkpoint
-from modelsurgeon.cli import NOISE
-from modelsurgeon.save import save
-from modelsurgeon.verification.batches import SAMPLE, tokenize
-from modelsurgeon.verification.gradients import prediction_loss
-from modelsurgeon.verification.proof import composed_maps
-from modelsurgeon.verification.reader import Batch, Reader, Rows, read_off
-from modelsurgeon.verification.reference import Running, loaded, quiet
+from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from modelsurgeon.cli.main import NOISE
+from modelsurgeon.operations.transforms.widening import widen
+from modelsurgeon.proof.proof import composed_maps
+from modelsurgeon.running.batches import SAMPLE, tokenize
+from modelsurgeon.running.gradients import prediction_loss
+from modelsurgeon.running.reader import Batch, Reader, Rows, read_off
+from modelsurgeon.running.reference import Running, loaded, quiet
+from modelsurgeon.saving.save import save
 from modelsurgeon.verification.trainable import Axis, Rank, measure
-from modelsurgeon.widen import widen
 
 KEPT_BACK = 0.1  # of the text
 WINDOWS = 16  # at most, of what is kept back

@@ -38,7 +38,7 @@ from readme import write_block
 from torch.nn import functional
 from widths import Measured, Results, blocks
 
-from modelsurgeon.diagnosis.spectrum import effective_rank, entropy, largest_share, random_entropy
+from modelsurgeon.diagnosis.weights.spectrum import effective_rank, entropy, largest_share, random_entropy
 
 HEAD_DIM = 32
 WARMUP = 0.05  # of the steps

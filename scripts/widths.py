@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modelsurgeon.durable import replace
+from modelsurgeon.files.durable import replace
 
 HEADINGS = ("loss", "last batches", "entropy", "of random", "effective rank / d", "largest share", "anisotropy")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 import tiny
-from modelsurgeon import architecture
-from modelsurgeon.checkpoint import INDEX, SINGLE
+from modelsurgeon.checkpoints.checkpoint import INDEX, SINGLE
+from modelsurgeon.families import registry
 from spoiling import (
     ABSENT,
     NORM,
@@ -156,7 +156,7 @@ CONFIGS = {
         for name, (text, said) in NO_OBJECT.items()
     },
     "an unknown model type": bad(
-        config(model_type="perceiver"), "unknown model_type 'perceiver'; known: ", ", ".join(architecture.known())
+        config(model_type="perceiver"), "unknown model_type 'perceiver'; known: ", ", ".join(registry.known())
     ),
     **{
         f"a model type that is none: {value}": bad(config(model_type=value), "model_type")

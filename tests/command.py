@@ -17,7 +17,7 @@ from unittest import mock
 import blake3 as b3
 
 import preloaded
-from modelsurgeon import cli
+from modelsurgeon.cli import main
 
 ROOT = preloaded.ROOT
 
@@ -41,7 +41,7 @@ def run(*arguments: object, stdin: str = "") -> Finished:
         contextlib.redirect_stderr(err),
     ):
         try:
-            cli.main()
+            main.main()
         except SystemExit as end:
             code = end.code
         finally:

@@ -16,7 +16,7 @@ import torch
 import transformers
 
 import tiny
-from modelsurgeon import memory
+from modelsurgeon.tensors import budget
 
 torch.set_num_threads(1)  # of two cores, each xdist worker takes one
 transformers.logging.set_verbosity_error()
@@ -47,7 +47,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plan memory as if no other test had left its models here; `test_memory.py` measures processes of their own."""
-    monkeypatch.setattr(memory, "resident", lambda: 300_000_000)
+    monkeypatch.setattr(budget, "resident", lambda: 300_000_000)
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,8 @@ from typing import Any, NoReturn
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from modelsurgeon import cli, durable
+from modelsurgeon.cli import main
+from modelsurgeon.files import durable
 
 CALLS, STDOUT, STDERR = Path("calls"), Path("stdout"), Path("stderr")
 CHANGING = "mkdir link rename unlink rmdir fsync fdatasync pwrite copy_file_range posix_fallocate ftruncate".split()
@@ -81,7 +82,7 @@ def _run(command: Sequence[str], disturb: Callable[[], object]) -> NoReturn:
     signal.signal(signal.SIGINT, _interrupt)
     try:
         disturb()
-        cli.main()
+        main.main()
     except SystemExit as end:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         code = end.code if isinstance(end.code, int) else CRASHED
@@ -94,7 +95,7 @@ def _run(command: Sequence[str], disturb: Callable[[], object]) -> NoReturn:
 
 def _interrupt(number: int, frame: Any) -> None:
     """Ctrl-C, while the program runs: before and after it there is nothing to interrupt."""
-    while frame and frame.f_code is not cli.main.__code__:
+    while frame and frame.f_code is not main.main.__code__:
         frame = frame.f_back
     if frame:
         raise KeyboardInterrupt

@@ -21,9 +21,9 @@ from pathlib import Path
 
 from command import contents
 from disturbed import Ended, SmallDisk, at_call, at_read, no_reserve
-from modelsurgeon import staging
-from modelsurgeon.checkpoint import INDEX
-from modelsurgeon.history import RECORD
+from modelsurgeon.checkpoints.checkpoint import INDEX
+from modelsurgeon.checkpoints.record import RECORD
+from modelsurgeon.saving import staging
 from stand import (
     OUT,
     PLACE,

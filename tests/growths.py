@@ -21,15 +21,15 @@ from typing import Any
 import torch
 
 import tiny
-from modelsurgeon.checkpoint import Checkpoint, open_checkpoint
-from modelsurgeon.cli import NOISE
-from modelsurgeon.config_keys import lookup
+from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from modelsurgeon.cli.main import NOISE
 from modelsurgeon.errors import PlanError
-from modelsurgeon.growth import RULES
-from modelsurgeon.save import save
-from modelsurgeon.untie import untie_embeddings
-from modelsurgeon.verification.proof import composed_maps, prove
-from modelsurgeon.widen import widen
+from modelsurgeon.families.config import lookup
+from modelsurgeon.growth.growth import RULES
+from modelsurgeon.operations.transforms.untying import untie_embeddings
+from modelsurgeon.operations.transforms.widening import widen
+from modelsurgeon.proof.proof import composed_maps, prove
+from modelsurgeon.saving.save import save
 
 # Float64 passes that sum in another order: some 1e-14 of the outputs' deviation in all that is tried here, and 1e-11 in
 # ALBERT, whose masked-LM head shares an eps of 1e-12 with norms that want another. One rounding to float32 anywhere

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from modelsurgeon.checkpoint import Checkpoint
+from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import ModelSurgeonError
-from modelsurgeon.save import save
+from modelsurgeon.operations.transforms.widening import widen
+from modelsurgeon.proof.proof import composed_maps, prove
+from modelsurgeon.saving.save import save
 from modelsurgeon.verification.logits import LogitReport, compare_all
-from modelsurgeon.verification.proof import composed_maps, prove
-from modelsurgeon.widen import widen
 from mutants import Mutant
 
 DECIDING = ("proof", "logits", "generation")  # what the verdict follows from

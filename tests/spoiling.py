@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from modelsurgeon.checkpoint import INDEX, SINGLE
+from modelsurgeon.checkpoints.checkpoint import INDEX, SINGLE
 
 BAD_REQUEST, MACHINE_FAILED = 2, 3
 COMMANDS = ("widen", "untie-embeddings")

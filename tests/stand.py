@@ -22,11 +22,11 @@ import torch
 import disturbed
 from command import blake3, contents, run
 from disturbed import CALLS, Ended, at_call, at_read
-from modelsurgeon import staging
-from modelsurgeon.checkpoint import open_checkpoint
+from modelsurgeon.checkpoints.checkpoint import open_checkpoint
+from modelsurgeon.checkpoints.integrity import check_files
+from modelsurgeon.checkpoints.record import RECORD
 from modelsurgeon.errors import ModelSurgeonError
-from modelsurgeon.history import RECORD
-from modelsurgeon.integrity import check_files
+from modelsurgeon.saving import staging
 
 SOURCE, PLACE, OUT = Path("source"), Path("place"), Path("place/out")
 STAGE, REPLACED = Path("place/.out.staging"), Path("place/.out.replaced")

@@ -13,8 +13,8 @@ from transformers.models.bloom import modeling_bloom
 from transformers.models.falcon import modeling_falcon
 from transformers.models.mpt import modeling_mpt
 
-from modelsurgeon import alibi, architecture
-from modelsurgeon.axis_map import GAP
+from modelsurgeon.families import alibi, registry
+from modelsurgeon.maps.axis_map import GAP
 
 FAMILIES = {"bloom": alibi.bloom, "mpt": alibi.mpt, "falcon": alibi.falcon}
 ULP = 2**-23  # float32: NumPy and torch may round a power to neighbouring numbers
@@ -70,7 +70,7 @@ def test_mpt_adds_the_same_slopes_whatever_its_config_says():
     [({}, None), ({"alibi": False}, None), ({"alibi": None}, None), ({"alibi": True}, alibi.falcon)],
 )
 def test_falcon_has_slopes_only_where_its_config_says_so(config, slopes):
-    assert architecture.find("falcon").fitted(config, ()).axes["heads"].slopes is slopes
+    assert registry.find("falcon").fitted(config, ()).axes["heads"].slopes is slopes
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -12,16 +12,16 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 import tiny
-from modelsurgeon import architecture
-from modelsurgeon.check import check
-from modelsurgeon.checkpoint import open_checkpoint
-from modelsurgeon.config_keys import lookup
+from modelsurgeon.checkpoints.check import check
+from modelsurgeon.checkpoints.checkpoint import open_checkpoint
 from modelsurgeon.errors import ArchitectureError, SourceError
-from modelsurgeon.save import save
-from modelsurgeon.signature import parse
-from modelsurgeon.widen import widen
+from modelsurgeon.families import registry
+from modelsurgeon.families.config import lookup
+from modelsurgeon.maps.signature import parse
+from modelsurgeon.operations.transforms.widening import widen
+from modelsurgeon.saving.save import save
 
-KNOWN = architecture.known()
+KNOWN = registry.known()
 VARIANTS = tiny.variants()
 # The names that axes go by, in every table alike: the documentation explains each of them once.
 VOCABULARY = frozenset(
@@ -87,7 +87,7 @@ def test_exceptions_are_of_known_model_types():
 
 @each_type
 def test_signatures_name_only_axes_of_their_table_and_every_axis_is_named(model_type):
-    table = architecture.find(model_type)
+    table = registry.find(model_type)
     axes = every_axis(table)
     weightless = [table.weightless, *(form.fields.get("weightless", ()) for form in table.forms)]
     signatures = [t.signature for t in every_template(table)] + [parse(text) for texts in weightless for text in texts]
@@ -101,18 +101,18 @@ def test_signatures_name_only_axes_of_their_table_and_every_axis_is_named(model_
 
 @each_type
 def test_every_axis_of_the_table_has_a_name_from_the_vocabulary(model_type):
-    assert set(every_axis(architecture.find(model_type))) <= VOCABULARY
+    assert set(every_axis(registry.find(model_type))) <= VOCABULARY
 
 
 @each_type
 def test_every_form_of_a_table_has_a_name_of_its_own(model_type):
-    names = [form.name for form in architecture.find(model_type).forms]
+    names = [form.name for form in registry.find(model_type).forms]
     assert all(names) and len(set(names)) == len(names)
 
 
 @each_type
 def test_templates_count_with_counters_and_axes_that_the_table_knows(model_type):
-    table = architecture.find(model_type)
+    table = registry.find(model_type)
     counted = {name for template in every_template(table) for name in template.placeholders}
     assert counted <= set(table.counters) | set(every_axis(table))
     lasts = {name for template in every_template(table) for name in re.findall(r"\{(\w+)\.last\}", template.name)}
@@ -121,7 +121,7 @@ def test_templates_count_with_counters_and_axes_that_the_table_knows(model_type)
 
 @each_type
 def test_what_a_table_refers_to_is_in_the_table(model_type):
-    table = architecture.find(model_type)
+    table = registry.find(model_type)
     templates, axes = {template.name for template in every_template(table)}, every_axis(table)
     tie = table.tie
     if tie:
@@ -147,13 +147,13 @@ def test_every_field_of_the_config_class_is_accounted_for(model_type):
     kind, base = transformers.CONFIG_MAPPING[model_type], transformers.PretrainedConfig
     fields = {f.name for f in dataclasses.fields(kind)} - {f.name for f in dataclasses.fields(base)}
     written = set(kind().to_dict()) - set(base().to_dict())
-    assert not sorted((fields | written) - architecture.find(model_type).accounted_keys)
+    assert not sorted((fields | written) - registry.find(model_type).accounted_keys)
 
 
 @each_type
 def test_what_an_absent_key_means_is_what_the_config_class_says(model_type):
     """Sizes from an empty config.json are those of the library's own defaults (where the family has any)."""
-    table, config = architecture.find(model_type), transformers.CONFIG_MAPPING[model_type]().to_dict()
+    table, config = registry.find(model_type), transformers.CONFIG_MAPPING[model_type]().to_dict()
     for name, axis in table.axes.items():
         if axis.key and axis.default and lookup(config, axis.key) is not None:
             without = {key: value for key, value in config.items() if key != axis.key}
@@ -170,7 +170,7 @@ def test_what_an_absent_key_means_is_what_the_config_class_says(model_type):
 
 @each_type
 def test_aliases_of_the_config_class_are_known(model_type):
-    table, attribute_map = architecture.find(model_type), transformers.CONFIG_MAPPING[model_type].attribute_map
+    table, attribute_map = registry.find(model_type), transformers.CONFIG_MAPPING[model_type].attribute_map
     sizes = {axis.key for axis in table.axes.values()} | set(table.counters.values())
     named = {a: n for a, n in attribute_map.items() if n in sizes and a != n}
     assert named.items() <= {a: n for a, n in table.aliases.items() if n in sizes}.items()
@@ -178,7 +178,7 @@ def test_aliases_of_the_config_class_are_known(model_type):
 
 def test_an_unknown_model_type_is_refused_with_the_list_of_known_ones():
     with pytest.raises(ArchitectureError, match=r"unknown model_type 'no_such'; known: .*bert, .*gemma2"):
-        architecture.find("no_such")
+        registry.find("no_such")
 
 
 # --- tables against files --------------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ def test_a_saved_checkpoint_passes_the_check_and_every_key_of_its_config_is_know
 
 @each_type
 def test_every_template_occurs_in_some_form_of_its_family(model_type, source):
-    seen, known = set(), {t for t in every_template(architecture.find(model_type)) if ".last}" not in t.name}
+    seen, known = set(), {t for t in every_template(registry.find(model_type)) if ".last}" not in t.name}
     for variant in (v for v in VARIANTS if v.model_type == model_type):
         table = open_checkpoint(source(variant)).architecture
         seen |= {table.template(name).name for name in open_checkpoint(source(variant)).tensors}
@@ -243,7 +243,7 @@ def test_a_missing_tensor_is_refused(variant, source, tmp_path):
 @each_type
 def test_a_tensor_that_no_template_names_is_refused(model_type):
     with pytest.raises(ArchitectureError, match=r"tensor 'adapter\.weight': no line"):
-        architecture.find(model_type).template("adapter.weight")
+        registry.find(model_type).template("adapter.weight")
 
 
 # --- old spellings ---------------------------------------------------------------------------------------------------
@@ -282,10 +282,10 @@ def test_gpt_neox_may_spell_its_head_lm_head(source, tmp_path):
     assert (after["logits"] - before["logits"]).abs().max() / before["logits"].std() < 1e-4  # see test_transforms.py
 
 
-@pytest.mark.parametrize("model_type", [t for t in KNOWN if architecture.find(t).prefix])
+@pytest.mark.parametrize("model_type", [t for t in KNOWN if registry.find(t).prefix])
 def test_files_of_the_bare_body_may_lack_the_prefix_or_have_it(model_type, source, tmp_path):
     variant = tiny.named(f"{model_type}-body")
-    prefix = architecture.find(model_type).prefix
+    prefix = registry.find(model_type).prefix
     assert not any(name.startswith(prefix) for name in open_checkpoint(source(variant)).tensors)
 
     wide, after, _ = spelt(

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelsurgeon import axis_map
-from modelsurgeon.axis_map import GAP, LAW_TOLERANCE, MEAN, AxisMap, power_of_two_shares
 from modelsurgeon.errors import PlanError
+from modelsurgeon.maps import orders
+from modelsurgeon.maps.axis_map import GAP, LAW_TOLERANCE, MEAN, AxisMap
+from modelsurgeon.maps.orders import power_of_two_shares
 
 LAYOUTS = ("half", "interleaved")
 SEEDS = st.integers(0, 2**32 - 1)
@@ -20,7 +21,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 @st.composite
 def identities(draw):
-    return axis_map.identity(draw(st.integers(1, 40)))
+    return orders.identity(draw(st.integers(1, 40)))
 
 
 @st.composite
@@ -28,14 +29,14 @@ def even_copies(draw):
     """The orthogonal rule: both sides take 1/sqrt(k), times the root of the gain."""
     size, count, gain = draw(st.integers(1, 24)), draw(st.integers(1, 7)), draw(GAINS)
     factor = (gain / count) ** 0.5
-    return axis_map.copies(size, count, factor, [factor] * count, gain)
+    return orders.copies(size, count, factor, [factor] * count, gain)
 
 
 @st.composite
 def exact_copies(draw):
     """The rule exact: writers repeat, readers take powers of two."""
     size, count, gain = draw(st.integers(1, 24)), draw(st.integers(1, 7)), draw(GAINS)
-    return axis_map.copies(size, count, gain, power_of_two_shares(count), gain)
+    return orders.copies(size, count, gain, power_of_two_shares(count), gain)
 
 
 @st.composite
@@ -48,16 +49,16 @@ def split_writers(draw):
 @st.composite
 def nested(draw):
     size, count, gain = 2 * draw(st.integers(1, 12)), draw(st.integers(1, 5)), draw(GAINS)
-    source = axis_map.nested_pairs(size, count, draw(st.sampled_from(LAYOUTS)))
-    return axis_map.gathered(size, source, np.full(len(source), gain), np.ones(len(source)), gain)
+    source = orders.nested_pairs(size, count, draw(st.sampled_from(LAYOUTS)))
+    return orders.gathered(size, source, np.full(len(source), gain), np.ones(len(source)), gain)
 
 
 @st.composite
 def repeated(draw):
     size, count, gain = 2 * draw(st.integers(1, 12)), draw(st.integers(1, 5)), draw(GAINS)
-    source = axis_map.repeated_pairs(size, count, draw(st.sampled_from(LAYOUTS)))
+    source = orders.repeated_pairs(size, count, draw(st.sampled_from(LAYOUTS)))
     even = np.full(len(source), (gain / count) ** 0.5)
-    return axis_map.gathered(size, source, even, even, gain)
+    return orders.gathered(size, source, even, even, gain)
 
 
 @st.composite
@@ -66,17 +67,17 @@ def mean_tails(draw):
     size, count, rest = draw(st.integers(1, 24)), draw(st.integers(1, 4)), draw(st.integers(1, 9))
     source = np.r_[np.tile(np.arange(size), count), np.full(rest, MEAN)]
     scale = draw(st.sampled_from([1.0, count**-0.5]))
-    return axis_map.gathered(size, source, np.full(len(source), scale), np.full(len(source), 1 / scale / count), 1.0)
+    return orders.gathered(size, source, np.full(len(source), scale), np.full(len(source), 1 / scale / count), 1.0)
 
 
 @st.composite
 def tailed(draw):
     """More copies of some coordinates than of others, each written and read with what its count asks for."""
     size, gain = draw(st.integers(1, 24)), draw(GAINS)
-    source, rank, count = axis_map.tiled(size, size + draw(st.integers(0, 40)))
+    source, rank, count = orders.tiled(size, size + draw(st.integers(0, 40)))
     scale = draw(st.sampled_from([np.ones(len(source)), np.sqrt(1 / count)]))
-    parts = draw(st.sampled_from([axis_map.shares(rank, count), 1 / count]))
-    return axis_map.gathered(size, source, scale, gain * parts / scale, gain)
+    parts = draw(st.sampled_from([orders.shares(rank, count), 1 / count]))
+    return orders.gathered(size, source, scale, gain * parts / scale, gain)
 
 
 @st.composite
@@ -85,8 +86,8 @@ def arbitrary(draw, size=None):
     size, gain = draw(st.integers(1, 8)) if size is None else size, draw(GAINS)
     rng = np.random.default_rng(draw(SEEDS))
     source = rng.permutation(np.r_[np.arange(size), rng.integers(MEAN, size, draw(st.integers(0, 12)))])
-    scale, count = rng.uniform(0.25, 4.0, len(source)), axis_map.ranks(source)[1]
-    return axis_map.gathered(size, source, scale, gain / count / scale, gain)
+    scale, count = rng.uniform(0.25, 4.0, len(source)), orders.ranks(source)[1]
+    return orders.gathered(size, source, scale, gain / count / scale, gain)
 
 
 @st.composite
@@ -98,9 +99,9 @@ def chains(draw):
         later = draw(
             st.sampled_from(
                 [
-                    axis_map.copies(size, count, 1.0, power_of_two_shares(count)),
-                    axis_map.copies(size, count, count**-0.5, [count**-0.5] * count),
-                    axis_map.gathered(
+                    orders.copies(size, count, 1.0, power_of_two_shares(count)),
+                    orders.copies(size, count, count**-0.5, [count**-0.5] * count),
+                    orders.gathered(
                         size,
                         np.r_[np.arange(size), np.full(count, GAP)],
                         np.ones(size + count),
@@ -217,7 +218,7 @@ def test_one_growth_after_another_is_the_product_of_their_matrices(first, data):
 @given(st.integers(1, 8), st.integers(1, 3), st.integers(1, 5), data)
 def test_a_mean_of_what_weighs_alike_is_a_mean_of_the_old_ones(size, count, rest, data):
     """Tiles and means behind them, and any map after that: such growths always compose."""
-    first = axis_map.gathered(
+    first = orders.gathered(
         size, np.r_[np.tile(np.arange(size), count), np.full(rest, MEAN)],
         np.full(size * count + rest, 0.5), np.full(size * count + rest, 2 / count), 1.0,
     )  # fmt: skip
@@ -225,8 +226,8 @@ def test_a_mean_of_what_weighs_alike_is_a_mean_of_the_old_ones(size, count, rest
 
 
 def test_a_mean_of_what_weighs_differently_is_refused():
-    uneven = axis_map.gathered(2, np.array([0, 1, 1]), np.ones(3), np.array([1.0, 0.5, 0.5]), 1.0)
-    averaged = axis_map.gathered(3, np.array([0, 1, 2, MEAN]), np.ones(4), np.ones(4), 1.0)
+    uneven = orders.gathered(2, np.array([0, 1, 1]), np.ones(3), np.array([1.0, 0.5, 0.5]), 1.0)
+    averaged = orders.gathered(3, np.array([0, 1, 2, MEAN]), np.ones(4), np.ones(4), 1.0)
     with pytest.raises(PlanError, match="a mean of coordinates that weigh differently is no mean of the old ones"):
         uneven.then(averaged)
 
@@ -234,7 +235,7 @@ def test_a_mean_of_what_weighs_differently_is_refused():
 @given(SIMPLE, data)
 def test_three_growths_compose_either_way(first, data):
     second = data.draw(arbitrary(first.new_size).filter(lambda grown: not grown.means.any()))
-    third = axis_map.copies(second.new_size, 2, 1.0, (0.5, 0.5))
+    third = orders.copies(second.new_size, 2, 1.0, (0.5, 0.5))
     one, other = first.then(second).then(third), first.then(second.then(third))
     np.testing.assert_array_equal(one.source, other.source)
     for name in ("scale", "share"):  # float64 products of three factors
@@ -243,7 +244,7 @@ def test_three_growths_compose_either_way(first, data):
 
 @given(SIMPLE)
 def test_growing_by_the_identity_changes_nothing(grown):
-    for same in (axis_map.identity(grown.size).then(grown), grown.then(axis_map.identity(grown.new_size))):
+    for same in (orders.identity(grown.size).then(grown), grown.then(orders.identity(grown.new_size))):
         np.testing.assert_array_equal(same.source, grown.source)
         np.testing.assert_array_equal(same.scale, grown.scale)
         np.testing.assert_array_equal(same.share, grown.share)
@@ -251,14 +252,14 @@ def test_growing_by_the_identity_changes_nothing(grown):
 
 def test_growths_of_different_sizes_do_not_follow_one_another():
     with pytest.raises(PlanError, match="an axis of 6 cannot be grown by a map of 5"):
-        axis_map.copies(3, 2, 1.0, (0.5, 0.5)).then(axis_map.identity(5))
+        orders.copies(3, 2, 1.0, (0.5, 0.5)).then(orders.identity(5))
 
 
 # --- constructors ----------------------------------------------------------------------------------------------------
 
 
 def test_a_record_is_short_where_the_map_is_regular():
-    grown = axis_map.copies(4096, 4, 1.0, power_of_two_shares(4))
+    grown = orders.copies(4096, 4, 1.0, power_of_two_shares(4))
     assert len(json.dumps(grown.to_json())) < 300
 
 
@@ -280,18 +281,18 @@ def test_shares_of_two_three_and_five():
 
 @given(st.integers(1, 30), st.integers(0, 90))
 def test_tiles_are_cut_short_and_say_which_copy_of_how_many_each_is(size, further):
-    source, rank, count = axis_map.tiled(size, size + further)
+    source, rank, count = orders.tiled(size, size + further)
     np.testing.assert_array_equal(source, [j % size for j in range(size + further)])
     for i in range(size):
         here = source == i
         assert rank[here].tolist() == list(range(here.sum()))
         assert set(count[here].tolist()) == {here.sum()}
-    np.testing.assert_array_equal(np.stack(axis_map.ranks(source)), np.stack([rank, count]))
+    np.testing.assert_array_equal(np.stack(orders.ranks(source)), np.stack([rank, count]))
 
 
 @given(st.lists(st.integers(MEAN, 5), max_size=40))
 def test_ranks_count_copies_from_the_left_and_leave_gaps_and_means_alone(source):
-    rank, count = axis_map.ranks(np.asarray(source, dtype=np.int64))
+    rank, count = orders.ranks(np.asarray(source, dtype=np.int64))
     for j, of in enumerate(source):
         wanted = (source[:j].count(of), source.count(of)) if of >= 0 else (0, 1)
         assert (rank[j], count[j]) == wanted
@@ -299,14 +300,14 @@ def test_ranks_count_copies_from_the_left_and_leave_gaps_and_means_alone(source)
 
 @given(st.integers(1, 30), st.integers(0, 90))
 def test_shares_of_counts_that_differ_are_those_of_each_count(size, further):
-    source, rank, count = axis_map.tiled(size, size + further)
-    found = axis_map.shares(rank, count)
+    source, rank, count = orders.tiled(size, size + further)
+    found = orders.shares(rank, count)
     for i in range(size):
         assert tuple(found[source == i]) == power_of_two_shares(int(count[i]))
 
 
 def test_copies_are_whole_tiles():
-    grown = axis_map.copies(2, 2, scale=1.0, shares=(0.5, 0.5))
+    grown = orders.copies(2, 2, scale=1.0, shares=(0.5, 0.5))
     np.testing.assert_array_equal(grown.source, [0, 1, 0, 1])
     np.testing.assert_array_equal(grown.scale, [1, 1, 1, 1])
     np.testing.assert_array_equal(grown.share, [0.5, 0.5, 0.5, 0.5])
@@ -317,7 +318,7 @@ def test_copies_are_whole_tiles():
 def test_nested_pairs_keep_their_frequencies(layout, pairs, count, base):
     """A pair of the new head that copies old pair j turns as fast as j did: base ** (-2 j / d)."""
     size = 2 * pairs
-    source = axis_map.nested_pairs(size, count, layout)
+    source = orders.nested_pairs(size, count, layout)
 
     def pair(coordinate, of):
         return coordinate % (of // 2) if layout == "half" else coordinate // 2
@@ -331,7 +332,7 @@ def test_nested_pairs_keep_their_frequencies(layout, pairs, count, base):
             assert half[0] == half[1]
 
 
-@pytest.mark.parametrize("make", [axis_map.nested_pairs, axis_map.repeated_pairs])
+@pytest.mark.parametrize("make", [orders.nested_pairs, orders.repeated_pairs])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @given(st.integers(1, 16), st.integers(1, 4))
 def test_every_old_coordinate_finds_its_place_and_pairs_stay_pairs(make, layout, pairs, count):
@@ -339,7 +340,7 @@ def test_every_old_coordinate_finds_its_place_and_pairs_stay_pairs(make, layout,
     source = make(size, count, layout)
     assert len(source) == size * count
     copies = np.bincount(source[source != GAP], minlength=size)
-    assert set(copies.tolist()) == {1 if make is axis_map.nested_pairs else count}
+    assert set(copies.tolist()) == {1 if make is orders.nested_pairs else count}
     by_pair = source.reshape(2, -1).T if layout == "half" else source.reshape(-1, 2)
     for first, second in by_pair:
         assert (first == GAP) == (second == GAP)
@@ -348,13 +349,13 @@ def test_every_old_coordinate_finds_its_place_and_pairs_stay_pairs(make, layout,
 
 
 def test_the_articles_way_repeats_pairs_side_by_side():
-    np.testing.assert_array_equal(axis_map.repeated_pairs(4, 2, "interleaved"), [0, 1, 0, 1, 2, 3, 2, 3])
-    np.testing.assert_array_equal(axis_map.repeated_pairs(4, 2, "half"), [0, 0, 1, 1, 2, 2, 3, 3])
+    np.testing.assert_array_equal(orders.repeated_pairs(4, 2, "interleaved"), [0, 1, 0, 1, 2, 3, 2, 3])
+    np.testing.assert_array_equal(orders.repeated_pairs(4, 2, "half"), [0, 0, 1, 1, 2, 2, 3, 3])
 
 
 def test_a_rotary_layout_that_nobody_knows_is_refused():
     with pytest.raises(PlanError, match="unknown rotary layout 'thirds': half or interleaved"):
-        axis_map.nested_pairs(4, 2, "thirds")
+        orders.nested_pairs(4, 2, "thirds")
 
 
 # --- illegal maps cannot be built ------------------------------------------------------------------------------------
@@ -366,8 +367,8 @@ def broken(grown, name, at, value):
     return lambda: replace(grown, **{name: vector})
 
 
-GOOD = axis_map.gathered(4, axis_map.nested_pairs(4, 2, "half"), np.ones(8), np.ones(8), 1.0)
-TAILED = axis_map.gathered(4, np.r_[np.arange(4), MEAN], np.ones(5), np.ones(5), 1.0)
+GOOD = orders.gathered(4, orders.nested_pairs(4, 2, "half"), np.ones(8), np.ones(8), 1.0)
+TAILED = orders.gathered(4, np.r_[np.arange(4), MEAN], np.ones(5), np.ones(5), 1.0)
 ILLEGAL = {
     "a share x 1.01": (broken(GOOD, "share", 0, 1.01), r"breaks D E = 1 I by 1\.0e-02"),
     "a scale x 1.01": (broken(GOOD, "scale", 0, 1.01), r"breaks D E = 1 I by 1\.0e-02"),
@@ -382,7 +383,7 @@ ILLEGAL = {
     "a mean in the place of the only copy": (broken(TAILED, "source", 0, MEAN), "a factor to a coordinate that copies"),
     "a mean of infinite weight": (broken(TAILED, "scale", 4, np.inf), "not finite"),
     "a mean that no scale makes up for": (
-        lambda: axis_map.gathered(2, np.array([0, MEAN]), np.ones(2), np.ones(2), 1.0), "breaks D E = 1 I by 1"),
+        lambda: orders.gathered(2, np.array([0, MEAN]), np.ones(2), np.ones(2), 1.0), "breaks D E = 1 I by 1"),
     "a coordinate that nothing copies": (broken(GOOD, "source", 0, 1), "breaks D E"),
     "a factor in a gap": (broken(GOOD, "scale", 1, 0.5), "a factor to a coordinate that copies nothing"),
     "a share in a gap": (broken(GOOD, "share", 1, 0.5), "a factor to a coordinate that copies nothing"),
@@ -390,7 +391,7 @@ ILLEGAL = {
     "a share that is no number": (broken(GOOD, "share", 0, np.nan), "not finite"),
     "vectors of different lengths": (lambda: replace(GOOD, scale=np.ones(7)), "of one length"),
     "a split among neither": (lambda: replace(GOOD, split="both"), "among its readers or its writers, not 'both'"),
-    "shares that do not sum to one": (lambda: axis_map.copies(3, 2, 1.0, (0.5, 0.25)), "breaks D E"),
+    "shares that do not sum to one": (lambda: orders.copies(3, 2, 1.0, (0.5, 0.25)), "breaks D E"),
 }  # fmt: skip
 
 

@@ -19,9 +19,9 @@ import torch
 import tiny
 from bad_inputs import BAD, QUIET
 from command import run, sha256
-from modelsurgeon.checkpoint import SINGLE, open_checkpoint
-from modelsurgeon.save import save
-from modelsurgeon.sizes import parse_size
+from modelsurgeon.checkpoints.checkpoint import SINGLE, open_checkpoint
+from modelsurgeon.saving.save import save
+from modelsurgeon.units import parse_size
 from spoiling import MACHINE_FAILED, Bad, added, bad, config
 
 

@@ -16,17 +16,19 @@ import torch
 from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from modelsurgeon import arithmetic, axis_map, means, tensor
-from modelsurgeon.arena import Arena, fresh
-from modelsurgeon.axis_map import GAP, MEAN
-from modelsurgeon.dimension import Dimension, along, concatenation, plain, product
-from modelsurgeon.files import LocalFile
-from modelsurgeon.noise import Noise
-from modelsurgeon.pieces import Piece
-from modelsurgeon.safetensors_file import read_header
-from modelsurgeon.sinusoid import sinusoid
-from modelsurgeon.tensor import DTYPES, Remapped, Stored, count_unusual
-from modelsurgeon.verification import blocks, fold
+from modelsurgeon.families.sinusoid import sinusoid
+from modelsurgeon.files.file import LocalFile
+from modelsurgeon.maps import orders
+from modelsurgeon.maps.axis_map import GAP, MEAN
+from modelsurgeon.maps.dimension import Dimension, along, concatenation, plain, product
+from modelsurgeon.proof import blocks, fold
+from modelsurgeon.tensors import arithmetic, means, remapped
+from modelsurgeon.tensors.arena import Arena, fresh
+from modelsurgeon.tensors.dtypes import DTYPES
+from modelsurgeon.tensors.noise import Noise
+from modelsurgeon.tensors.pieces import Piece
+from modelsurgeon.tensors.remapped import Remapped
+from modelsurgeon.tensors.stored import Stored, count_unusual, read_header
 
 UNUSUAL = (math.nan, -math.nan, math.inf, -math.inf, -0.0, 0.0)
 SINES = "sines and cosines"
@@ -47,15 +49,15 @@ def numbers(shape: tuple[int, ...], dtype: torch.dtype, unusual: bool) -> torch.
 
 
 def tiled(size: int, count: int, side: str = "readers", scale: float = 1.0) -> Dimension:
-    shares = axis_map.power_of_two_shares(count) if scale == 1.0 else [1 / scale / count] * count
-    return along(axis_map.copies(size, count, scale, shares), side)
+    shares = orders.power_of_two_shares(count) if scale == 1.0 else [1 / scale / count] * count
+    return along(orders.copies(size, count, scale, shares), side)
 
 
 def made_of(size: int, source: list[int] | np.ndarray, side: str = "writers", scale: float = 1.0) -> Dimension:
     """Of these sources, in this order, each read with its part."""
-    rank, count = axis_map.ranks(np.asarray(source))
-    factor, part = np.full(len(source), scale), axis_map.shares(rank, count) if scale == 1.0 else 1 / count / scale
-    return along(axis_map.gathered(size, np.asarray(source), factor, part, 1.0), side)
+    rank, count = orders.ranks(np.asarray(source))
+    factor, part = np.full(len(source), scale), orders.shares(rank, count) if scale == 1.0 else 1 / count / scale
+    return along(orders.gathered(size, np.asarray(source), factor, part, 1.0), side)
 
 
 def shuffled(size: int, count: int, side: str = "writers") -> Dimension:
@@ -136,7 +138,7 @@ def many(size: int) -> Dimension:
 def ignored(size: int) -> Dimension:
     """Sources that are multiplied by nothing."""
     factor = np.r_[np.ones(size), np.zeros(size)]
-    axis = axis_map.gathered(size, np.tile(np.arange(size), 2), np.ones(2 * size), factor, 1.0)
+    axis = orders.gathered(size, np.tile(np.arange(size), 2), np.ones(2 * size), factor, 1.0)
     return along(axis, "readers")
 
 
@@ -312,7 +314,7 @@ def test_without_a_spelling_of_its_own_nan_depends_on_where_it_stands(
 ) -> None:
     lazy = Remapped(stored(torch.full((40, 33), math.nan), tmp_path), (roots(40), plain(33)), "BF16")
     assert set(lazy.read(0, 40).view(torch.int16).flatten().tolist()) == {0x7FC0}
-    monkeypatch.setattr(tensor, "with_one_nan", lambda block: block)
+    monkeypatch.setattr(remapped, "with_one_nan", lambda block: block)
     assert set(lazy.read(0, 40).view(torch.int16).flatten().tolist()) != {0x7FC0}
 
 
@@ -471,7 +473,7 @@ def test_integers_and_nothing_are_not_looked_at(tmp_path: Path) -> None:
 
 
 def test_all_of_a_large_tensor_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensor, "COUNTED", 7)
+    monkeypatch.setattr(remapped, "COUNTED", 7)
     values = numbers((13, 11), torch.float32, unusual=True)
     assert count_unusual(stored(values, tmp_path)) == (int(values.isnan().sum()), int(values.isinf().sum()))
 

@@ -10,16 +10,16 @@ import pytest
 from huggingface_hub import ModelCard
 
 from command import run
-from modelsurgeon.card import LARGEST, escaped, metadata_of, model_card, reproducing_command
-from modelsurgeon.checkpoint import open_checkpoint
-from modelsurgeon.cli import NOISE
-from modelsurgeon.files import LocalFolder
-from modelsurgeon.history import Origin
-from modelsurgeon.save import save
+from modelsurgeon.checkpoints.checkpoint import open_checkpoint
+from modelsurgeon.checkpoints.record import Origin
+from modelsurgeon.cli.main import NOISE
+from modelsurgeon.files.file import LocalFolder
+from modelsurgeon.operations.transforms.untying import untie_embeddings
+from modelsurgeon.operations.transforms.widening import widen
+from modelsurgeon.reports.card import LARGEST, escaped, metadata_of, model_card, reproducing_command
+from modelsurgeon.saving.save import save
 from modelsurgeon.training.learning_rates import recommended
-from modelsurgeon.untie import untie_embeddings
 from modelsurgeon.verification.verify import verify
-from modelsurgeon.widen import widen
 
 COMMIT = "0123456789abcdef" * 2 + "01234567"
 ON_HUB = {"id": "org/name", "revision": COMMIT}

@@ -19,14 +19,14 @@ from safetensors.torch import load_file, save_file
 import reports
 import tiny
 from command import ROOT, contents, run, shell
-from modelsurgeon import terminal
-from modelsurgeon.checkpoint import open_checkpoint
-from modelsurgeon.cli import NOISE
-from modelsurgeon.plan import make_plan
-from modelsurgeon.tensor import Stored
+from modelsurgeon.checkpoints.checkpoint import open_checkpoint
+from modelsurgeon.cli import terminal
+from modelsurgeon.cli.main import NOISE
+from modelsurgeon.operations.transforms.widening import widen
+from modelsurgeon.saving.plan import make_plan
+from modelsurgeon.saving.writer import StoppedError
+from modelsurgeon.tensors.stored import Stored
 from modelsurgeon.verification import summary
-from modelsurgeon.widen import widen
-from modelsurgeon.writer import StoppedError
 
 COMMANDS = ("widen", "untie-embeddings", "verify")
 SHOWING = ("inspect", "families")  # what they show is their result: on stdout
@@ -591,7 +591,7 @@ def test_a_write_that_fails_leaves_nothing_behind(error, code, said, existing, s
     if existing:
         assert run("untie-embeddings", small, "-o", out).code == 0
     before = contents(tmp_path)
-    monkeypatch.setattr("modelsurgeon.save.write_shard", fail(error))
+    monkeypatch.setattr("modelsurgeon.saving.save.write_shard", fail(error))
     done = run("widen", small, "-o", out, "--overwrite", "-q")
     assert (done.code, done.out) == (code, "")
     assert done.err.count("\n") == bool(said) and said in done.err and "Traceback" not in done.err
@@ -623,7 +623,7 @@ def test_what_a_killed_overwriting_left_behind_is_cleared_away(small, wide, tmp_
 
 
 def test_a_traceback_is_shown_only_where_it_is_asked_for(small, tmp_path, monkeypatch):
-    monkeypatch.setattr("modelsurgeon.save.write_shard", fail(OSError(errno.ENOSPC, "full")))
+    monkeypatch.setattr("modelsurgeon.saving.save.write_shard", fail(OSError(errno.ENOSPC, "full")))
     assert "MODELSURGEON_DEBUG=1" in run("widen", small, "-o", tmp_path / "out").err
     monkeypatch.setenv("MODELSURGEON_DEBUG", "1")
     with pytest.raises(OSError, match="full"):

@@ -11,16 +11,18 @@ import numpy as np
 import pytest
 
 import tiny
-from modelsurgeon import alibi, axis_map
-from modelsurgeon.architecture import Architecture, Axis, Rotary
-from modelsurgeon.axis_map import GAP, MEAN, AxisMap
-from modelsurgeon.checkpoint import open_checkpoint
-from modelsurgeon.commute import clipped_factors, reasons_against, rotation
+from modelsurgeon.checkpoints.checkpoint import open_checkpoint
 from modelsurgeon.errors import PlanError
-from modelsurgeon.growth import Growth
-from modelsurgeon.remap import remap
-from modelsurgeon.save import save
-from modelsurgeon.widen import widen
+from modelsurgeon.families import alibi
+from modelsurgeon.families.architecture import Architecture, Axis, Rotary
+from modelsurgeon.growth.commute import clipped_factors, reasons_against, rotation
+from modelsurgeon.growth.growth import Growth
+from modelsurgeon.growth.planning import plan_maps
+from modelsurgeon.growth.remap import remap
+from modelsurgeon.maps import orders
+from modelsurgeon.maps.axis_map import GAP, MEAN, AxisMap
+from modelsurgeon.operations.transforms.widening import widen
+from modelsurgeon.saving.save import save
 
 TABLE = Architecture(
     model="None",
@@ -54,7 +56,7 @@ PLAIN = replace(TABLE, rotary=None)
 
 def reasons(table: Architecture = TABLE, config: Mapping[str, Any] = CONFIG, **maps: AxisMap) -> tuple[str, ...]:
     """What is said against these maps, where every other axis stays."""
-    same = {name: axis_map.identity(size) for name, size in table.sizes(config).items()}
+    same = {name: orders.identity(size) for name, size in table.sizes(config).items()}
     return reasons_against(table, config, {**same, **maps})
 
 
@@ -62,7 +64,7 @@ def copied(source: Any, size: int, scale: Any = 1.0, gain: float = 1.0) -> AxisM
     """Copies in these places, each written with `scale` and read evenly."""
     source = np.asarray(source)
     factor = np.broadcast_to(np.asarray(scale, dtype=np.float64), source.shape)
-    return axis_map.gathered(size, source, factor, gain / axis_map.ranks(source)[1] / factor, gain)
+    return orders.gathered(size, source, factor, gain / orders.ranks(source)[1] / factor, gain)
 
 
 def twice(name: str, scale: float = 1.0, gain: float = 1.0) -> AxisMap:
@@ -70,7 +72,7 @@ def twice(name: str, scale: float = 1.0, gain: float = 1.0) -> AxisMap:
     return copied(np.tile(np.arange(size), 2), size, scale, gain)
 
 
-PAIRS = axis_map.nested_pairs(8, 2, "half")
+PAIRS = orders.nested_pairs(8, 2, "half")
 NESTED = copied(PAIRS, 8, gain=2**0.5)
 LAWFUL: dict[str, dict[str, AxisMap]] = {
     "nothing": {},
@@ -171,7 +173,7 @@ UNLAWFUL: dict[str, tuple[str, dict[str, AxisMap]]] = {
         "axis 'head': rotary pairs are neither nested nor repeated", {"head": twice("head", 2**0.25, 2**0.5)}),
     "rotary pairs of another layout": (
         "axis 'head': rotary pairs are neither nested nor repeated",
-        {"head": copied(axis_map.nested_pairs(8, 2, "interleaved"), 8, gain=2**0.5)}),
+        {"head": copied(orders.nested_pairs(8, 2, "interleaved"), 8, gain=2**0.5)}),
     "one coordinate of a pair stretched": (
         "axis 'head': the two coordinates of a rotary pair are multiplied by different factors",
         {"head": copied(PAIRS, 8, np.r_[2.0, np.ones(15)], gain=2**0.5)}),
@@ -197,7 +199,7 @@ def test_an_unlawful_map_is_refused_by_name(mistake: str) -> None:
 
 
 def test_repeated_pairs_are_said_to_be_approximate() -> None:
-    repeated = copied(axis_map.repeated_pairs(8, 2, "half"), 8, 2**0.25, gain=2**0.5)
+    repeated = copied(orders.repeated_pairs(8, 2, "half"), 8, 2**0.25, gain=2**0.5)
     (said,) = reasons(head=repeated)
     assert said.startswith("approximate: repeated rotary pairs")
     assert reasons(PLAIN, head=repeated) == ()
@@ -211,8 +213,8 @@ def test_a_rope_type_that_nobody_knows_is_refused_where_pairs_would_be_nested_an
 
 
 @pytest.mark.parametrize(("source", "kind", "times"), [
-    (np.arange(8), "kept", 1), (PAIRS, "nested", 2), (axis_map.repeated_pairs(8, 2, "half"), "repeated", 2),
-    (axis_map.nested_pairs(8, 3, "half"), "nested", 3),
+    (np.arange(8), "kept", 1), (PAIRS, "nested", 2), (orders.repeated_pairs(8, 2, "half"), "repeated", 2),
+    (orders.nested_pairs(8, 3, "half"), "nested", 3),
 ])  # fmt: skip
 def test_a_rotation_says_how_its_pairs_grew(source: np.ndarray, kind: str, times: int) -> None:
     found = rotation(TABLE, CONFIG, {"head": copied(source, 8)})
@@ -249,14 +251,14 @@ def test_heads_with_slopes_go_where_their_slope_is(through: str) -> None:
 def clipped(inner: float, linear: float) -> dict[str, AxisMap]:
     """Heads of twice the size: queries and keys times `inner`, values times `linear`."""
     share = inner if inner == 2**0.25 else 2**0.5 / inner  # the same to the last bit
-    head = axis_map.gathered(8, PAIRS, np.full(16, inner), np.full(16, share), 2**0.5)
+    head = orders.gathered(8, PAIRS, np.full(16, inner), np.full(16, share), 2**0.5)
     return {"head": head, "angles": copied(PAIRS, 8), "value": copied(np.tile(np.arange(5), 2), 5, linear)}
 
 
 def test_a_clamp_passes_queries_keys_and_values_that_are_multiplied_alike() -> None:
     config = {**CONFIG, "clip": 1.0}
     even = clipped(2**0.25, 2**0.25)
-    same = {name: axis_map.identity(size) for name, size in TABLE.sizes(config).items()}
+    same = {name: orders.identity(size) for name, size in TABLE.sizes(config).items()}
     assert reasons(config=config, **even) == ()
     assert clipped_factors(TABLE, {**same, **even}) == pytest.approx(2**0.25)
 
@@ -272,7 +274,7 @@ def expert_maps(experts: int, active: int, choice: bool = True, groups: int = 2)
     axes = {name: axis for name, axis in TABLE.axes.items() if choice or name != "choice"}
     config = {**CONFIG, "groups": groups}
     table = replace(PLAIN, axes=axes, tensors={})
-    return Growth(table, config, {**config, "experts": experts, "active": active}, "exact").maps()
+    return plan_maps(Growth(table, config, {**config, "experts": experts, "active": active}, "exact"))
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
@@ -345,8 +347,8 @@ def disturbed(rng: np.random.Generator, grown: AxisMap) -> AxisMap:
         source[at] = [GAP, MEAN, rng.integers(grown.size)][kind - 1]
     else:
         scale = scale * (2.0 if kind == 4 else rng.choice([0.5, 1.0, 2.0], grown.new_size))
-    share = grown.gain / axis_map.ranks(source)[1] / np.where(scale == 0, 1.0, scale)
-    return axis_map.gathered(grown.size, source, scale, share, grown.gain, grown.split)
+    share = grown.gain / orders.ranks(source)[1] / np.where(scale == 0, 1.0, scale)
+    return orders.gathered(grown.size, source, scale, share, grown.gain, grown.split)
 
 
 @pytest.mark.parametrize(("name", "settings"), DISTURBED, ids=lambda part: part if isinstance(part, str) else "")
@@ -359,7 +361,7 @@ def test_maps_disturbed_at_random_are_refused_or_leave_what_the_model_computes(
     planned = widen(checkpoint, None, settings, rule="exact").steps[-1].maps
     refused = ran = 0
     for number in range(TRIES):
-        maps = {axis: planned.get(axis) or axis_map.identity(size) for axis, size in checkpoint.sizes.items()}
+        maps = {axis: planned.get(axis) or orders.identity(size) for axis, size in checkpoint.sizes.items()}
         first = maps[rng.choice(list(planned))]
         alike = [axis for axis in planned if np.array_equal(maps[axis].source, first.source)]
         try:

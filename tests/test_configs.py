@@ -8,13 +8,13 @@ import pytest
 import torch
 import transformers
 
-from modelsurgeon.checkpoint import Checkpoint
-from modelsurgeon.files import File, LocalFolder
-from modelsurgeon.history import Origin
-from modelsurgeon.plan import make_plan
-from modelsurgeon.targets import by_config
-from modelsurgeon.tensor import Stored
-from modelsurgeon.widen import widen
+from modelsurgeon.checkpoints.checkpoint import Checkpoint
+from modelsurgeon.checkpoints.record import Origin
+from modelsurgeon.files.file import File, LocalFolder
+from modelsurgeon.growth.targets import by_config
+from modelsurgeon.operations.transforms.widening import widen
+from modelsurgeon.saving.plan import make_plan
+from modelsurgeon.tensors.stored import Stored
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.json"))
 TARGETS = sorted((Path(__file__).parent.parent / "configs" / "targets").glob("*.json"))

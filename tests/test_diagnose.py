@@ -13,14 +13,14 @@ from safetensors.torch import load_file, save_file
 
 import command
 import diagnoses
-from modelsurgeon.checkpoint import open_checkpoint
+from modelsurgeon.checkpoints.checkpoint import open_checkpoint
+from modelsurgeon.checkpoints.source import DEMO
 from modelsurgeon.diagnosis.diagnose import Diagnosis, diagnose, diagnose_all
 from modelsurgeon.diagnosis.verdicts import thresholds
-from modelsurgeon.environment import environment
 from modelsurgeon.errors import PlanError
-from modelsurgeon.save import save
-from modelsurgeon.source import DEMO
-from modelsurgeon.widen import widen
+from modelsurgeon.operations.transforms.widening import widen
+from modelsurgeon.running.environment import environment
+from modelsurgeon.saving.save import save
 
 MLP = {"intermediate_size": 704}  # twice the demo's: copies of one axis
 
@@ -85,7 +85,7 @@ def test_two_models_are_measured_each_as_if_alone(tmp_path: Path, demo: Diagnosi
 
 
 def test_what_cannot_be_kept_is_refused_before_a_weight_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    from modelsurgeon.tensor import Stored
+    from modelsurgeon.tensors.stored import Stored
 
     monkeypatch.setattr(Stored, "read", lambda *given, **named: pytest.fail("a tensor was read"))
     with pytest.raises(PlanError, match=r"memory 400\.0 MB: this takes .* at least"):

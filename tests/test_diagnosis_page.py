@@ -17,14 +17,13 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import diagnoses
-from modelsurgeon.cli import app
-from modelsurgeon.diagnosis import charts, outcome
-from modelsurgeon.diagnosis.page import linked, page, write_page
-from modelsurgeon.diagnosis.table import show_diagnosis
+from modelsurgeon.cli.main import app
 from modelsurgeon.errors import OutputError
-from modelsurgeon.pages import chart_png, chart_svg
-from modelsurgeon.pages.chart import Chart, Limit, Series, ticks
-from modelsurgeon.pages.page import check_target
+from modelsurgeon.reports import chart_png, chart_svg, diagnosis_charts, diagnosis_outcome
+from modelsurgeon.reports.chart import Chart, Limit, Series, ticks
+from modelsurgeon.reports.diagnosis_page import linked, page, write_page
+from modelsurgeon.reports.diagnosis_table import show_diagnosis
+from modelsurgeon.reports.page import check_target
 from test_page import HOSTILE, Read, fields
 
 SCHEMA = diagnoses.validator()
@@ -117,7 +116,7 @@ def test_a_page_says_the_worst_first_and_cites_it() -> None:
     ):
         assert word in read.text, word
     assert read.text.index("Act") < read.text.index("bottleneck") < read.text.index("numbers: this")
-    assert read.count("svg") == read.count("figure") == len(charts.DRAWN)
+    assert read.count("svg") == read.count("figure") == len(diagnosis_charts.DRAWN)
 
 
 def test_long_lists_are_cut_and_it_says_so() -> None:
@@ -158,12 +157,15 @@ def test_verdicts_of_two_models_are_paired_by_theme_and_place() -> None:
         diagnoses.verdict("norms", "act", 3, {}, "b"),
         diagnoses.verdict("norms", "fine", 4, {}, "a"),
     ]
-    judged = outcome.judged([one, two])
+    judged = diagnosis_outcome.judged([one, two])
     told = [(word, [verdict and verdict["value"] for verdict in pair]) for word, pair in judged]
     assert told == [("act", [1, 3]), ("watch", [2, 4]), ("unknown", [None, None])]
     assert judged[2][1][0] is None  # the first model has none of that theme
-    assert outcome.commands([one, two]) == [("b", "norms"), ("a", "norms")]
-    assert outcome.tally(two) == "1 to act on, 1 fine, 1 not measured" and outcome.worst([]) == "unknown"
+    assert diagnosis_outcome.commands([one, two]) == [("b", "norms"), ("a", "norms")]
+    assert (
+        diagnosis_outcome.tally(two) == "1 to act on, 1 fine, 1 not measured"
+        and diagnosis_outcome.worst([]) == "unknown"
+    )
 
 
 def told(document: dict[str, Any]) -> str:
@@ -200,11 +202,11 @@ def test_nothing_in_the_table_is_markup_or_moves_the_cursor() -> None:
 
 
 def drawn(*models: dict[str, Any]) -> dict[str, Chart]:
-    return {chart.name: chart for chart in charts.charts(diagnoses.document(*models))}
+    return {chart.name: chart for chart in diagnosis_charts.charts(diagnoses.document(*models))}
 
 
 def test_only_what_there_is_data_of_is_drawn() -> None:
-    assert list(drawn(diagnoses.full())) == list(charts.DRAWN)
+    assert list(drawn(diagnoses.full())) == list(diagnosis_charts.DRAWN)
     assert list(drawn(diagnoses.full() | {"running": None})) == ["head-spectrum", "row-norms", "gains", "deviations"]
     assert list(drawn(diagnoses.bare())) == ["deviations"]
 
@@ -245,8 +247,8 @@ def test_what_the_last_norm_returns_stands_after_the_last_layer() -> None:
 
 def test_models_of_one_name_are_numbered() -> None:
     models = [{"source": "runs/a/"}, {"source": "other/a"}]
-    assert charts.names(models) == ["a (1)", "a (2)"] and charts.names(models[:1]) == ["a"]
-    assert charts.names([{"source": "/"}, {"source": "x" * 100}]) == ["/", "..." + "x" * 37]
+    assert diagnosis_charts.names(models) == ["a (1)", "a (2)"] and diagnosis_charts.names(models[:1]) == ["a"]
+    assert diagnosis_charts.names([{"source": "/"}, {"source": "x" * 100}]) == ["/", "..." + "x" * 37]
 
 
 SMALL = Chart(
@@ -298,8 +300,8 @@ def test_logarithmic_ticks_are_few_and_never_less_than_two() -> None:
 
 
 def test_every_hostile_chart_is_a_picture_and_one_that_is_left_over_goes(tmp_path: Path) -> None:
-    folder, wanted = tmp_path / "plots", list(charts.DRAWN)
-    found = charts.charts(DOCUMENTS["hostile and not finite"])[:1]
+    folder, wanted = tmp_path / "plots", list(diagnosis_charts.DRAWN)
+    found = diagnosis_charts.charts(DOCUMENTS["hostile and not finite"])[:1]
     chart_png.check_folder(folder, wanted)
     chart_png.write_charts(folder, [SMALL, *found], wanted)
     assert sorted(path.name for path in folder.iterdir()) == sorted(f"{c.name}.png" for c in (SMALL, *found))
@@ -317,8 +319,8 @@ def test_what_is_no_plot_of_ours_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for folder, said in (("", "no plot of ours"), ("file", "exists and is no folder"), ("no/where", "no folder")):
         with pytest.raises(OutputError, match=said):
-            chart_png.check_folder(tmp_path / folder, charts.DRAWN)
-    chart_png.write_charts(tmp_path, [], charts.DRAWN)
+            chart_png.check_folder(tmp_path / folder, diagnosis_charts.DRAWN)
+    chart_png.write_charts(tmp_path, [], diagnosis_charts.DRAWN)
     assert (tmp_path / "gains.png").exists()
 
 

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 
 import tiny
-from modelsurgeon.checkpoint import Checkpoint, open_checkpoint
-from modelsurgeon.diagnosis import readings
-from modelsurgeon.diagnosis.embedding import Table, table
+from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from modelsurgeon.diagnosis.weights import embedding_passes
+from modelsurgeon.diagnosis.weights.embedding import Table, table
 
 NAME = "model.embed_tokens.weight"
 VOCAB, WIDTH = 300, 16
@@ -31,7 +31,7 @@ def measured(tmp_path: Path) -> Stored:
 
 
 def stored(folder: Path, weight: torch.Tensor, files: dict[str, Any]) -> Checkpoint:
-    config = json.loads((Path(readings.__file__).parents[1] / "demo" / "config.json").read_text())
+    config = json.loads((Path(embedding_passes.__file__).parents[1] / "demo" / "config.json").read_text())
     config |= {"vocab_size": weight.shape[0], "hidden_size": weight.shape[1]}
     (folder / "config.json").write_text(json.dumps(config))
     for name, value in files.items():
@@ -47,7 +47,7 @@ def normal(vocab: int = VOCAB, width: int = WIDTH, mean: float = 0.5) -> torch.T
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("memory", [0, 1 << 20])
 def test_mean_deviation_norms_and_columns_are_numpys(measured, monkeypatch, dtype, memory):
-    monkeypatch.setattr("modelsurgeon.diagnosis.rows.BLOCK", 7 * WIDTH)  # blocks that do not divide the table
+    monkeypatch.setattr("modelsurgeon.diagnosis.weights.rows.BLOCK", 7 * WIDTH)  # blocks that do not divide the table
     weight = normal().to(dtype)
     weight[:, 3] *= 20  # an outlier dimension
     found, rows = measured(weight, memory), weight.double().numpy()
@@ -66,8 +66,8 @@ def test_mean_deviation_norms_and_columns_are_numpys(measured, monkeypatch, dtyp
 
 
 def test_the_robust_deviation_of_a_large_table_is_that_of_every_so_many_rows(measured, monkeypatch):
-    monkeypatch.setattr("modelsurgeon.diagnosis.rows.BLOCK", 7 * WIDTH)
-    monkeypatch.setattr(readings, "SAMPLE", VOCAB * WIDTH // 4)
+    monkeypatch.setattr("modelsurgeon.diagnosis.weights.rows.BLOCK", 7 * WIDTH)
+    monkeypatch.setattr(embedding_passes, "SAMPLE", VOCAB * WIDTH // 4)
     weight = normal()
     weight[8] = 0.0  # a dead row says nothing of the others
     sample = weight[::4][torch.arange(0, VOCAB, 4) != 8].numpy()
@@ -76,7 +76,7 @@ def test_the_robust_deviation_of_a_large_table_is_that_of_every_so_many_rows(mea
 
 
 def test_rows_and_components_far_off_are_named_with_their_tokens(measured, monkeypatch):
-    monkeypatch.setattr("modelsurgeon.diagnosis.rows.BLOCK", 7 * WIDTH)
+    monkeypatch.setattr("modelsurgeon.diagnosis.weights.rows.BLOCK", 7 * WIDTH)
     weight = normal(mean=0.0)
     weight[17, 5], weight[17, 6], weight[40, 2] = 100.0, -99.0, -50.0  # what Lion and Tiger leave
     weight[60] *= 0.05

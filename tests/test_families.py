@@ -13,15 +13,15 @@ import pytest
 
 import tiny
 from command import ROOT, run
-from modelsurgeon import alibi, architecture
-from modelsurgeon.architecture import Form
-from modelsurgeon.checkpoint import Checkpoint, open_checkpoint
-from modelsurgeon.config_keys import lookup
+from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.errors import ModelSurgeonError, PlanError
-from modelsurgeon.families import COLUMNS, Row, Width, as_markdown, families, family, make_row
-from modelsurgeon.targets import target_config
-from modelsurgeon.untie import untie_embeddings
-from modelsurgeon.widen import widen
+from modelsurgeon.families import alibi, registry
+from modelsurgeon.families.architecture import Form
+from modelsurgeon.families.config import lookup
+from modelsurgeon.families.overview import COLUMNS, Row, Width, as_markdown, families, family, make_row
+from modelsurgeon.growth.targets import target_config
+from modelsurgeon.operations.transforms.untying import untie_embeddings
+from modelsurgeon.operations.transforms.widening import widen
 
 # Heads of other kinds (classifiers, bare bodies) stand on the same widths.
 SEVERAL = {row.model_type for row in families() if row.layout}
@@ -42,7 +42,7 @@ def row_of(checkpoint: Checkpoint) -> Row:
 
 
 def forms_of(checkpoint: Checkpoint) -> list[Form]:
-    table = architecture.find(checkpoint.config["model_type"])
+    table = registry.find(checkpoint.config["model_type"])
     names = frozenset(map(table.canonical, checkpoint.tensors))
     return [form for form in table.forms if form.when(checkpoint.resolved, names)]
 
@@ -193,7 +193,7 @@ def test_a_head_is_untied_where_the_cell_says_so(variant, source):
 
 def test_every_family_has_a_row_and_no_two_of_its_rows_are_alike():
     rows = families()
-    assert {row.model_type for row in rows} == set(architecture.known())
+    assert {row.model_type for row in rows} == set(registry.known())
     assert len({(row.model_type, *row.cells.values()) for row in rows}) == len(rows)
     assert {row.name for row in rows} > {"falcon (alibi)", "opt (post-norm)", "llama"}
     assert all(set(row.cells) == {*COLUMNS, "untie"} for row in rows)

@@ -19,7 +19,9 @@ from typing import Any
 import pytest
 
 from faults import BEFORE, HARMLESS, KEPT, KINDS, REFUSED, STOOD, campaign, scene_of
-from modelsurgeon import checkpoint, durable, save, staging
+from modelsurgeon.checkpoints import checkpoint
+from modelsurgeon.files import durable
+from modelsurgeon.saving import save, staging
 from stand import OUT, Stand, build
 
 SMALL = {"kill": 8, "signal": 4, "full": 3, "cut": 4, "flip": 24}

@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from modelsurgeon import axis_map, dimension
-from modelsurgeon.axis_map import GAP
-from modelsurgeon.files import LocalFile
-from modelsurgeon.safetensors_file import read_header
-from modelsurgeon.tensor import DTYPES, Remapped
-from modelsurgeon.verification import blocks, parts
-from modelsurgeon.verification.fold import ARITHMETIC, SLACK, Verdict, Workers, fold, working_set
+from modelsurgeon.files.file import LocalFile
+from modelsurgeon.maps import axis_map, dimension, orders
+from modelsurgeon.maps.axis_map import GAP
+from modelsurgeon.proof import blocks, parts
+from modelsurgeon.proof.fold import ARITHMETIC, SLACK, Verdict, Workers, fold, working_set
+from modelsurgeon.tensors.dtypes import DTYPES
+from modelsurgeon.tensors.remapped import Remapped
+from modelsurgeon.tensors.stored import read_header
 from test_blocks import peak
 from test_tensor import FLOATS, SEEDS, Held, random_map, split_map, whole
 
@@ -92,7 +93,7 @@ def stored_growths(draw: st.DrawFn) -> tuple[Remapped, torch.Tensor]:
 
 def tiled_map(rng: np.random.Generator, size: int) -> axis_map.AxisMap:
     count = int(rng.integers(1, 4))
-    return axis_map.copies(size, count, 1.0, axis_map.power_of_two_shares(count))
+    return orders.copies(size, count, 1.0, orders.power_of_two_shares(count))
 
 
 def flip(numbers: torch.Tensor, at: int, bit: int) -> None:
@@ -120,7 +121,7 @@ def doubled(values: torch.Tensor, stored: str) -> tuple[Remapped, torch.Tensor]:
     """A matrix whose columns are read from two halves each, and what is stored of it."""
     dims = (
         dimension.plain(values.shape[0]),
-        dimension.along(axis_map.copies(values.shape[1], 2, 1.0, (0.5, 0.5)), "readers"),
+        dimension.along(orders.copies(values.shape[1], 2, 1.0, (0.5, 0.5)), "readers"),
     )
     wide = Remapped(Held(values), dims, stored)  # type: ignore[arg-type]
     return wide, whole(wide)

@@ -15,21 +15,20 @@ from safetensors.torch import load_file
 
 import tiny
 from command import run
-from modelsurgeon.checkpoint import open_checkpoint
-from modelsurgeon.environment import environment
+from modelsurgeon.checkpoints.checkpoint import open_checkpoint
+from modelsurgeon.diagnosis.expected import expected
+from modelsurgeon.diagnosis.loss import predicted
 from modelsurgeon.errors import PlanError
-from modelsurgeon.initial.expected import expected
-from modelsurgeon.initial.heads import KINDS, half_swap, shuffle
-from modelsurgeon.initial.loss import predicted
-from modelsurgeon.initial.measured import measured_loss
-from modelsurgeon.initial.turned import Rotation, Turned, times_transpose
-from modelsurgeon.memory import SMALLEST, plan_memory
-from modelsurgeon.save import save
-from modelsurgeon.shards import write_shard
-from modelsurgeon.untie import with_fresh_head
-from modelsurgeon.verification.proof import prove
+from modelsurgeon.operations.transforms.fresh_heads import KINDS, half_swap, shuffle, with_fresh_head
+from modelsurgeon.operations.transforms.widening import widen
+from modelsurgeon.proof.proof import prove
+from modelsurgeon.running.environment import environment
+from modelsurgeon.running.losses import measured_loss
+from modelsurgeon.saving.save import save
+from modelsurgeon.saving.shards import write_shard
+from modelsurgeon.tensors.budget import SMALLEST, plan_memory
+from modelsurgeon.tensors.turned import Rotation, Turned, times_transpose
 from modelsurgeon.verification.verify import Asked, Report
-from modelsurgeon.widen import widen
 
 LLAMA, T5 = tiny.named("llama-tied"), tiny.named("t5-tied")
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
@@ -39,7 +38,7 @@ VOCAB, WIDTH = 4096, 256
 @pytest.fixture(autouse=True)
 def _uncollected(monkeypatch):
     """Models are tiny: looking for the one before through all that other tests left costs more than it."""
-    monkeypatch.setattr("modelsurgeon.verification.reference.gc.collect", lambda: 0)
+    monkeypatch.setattr("modelsurgeon.running.reference.gc.collect", lambda: 0)
 
 
 def swapped(h):
@@ -224,7 +223,7 @@ def test_verify_says_different_and_why_and_publishes_nothing(source, tmp_path):
 
 
 def test_verify_publishes_no_fresh_head(source, tmp_path, monkeypatch):
-    monkeypatch.setattr("modelsurgeon.operation._verify", lambda before, staged, *rest: _proof_alone(before, staged))
+    monkeypatch.setattr("modelsurgeon.cli.operate._verify", lambda before, staged, *rest: _proof_alone(before, staged))
     done = run("untie-embeddings", source(LLAMA), "-o", tmp_path / "no", "--head", "half-swap", "--verify")
     assert done.code == 1 and not (tmp_path / "no").exists()
 

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import torch
 
-from modelsurgeon.checkpoint import Checkpoint, open_checkpoint
-from modelsurgeon.save import save
-from modelsurgeon.verification import batches, generation, visits
-from modelsurgeon.verification.generation import Continued, Difference, Generation, compare_continuations
+from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from modelsurgeon.operations.transforms.widening import widen
+from modelsurgeon.running import batches, generation
+from modelsurgeon.running.generation import Continued
+from modelsurgeon.saving.save import save
+from modelsurgeon.verification import visits
+from modelsurgeon.verification.continuations import Difference, Generation, compare_continuations
 from modelsurgeon.verification.logits import LogitReport, compare_all
-from modelsurgeon.widen import widen
 from tiny import named
 
 ASKED: dict[str, Any] = {"samples": 1, "length": 12, "behaviour": True, "in_stored": False}

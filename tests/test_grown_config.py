@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
-from modelsurgeon.axis_map import AxisMap, identity
-from modelsurgeon.checkpoint import Checkpoint
+from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import ModelSurgeonError
-from modelsurgeon.grown_config import grown_config
-from modelsurgeon.growth import Growth
-from modelsurgeon.targets import target_config
+from modelsurgeon.growth.config import grown_config
+from modelsurgeon.growth.growth import Growth
+from modelsurgeon.growth.planning import plan_maps
+from modelsurgeon.growth.targets import target_config
+from modelsurgeon.maps.axis_map import AxisMap
+from modelsurgeon.maps.orders import identity
 
 LLAMA = {
     "model_type": "llama", "hidden_size": 32, "intermediate_size": 40, "num_attention_heads": 4,
@@ -50,7 +52,7 @@ def described(config: Mapping[str, Any]) -> Checkpoint:
 
 def maps_to(checkpoint: Checkpoint, rule: str = "exact", **settings: int) -> dict[str, AxisMap]:
     target = target_config(checkpoint, {key.replace("__", "."): value for key, value in settings.items()})
-    return Growth(checkpoint.architecture, checkpoint.resolved, target, rule).maps()
+    return plan_maps(Growth(checkpoint.architecture, checkpoint.resolved, target, rule))
 
 
 def grown(config: Mapping[str, Any], eps: float = 1.0, rule: str = "exact", **settings: int) -> dict[str, Any]:

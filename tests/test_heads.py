@@ -8,11 +8,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from modelsurgeon import alibi, heads
-from modelsurgeon.architecture import Architecture, Axis, Config
-from modelsurgeon.axis_map import GAP
-from modelsurgeon.growth import RULES, Growth
-from modelsurgeon.heads import NoHeadsError
+from modelsurgeon.families import alibi
+from modelsurgeon.families.architecture import Architecture, Axis, Config
+from modelsurgeon.growth.growth import RULES, Growth
+from modelsurgeon.growth.kinds import heads
+from modelsurgeon.growth.kinds.heads import NoHeadsError
+from modelsurgeon.growth.planning import plan_maps
+from modelsurgeon.maps.axis_map import GAP
 
 SMALL = [
     (before, after, kv_before, kv_after)
@@ -134,7 +136,7 @@ def test_what_reads_copies_of_a_head_reads_shares_that_sum_to_one(rule: str) -> 
     for before, after, kv_before, kv_after in SMALL[::3]:
         if not exists(before, after, kv_before, kv_after):
             continue
-        maps = Growth(table, {"a": before, "b": kv_before}, {"a": after, "b": kv_after}, rule).maps()
+        maps = plan_maps(Growth(table, {"a": before, "b": kv_before}, {"a": after, "b": kv_after}, rule))
         queries, keys = heads.shared(before, after, kv_before, kv_after)
         assert (maps["heads"].source.tolist(), maps["kv"].source.tolist()) == (queries.tolist(), keys.tolist())
         assert set(maps["heads"].scale.tolist()) == {1.0}

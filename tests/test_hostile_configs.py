@@ -19,11 +19,11 @@ from typing import Any
 import pytest
 
 import tiny
-from modelsurgeon.checkpoint import Checkpoint, open_checkpoint, read_config
+from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint, read_config
 from modelsurgeon.errors import ModelSurgeonError
-from modelsurgeon.files import LocalFolder
-from modelsurgeon.plan import make_plan
-from modelsurgeon.widen import widen
+from modelsurgeon.files.file import LocalFolder
+from modelsurgeon.operations.transforms.widening import widen
+from modelsurgeon.saving.plan import make_plan
 
 VALUES: list[Any] = ["x", "32", -1, 0, 0.5, math.inf, math.nan, 10**18, 2**63, True, None, [], {}, [[]], {"a": 1}]
 VALUES += ["\x1b[31m", 10**300, -0.0, False, [1, 2], "\ud800"]

@@ -23,13 +23,13 @@ from safetensors.torch import load_file, save_file
 import tiny
 from command import ROOT, contents, run, sha256
 from hub_server import READER, STRANGER, HubServer, environment, hub_environment
-from modelsurgeon import remote
-from modelsurgeon.checkpoint import open_checkpoint, open_folder
-from modelsurgeon.cli import NOISE
+from modelsurgeon.checkpoints.checkpoint import open_checkpoint, open_folder
+from modelsurgeon.checkpoints.source import DEMO, locate, read_config_of
+from modelsurgeon.cli.main import NOISE
 from modelsurgeon.errors import SourceError
-from modelsurgeon.save import save
-from modelsurgeon.source import DEMO, locate, read_config_of
-from modelsurgeon.widen import widen
+from modelsurgeon.files import remote
+from modelsurgeon.operations.transforms.widening import widen
+from modelsurgeon.saving.save import save
 
 COMMIT, OLDER = "0123456789abcdef" * 2 + "01234567", "f" * 40
 
@@ -502,7 +502,7 @@ def test_a_killed_download_goes_on_with_the_files_that_are_left(hub, sharded, tm
 
 def test_a_download_that_ends_early_is_no_source(hub, tmp_path, monkeypatch):
     planned = widen(open_folder(locate("org/name")), 2)
-    monkeypatch.setattr("modelsurgeon.hub.snapshot_download", lambda *_, **__: None)
+    monkeypatch.setattr("modelsurgeon.files.hub.snapshot_download", lambda *_, **__: None)
     with pytest.raises(OSError, match=r"org/name: the Hub fails, config.json was not downloaded; wait"):
         save(planned, tmp_path / "out")
 

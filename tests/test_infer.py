@@ -15,12 +15,12 @@ import torch
 
 import foreign
 import tiny
-from modelsurgeon.checkpoint import open_checkpoint
-from modelsurgeon.history import RECORD
-from modelsurgeon.save import save
-from modelsurgeon.verification.infer import Inferred, infer
-from modelsurgeon.verification.proof import Proof, prove
-from modelsurgeon.widen import widen
+from modelsurgeon.checkpoints.checkpoint import open_checkpoint
+from modelsurgeon.checkpoints.record import RECORD
+from modelsurgeon.operations.transforms.widening import widen
+from modelsurgeon.proof.infer import Inferred, infer
+from modelsurgeon.proof.proof import Proof, prove
+from modelsurgeon.saving.save import save
 
 Source = Callable[..., Path]
 NEOX = ("dense.weight", "dense.bias", "dense_4h_to_h.weight", "dense_4h_to_h.bias")

@@ -13,17 +13,17 @@ from safetensors.torch import load_file
 
 import tiny
 from command import run
-from modelsurgeon import architecture
-from modelsurgeon.checkpoint import open_checkpoint
+from modelsurgeon.checkpoints.checkpoint import open_checkpoint
 from modelsurgeon.errors import PlanError, SourceError
-from modelsurgeon.initial import library
-from modelsurgeon.initial.drawn import BLOCK, Drawn, Table, left, standard
-from modelsurgeon.initial.init import Choices, begin, blank
-from modelsurgeon.memory import plan_memory
-from modelsurgeon.save import _request, save
-from modelsurgeon.shards import plan_shards, write_shard
+from modelsurgeon.families import registry
+from modelsurgeon.operations.transforms import library
+from modelsurgeon.operations.transforms.initial import Choices, begin, blank
+from modelsurgeon.saving.save import _request, save
+from modelsurgeon.saving.shards import plan_shards, write_shard
+from modelsurgeon.tensors.budget import plan_memory
+from modelsurgeon.tensors.drawn import BLOCK, Drawn, Table, left, standard
 
-FAMILIES = [next(v for v in tiny.variants() if v.main and v.model_type == name) for name in architecture.known()]
+FAMILIES = [next(v for v in tiny.variants() if v.main and v.model_type == name) for name in registry.known()]
 LOADED = ("gpt2", "t5", "whisper", "deepseek_v3", "gemma2")  # odd names, ties, sines, buffers, gains of 1 + w
 
 
@@ -204,7 +204,7 @@ def test_a_table_that_has_other_tensors_than_the_library_is_refused(folder, monk
         name = "model.layers.0.mlp.up_proj.weight"
         return {**found(checkpoint), name: library.Start((40, 31), deviation=0.02)}
 
-    monkeypatch.setattr("modelsurgeon.initial.init.starts", narrower)
+    monkeypatch.setattr("modelsurgeon.operations.transforms.initial.starts", narrower)
     with pytest.raises(SourceError, match="up_proj"):
         begin(fresh, Choices())
 

@@ -9,19 +9,19 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tiny
-from modelsurgeon import architecture
-from modelsurgeon.checkpoint import Checkpoint, open_checkpoint
-from modelsurgeon.diagnosis.rows import Rows
-from modelsurgeon.initial.loss import (
+from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from modelsurgeon.checkpoints.head_path import find_path
+from modelsurgeon.diagnosis.loss import (
     Reading,
     bigram_loss,
-    deviation_for_uniform,
     initial_loss,
     predicted,
     predicted_closely,
     predicted_untied,
 )
-from modelsurgeon.initial.path import find_path
+from modelsurgeon.diagnosis.weights.rows import Rows
+from modelsurgeon.families import registry
+from modelsurgeon.operations.transforms.initial import deviation_for_uniform
 
 # One family for each thing that can stand on the way: RMSNorm, LayerNorm with learned positions, two norms, gains of
 # 1 + w with a tanh on the logits, multipliers in the config, an encoder beside and a power of the width, a head's own
@@ -43,7 +43,7 @@ def without_branches(name: str, folder: Path) -> Checkpoint:
     """A saved tiny model whose layers' matrices are zero; all positions are the first one's."""
     variant = tiny.named(name)
     tiny.save(variant, folder)
-    table, tensors = architecture.find(variant.model_type), load_file(folder / "model.safetensors")
+    table, tensors = registry.find(variant.model_type), load_file(folder / "model.safetensors")
     for tensor, line in [(tensors[name], table.template(name)) for name in tensors]:
         if line and line.placeholders and line.signature.normalises is None:
             tensor.zero_()
@@ -111,7 +111,7 @@ def test_the_measure_depends_on_the_seed_alone(source, monkeypatch):
     checkpoint = open_checkpoint(source(tiny.named("gpt2-tied")))
     first = initial_loss(checkpoint, samples=10)
     assert first != initial_loss(checkpoint, samples=10, seed=1)
-    monkeypatch.setattr("modelsurgeon.diagnosis.rows.BLOCK", 200)  # the sums of other blocks: rounded elsewhere
+    monkeypatch.setattr("modelsurgeon.diagnosis.weights.rows.BLOCK", 200)  # the sums of other blocks: rounded elsewhere
     again = initial_loss(checkpoint, samples=10, memory=0)
     assert first is not None and again is not None
     assert again.measured == pytest.approx(first.measured, rel=1e-12)
@@ -157,7 +157,7 @@ class Held:
 
 def test_what_tables_multiply_and_bound_is_in_them():
     """Every key that multiplies is known to its table, and so is what its absence means."""
-    tables = [architecture.find(name) for name in architecture.known()]
+    tables = [registry.find(name) for name in registry.known()]
     found = {key for table in tables for key in table.factors}
     assert found == {"embedding_multiplier", "logits_scaling", "logit_scale"}
     for table in tables:

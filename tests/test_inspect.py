@@ -13,11 +13,10 @@ from safetensors.torch import save_file
 
 import tiny
 from command import contents, run
-from modelsurgeon.checkpoint import INDEX, open_checkpoint
-from modelsurgeon.inspection import inspect
-from modelsurgeon.remap import parameters
-from modelsurgeon.save import save
-from modelsurgeon.tensor import Stored
+from modelsurgeon.checkpoints.checkpoint import INDEX, open_checkpoint
+from modelsurgeon.checkpoints.inspection import inspect
+from modelsurgeon.saving.save import save
+from modelsurgeon.tensors.stored import Stored
 from test_hub import COMMIT, cache, cached
 
 __all__ = ["cache"]  # a fixture
@@ -45,7 +44,7 @@ def test_all_of_a_checkpoint_that_fits_its_table_is_accounted_for(variant, sourc
     checkpoint, found = open_checkpoint(source(variant)), inspect(source(variant))
     assert (found.refused, found.tensors, found.keys) == ("", (), ())
     assert {name: axis["size"] for name, axis in found.axes.items()} == checkpoint.sizes
-    assert (found.tied, found.parameters) == (checkpoint.is_tied, parameters(checkpoint))
+    assert (found.tied, found.parameters) == (checkpoint.is_tied, checkpoint.parameters)
     assert found.bytes == sum(tensor.nbytes for tensor in checkpoint.tensors.values())
     assert sum(group.count for group in found.groups) == len(checkpoint.tensors)
     assert {group.template for group in found.groups} == checkpoint.templates

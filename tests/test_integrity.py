@@ -8,10 +8,10 @@ import shutil
 import pytest
 
 from command import blake3, contents, run
-from modelsurgeon.checkpoint import open_checkpoint
-from modelsurgeon.save import save
-from modelsurgeon.source import DEMO
-from modelsurgeon.widen import widen
+from modelsurgeon.checkpoints.checkpoint import open_checkpoint
+from modelsurgeon.checkpoints.source import DEMO
+from modelsurgeon.operations.transforms.widening import widen
+from modelsurgeon.saving.save import save
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from modelsurgeon.checkpoint import Checkpoint, open_checkpoint
-from modelsurgeon.save import save
-from modelsurgeon.verification import batches, visits
+from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from modelsurgeon.operations.transforms.widening import widen
+from modelsurgeon.running import batches
+from modelsurgeon.saving.save import save
+from modelsurgeon.verification import visits
 from modelsurgeon.verification.layers import TOLERANCE, Layers, Row
 from modelsurgeon.verification.logits import LogitReport, compare_all
-from modelsurgeon.widen import widen
 from tiny import named
 
 ASKED: dict[str, Any] = {"samples": 1, "length": 12, "behaviour": True, "in_stored": False}

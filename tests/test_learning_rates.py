@@ -12,13 +12,13 @@ import pytest
 
 import tiny
 from command import run
-from modelsurgeon.axis_map import identity
-from modelsurgeon.checkpoint import Checkpoint, open_checkpoint
-from modelsurgeon.files import LocalFile
-from modelsurgeon.history import Step, read_record
+from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from modelsurgeon.checkpoints.record import Step, read_record
+from modelsurgeon.files.file import LocalFile
+from modelsurgeon.maps.orders import identity
+from modelsurgeon.operations.transforms.widening import widen
 from modelsurgeon.training.learning_rates import recommended
 from modelsurgeon.training.trajectory import Trajectory, exchanged
-from modelsurgeon.widen import widen
 
 MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 

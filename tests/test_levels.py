@@ -14,8 +14,8 @@ import pytest
 
 import tiny
 from levels import DECIDING, seen_by, widened
-from modelsurgeon.checkpoint import open_checkpoint
-from modelsurgeon.verification.proof import prove
+from modelsurgeon.checkpoints.checkpoint import open_checkpoint
+from modelsurgeon.proof.proof import prove
 from mutants import KINDS, LEVELS, UNSEEN, Mutant, every_mutant, every_noisy_mutant
 
 MUTANTS = [*every_mutant(), *every_noisy_mutant()]

@@ -16,15 +16,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from modelsurgeon.checkpoint import Checkpoint, open_checkpoint
+from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from modelsurgeon.checkpoints.source import DEMO
 from modelsurgeon.errors import ModelSurgeonError, SourceError
-from modelsurgeon.save import save
-from modelsurgeon.source import DEMO
-from modelsurgeon.verification.batches import Sampling, make_inputs
+from modelsurgeon.operations.transforms.widening import widen
+from modelsurgeon.running.batches import Sampling, make_inputs
+from modelsurgeon.running.reader import UNLABELLED, Reader, read_off
+from modelsurgeon.running.reference import checked_view, load, model_class
+from modelsurgeon.saving.save import save
 from modelsurgeon.verification.logits import TOLERANCE, Comparison, LogitReport, compare_all
-from modelsurgeon.verification.reader import UNLABELLED, Reader, read_off
-from modelsurgeon.verification.reference import checked_view, load, model_class
-from modelsurgeon.widen import widen
 from tiny import named
 
 FEW: dict[str, Any] = {"samples": 2, "length": 24}

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import tiny
 from growths import COLUMNS, Growth, Source, Trial, growths, some_trials
-from modelsurgeon.checkpoint import open_checkpoint
+from modelsurgeon.checkpoints.checkpoint import open_checkpoint
 from modelsurgeon.errors import PlanError
 
 # Classifiers of a family differ in their last line alone: one of each family is tried.

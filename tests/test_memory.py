@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import save_file
 
 from command import ROOT
-from modelsurgeon import memory
 from modelsurgeon.errors import PlanError
-from modelsurgeon.memory import plan_memory
-from modelsurgeon.sizes import parse_size
-from modelsurgeon.tensor import Remapped
+from modelsurgeon.tensors import budget
+from modelsurgeon.tensors.budget import plan_memory
+from modelsurgeon.tensors.remapped import Remapped
+from modelsurgeon.units import parse_size
 
 HIDDEN, INNER, VOCAB = 1024, 2816, 32000
 CONFIG = {
@@ -98,14 +98,14 @@ def test_pieces_are_as_large_as_the_memory_allows(monkeypatch):
         def working_set(self, most):
             return 3 * most
 
-    monkeypatch.setattr(memory, "resident", lambda: 300_000_000)
-    base = 300_000_000 + memory.SLACK + memory.WORKER
+    monkeypatch.setattr(budget, "resident", lambda: 300_000_000)
+    base = 300_000_000 + budget.SLACK + budget.WORKER
     ample = plan_memory([Thrice()], 10**9)
-    assert ample.piece == memory.LARGEST and ample.peak == base + 9 * memory.LARGEST
-    tight = plan_memory([Thrice()], base + 5 * memory.LARGEST)
-    assert tight.piece == memory.LARGEST // 2 and tight.peak <= base + 5 * memory.LARGEST
-    assert plan_memory([Thrice()], 10**9, workers=4).peak == base + 3 * memory.WORKER + 36 * memory.LARGEST
+    assert ample.piece == budget.LARGEST and ample.peak == base + 9 * budget.LARGEST
+    tight = plan_memory([Thrice()], base + 5 * budget.LARGEST)
+    assert tight.piece == budget.LARGEST // 2 and tight.peak <= base + 5 * budget.LARGEST
+    assert plan_memory([Thrice()], 10**9, workers=4).peak == base + 3 * budget.WORKER + 36 * budget.LARGEST
     with pytest.raises(PlanError, match=r"memory 300.0 MB: this takes 3\d\d.\d MB at least"):
         plan_memory([Thrice()], 300_000_000)
-    assert plan_memory([Thrice()]).piece == memory.LARGEST
+    assert plan_memory([Thrice()]).piece == budget.LARGEST
     assert plan_memory([], 10**9, other=10**8).peak == base + 10**8

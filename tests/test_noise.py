@@ -11,16 +11,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelsurgeon import axis_map, dimension, noise
-from modelsurgeon.axis_map import GAP, AxisMap
-from modelsurgeon.checkpoint import open_checkpoint
+from modelsurgeon.checkpoints.checkpoint import open_checkpoint
 from modelsurgeon.errors import PlanError
-from modelsurgeon.noise import Noise
-from modelsurgeon.pieces import Piece
-from modelsurgeon.save import save
-from modelsurgeon.tensor import DTYPES, Remapped
-from modelsurgeon.verification.proof import prove
-from modelsurgeon.widen import widen
+from modelsurgeon.maps import dimension, orders
+from modelsurgeon.maps.axis_map import GAP, AxisMap
+from modelsurgeon.operations.transforms.widening import widen
+from modelsurgeon.proof.proof import prove
+from modelsurgeon.saving.save import save
+from modelsurgeon.tensors import noise
+from modelsurgeon.tensors.dtypes import DTYPES
+from modelsurgeon.tensors.noise import Noise
+from modelsurgeon.tensors.pieces import Piece
+from modelsurgeon.tensors.remapped import Remapped
 from test_tensor import Held
 
 FLOATS = ("BF16", "F16", "F32", "F64")
@@ -29,8 +31,8 @@ INTEGERS = {"BF16": torch.int16, "F16": torch.int16, "F32": torch.int32, "F64": 
 
 def wide(weight: torch.Tensor, stored: str, count: int, amount: float = 0.5, key: str = "key") -> Remapped:
     """A matrix whose columns read `count` copies of an axis, with noise."""
-    shares = axis_map.power_of_two_shares(count)
-    read = axis_map.copies(weight.shape[1], count, 1.0, shares)
+    shares = orders.power_of_two_shares(count)
+    read = orders.copies(weight.shape[1], count, 1.0, shares)
     dims = dimension.plain(weight.shape[0]), dimension.along(read, "readers")
     return Remapped(Held(weight), dims, stored, noise=Noise(amount, key), turns=(0, 1))  # type: ignore[arg-type]
 
@@ -82,7 +84,7 @@ def test_parts_differ_by_so_much(stored: str) -> None:
 
 
 def test_what_has_no_twin_stays() -> None:
-    read = axis_map.copies(4, 3, 1.0, (0.5, 0.25, 0.25))
+    read = orders.copies(4, 3, 1.0, (0.5, 0.25, 0.25))
     lead, sign = dimension.along(read, "readers").pairs
     assert sign.tolist() == [0] * 4 + [1] * 4 + [-1] * 4
     assert lead[4:].tolist() == [4, 5, 6, 7] * 2
@@ -101,9 +103,9 @@ def both(stored: str) -> Remapped:
     """Rows that are parts (queries' side of q.k, interleaved pairs with free gaps) and columns that read copies."""
     weight = torch.randn(12, 10, generator=torch.Generator().manual_seed(2)).to(DTYPES[stored])
     rows = np.array([0, GAP, 1, 2, 3, GAP, 4, 5, 6, 7, 8, 9, 10, 11, 0, 1, 4, 5])
-    rank, copied = axis_map.ranks(rows)
-    head = axis_map.gathered(12, rows, np.ones(18), axis_map.shares(rank, copied), 1.0)
-    columns = axis_map.copies(10, 2, 1.0, (0.5, 0.5))
+    rank, copied = orders.ranks(rows)
+    head = orders.gathered(12, rows, np.ones(18), orders.shares(rank, copied), 1.0)
+    columns = orders.copies(10, 2, 1.0, (0.5, 0.5))
     dims = dimension.along(head, "readers").filled, dimension.along(columns, "readers")
     return Remapped(Held(weight), dims, stored, noise=Noise(0.5, "both"), turns=(0, 1))  # type: ignore[arg-type]
 
@@ -133,7 +135,7 @@ def test_free_gaps_hold_something_and_others_zero() -> None:
 
 def test_repeated_rows_stay_equal() -> None:
     weight = torch.randn(3, 4, generator=torch.Generator().manual_seed(3))
-    axis = axis_map.copies(3, 2, 1.0, (0.5, 0.5)), axis_map.copies(4, 2, 1.0, (0.5, 0.5))
+    axis = orders.copies(3, 2, 1.0, (0.5, 0.5)), orders.copies(4, 2, 1.0, (0.5, 0.5))
     dims = dimension.along(axis[0], "writers"), dimension.along(axis[1], "readers")
     tensor = Remapped(Held(weight), dims, "F32", noise=Noise(0.5, "rows"), turns=(0, 1))  # type: ignore[arg-type]
     found = tensor.read(0, 6)
@@ -143,7 +145,7 @@ def test_repeated_rows_stay_equal() -> None:
 
 def test_rows_that_are_parts_are_no_repeats() -> None:
     weight = torch.randn(3, 4, generator=torch.Generator().manual_seed(4))
-    axis = axis_map.copies(3, 2, 2**-0.5, (2**-0.5, 2**-0.5))
+    axis = orders.copies(3, 2, 2**-0.5, (2**-0.5, 2**-0.5))
     dims = dimension.along(axis, "readers"), dimension.plain(4)
     tensor = Remapped(Held(weight), dims, "F32", noise=Noise(0.5, "parts"), turns=(0, 1))  # type: ignore[arg-type]
     assert tensor.is_cut_at_runs  # where plain copies are told as repeats

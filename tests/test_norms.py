@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelsurgeon import axis_map
-from modelsurgeon.architecture import Architecture, Axis
-from modelsurgeon.axis_map import GAP, MEAN, AxisMap
 from modelsurgeon.errors import PlanError
-from modelsurgeon.norms import ENTIRE, NEGLIGIBLE_EPS, eps_change, norm_ratios
-from modelsurgeon.signature import gain_factors
+from modelsurgeon.families.architecture import Architecture, Axis
+from modelsurgeon.growth.eps import ENTIRE, NEGLIGIBLE_EPS, eps_change, norm_ratios
+from modelsurgeon.maps import orders
+from modelsurgeon.maps.axis_map import GAP, MEAN, AxisMap
+from modelsurgeon.maps.signature import gain_factors
 
 RMS = Architecture(
     model="None",
@@ -39,13 +39,13 @@ SIZES = {"stream": 6, "hidden": 6, "final": 6, "heads": 2, "preheads": 2, "head"
 
 
 def ratios(table: Architecture, **maps: AxisMap) -> dict[str, float]:
-    return norm_ratios(table, {**{name: axis_map.identity(size) for name, size in SIZES.items()}, **maps})
+    return norm_ratios(table, {**{name: orders.identity(size) for name, size in SIZES.items()}, **maps})
 
 
 def mapped(source: Any, size: int, scale: Any = 1.0) -> AxisMap:
     source = np.asarray(source)
     factor = np.broadcast_to(np.asarray(scale, dtype=np.float64), source.shape)
-    return axis_map.gathered(size, source, factor, 1 / axis_map.ranks(source)[1] / factor, 1.0)
+    return orders.gathered(size, source, factor, 1 / orders.ranks(source)[1] / factor, 1.0)
 
 
 def behind(before: AxisMap, scale: float = 1.0) -> AxisMap:

@@ -12,7 +12,7 @@ import pytest
 import tiny
 from command import contents, run
 from hub_server import WRITER, Access, HubServer, hub_environment
-from modelsurgeon import publish
+from modelsurgeon.saving import publish
 
 SOURCE, RESULT = "org/small", "writer/wide"
 

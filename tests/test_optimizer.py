@@ -15,15 +15,15 @@ import transformers
 
 import tiny
 from command import contents, run
-from modelsurgeon.checkpoint import Checkpoint, open_checkpoint
+from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.errors import ModelSurgeonError
-from modelsurgeon.save import save
+from modelsurgeon.operations.transforms.widening import widen
+from modelsurgeon.saving.save import save
 from modelsurgeon.training import optimizer as growing
 from modelsurgeon.training import param_groups
 from modelsurgeon.training.optimizer import grown_moment
 from modelsurgeon.training.trainer import training_state
 from modelsurgeon.training.trajectory import Scaling, Trajectory
-from modelsurgeon.widen import widen
 from oracle import in_float64
 
 BEFORE, AFTER = range(6), range(6, 26)  # steps: of the small model, and of both

@@ -13,11 +13,11 @@ import pytest
 
 import reports
 from modelsurgeon.errors import OutputError
-from modelsurgeon.pages.drawing import Scale
-from modelsurgeon.pages.page import check_target
+from modelsurgeon.reports.drawing import Scale
+from modelsurgeon.reports.page import check_target
+from modelsurgeon.reports.verification_page import page, write_page
+from modelsurgeon.reports.verification_plots import against, by_layer, by_position
 from modelsurgeon.verification import summary
-from modelsurgeon.verification.page import page, write_page
-from modelsurgeon.verification.plots import against, by_layer, by_position
 
 SCHEMA = reports.validator()
 VOID = {"meta", "br", "hr", "img", "link", "input"}
@@ -245,7 +245,7 @@ def test_a_page_that_cannot_be_made_leaves_the_one_before(tmp_path: Path, monkey
     def fails(*_: object) -> None:
         raise OSError("full")
 
-    monkeypatch.setattr("modelsurgeon.pages.page.os.replace", fails)
+    monkeypatch.setattr("modelsurgeon.reports.page.os.replace", fails)
     with pytest.raises(OSError, match="full"):
         write_page(target, reports.bare())
     assert "Same function" in target.read_text() and [path.name for path in tmp_path.iterdir()] == ["out.html"]

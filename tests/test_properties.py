@@ -19,21 +19,21 @@ from hypothesis import strategies as st
 
 import tiny
 from growths import LOSSLESS, Growth, Source
-from modelsurgeon import architecture
-from modelsurgeon.checkpoint import open_checkpoint
-from modelsurgeon.config_keys import lookup
+from modelsurgeon.checkpoints.checkpoint import open_checkpoint
 from modelsurgeon.errors import PlanError, SourceError
-from modelsurgeon.growth import RULES
-from modelsurgeon.save import save
-from modelsurgeon.targets import ATTENTIONS, settable
-from modelsurgeon.untie import untie_embeddings
-from modelsurgeon.verification.proof import prove
+from modelsurgeon.families import registry
+from modelsurgeon.families.config import lookup
+from modelsurgeon.growth.growth import RULES
+from modelsurgeon.growth.targets import ATTENTIONS, settable
+from modelsurgeon.operations.transforms.untying import untie_embeddings
+from modelsurgeon.proof.proof import prove
+from modelsurgeon.saving.save import save
 
 EXAMPLES = int(os.environ.get("MODELSURGEON_EXAMPLES", "0"))
 # In bf16 the rule `exact` stores in float32 what would round: as in tests/test_transforms.py.
 FLOAT32 = 5e-5
 
-FORMS = {kind: [v for v in tiny.variants() if v.model_type == kind] for kind in architecture.known()}
+FORMS = {kind: [v for v in tiny.variants() if v.model_type == kind] for kind in registry.known()}
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Wish:
 
 @st.composite
 def wishes(draw: st.DrawFn) -> Wish:
-    form = draw(st.sampled_from(FORMS[draw(st.sampled_from(architecture.known()))]))
+    form = draw(st.sampled_from(FORMS[draw(st.sampled_from(registry.known()))]))
     sizes = draw(sizes_of(form))
     variant = replace(form, config={**form.config, **sizes})
     dtype, rule = draw(st.sampled_from([("float64", RULES[0]), ("float64", RULES[1]), ("bfloat16", "exact")]))

@@ -12,9 +12,9 @@ from huggingface_hub import constants
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, logging
 
 from hub_server import READER, STRANGER, WRITER, Access, HubServer, hub_environment
-from modelsurgeon import publish
 from modelsurgeon.errors import OutputError
-from modelsurgeon.publish import check_push, check_target, push, upload
+from modelsurgeon.saving import publish
+from modelsurgeon.saving.publish import check_push, check_target, push, upload
 
 CARD = "---\nlibrary_name: transformers\n---\n\n# wide\n"
 SHARDS = {f"model-0000{i}-of-00002.safetensors": bytes([i]) * 1000 for i in (1, 2)}

@@ -13,14 +13,14 @@ import torch
 
 import tiny
 from growths import LOSSLESS, Growth, Source
-from modelsurgeon.checkpoint import open_checkpoint
-from modelsurgeon.config_keys import lookup
+from modelsurgeon.checkpoints.checkpoint import open_checkpoint
 from modelsurgeon.errors import PlanError
-from modelsurgeon.growth import RULES
-from modelsurgeon.save import save
-from modelsurgeon.targets import settable
-from modelsurgeon.untie import untie_embeddings
-from modelsurgeon.widen import widen
+from modelsurgeon.families.config import lookup
+from modelsurgeon.growth.growth import RULES
+from modelsurgeon.growth.targets import settable
+from modelsurgeon.operations.transforms.untying import untie_embeddings
+from modelsurgeon.operations.transforms.widening import widen
+from modelsurgeon.saving.save import save
 
 # One form of every family, its head its own where it has one: nothing is refused on a tie's account.
 FAMILIES = [v for v in tiny.variants() if v.main and not v.tied]

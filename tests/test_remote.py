@@ -12,11 +12,11 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import known_implementations
 
 from command import contents, run
-from modelsurgeon import remote
+from modelsurgeon.checkpoints.source import DEMO, locate, read_config_of
 from modelsurgeon.errors import SourceError
-from modelsurgeon.files import LocalFile
-from modelsurgeon.remote import BEGIN, KEPT, PIECE, Pieces, RemoteFile, RemoteFolder, bounds, open_remote
-from modelsurgeon.source import DEMO, locate, read_config_of
+from modelsurgeon.files import remote
+from modelsurgeon.files.file import LocalFile
+from modelsurgeon.files.remote import BEGIN, KEPT, PIECE, Pieces, RemoteFile, RemoteFolder, bounds, open_remote
 
 DATA = random.Random(0).randbytes(3 * PIECE + 12_345)
 

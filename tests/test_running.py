@@ -16,14 +16,14 @@ import pytest
 import torch
 
 import tiny
-from modelsurgeon.checkpoint import Checkpoint, open_checkpoint
+from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from modelsurgeon.diagnosis.behaviour import Running, run
 from modelsurgeon.diagnosis.head_cut import Replay
-from modelsurgeon.diagnosis.running import Running, run
 from modelsurgeon.diagnosis.states import anisotropy, describe, real_positions, spread
-from modelsurgeon.verification import batches, reference
-from modelsurgeon.verification.batches import Sampling, make_windows
+from modelsurgeon.running import batches, reference
+from modelsurgeon.running.batches import Sampling, make_windows
+from modelsurgeon.running.reference import load
 from modelsurgeon.verification.logits import compare_all
-from modelsurgeon.verification.reference import load
 
 FEW: dict[str, Any] = {"samples": 2, "length": 24}
 TINY: dict[str, Any] = {"samples": 2, "length": 9}

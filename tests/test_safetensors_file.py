@@ -17,11 +17,11 @@ import safetensors
 import torch
 from safetensors.torch import save
 
-from modelsurgeon import safetensors_file
 from modelsurgeon.errors import SourceError
-from modelsurgeon.files import File, LocalFile
-from modelsurgeon.safetensors_file import BITS, DTYPES, Entry, layout, read_entries, read_header
-from modelsurgeon.tensor import Stored
+from modelsurgeon.files import safetensors_file
+from modelsurgeon.files.file import File, LocalFile
+from modelsurgeon.files.safetensors_file import BITS, DTYPES, Entry, layout, read_entries
+from modelsurgeon.tensors.stored import Stored, read_header
 
 CASES = 4000
 STRICTER = (  # what the library lets through

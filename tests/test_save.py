@@ -14,13 +14,14 @@ from safetensors.torch import load_file
 
 import tiny
 from command import blake3, contents, run, sha256
-from modelsurgeon import __version__, memory
-from modelsurgeon.checkpoint import INDEX, open_checkpoint
+from modelsurgeon import __version__
+from modelsurgeon.checkpoints.checkpoint import INDEX, open_checkpoint
+from modelsurgeon.checkpoints.source import DEMO
 from modelsurgeon.errors import PlanError, SourceError
-from modelsurgeon.save import save
-from modelsurgeon.source import DEMO
-from modelsurgeon.untie import untie_embeddings
-from modelsurgeon.widen import widen
+from modelsurgeon.operations.transforms.untying import untie_embeddings
+from modelsurgeon.operations.transforms.widening import widen
+from modelsurgeon.saving.save import save
+from modelsurgeon.tensors import budget
 
 SIDE_FILES = {
     "tokenizer.json": b'{"a": "\xc3\xa9"}\r\n',
@@ -271,7 +272,7 @@ def test_weights_that_are_no_numbers_are_named_and_counted(folder, tmp_path):
 @pytest.mark.parametrize("largest", [64, 1000, 8 << 20])
 def test_the_bytes_are_the_same_whatever_workers_and_pieces(workers, largest, sharded, tmp_path, monkeypatch):
     usual = save(widen(open_checkpoint(sharded), 2), tmp_path / "usual", shard_size=20000)
-    monkeypatch.setattr(memory, "LARGEST", largest)
+    monkeypatch.setattr(budget, "LARGEST", largest)
     out = save(widen(open_checkpoint(sharded), 2), tmp_path / "out", shard_size=20000, workers=workers)
     assert contents(out) == contents(usual)
 

@@ -14,21 +14,21 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 import tiny
-from modelsurgeon import architecture
-from modelsurgeon.checkpoint import open_checkpoint
-from modelsurgeon.diagnosis import rows as rows_module
-from modelsurgeon.diagnosis import scan as scan_module
-from modelsurgeon.diagnosis.gains import places
-from modelsurgeon.diagnosis.lines import Equal, Sketch
-from modelsurgeon.diagnosis.numbers import Census, Lost
-from modelsurgeon.diagnosis.rows import Rows
-from modelsurgeon.diagnosis.scan import Scan, scan
-from modelsurgeon.diagnosis.spectral_norm import Spectral
-from modelsurgeon.files import LocalFolder
-from modelsurgeon.safetensors_file import read_header
-from modelsurgeon.save import save
-from modelsurgeon.tensor import DTYPES, Stored
-from modelsurgeon.widen import widen
+from modelsurgeon.checkpoints.checkpoint import open_checkpoint
+from modelsurgeon.diagnosis.weights import rows as rows_module
+from modelsurgeon.diagnosis.weights import scan as scan_module
+from modelsurgeon.diagnosis.weights.equal_rows import Equal, Sketch
+from modelsurgeon.diagnosis.weights.gains import places
+from modelsurgeon.diagnosis.weights.numbers import Census, Lost
+from modelsurgeon.diagnosis.weights.rows import Rows
+from modelsurgeon.diagnosis.weights.scan import Scan, scan
+from modelsurgeon.diagnosis.weights.spectral_norm import Spectral
+from modelsurgeon.families import registry
+from modelsurgeon.files.file import LocalFolder
+from modelsurgeon.operations.transforms.widening import widen
+from modelsurgeon.saving.save import save
+from modelsurgeon.tensors.dtypes import DTYPES
+from modelsurgeon.tensors.stored import Stored, read_header
 
 PLENTY = 10**9
 
@@ -160,9 +160,9 @@ LAST = {  # of those whose last norm does not stand behind all layers by itself
 }
 
 
-@pytest.mark.parametrize("model_type", architecture.known())
+@pytest.mark.parametrize("model_type", registry.known())
 def test_every_family_has_its_norms_in_their_places(model_type: str) -> None:
-    table = architecture.find(model_type)
+    table = registry.find(model_type)
     config = {**transformers.CONFIG_MAPPING[model_type]().to_dict(), **dict.fromkeys(table.counters.values(), 2)}
     table = table.fitted(table.resolve(config), [])
     names = {re.sub(r"\{\w+\}", number, template.name) for template in table.templates for number in "01"}

@@ -12,15 +12,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from modelsurgeon import arithmetic, means, memory, writer
-from modelsurgeon.arena import Arena
-from modelsurgeon.arithmetic import holds_tiny
-from modelsurgeon.axis_map import GAP, MEAN, copies, gathered, power_of_two_shares
-from modelsurgeon.dimension import along, concatenation, plain, product
-from modelsurgeon.files import LocalFile
-from modelsurgeon.safetensors_file import read_header
-from modelsurgeon.shards import cores_left, write_shard
-from modelsurgeon.tensor import Remapped
+from modelsurgeon.files.file import LocalFile
+from modelsurgeon.maps.axis_map import GAP, MEAN
+from modelsurgeon.maps.dimension import along, concatenation, plain, product
+from modelsurgeon.maps.orders import copies, gathered, power_of_two_shares
+from modelsurgeon.saving import writer
+from modelsurgeon.saving.shards import cores_left, write_shard
+from modelsurgeon.tensors import arithmetic, budget, means
+from modelsurgeon.tensors.arena import Arena
+from modelsurgeon.tensors.arithmetic import holds_tiny
+from modelsurgeon.tensors.remapped import Remapped
+from modelsurgeon.tensors.stored import read_header
 
 ROWS, COLUMNS = 12, 10
 FORMAT = {"format": "pt"}
@@ -31,7 +33,7 @@ AMPLE = 8 << 20
 
 @pytest.fixture(params=[TOO_SMALL, A_FEW_ROWS, AMPLE], ids=["blocks-of-a-row", "blocks-of-some-rows", "one-block"])
 def block_size(request, monkeypatch):
-    monkeypatch.setattr(memory, "LARGEST", request.param)
+    monkeypatch.setattr(budget, "LARGEST", request.param)
 
 
 def stored(folder, tensors):
@@ -239,7 +241,7 @@ def slow_pwrite(monkeypatch):
 
 
 def test_a_block_is_not_overwritten_before_a_slow_disk_has_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "LARGEST", TOO_SMALL)
+    monkeypatch.setattr(budget, "LARGEST", TOO_SMALL)
     slow_pwrite(monkeypatch)
     old = random(ROWS, COLUMNS)
     found = written(tmp_path, {"a": tiled(stored(tmp_path, {"a": old})["a"], 2, side="writers")})["a"]
@@ -247,7 +249,7 @@ def test_a_block_is_not_overwritten_before_a_slow_disk_has_it(tmp_path, monkeypa
 
 
 def test_with_memory_for_one_block_a_slow_disk_would_get_the_next_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "LARGEST", TOO_SMALL)
+    monkeypatch.setattr(budget, "LARGEST", TOO_SMALL)
     monkeypatch.setattr(writer, "_wait", lambda pending: None)
     monkeypatch.setattr(writer, "cycle", lambda arenas: itertools.cycle(arenas[:1]))
     slow_pwrite(monkeypatch)
@@ -281,7 +283,7 @@ def test_a_full_disk_is_raised_from_the_thread_that_writes(tmp_path, monkeypatch
         return pwrite(descriptor, piece, offset)
 
     source = stored(tmp_path, {"a": random(ROWS, COLUMNS)})["a"]
-    monkeypatch.setattr(memory, "LARGEST", TOO_SMALL)
+    monkeypatch.setattr(budget, "LARGEST", TOO_SMALL)
     monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(OSError, match="No space left") as raised:
         write_shard(tmp_path / "new.safetensors", {"a": tiled(source, 2)})
@@ -323,7 +325,7 @@ def test_what_was_written_is_sent_to_the_disk_at_once_and_leaves_the_cache_later
 
 
 def test_rows_that_stand_again_are_written_again_in_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "LARGEST", 1 << 12)
+    monkeypatch.setattr(budget, "LARGEST", 1 << 12)
     monkeypatch.setattr(writer, "READ", 8)
     parts, read = [], writer._read_all
     monkeypatch.setattr(writer, "_read_all", lambda fd, view, at: parts.append(len(view)) or read(fd, view, at))

@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelsurgeon import architecture, axis_map, dimension
-from modelsurgeon.axis_map import GAP, MEAN, AxisMap, power_of_two_shares
-from modelsurgeon.dimension import along
 from modelsurgeon.errors import ArchitectureError, PlanError
-from modelsurgeon.signature import Atom, Concatenation, Dealt, Product, gain_factors, mean_square_ratio, parse
+from modelsurgeon.families import registry
+from modelsurgeon.maps import dimension, orders
+from modelsurgeon.maps.axis_map import GAP, MEAN, AxisMap
+from modelsurgeon.maps.dimension import along
+from modelsurgeon.maps.orders import power_of_two_shares
+from modelsurgeon.maps.signature import Atom, Concatenation, Dealt, Product, gain_factors, mean_square_ratio, parse
 
 SIZES = {"vocab": 5, "hidden": 6, "stream": 6, "mlp": 7, "experts": 3, "kv": 2, "heads": 4, "head": 8, "value": 9}
 SIZES |= {"prehead": 8, "preheads": 4}
@@ -148,9 +150,9 @@ def test_a_gain_has_as_many_axes_on_either_side(text, words):
         parse(text)
 
 
-@pytest.mark.parametrize("model_type", architecture.known())
+@pytest.mark.parametrize("model_type", registry.known())
 def test_every_signature_of_a_table_reads_back_from_its_text(model_type):
-    for text in architecture.find(model_type).tensors.values():
+    for text in registry.find(model_type).tensors.values():
         assert parse(text).text == text
 
 
@@ -165,9 +167,9 @@ def maps(draw, size, least=GAP):
     kinds = [lambda: scattered(size, draw(st.integers(0, 2**32 - 1)), gain, least)]
     if least == GAP:
         kinds += [
-            lambda: axis_map.identity(size),
-            lambda: axis_map.copies(size, count, gain, power_of_two_shares(count), gain),
-            lambda: axis_map.copies(size, count, even, [even] * count, gain),
+            lambda: orders.identity(size),
+            lambda: orders.copies(size, count, gain, power_of_two_shares(count), gain),
+            lambda: orders.copies(size, count, even, [even] * count, gain),
             lambda: written_in_parts(size, count, gain),
         ]
     else:
@@ -182,8 +184,8 @@ def scattered(size, seed, gain=1.0, least=GAP, multiple=1):
     rng = np.random.default_rng(seed)
     source = np.r_[np.arange(size), rng.integers(least, size, rng.integers(1, 6)), np.full(int(least == MEAN), MEAN)]
     source = rng.permutation(np.r_[source, np.full(-len(source) % multiple, GAP)])
-    scale, count = rng.uniform(0.25, 4.0, len(source)), axis_map.ranks(source)[1]
-    return axis_map.gathered(size, source, scale, gain / count / scale, gain)
+    scale, count = rng.uniform(0.25, 4.0, len(source)), orders.ranks(source)[1]
+    return orders.gathered(size, source, scale, gain / count / scale, gain)
 
 
 def written_in_parts(size, count, gain):
@@ -196,12 +198,12 @@ def written_in_parts(size, count, gain):
 def tailed(size, count, rest, gain=1.0):
     """Whole tiles and the mean of all behind them."""
     source = np.r_[np.tile(np.arange(size), count), np.full(rest, MEAN)]
-    return axis_map.gathered(size, source, np.ones(len(source)), np.full(len(source), gain / count), gain)
+    return orders.gathered(size, source, np.ones(len(source)), np.full(len(source), gain / count), gain)
 
 
 def nested(size, count, layout, gain):
-    source = axis_map.nested_pairs(size, count, layout)
-    return axis_map.gathered(size, source, np.full(len(source), gain), np.ones(len(source)), gain)
+    source = orders.nested_pairs(size, count, layout)
+    return orders.gathered(size, source, np.full(len(source), gain), np.ones(len(source)), gain)
 
 
 def old_matrix(grown):
@@ -293,7 +295,7 @@ def test_a_product_cannot_hold_means_of_two_of_its_factors():
 @pytest.mark.parametrize("split", ["readers", "writers"])
 def test_readers_ignore_a_mean_and_writers_hold_it_where_they_are_no_parts_of_a_sum(split):
     source, ones = np.array([0, 1, 2, MEAN]), np.ones(4)
-    held = axis_map.gathered(3, source, ones, ones, 1.0, split)
+    held = orders.gathered(3, source, ones, ones, 1.0, split)
     assert along(held, "readers").source.tolist() == [0, 1, 2, GAP] and not along(held, "readers").means
     if split == "writers":
         with pytest.raises(PlanError, match="split among its writers cannot hold a mean"):
@@ -385,8 +387,8 @@ def dealt(sizes, hands):
 
 def test_parts_are_dealt_out_hand_by_hand():
     """Falcon-40b: each key-value head's queries, its key, its value."""
-    same = {name: axis_map.identity(size) for name, size in {"kv": 2, "heads": 4, "head": 1, "value": 1}.items()}
-    twice = {**same, "kv": axis_map.copies(2, 2, 1.0, (0.5, 0.5)), "heads": axis_map.copies(4, 2, 1.0, (0.5, 0.5))}
+    same = {name: orders.identity(size) for name, size in {"kv": 2, "heads": 4, "head": 1, "value": 1}.items()}
+    twice = {**same, "kv": orders.copies(2, 2, 1.0, (0.5, 0.5)), "heads": orders.copies(4, 2, 1.0, (0.5, 0.5))}
     (grown,) = parse("kv[heads head~ + kv head + kv value] <-").grow(twice)
     rows = np.array(["q0", "q1", "k0", "v0", "q2", "q3", "k1", "v1"])
     assert rows[grown.source].tolist() == [*rows, *rows]
@@ -394,7 +396,7 @@ def test_parts_are_dealt_out_hand_by_hand():
 
 
 def test_parts_that_do_not_divide_cannot_be_dealt_out():
-    thrice = {"kv": axis_map.copies(2, 2, 1.0, (0.5, 0.5)), "heads": axis_map.copies(2, 3, 1.0, (0.5, 0.25, 0.25))}
+    thrice = {"kv": orders.copies(2, 2, 1.0, (0.5, 0.5)), "heads": orders.copies(2, 3, 1.0, (0.5, 0.25, 0.25))}
     with pytest.raises(PlanError, match=r"parts of \[6, 4\] cannot be dealt out to 4"):
         parse("kv[heads + kv] <-").grow(thrice)
 
@@ -428,9 +430,9 @@ def isometries(draw):
     size, count = 6, draw(st.integers(1, 4))
     scale = draw(st.sampled_from([1.0, count**-0.5, 0.5, 3.0]))
     if draw(st.booleans()):
-        return axis_map.copies(size, count, scale, [1 / scale / count] * count)
-    source = axis_map.nested_pairs(size, count, "half")
-    return axis_map.gathered(size, source, np.full(len(source), scale), np.full(len(source), 1 / scale), 1.0)
+        return orders.copies(size, count, scale, [1 / scale / count] * count)
+    source = orders.nested_pairs(size, count, "half")
+    return orders.gathered(size, source, np.full(len(source), scale), np.full(len(source), 1 / scale), 1.0)
 
 
 def rms_norm(x, gain, eps):
@@ -446,7 +448,7 @@ def test_a_grown_gain_behind_a_norm_is_the_grown_output_of_the_norm(stream, rule
     rng = np.random.default_rng(seed)
     x, gain, eps = rng.normal(size=6), rng.normal(size=6), 0.1
     factor = 1.0 if rule == "exact" else (stream.size / stream.new_size) ** 0.5
-    hidden = axis_map.gathered(
+    hidden = orders.gathered(
         6, stream.source, np.full(stream.new_size, factor), stream.scale * stream.share / factor, 1.0
     )
     (grown,) = parse("stream => hidden").grow({"stream": stream, "hidden": hidden})
@@ -459,9 +461,9 @@ def test_a_layer_norm_takes_the_mean_that_stands_behind_the_copies_away(count, r
     rng = np.random.default_rng(seed)
     x, gain, eps = rng.normal(size=6), rng.normal(size=6), 0.1
     source = np.r_[np.tile(np.arange(6), count), np.full(rest, MEAN)]
-    stream = axis_map.gathered(6, source, np.full(len(source), scale), np.full(len(source), 1 / scale / count), 1.0)
+    stream = orders.gathered(6, source, np.full(len(source), scale), np.full(len(source), 1 / scale / count), 1.0)
     behind = np.where(source == MEAN, GAP, source)
-    hidden = axis_map.gathered(6, behind, np.full(len(source), 0.7), np.full(len(source), 1 / 0.7 / count), 1.0)
+    hidden = orders.gathered(6, behind, np.full(len(source), 0.7), np.full(len(source), 1 / 0.7 / count), 1.0)
     (grown,) = parse("stream => hidden").grow({"stream": stream, "hidden": hidden})
     after = layer_norm(stream.dense()[0] @ x, grown_matrix(grown) @ gain, eps * mean_square_ratio(stream))
     np.testing.assert_allclose(after, hidden.dense()[0] @ layer_norm(x, gain, eps), rtol=1e-12, atol=1e-12)
@@ -504,15 +506,15 @@ def test_a_mean_has_no_part_in_what_a_norm_sees():
 
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_a_norm_sees_copies_as_they_are_and_takes_their_scale_away(count):
-    tiles = axis_map.copies(6, count, 1.0, power_of_two_shares(count))
+    tiles = orders.copies(6, count, 1.0, power_of_two_shares(count))
     assert mean_square_ratio(tiles) == 1.0
     np.testing.assert_array_equal(gain_factors(tiles), np.ones(6 * count))
-    even = axis_map.copies(6, count, count**-0.5, [count**-0.5] * count)
+    even = orders.copies(6, count, count**-0.5, [count**-0.5] * count)
     assert mean_square_ratio(even) == pytest.approx(1 / count, rel=1e-15)  # one rounding of float64
     np.testing.assert_array_equal(gain_factors(even), np.ones(6 * count))
 
 
 def test_a_norm_cannot_pass_a_map_that_stretches_some_coordinates_more_than_others():
-    uneven = axis_map.gathered(2, np.array([0, 1, 1]), np.ones(3), np.array([1.0, 0.5, 0.5]), 1.0)
+    uneven = orders.gathered(2, np.array([0, 1, 1]), np.ones(3), np.array([1.0, 0.5, 0.5]), 1.0)
     with pytest.raises(PlanError, match="a norm cannot pass"):
-        parse("stream => hidden").grow({"stream": uneven, "hidden": axis_map.identity(2)})
+        parse("stream => hidden").grow({"stream": uneven, "hidden": orders.identity(2)})

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from modelsurgeon.diagnosis import spectral_norm, spectrum
-from modelsurgeon.diagnosis.rows import Rows
-from modelsurgeon.diagnosis.spectral_norm import ROUNDING, of_spectrum, spectral
+from modelsurgeon.diagnosis.weights import spectral_norm, spectrum
+from modelsurgeon.diagnosis.weights.rows import Rows
+from modelsurgeon.diagnosis.weights.spectral_norm import ROUNDING, of_spectrum, spectral
 
 TALL, WIDE = (430, 210), (210, 430)
 
@@ -131,7 +131,7 @@ def test_a_gram_matrix_gives_the_same_values_however_it_is_cut(shape, gathered, 
     tensor = torch.randn(shape).bfloat16()
     monkeypatch.setattr(spectrum, "GATHERED", gathered)
     monkeypatch.setattr(spectrum, "PANELS", 1 + gathered % 9)
-    monkeypatch.setattr("modelsurgeon.diagnosis.rows.BLOCK", 31 * shape[1])
+    monkeypatch.setattr("modelsurgeon.diagnosis.weights.rows.BLOCK", 31 * shape[1])
     told = []
     found = spectrum.spectrum(rows(tensor), tell=lambda *step: told.append(step))
     assert "Gram" in found.method and told[-1][1] == told[-1][2] and told == sorted(told)
@@ -145,7 +145,7 @@ def test_a_gram_matrix_gives_the_same_values_however_it_is_cut(shape, gathered, 
 def test_a_missing_block_and_a_missing_root_are_seen(monkeypatch, no_direct):
     tensor = torch.randn(TALL)
     missing = Rows.blocks
-    monkeypatch.setattr("modelsurgeon.diagnosis.rows.BLOCK", 31 * TALL[1])
+    monkeypatch.setattr("modelsurgeon.diagnosis.weights.rows.BLOCK", 31 * TALL[1])
     with monkeypatch.context() as planted:
         planted.setattr(Rows, "blocks", lambda self: [one for one in missing(self) if one[1] != 93])
         assert not np.allclose(spectrum.spectrum(rows(tensor)).values, exact(tensor), rtol=1e-6)
@@ -270,7 +270,7 @@ def test_the_bound_holds_after_any_number_of_passes_and_one_without_it_does_not(
 def test_a_stack_has_the_largest_norm_and_the_least_stable_rank_however_it_is_read(monkeypatch):
     values = [[5.0, 1.0, 1.0], [3.0, 0.0, 0.0], [1.0] * 250, [0.0]]
     stack = torch.stack([with_values(300, 260, each) for each in values])
-    monkeypatch.setattr("modelsurgeon.diagnosis.rows.BLOCK", 70 * 260)
+    monkeypatch.setattr("modelsurgeon.diagnosis.weights.rows.BLOCK", 70 * 260)
     found = spectral(rows(stack, stacked=True))
     assert found.norm == pytest.approx(5, rel=1e-6) and found.stable_rank == pytest.approx(1, rel=1e-6)
     assert found.frobenius == pytest.approx(math.sqrt(27 + 9 + 250), rel=1e-7)

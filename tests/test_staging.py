@@ -15,9 +15,10 @@ from types import SimpleNamespace
 import pytest
 
 from command import blake3, contents
-from modelsurgeon import durable, ownership
 from modelsurgeon.errors import OutputError, PlanError
-from modelsurgeon.staging import JOURNAL, REQUEST, Stage, staged
+from modelsurgeon.files import durable
+from modelsurgeon.saving import ownership
+from modelsurgeon.saving.staging import JOURNAL, REQUEST, Stage, staged
 
 SHARDS = ("model-1.safetensors", "model-2.safetensors", "model-3.safetensors")
 ROUNDS, ONE_WRITES = 20, "+---"

@@ -9,15 +9,14 @@ import huggingface_hub
 import pytest
 
 import tiny
-from modelsurgeon.checkpoint import Checkpoint, open_checkpoint
-from modelsurgeon.config_changes import config_changes
+from modelsurgeon.checkpoints.changes import config_changes
+from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from modelsurgeon.checkpoints.source import DEMO, read_config_of
 from modelsurgeon.errors import ModelSurgeonError, PlanError, SourceError
-from modelsurgeon.proportions import Proportions, by_parameters
-from modelsurgeon.remap import parameters
-from modelsurgeon.sizes import COUNTS, parse_count
-from modelsurgeon.source import DEMO, read_config_of
-from modelsurgeon.targets import by_config, by_factor, by_settings, settable
-from modelsurgeon.widen import widen
+from modelsurgeon.growth.targets import by_config, by_factor, by_settings, settable
+from modelsurgeon.operations.transforms.proportions import Proportions, by_parameters
+from modelsurgeon.operations.transforms.widening import widen
+from modelsurgeon.units import COUNTS, parse_count
 from test_hub import COMMIT, cache, cached
 
 __all__ = ["cache"]  # a fixture
@@ -162,17 +161,17 @@ def test_parameters_are_counted_from_the_signatures(variant, source):
     wide = widen(checkpoint, 2)
     proportions = Proportions(checkpoint)
     recomputed = sum(checkpoint.architecture.is_recomputed(name) for name in checkpoint.tensors)
-    assert not recomputed and proportions.present == parameters(checkpoint)
-    assert proportions.parameters(wide.sizes) == parameters(wide)
+    assert not recomputed and proportions.present == checkpoint.parameters
+    assert proportions.parameters(wide.sizes) == wide.parameters
 
 
 @pytest.mark.parametrize("variant", MAIN, ids=str)
 def test_the_nearest_size_of_the_same_proportions_is_lossless_and_has_the_parameters_it_says(variant, source):
     checkpoint = open_checkpoint(source(variant))
-    wanted = 3 * parameters(checkpoint)
+    wanted = 3 * checkpoint.parameters
     settings, count = by_parameters(checkpoint, wanted)
     wide = widen(checkpoint, settings=settings)
-    assert parameters(wide) == count and not wide.lossy
+    assert wide.parameters == count and not wide.lossy
     heads = {name for name, axis in checkpoint.architecture.axes.items() if axis.through == "heads"}
     kept = {name for name, axis in checkpoint.architecture.axes.items() if axis.through in ("inner", "rank", "experts")}
     ratios = {wide.sizes[name] / checkpoint.sizes[name] for name in heads & set(wide.sizes)}
@@ -190,24 +189,24 @@ def test_no_other_step_is_nearer(llama):
             wide = widen(llama, settings=proportions.settings(step))
         except ModelSurgeonError:
             continue
-        found.append(parameters(wide))
+        found.append(wide.parameters)
     assert by_parameters(llama, wanted)[1] == min(found, key=lambda count: abs(log(count / wanted)))
 
 
 def test_settings_that_are_chosen_already_stay(llama):
     settings, count = by_parameters(llama, 100_000, {"intermediate_size": 41})
     assert settings["intermediate_size"] == 41
-    assert count == parameters(widen(llama, settings=settings))
+    assert count == widen(llama, settings=settings).parameters
 
 
 def test_fewer_parameters_than_there_are_and_sizes_that_nothing_has_are_refused(llama, source):
     with pytest.raises(PlanError, match=r"the model has .* already, and growth never takes away"):
-        by_parameters(llama, parameters(llama))
+        by_parameters(llama, llama.parameters)
     with pytest.raises(PlanError, match=r"no size of the same proportions near 100,000 parameters .* cannot share"):
         by_parameters(llama, 100_000, {"num_key_value_heads": 3, "num_attention_heads": 5})
     tied = open_checkpoint(source(tiny.named("olmo-tied")))
     with pytest.raises(PlanError, match=r"no size of the same proportions .* untie first"):
-        by_parameters(tied, 2 * parameters(tied))
+        by_parameters(tied, 2 * tied.parameters)
 
 
 @pytest.mark.parametrize(

@@ -15,16 +15,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from modelsurgeon import axis_map, dimension, means
-from modelsurgeon.arithmetic import nearest_power_of_two
-from modelsurgeon.axis_map import GAP, MEAN, AxisMap
-from modelsurgeon.checkpoint import open_checkpoint
-from modelsurgeon.files import LocalFile
-from modelsurgeon.safetensors_file import read_header
-from modelsurgeon.tensor import DTYPES, Remapped, Stored
-from modelsurgeon.verification import blocks
-from modelsurgeon.verification.fold import fold
-from modelsurgeon.widen import widen
+from modelsurgeon.checkpoints.checkpoint import open_checkpoint
+from modelsurgeon.files.file import LocalFile
+from modelsurgeon.maps import axis_map, dimension, orders
+from modelsurgeon.maps.axis_map import GAP, MEAN, AxisMap
+from modelsurgeon.operations.transforms.widening import widen
+from modelsurgeon.proof import blocks
+from modelsurgeon.proof.fold import fold
+from modelsurgeon.tensors import means
+from modelsurgeon.tensors.arithmetic import nearest_power_of_two
+from modelsurgeon.tensors.dtypes import DTYPES
+from modelsurgeon.tensors.remapped import Remapped
+from modelsurgeon.tensors.stored import Stored, read_header
 
 
 def stored(tensor: torch.Tensor, folder: Path) -> Stored:
@@ -38,7 +40,7 @@ def whole(tensor: Remapped) -> torch.Tensor:
 
 def test_even_factors_of_two_dimensions_are_one_factor(tmp_path: Path) -> None:
     old = torch.randn(6, 4)
-    even = axis_map.copies(6, 2, 2**-0.5, [2**-0.5] * 2), axis_map.copies(4, 2, 2**-0.5, [2**-0.5] * 2)
+    even = orders.copies(6, 2, 2**-0.5, [2**-0.5] * 2), orders.copies(4, 2, 2**-0.5, [2**-0.5] * 2)
     rows, columns = dimension.along(even[0], "writers"), dimension.along(even[1], "readers")
     wide = Remapped(stored(old, tmp_path), (rows, columns), "F32")
     assert wide.factors == (0.5,)
@@ -48,7 +50,7 @@ def test_even_factors_of_two_dimensions_are_one_factor(tmp_path: Path) -> None:
 
 def test_a_factor_that_rounds_is_applied_in_a_wider_dtype_and_rounded_once(tmp_path: Path) -> None:
     old = torch.randn(64, 64)
-    axis = axis_map.copies(64, 3, 3**-0.5, [3**-0.5] * 3)
+    axis = orders.copies(64, 3, 3**-0.5, [3**-0.5] * 3)
     wide = Remapped(stored(old, tmp_path), (dimension.plain(64), dimension.along(axis, "readers")), "F32")
     assert torch.equal(whole(wide), (old.double() * float(axis.share[0])).float().repeat(1, 3))
 
@@ -56,7 +58,7 @@ def test_a_factor_that_rounds_is_applied_in_a_wider_dtype_and_rounded_once(tmp_p
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_small_gains_of_the_form_one_plus_w_survive_a_copy(dtype: torch.dtype, tmp_path: Path) -> None:
     old = torch.tensor([0.25, -1e-6, 3e-7, 0.0]).to(dtype)
-    axis = axis_map.copies(4, 2, 1.0, (0.5, 0.5))
+    axis = orders.copies(4, 2, 1.0, (0.5, 0.5))
     name = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}[dtype]
     wide = Remapped(stored(old, tmp_path), (dimension.along(axis, "writers"),), name, offset=1.0)
     assert wide.is_exact
@@ -73,7 +75,7 @@ def test_a_gain_that_becomes_nothing_is_minus_one_where_the_model_adds_one(tmp_p
 def test_gaps_hold_the_fill_and_old_infinities_do_not_leak_into_them(tmp_path: Path) -> None:
     old = torch.tensor([torch.inf, 2.0])
     source = np.array([0, GAP, 1, GAP])
-    axis = axis_map.gathered(2, source, np.ones(4), np.ones(4), 1.0)
+    axis = orders.gathered(2, source, np.ones(4), np.ones(4), 1.0)
     plain = Remapped(stored(old, tmp_path), (dimension.along(axis, "writers"),), "F32")
     assert whole(plain).tolist() == [torch.inf, 0.0, 2.0, 0.0]
     filled = Remapped(plain.base, plain.dimensions, "F32", fill=7.0)
@@ -82,16 +84,16 @@ def test_gaps_hold_the_fill_and_old_infinities_do_not_leak_into_them(tmp_path: P
 
 def test_a_remapped_tensor_can_be_remapped_again(tmp_path: Path) -> None:
     old = torch.randn(5, 3)
-    axis = axis_map.copies(5, 2, 1.0, (0.5, 0.5))
+    axis = orders.copies(5, 2, 1.0, (0.5, 0.5))
     once = Remapped(stored(old, tmp_path), (dimension.along(axis, "writers"), dimension.plain(3)), "F32")
-    again = axis_map.copies(10, 3, 1.0, (0.5, 0.25, 0.25))
+    again = orders.copies(10, 3, 1.0, (0.5, 0.25, 0.25))
     twice = Remapped(once, (dimension.along(again, "writers"), dimension.plain(3)), "F32", constant=2.0)
     assert torch.equal(whole(twice), 2 * old.repeat(6, 1))
 
 
 def test_rows_read_are_near_the_rows_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = torch.randn(1000, 500)
-    axis = axis_map.copies(1000, 2, 1.0, (0.5, 0.5))
+    axis = orders.copies(1000, 2, 1.0, (0.5, 0.5))
     wide = Remapped(stored(old, tmp_path), (dimension.along(axis, "writers"), dimension.plain(500)), "F32")
     asked: list[int] = []
     read = Stored.read
@@ -156,15 +158,15 @@ def random_map(rng: np.random.Generator, size: int) -> AxisMap:
     source = rng.permutation(np.r_[np.arange(size), rng.integers(MEAN, size, rng.integers(0, 5))])
     kind = rng.integers(3)
     scale = [np.ones(len(source)), np.full(len(source), 2**-0.5), rng.uniform(0.25, 4.0, len(source))][kind]
-    rank, count = axis_map.ranks(source)
-    parts = axis_map.shares(rank, count) if kind == 0 else 1 / count
-    return axis_map.gathered(size, source, scale, parts / scale, 1.0)
+    rank, count = orders.ranks(source)
+    parts = orders.shares(rank, count) if kind == 0 else 1 / count
+    return orders.gathered(size, source, scale, parts / scale, 1.0)
 
 
 def split_map(rng: np.random.Generator, size: int) -> AxisMap:
     """The same where writers are parts of a sum, which cannot hold means."""
     source = rng.permutation(np.r_[np.arange(size), rng.integers(GAP, size, rng.integers(0, 5))])
-    return axis_map.gathered(size, source, 1 / axis_map.ranks(source)[1], np.ones(len(source)), 1.0, "writers")
+    return orders.gathered(size, source, 1 / orders.ranks(source)[1], np.ones(len(source)), 1.0, "writers")
 
 
 @st.composite
@@ -175,7 +177,7 @@ def grown_tensors(draw: st.DrawFn) -> tuple[Remapped, torch.Tensor, torch.Tensor
     for _ in range(draw(st.integers(1, 3))):
         axes = [draw(st.sampled_from([random_map, random_map, split_map]))(rng, int(rng.integers(1, 6)))]
         if draw(st.booleans()):
-            axes.append(axis_map.identity(2))
+            axes.append(orders.identity(2))
         side = draw(st.sampled_from(["writers", "readers"]))
         dims.append(dimension.product([dimension.along(axis, side) for axis in axes]))
         matrices.append(reduce(np.kron, [axis.dense()[0] if side == "writers" else axis.dense()[1].T for axis in axes]))
@@ -253,7 +255,7 @@ def test_one_number_off_by_a_percent_does_not_fold_back(
     assert fold("t", wide, Held(found)).verdict == ("wrong" if read else "rounded")  # type: ignore[arg-type]
 
 
-TAIL = axis_map.gathered(5, np.r_[np.arange(5), MEAN, MEAN], np.ones(7), np.ones(7), 1.0)
+TAIL = orders.gathered(5, np.r_[np.arange(5), MEAN, MEAN], np.ones(7), np.ones(7), 1.0)
 PLANTED = {
     "a mean off by 1%": lambda block, old: block[5].mul_(1.01),
     "one number of a mean": lambda block, old: block[6, 1].mul_(1.01),
@@ -286,7 +288,7 @@ def test_a_mean_of_numbers_that_cancel_is_no_false_alarm(axis: int, dtype: torch
     old = torch.cat([half, -half], 1)
     source = np.r_[np.arange(600), MEAN]
     root = np.full(601, 2**-0.5)
-    dim = dimension.along(axis_map.gathered(600, source, root, 1 / root, 1.0), "writers")
+    dim = dimension.along(orders.gathered(600, source, root, 1 / root, 1.0), "writers")
     base, dims = (
         (Held(old), (dimension.plain(8), dim)) if axis else (Held(old.T.contiguous()), (dim, dimension.plain(8)))
     )
@@ -297,7 +299,7 @@ def test_a_mean_of_numbers_that_cancel_is_no_false_alarm(axis: int, dtype: torch
 @pytest.mark.parametrize("number", [torch.inf, -torch.inf, torch.nan])
 @pytest.mark.parametrize("side", ["writers", "readers"])
 def test_an_infinity_or_what_is_no_number_does_not_fold_back(side: str, number: float) -> None:
-    grown = axis_map.copies(2, 2, 1.0, (0.5, 0.5))
+    grown = orders.copies(2, 2, 1.0, (0.5, 0.5))
     wide = Remapped(Held(torch.tensor([3.0, 4.0])), (dimension.along(grown, side),), "F32")  # type: ignore[arg-type]
     found = whole(wide)
     assert fold("t", wide, Held(found)).verdict == "exact"  # type: ignore[arg-type]
@@ -309,7 +311,7 @@ def test_an_infinity_or_what_is_no_number_does_not_fold_back(side: str, number: 
 @pytest.mark.parametrize(("gap", "finite"), [(0.0, True), (7.0, True), (torch.nan, False), (torch.inf, False)])
 def test_gaps_that_nobody_reads_may_hold_any_number(gap: float, finite: bool, free: bool) -> None:
     source = np.array([0, 1, GAP, 0, 1])
-    grown = axis_map.gathered(2, source, np.ones(5), np.full(5, 0.5), 1.0)
+    grown = orders.gathered(2, source, np.ones(5), np.full(5, 0.5), 1.0)
     wide = Remapped(Held(torch.tensor([3.0, 4.0])), (dimension.along(grown, "writers"),), "F32", free=free)  # type: ignore[arg-type]
     found = whole(wide)
     found[2] = gap
@@ -327,7 +329,7 @@ def test_a_mean_is_never_called_exact(dtype: str) -> None:
 
 def test_rows_that_are_read_for_a_mean_are_read_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     old = torch.randn(1000, 3, generator=torch.Generator().manual_seed(0))
-    grown = axis_map.gathered(1000, np.r_[np.arange(1000), MEAN], np.ones(1001), np.ones(1001), 1.0)
+    grown = orders.gathered(1000, np.r_[np.arange(1000), MEAN], np.ones(1001), np.ones(1001), 1.0)
     wide = Remapped(Held(old), (dimension.along(grown, "writers"), dimension.plain(3)), "F32")  # type: ignore[arg-type]
     asked: list[int] = []
     read = Held.read

@@ -13,17 +13,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tiny
-from modelsurgeon.axis_map import AxisMap
-from modelsurgeon.checkpoint import Checkpoint, open_checkpoint
+from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.errors import ModelSurgeonError
-from modelsurgeon.save import save
-from modelsurgeon.verification import coordinates, ranks
-from modelsurgeon.verification.coordinates import GrownAxis
+from modelsurgeon.maps.axis_map import AxisMap
+from modelsurgeon.operations.transforms.widening import widen
+from modelsurgeon.proof import coordinates
+from modelsurgeon.proof.coordinates import GrownAxis
+from modelsurgeon.proof.proof import composed_maps
+from modelsurgeon.saving.save import save
+from modelsurgeon.verification import ranks
 from modelsurgeon.verification.copies import compare
-from modelsurgeon.verification.proof import composed_maps
 from modelsurgeon.verification.ranks import numerical_rank
 from modelsurgeon.verification.trainable import Axis, Trainability, examine, measure
-from modelsurgeon.widen import widen
 
 Tensors = dict[str, torch.Tensor]
 Grow = Callable[..., Checkpoint]

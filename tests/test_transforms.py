@@ -18,14 +18,14 @@ from safetensors.torch import load_file, save_file
 
 import tiny
 from growths import LOSSLESS
-from modelsurgeon.checkpoint import open_checkpoint
+from modelsurgeon.checkpoints.checkpoint import open_checkpoint
 from modelsurgeon.errors import PlanError
-from modelsurgeon.growth import RULES
-from modelsurgeon.norms import NEGLIGIBLE_EPS
-from modelsurgeon.save import save
-from modelsurgeon.targets import ATTENTIONS
-from modelsurgeon.untie import untie_embeddings
-from modelsurgeon.widen import widen
+from modelsurgeon.growth.eps import NEGLIGIBLE_EPS
+from modelsurgeon.growth.growth import RULES
+from modelsurgeon.growth.targets import ATTENTIONS
+from modelsurgeon.operations.transforms.untying import untie_embeddings
+from modelsurgeon.operations.transforms.widening import widen
+from modelsurgeon.saving.save import save
 from oracle import in_float64
 
 # Float32 forward passes that sum in another order. Measured over all that is tried here: at most 5e-6 of the outputs'

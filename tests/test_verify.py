@@ -12,16 +12,16 @@ from safetensors.torch import load_file, save_file
 
 import mutants
 import tiny
-from modelsurgeon.axis_map import AxisMap
-from modelsurgeon.checkpoint import Checkpoint, open_checkpoint
+from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from modelsurgeon.checkpoints.record import RECORD
 from modelsurgeon.errors import SourceError
-from modelsurgeon.history import RECORD
-from modelsurgeon.save import save
-from modelsurgeon.tensor import Stored
-from modelsurgeon.untie import untie_embeddings
-from modelsurgeon.verification.proof import fold, prove
+from modelsurgeon.maps.axis_map import AxisMap
+from modelsurgeon.operations.transforms.untying import untie_embeddings
+from modelsurgeon.operations.transforms.widening import widen
+from modelsurgeon.proof.proof import fold, prove
+from modelsurgeon.saving.save import save
+from modelsurgeon.tensors.stored import Stored
 from modelsurgeon.verification.verify import verify
-from modelsurgeon.widen import widen
 
 Source = Callable[..., Path]
 SHORT = {"length": 16, "samples": 1}
@@ -212,8 +212,8 @@ def test_what_is_wrong_is_named_with_its_place(tmp_path: Path) -> None:
     stored = {"a": torch.arange(12.0).reshape(3, 4), "b": torch.arange(12.0).reshape(3, 4)}
     stored["b"][2, 1] = torch.nan
     save_file(stored, tmp_path / "two.safetensors")
-    from modelsurgeon.files import LocalFile
-    from modelsurgeon.safetensors_file import read_header
+    from modelsurgeon.files.file import LocalFile
+    from modelsurgeon.tensors.stored import read_header
 
     header: dict[str, Stored] = read_header(LocalFile(tmp_path / "two.safetensors"))
     verdict = fold("a", header["a"], header["b"])

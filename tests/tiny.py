@@ -22,7 +22,7 @@ import torch
 import transformers
 from transformers.pytorch_utils import Conv1D
 
-from modelsurgeon import architecture
+from modelsurgeon.families import architecture, registry
 from oracle import in_float64
 
 VOCAB, LENGTH, POSITIONS = 61, 9, 24
@@ -131,7 +131,7 @@ OVERRIDES: Mapping[str, Mapping[str, Any]] = {
 
 def sizes(model_type: str) -> dict[str, Any]:
     """A tiny config of a family, from its table alone where OVERRIDES has nothing to say."""
-    table = architecture.find(model_type)
+    table = registry.find(model_type)
     known = transformers.CONFIG_MAPPING[model_type]().to_dict()
     found: dict[str, Any] = dict.fromkeys(table.counters.values(), 2)
     for name, axis in table.axes.items():
@@ -170,7 +170,7 @@ class Variant:
 
     @property
     def table(self) -> architecture.Architecture:
-        return architecture.find(self.model_type)
+        return registry.find(self.model_type)
 
     @property
     def modern(self) -> bool:
@@ -569,7 +569,7 @@ FORMS: Mapping[str, tuple[tuple[str, str, Mapping[str, Any]], ...]] = {
 
 def variants() -> tuple[Variant, ...]:
     """Every form of every family that has a table."""
-    return tuple(variant for model_type in architecture.known() for variant in _of(model_type))
+    return tuple(variant for model_type in registry.known() for variant in _of(model_type))
 
 
 def named(name: str) -> Variant:
@@ -577,7 +577,7 @@ def named(name: str) -> Variant:
 
 
 def _of(model_type: str) -> list[Variant]:
-    table = architecture.find(model_type)
+    table = registry.find(model_type)
     found = []
     if table.tie is not None:
         for tied in (True, False):

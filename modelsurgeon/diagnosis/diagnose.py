@@ -17,21 +17,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from modelsurgeon.check import check
-from modelsurgeon.checkpoint import Checkpoint
-from modelsurgeon.diagnosis.embedding import Table, table
-from modelsurgeon.diagnosis.rows import Rows
-from modelsurgeon.diagnosis.running import Running, run
-from modelsurgeon.diagnosis.scan import Scan, scan
-from modelsurgeon.diagnosis.spectral_norm import of_spectrum
-from modelsurgeon.diagnosis.spectrum import Spectrum, spectrum, working_set
+from modelsurgeon.checkpoints.check import check
+from modelsurgeon.checkpoints.checkpoint import Checkpoint
+from modelsurgeon.checkpoints.described import described
+from modelsurgeon.checkpoints.head_path import find_path
+from modelsurgeon.diagnosis.behaviour import Running, run
+from modelsurgeon.diagnosis.loss import InitialLoss, initial_loss
 from modelsurgeon.diagnosis.verdicts import Verdict, judge, remedies
-from modelsurgeon.document import described, printable
+from modelsurgeon.diagnosis.weights.embedding import Table, table
+from modelsurgeon.diagnosis.weights.rows import Rows
+from modelsurgeon.diagnosis.weights.scan import Scan, scan
+from modelsurgeon.diagnosis.weights.spectral_norm import of_spectrum
+from modelsurgeon.diagnosis.weights.spectrum import Spectrum, spectrum, working_set
 from modelsurgeon.errors import ModelSurgeonError
-from modelsurgeon.initial.loss import InitialLoss, initial_loss
-from modelsurgeon.initial.path import find_path
-from modelsurgeon.memory import room
-from modelsurgeon.verification.tell import Tell, silent
+from modelsurgeon.progress import Tell, silent
+from modelsurgeon.tensors.budget import room
+from modelsurgeon.text import printable
 
 LEAST = 128 << 20  # bytes for the pass over the weights: some blocks, each in the dtypes that it is measured in
 

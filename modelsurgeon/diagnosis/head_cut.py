@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
-from modelsurgeon.arithmetic import is_finite
-from modelsurgeon.diagnosis.rows import BLOCK
-from modelsurgeon.diagnosis.spectrum import gram
+from modelsurgeon.diagnosis.weights.rows import BLOCK
+from modelsurgeon.diagnosis.weights.spectrum import gram
+from modelsurgeon.tensors.arithmetic import is_finite
 
 SHARES = (1, 7 / 8, 3 / 4, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32)  # of the full rank
 

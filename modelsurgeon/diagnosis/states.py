@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from modelsurgeon.arithmetic import is_finite
-from modelsurgeon.diagnosis.spectrum import effective_rank, entropy
-from modelsurgeon.verification.comparison import plain
-from modelsurgeon.verification.kept import Kept
-from modelsurgeon.verification.reader import Batch
+from modelsurgeon.diagnosis.weights.spectrum import effective_rank, entropy
+from modelsurgeon.running.outputs import Kept
+from modelsurgeon.running.reader import Batch
+from modelsurgeon.tensors.arithmetic import is_finite
+from modelsurgeon.text import plain
 
 SIDES = {"hidden_states": "", "encoder_hidden_states": "encoder", "decoder_hidden_states": "decoder"}
 

@@ -16,10 +16,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from modelsurgeon.checkpoint import Checkpoint
+from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.diagnosis.measures import MEASURES, Finding
 from modelsurgeon.errors import ModelSurgeonError
-from modelsurgeon.verification.comparison import plain
+from modelsurgeon.text import plain
 
 THRESHOLDS = Path(__file__).parent / "thresholds.toml"
 WIDE = 1000  # the width below which heads limit the loss: arXiv 2404.07647
@@ -131,7 +131,7 @@ def _origin(checkpoint: Checkpoint) -> str:
 
 def _widen(checkpoint: Checkpoint, source: str) -> str:
     """The command that brings the head's width to WIDE and more: that key alone where the family lets it grow so."""
-    from modelsurgeon.widen import widen
+    from modelsurgeon.operations.transforms.widening import widen
 
     tie = checkpoint.architecture.tie
     if tie is None:

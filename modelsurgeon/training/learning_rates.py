@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from modelsurgeon.axis_map import AxisMap
-from modelsurgeon.checkpoint import Checkpoint
+from modelsurgeon.checkpoints.checkpoint import Checkpoint
+from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.training.trajectory import Scaling, Trajectory
 
 

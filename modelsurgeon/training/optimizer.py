@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from modelsurgeon.dimension import Dimension
 from modelsurgeon.errors import ArchitectureError, PlanError, SourceError
-from modelsurgeon.json_file import shortened
-from modelsurgeon.templates import Template
+from modelsurgeon.families.template import Template
+from modelsurgeon.files.json_file import shortened
+from modelsurgeon.maps.dimension import Dimension
 from modelsurgeon.training.trajectory import Scaling, Trajectory
 
 FIRST, SECOND = ("exp_avg",), ("exp_avg_sq", "max_exp_avg_sq")  # moments

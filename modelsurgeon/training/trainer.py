@@ -19,16 +19,16 @@ from typing import Any
 
 import torch
 
-from modelsurgeon.checkpoint import Checkpoint
+from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import OutputError, PlanError, SourceError
-from modelsurgeon.files import LocalFile
-from modelsurgeon.json_file import read_json
-from modelsurgeon.memory import SLACK, resident
-from modelsurgeon.sizes import show_size
+from modelsurgeon.files.file import LocalFile
+from modelsurgeon.files.json_file import read_json
+from modelsurgeon.running.reference import LOADING, model_class, quiet
+from modelsurgeon.tensors.budget import SLACK, resident
 from modelsurgeon.training.optimizer import AdamState, adam_state, read_state
 from modelsurgeon.training.resume import OPTIMIZER
 from modelsurgeon.training.trajectory import Trajectory
-from modelsurgeon.verification.reference import LOADING, model_class, quiet
+from modelsurgeon.units import show_size
 
 SCHEDULER, TRAINER = "scheduler.pt", "trainer_state.json"
 FILES = (OPTIMIZER, SCHEDULER, TRAINER)
@@ -152,12 +152,12 @@ def _built(chosen: Any, config: Mapping[str, Any]) -> Any:
 
 def _law(before: Checkpoint, after: Checkpoint, names: tuple[str, ...]) -> Trajectory:
     """The law for the parameters of `transformers`, whose names and layout can be others than those on disk."""
-    from modelsurgeon import architecture
+    from modelsurgeon.families import registry
 
     steps = after.steps[len(before.steps) :]
     if len(steps) != 1:
         raise PlanError(f"--optimizer: {len(steps)} steps between the two models, expected one")
-    table = architecture.find(before.config.get("model_type"))
+    table = registry.find(before.config.get("model_type"))
     fitted = table.fitted(table.resolve(before.config), names)
     return Trajectory(fitted, before.resolved, steps[0].maps, before.is_tied and not _has_own_head(before))
 

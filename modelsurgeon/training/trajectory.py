@@ -27,11 +27,12 @@ from typing import Any
 
 import numpy as np
 
-from modelsurgeon.architecture import Architecture, Template
-from modelsurgeon.axis_map import AxisMap, identity
-from modelsurgeon.dimension import Dimension
-from modelsurgeon.scalars import multiplier
-from modelsurgeon.signature import gain_factors
+from modelsurgeon.families.architecture import Architecture, Template
+from modelsurgeon.families.scalars import multiplier
+from modelsurgeon.maps.axis_map import AxisMap
+from modelsurgeon.maps.dimension import Dimension
+from modelsurgeon.maps.orders import identity
+from modelsurgeon.maps.signature import gain_factors
 
 EVEN = 1e-9  # factors nearer to each other than this are one: they come from a few float64 operations
 

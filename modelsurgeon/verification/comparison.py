@@ -16,17 +16,13 @@ from typing import Any
 
 import torch
 
-from modelsurgeon.axis_map import AxisMap
-from modelsurgeon.verification.reader import UNLABELLED, Batch
+from modelsurgeon.maps.axis_map import AxisMap
+from modelsurgeon.running.reader import UNLABELLED, Batch
+from modelsurgeon.text import plain
 
 NUMBERS = 2**22  # compared at a time: 32 MB of float64
 TOKENS = ("logits", "prediction_logits")  # outputs that are over the vocabulary, where they are as wide
 PAIRS = 500  # numbers before and after that a report holds: enough for a plot
-
-
-def plain(value: Any) -> Any:
-    """A number as JSON knows it; one that it does not is a string ("nan", "inf")."""
-    return repr(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from modelsurgeon.architecture import Architecture
-from modelsurgeon.verification.coordinates import GrownAxis, Strip, strips
+from modelsurgeon.families.architecture import Architecture
+from modelsurgeon.proof.coordinates import GrownAxis, Strip, strips
 
 NUMBERS = 1 << 22  # compared at a time: 32 MB of float64
 # Copies that the program makes with equal factors are equal to the last bit; training without noise, in float32, keeps

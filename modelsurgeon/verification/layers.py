@@ -24,13 +24,14 @@ from typing import Any
 
 import torch
 
-from modelsurgeon import architecture
-from modelsurgeon.axis_map import AxisMap
-from modelsurgeon.checkpoint import Checkpoint
+from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import ArchitectureError
-from modelsurgeon.signature import Atom, Signature
-from modelsurgeon.verification.comparison import Deviation, folded, plain
-from modelsurgeon.verification.kept import Kept
+from modelsurgeon.families import architecture, registry
+from modelsurgeon.maps.axis_map import AxisMap
+from modelsurgeon.maps.signature import Atom, Signature
+from modelsurgeon.running.outputs import Kept
+from modelsurgeon.text import plain
+from modelsurgeon.verification.comparison import Deviation, folded
 
 # Float32 states of one function lie up to 1.6e-5 of their deviation apart (ten trained families of four layers, both
 # rules); an eps that the code fixes where it should have shrunk moves the first norm by 2e-3 (OPT).
@@ -161,7 +162,7 @@ def written_axes(source: Checkpoint, model: Any) -> dict[str, str]:
     """
     names = [name for name, _ in model.named_parameters(remove_duplicate=False)]  # a tied tensor has several modules
     # Parameters may be laid out otherwise than the file's tensors (experts in one), which is another form of the table.
-    table = architecture.find(source.config["model_type"]).fitted(source.resolved, names)
+    table = registry.find(source.config["model_type"]).fitted(source.resolved, names)
     found = {}
     for name in names:
         path = name.rpartition(".")[0]

@@ -18,15 +18,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from modelsurgeon.axis_map import AxisMap
-from modelsurgeon.checkpoint import Checkpoint
-from modelsurgeon.tensor import DTYPE_NAMES
-from modelsurgeon.verification.batches import TEXT, Sampling
-from modelsurgeon.verification.comparison import Comparison, plain
-from modelsurgeon.verification.generation import Generation, compare_continuations
+from modelsurgeon.checkpoints.checkpoint import Checkpoint
+from modelsurgeon.maps.axis_map import AxisMap
+from modelsurgeon.progress import Tell, silent
+from modelsurgeon.running.batches import TEXT, Sampling
+from modelsurgeon.running.reference import Running, quiet, saved_folder
+from modelsurgeon.tensors.dtypes import DTYPE_NAMES
+from modelsurgeon.text import plain
+from modelsurgeon.verification.comparison import Comparison
+from modelsurgeon.verification.continuations import Generation, compare_continuations
 from modelsurgeon.verification.layers import Layers
-from modelsurgeon.verification.reference import Running, quiet, saved_folder
-from modelsurgeon.verification.tell import Tell, silent
 from modelsurgeon.verification.visits import Answers, Compared, Visits
 
 __all__ = ["NOISE", "TOLERANCE", "Comparison", "LogitReport", "Pairs", "compare_all"]

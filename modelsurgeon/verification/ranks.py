@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import torch
 
-from modelsurgeon.architecture import Architecture
-from modelsurgeon.axis_map import AxisMap
+from modelsurgeon.families.architecture import Architecture
+from modelsurgeon.maps.axis_map import AxisMap
+from modelsurgeon.progress import Tell
 from modelsurgeon.verification.copies import Values
-from modelsurgeon.verification.tell import Tell
 
 LARGEST = 2048  # the smaller side of a matrix that is ranked: singular values take the cube of it
 

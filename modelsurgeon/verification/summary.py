@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from modelsurgeon.pages.numbers import number
+from modelsurgeon.text import number
 
 Document = Mapping[str, Any]
 

@@ -20,17 +20,18 @@ from typing import Any
 
 import numpy as np
 
-from modelsurgeon.architecture import Architecture, find
-from modelsurgeon.axis_map import AxisMap
-from modelsurgeon.checkpoint import Checkpoint
+from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import ModelSurgeonError
-from modelsurgeon.verification.batches import Sampling, make_inputs
-from modelsurgeon.verification.coordinates import GrownAxis, grown_axes
+from modelsurgeon.families.architecture import Architecture
+from modelsurgeon.families.registry import find
+from modelsurgeon.maps.axis_map import AxisMap
+from modelsurgeon.progress import Tell, silent
+from modelsurgeon.proof.coordinates import GrownAxis, grown_axes
+from modelsurgeon.running.batches import Sampling, make_inputs
+from modelsurgeon.running.gradients import differentiate, dropouts
+from modelsurgeon.running.reference import Running, is_offloaded, loaded, quiet, saved_folder
 from modelsurgeon.verification.copies import Compared, Values, compare
-from modelsurgeon.verification.gradients import differentiate, dropouts
 from modelsurgeon.verification.ranks import Rank, chosen, ranks
-from modelsurgeon.verification.reference import Running, is_offloaded, loaded, quiet, saved_folder
-from modelsurgeon.verification.tell import Tell, silent
 
 # What people call the coordinates of an axis: by its name, or else by what it passes through.
 NAMED: Mapping[str, str] = {"mlp": "MLP neurons", "heads": "attention heads", "kv": "key-value heads"}

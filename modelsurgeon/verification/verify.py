@@ -19,19 +19,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from modelsurgeon.checkpoint import Checkpoint
-from modelsurgeon.document import described, printable
-from modelsurgeon.environment import Environment, environment
+from modelsurgeon.checkpoints.checkpoint import Checkpoint
+from modelsurgeon.checkpoints.described import described
+from modelsurgeon.checkpoints.record import Step
 from modelsurgeon.errors import ModelSurgeonError
-from modelsurgeon.history import Step
+from modelsurgeon.progress import Tell, silent
+from modelsurgeon.proof.proof import Proof, composed_maps, prove, steps_between
+from modelsurgeon.running.batches import SAMPLE
+from modelsurgeon.running.environment import Environment, environment
+from modelsurgeon.text import printable
 from modelsurgeon.verification import summary
-from modelsurgeon.verification.batches import SAMPLE
 from modelsurgeon.verification.logits import LogitReport, compare_all
-from modelsurgeon.verification.proof import Proof, composed_maps, prove, steps_between
-from modelsurgeon.verification.tell import Tell, silent
 
 if TYPE_CHECKING:
-    from modelsurgeon.verification.infer import Inferred
+    from modelsurgeon.proof.infer import Inferred
     from modelsurgeon.verification.trainable import Trainability
 
 FORMAT = 1  # of the document; schema.json describes it
@@ -174,7 +175,7 @@ def _timed(report: Report, level: str, run: Any, *arguments: Any) -> Report:
 
 
 def _inferred(report: Report, tell: Tell) -> Report:
-    from modelsurgeon.verification.infer import infer
+    from modelsurgeon.proof.infer import infer
 
     kinds = [checkpoint.config.get("model_type") for checkpoint in (report.source, report.result)]
     if kinds[0] != kinds[1]:

@@ -18,17 +18,17 @@ from typing import Any
 
 import torch
 
-from modelsurgeon.axis_map import AxisMap
-from modelsurgeon.checkpoint import Checkpoint
+from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import ModelSurgeonError
-from modelsurgeon.verification.batches import Inputs, Sampling, make_inputs
+from modelsurgeon.maps.axis_map import AxisMap
+from modelsurgeon.progress import Tell
+from modelsurgeon.running.batches import Inputs, Sampling, make_inputs
+from modelsurgeon.running.generation import Continued, continue_prompts
+from modelsurgeon.running.outputs import Kept
+from modelsurgeon.running.reader import Batch
+from modelsurgeon.running.reference import Running, home, is_offloaded, loaded, saved_folder
 from modelsurgeon.verification.comparison import Comparison, Deviation, Tallies, folded
-from modelsurgeon.verification.generation import Continued, continue_prompts
-from modelsurgeon.verification.kept import Kept
 from modelsurgeon.verification.layers import Layers, compare_states, keep_states
-from modelsurgeon.verification.reader import Batch
-from modelsurgeon.verification.reference import Running, home, is_offloaded, loaded, saved_folder
-from modelsurgeon.verification.tell import Tell
 
 # What the library raises where a class that says it can generate cannot (WhisperForCausalLM).
 UNABLE = (AttributeError, IndexError, KeyError, NotImplementedError, TypeError, ValueError)

@@ -1,0 +1,174 @@
+"""Does a checkpoint fit its table? Asked before any surgery: config, names, shapes and counts must agree.
+
+What nobody accounts for is refused. A config key that no family gives an effect is kept, and said.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from modelsurgeon.checkpoints.checkpoint import Checkpoint, left_behind
+from modelsurgeon.errors import ArchitectureError, SourceError
+from modelsurgeon.families import registry
+from modelsurgeon.families.architecture import Architecture, Template
+from modelsurgeon.families.config import EFFECTIVE, lookup
+from modelsurgeon.tensors import quantised
+from modelsurgeon.tensors.dtypes import FLOATS
+from modelsurgeon.tensors.lazy import LazyTensor
+from modelsurgeon.text import shown
+
+LARGEST = 2**24  # size of an axis; maps take 16 bytes and more for each coordinate
+DIGITS = 9  # of a layer's number
+
+
+def check(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Compare config, table and shapes before any surgery; notes of what is kept unknown, and of what is left behind.
+
+    Raises SourceError or ArchitectureError with the first thing that does not fit.
+    """
+    table, config = checkpoint.architecture, checkpoint.resolved
+    _check_numbers(checkpoint)
+    for key, accepted in table.requires.items():
+        if table.value(config, key) not in accepted:
+            raise ArchitectureError(
+                f"config.json: {key} = {lookup(config, key)!r} is not supported for {config['model_type']}; "
+                f"expected {' or '.join(map(repr, accepted))}"
+            )
+    unaccounted = sorted(set(config) - table.accounted_keys)
+    foreign = [key for key in unaccounted if key in EFFECTIVE or key in _sizes_of_others()]
+    if foreign:
+        raise SourceError(
+            f"config.json: {foreign[0]} = {config[foreign[0]]!r} is not accounted for by {config['model_type']}; "
+            "remove it if it has no effect"
+        )
+    for key, wanted in table.derived(config).items():
+        if table.value(config, key) != wanted:
+            raise SourceError(f"config.json: {key} = {table.value(config, key)!r}, but the rest makes it {wanted!r}")
+    _check_tensors(checkpoint)
+    kept, behind = ", ".join(map(shown, unaccounted)), ", ".join(left_behind(checkpoint.origin.folder))
+    notes = {f"config keys kept as they are, unknown to {config['model_type']}: {kept}": kept}
+    return tuple(note for note, what in {**notes, f"files left behind: {behind}": behind}.items() if what)
+
+
+def _check_numbers(checkpoint: Checkpoint) -> None:
+    """The numbers that nothing else compares with a tensor are numbers, and sizes are such as memory holds."""
+    table, config = checkpoint.architecture, checkpoint.resolved
+    labels = config.get("num_labels")
+    if labels is not None and (isinstance(labels, bool) or not isinstance(labels, int)):
+        raise SourceError(f"config.json: num_labels is {labels!r}, expected a whole number")
+    eps = table.value(config, table.eps) if table.eps else 0
+    if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 <= eps < math.inf:
+        raise SourceError(f"config.json: {table.eps} is {eps!r}, expected a number of 0 or more")
+    _check_nested(table, config)
+    _check_experts(table, config, checkpoint.sizes)
+    clip = lookup(config, table.clip) if table.clip else None
+    if clip is not None and (isinstance(clip, bool) or not isinstance(clip, int | float) or not 0 < clip < math.inf):
+        raise SourceError(f"config.json: {table.clip} is {clip!r}, expected a number above 0, or null")
+    for axis, size in checkpoint.sizes.items():
+        if size > LARGEST:
+            raise SourceError(f"config.json: {table.axes[axis].key or axis} is {size}, expected {LARGEST} at most")
+
+
+def _check_nested(table: Architecture, config: Mapping[str, Any]) -> None:
+    """What holds nested keys is an object."""
+    for key in sorted({key.split(".")[0] for key in table.dotted}):
+        if config.get(key) is not None and not isinstance(config[key], Mapping):
+            raise SourceError(f"config.json: {key} is {config[key]!r}, expected an object")
+
+
+def _check_experts(table: Architecture, config: Mapping[str, Any], sizes: Mapping[str, int]) -> None:
+    """The router chooses some of the experts, in groups of one size."""
+    for name, axis in table.axes.items():
+        active, groups = (table.value(config, key) if key else None for key in (axis.active, axis.groups))
+        if axis.active and not _is_whole(active, sizes[name]):
+            raise SourceError(f"config.json: {axis.active} is {active!r}, expected 1 to {sizes[name]} (experts)")
+        if groups is not None and (not _is_whole(groups, sizes[name]) or sizes[name] % groups):
+            raise SourceError(f"config.json: {axis.groups} is {groups!r}, expected groups of {sizes[name]} experts")
+
+
+def _is_whole(value: Any, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
+
+
+def _sizes_of_others() -> frozenset[str]:
+    """The config keys that size a growing axis in any family."""
+    axes = [axis for name in registry.known() for axis in registry.find(name).axes.values()]
+    return frozenset(axis.key.split(".")[0] for axis in axes if axis.key and axis.through != "fixed")
+
+
+def _count(checkpoint: Checkpoint, key: str) -> int:
+    count = checkpoint.architecture.value(checkpoint.resolved, key)
+    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        raise SourceError(f"config.json: {key} is {count!r}, expected a whole number")
+    return count
+
+
+def _check_tensors(checkpoint: Checkpoint) -> None:
+    table, sizes = checkpoint.architecture, checkpoint.sizes
+    present: set[str] = set()
+    limits = _limits(checkpoint)
+    for name, tensor in checkpoint.tensors.items():
+        template = _template(table, name, tensor)
+        if template is None:
+            continue
+        expected = template.signature.shape(sizes)
+        if tensor.shape != expected:
+            raise SourceError(
+                f"tensor {name!r}: config.json makes it {list(expected)} ({template.signature.text}), "
+                f"the file holds {list(tensor.shape)}"
+            )
+        canonical = table.canonical(name)
+        if canonical in present:
+            raise SourceError(f"tensor {name!r} stands twice, under two names")
+        present.add(canonical)
+        counts = template.pattern.fullmatch(canonical)
+        for counter, value in (counts.groupdict() if counts else {}).items():
+            if len(value) > DIGITS or str(int(value)) != value:
+                raise SourceError(f"tensor {name!a}: {counter} {value[:20]!a} is no number as the library writes it")
+            if int(value) >= limits[counter]:
+                key = table.counters.get(counter) or table.axes[counter].key or counter
+                raise SourceError(f"tensor {name!r}: config.json has only {key} = {limits[counter]}")
+    _check_complete(checkpoint, present, limits)
+    tie = table.tie
+    if tie and checkpoint.has_head and not checkpoint.is_tied and not checkpoint.has(tie.head):
+        raise SourceError(f"tensor {tie.head!r} is missing, and config.json does not tie it to {tie.embedding!r}")
+
+
+def _template(table: Architecture, name: str, tensor: LazyTensor) -> Template | None:
+    """The line of the table; None for what the library recomputes. Integers are refused, named in the table or not."""
+    if tensor.dtype not in FLOATS and not table.is_recomputed(name):
+        raise SourceError(quantised.of_tensor(name, tensor.dtype))
+    return table.template(name)
+
+
+def _limits(checkpoint: Checkpoint) -> dict[str, int]:
+    """{counter or axis that names are spread over: how many there are}."""
+    table = checkpoint.architecture
+    counters = {counter: _count(checkpoint, key) for counter, key in table.counters.items()}
+    return {**checkpoint.sizes, **counters}
+
+
+def _check_complete(checkpoint: Checkpoint, present: set[str], limits: Mapping[str, int]) -> None:
+    """Nothing is missing, what may be absent is absent from all layers alike, and no layer has what is not its own."""
+    table = checkpoint.architecture
+    for template in table.templates:
+        names = _names(checkpoint, template, limits, len(present) + 1)
+        expected = [name for name, belongs in names if belongs]
+        missing = [name for name in expected if name not in present]
+        if missing and not (template.optional and len(missing) == len(expected)):
+            raise SourceError(f"tensor {missing[0]!r} is missing")
+        astray = next((name for name, belongs in names if not belongs and name in present), None)
+        if astray and table.template(astray) is template:
+            raise SourceError(f"tensor {astray!r}: by config.json its layer has none")
+
+
+def _names(checkpoint: Checkpoint, template: Template, limits: Mapping[str, int], most: int) -> list[tuple[str, bool]]:
+    """(name, whether its layer has it) for every tensor of a template; a wild count costs no more than `most` names."""
+    table, config = checkpoint.architecture, checkpoint.resolved
+    names: list[tuple[str, dict[str, int]]] = [(template.name, {})]
+    for key in template.placeholders:
+        numbers = range(min(limits[key], most))
+        names = [(name.replace(f"{{{key}}}", str(i)), {**found, key: i}) for name, found in names for i in numbers]
+    return [(name, table.is_in(template, config, found)) for name, found in names]

@@ -1,0 +1,242 @@
+"""A checkpoint: a config, tensors that nobody has read yet, side files, and what was done to it so far.
+
+    open_checkpoint(source) -> transform -> ... -> save
+
+A transform takes a checkpoint and returns another, lazily: the result *is* the plan.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from modelsurgeon.checkpoints.record import RECORD, Origin, Step, read_record
+from modelsurgeon.checkpoints.source import locate
+from modelsurgeon.errors import SourceError
+from modelsurgeon.families import registry
+from modelsurgeon.families.architecture import Architecture
+from modelsurgeon.files.file import File, Folder
+from modelsurgeon.files.json_file import OF_CONFIGS, OF_INDICES, read_json, shortened
+from modelsurgeon.files.safetensors_file import read_entries
+from modelsurgeon.tensors import quantised
+from modelsurgeon.tensors.dtypes import FLOATS
+from modelsurgeon.tensors.lazy import LazyTensor
+from modelsurgeon.tensors.stored import read_header
+from modelsurgeon.text import shown
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+CARRIED = re.compile(
+    r"(tokenizer|vocab|merges|spiece|sentencepiece|special_tokens_map|added_tokens|generation_config|chat_template"
+    r"|preprocessor_config|processor_config|LICEN[CS]E|NOTICE|USE_POLICY)[\w.-]*"
+    r"|[\w.-]+\.(jinja|tiktoken|model|spm)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """One checkpoint, on disk or planned.
+
+    config      config.json as it stands, unknown keys and all
+    tensors     {name on disk: lazy tensor}
+    side_files  {name: file}: tokenizer, generation config, templates, licence ...
+    origin      where it was read from
+    steps       what was done to it since its root, oldest first
+    described   the file that the config was read from, as it was then
+    notes       what a user should know of this plan: choices, and what is not exact
+    """
+
+    config: Mapping[str, Any]
+    tensors: Mapping[str, LazyTensor]
+    side_files: Mapping[str, File]
+    origin: Origin
+    steps: tuple[Step, ...] = ()
+    notes: tuple[str, ...] = ()
+    lossy: tuple[str, ...] = field(default=())
+    described: File | None = None
+
+    @cached_property
+    def architecture(self) -> Architecture:
+        """The table of its model type. Raises ArchitectureError for an unknown one."""
+        table = registry.find(self.config.get("model_type"))
+        return table.fitted(table.resolve(self.config), self.tensors)
+
+    @cached_property
+    def resolved(self) -> dict[str, Any]:
+        """The config as the library reads it."""
+        return self.architecture.resolve(self.config)
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """{axis: size}."""
+        return self.architecture.sizes(self.resolved)
+
+    @property
+    def dtype(self) -> str:
+        """The narrowest dtype that matrices are stored in: it decides which rule loses nothing."""
+        stored = [t.dtype for t in self.tensors.values() if t.dtype in FLOATS and len(t.shape) > 1]
+        return min(stored or ["F32"], key=FLOATS.index)
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers it stores."""
+        return sum(prod(tensor.shape) for tensor in self.tensors.values())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that its tensors take."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    def on_disk(self, template: str) -> str:
+        """The name on disk of a tensor (in the table's spelling); the table's own where there is none yet."""
+        return next((name for name in self.tensors if self.architecture.canonical(name) == template), template)
+
+    @property
+    def files(self) -> list[File]:
+        """What is read of it: config.json, the files of its tensors, and the side files."""
+        read = [self.described] if self.described else []
+        stored = [tensor.stored for tensor in self.tensors.values() if tensor.stored]
+        read += {tensor.file.name: tensor.file for tensor in stored}.values()
+        return [*read, *self.side_files.values()]
+
+    def fetch(self) -> bool:
+        """Have it on a local disk, unless it is to be read where it is; whether it lies there now."""
+        self.origin.folder.fetch([file.name for file in self.files])
+        return self.origin.folder.path is not None
+
+    def has(self, template: str) -> bool:
+        """Whether a tensor of this name (in the table's spelling) is there."""
+        return template in self._names
+
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        return frozenset(map(self.architecture.canonical, self.tensors))
+
+    @cached_property
+    def templates(self) -> frozenset[str]:
+        """The templates that some tensor is of."""
+        return frozenset(found.name for found in map(self.architecture.template, self.tensors) if found)
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the model has an output head that can be tied to its embedding."""
+        tie = self.architecture.tie
+        if tie is None:
+            return False
+        if self.has(tie.head):
+            return True
+        if tie.requires:
+            return self.has(tie.requires)
+        named = self.config.get("architectures") or [self.architecture.model]
+        heads = ("CausalLM", "MaskedLM", "LMHead", "ConditionalGeneration", "PreTraining")
+        return any(kind in str(named[0]) for kind in heads)
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether one tensor serves, or may serve when loaded, as embedding and as head."""
+        tie = self.architecture.tie
+        if tie is None or not self.has_head:
+            return False
+        if tie.forced or tie.refused:
+            return True
+        return bool(self.architecture.value(self.resolved, "tie_word_embeddings"))
+
+
+def open_checkpoint(source: str | Path, revision: str | None = None, *, stream: bool = False) -> Checkpoint:
+    """Open a folder, a Hub id or `demo`, reading headers only.
+
+    Raises SourceError where it cannot be read or contradicts itself, ArchitectureError where no table fits it.
+    """
+    return open_folder(locate(source, revision, stream=stream))
+
+
+def open_folder(origin: Origin) -> Checkpoint:
+    """Open what was located. Raises as `open_checkpoint`."""
+    folder = origin.folder
+    steps = read_record(folder.file(RECORD)) if folder.holds(RECORD) else ()
+    described = folder.file("config.json")  # looked at before it is read
+    config = read_config(folder)
+    return Checkpoint(config, read_tensors(folder), side_files(folder), origin, steps, described=described)
+
+
+def read_config(folder: Folder) -> dict[str, Any]:
+    """config.json. Raises SourceError where it is absent, no JSON object, or of a quantised checkpoint."""
+    config = read_json(folder.file("config.json"), OF_CONFIGS)
+    if quantised.in_config(config):
+        raise SourceError(f"{folder}: {quantised.refusal(config, _dtypes(folder))}")
+    kinds = config.get("architectures") or []
+    if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
+        raise SourceError(f"{folder}: config.json: architectures is {shortened(kinds)}, expected a list of class names")
+    return config
+
+
+def _dtypes(folder: Folder) -> set[str]:
+    """What the tensors of the first file are stored as, as far as it can be read."""
+    names = [name for name in folder.names() if name.endswith(".safetensors")]
+    try:
+        return {entry.dtype for entry in read_entries(folder.file(names[0])).values()} if names else set()
+    except SourceError:
+        return set()
+
+
+def read_tensors(folder: Folder) -> dict[str, LazyTensor]:
+    """Every tensor of a folder's one safetensors file, or of the shards that its index names."""
+    if not folder.holds(INDEX):
+        if not folder.holds(SINGLE):
+            raise _no_safetensors(folder)
+        return dict(read_header(folder.file(SINGLE)))
+    index = folder.file(INDEX)
+    weight_map = read_json(index, OF_INDICES).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
+        raise SourceError(f"{index}: no weight_map of tensor names to file names")
+    shards = [folder.file(shard, ", though its index names it") for shard in sorted(set(weight_map.values()))]
+    found: dict[str, LazyTensor] = {}
+    for shard in shards:
+        for name, stored in read_header(shard).items():
+            if weight_map.get(name) != shard.name:
+                said = repr(weight_map[name]) if name in weight_map else "no file"
+                raise SourceError(f"{index}: tensor {name!r} lies in {shard.name}, and the index names {said}")
+            found[name] = stored
+    missing = sorted(set(weight_map) - set(found))
+    if missing:
+        raise SourceError(f"{index}: tensor {missing[0]!r} is not in {weight_map[missing[0]]}, which the index names")
+    return found
+
+
+def side_files(folder: Folder) -> dict[str, File]:
+    """Files that go along unchanged: tokenizer, generation config, chat template, processor, licence."""
+    return {name: folder.file(name) for name in folder.names() if is_carried(name)}
+
+
+def is_carried(name: str) -> bool:
+    """Whether a file goes along unchanged; code never does."""
+    return bool(CARRIED.fullmatch(name)) and not name.endswith(".py")
+
+
+def left_behind(folder: Folder) -> tuple[str, ...]:
+    """What lies in the folder, is no weight, config or record, and does not go along."""
+    known = {"config.json", "README.md", RECORD, INDEX}
+    return tuple(
+        shown(name)
+        for name in folder.names()
+        if not name.startswith((".", "__"))
+        and name not in known
+        and not is_carried(name)
+        and ".safetensors" not in name
+    )
+
+
+def _no_safetensors(folder: Folder) -> SourceError:
+    pickles = [name for name in folder.names() if Path(name).suffix in (".bin", ".pt", ".pth", ".ckpt")]
+    if pickles:
+        return SourceError(
+            f"{folder}: no safetensors, only {pickles[0]}; pickles are never opened: convert it with "
+            "save_pretrained(..., safe_serialization=True) where you trust it"
+        )
+    return SourceError(f"{folder}: no {SINGLE} and no {INDEX}")

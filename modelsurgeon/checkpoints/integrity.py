@@ -1,0 +1,61 @@
+"""Are the files of a result still those that were written? Their sizes and hashes against `modelsurgeon.json`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from modelsurgeon.checkpoints.record import RECORD, Origin, read_hashes
+from modelsurgeon.errors import SourceError
+from modelsurgeon.files.file import Folder
+from modelsurgeon.files.hashes import ALGORITHM, digest
+
+SAME = "same"
+
+
+@dataclass(frozen=True)
+class Integrity:
+    """One result.
+
+    files  {name: "same", or what is wrong with it}
+    extra  files that no record tells of, and that no loader takes for weights
+    """
+
+    result: str
+    files: dict[str, str]
+    extra: tuple[str, ...]
+
+    @property
+    def same(self) -> bool:
+        return all(verdict == SAME for verdict in self.files.values())
+
+    def to_json(self) -> dict[str, Any]:
+        return {"same": self.same, "result": self.result, "files": self.files, "extra": list(self.extra)}
+
+
+def check_files(origin: Origin) -> Integrity:
+    """Read every file of a result. Raises SourceError where no record of hashes lies beside them."""
+    folder = origin.folder
+    if not folder.holds(RECORD):
+        raise SourceError(f"{origin.id}: no {RECORD}, which holds the hashes; was it written by modelsurgeon?")
+    hashes = read_hashes(folder.file(RECORD))
+    if not hashes:
+        raise SourceError(f"{origin.id}: its {RECORD} holds no hashes: version 0.1.0 wrote none")
+    names = folder.names()
+    found = {name: _verdict(folder, name, wanted) if name in names else "missing" for name, wanted in hashes.items()}
+    others = [name for name in names if name not in hashes and name != RECORD]
+    found |= {name: "not on record" for name in others if _is_loaded(name)}
+    return Integrity(origin.id, found, tuple(name for name in others if not _is_loaded(name)))
+
+
+def _verdict(folder: Folder, name: str, wanted: dict[str, Any]) -> str:
+    file = folder.file(name)
+    if file.size != wanted["bytes"]:
+        return f"{file.size} bytes, expected {wanted['bytes']}"
+    found, expected = digest(file), str(wanted.get(ALGORITHM))
+    return SAME if found == expected else f"{ALGORITHM} {found[:16]}..., expected {expected[:16]}..."
+
+
+def _is_loaded(name: str) -> bool:
+    """Whether a loader would take a file for a part of the model."""
+    return name.endswith((".safetensors", ".safetensors.index.json", ".bin")) or name == "config.json"

@@ -1,0 +1,133 @@
+"""modelsurgeon.json: what was done to a checkpoint, so that it can be done again and proven later.
+
+One step an operation, oldest first. A step holds its source (Hub id and commit, or the hashes of a folder's files), the
+arguments, and the map of every axis that grew. The maps of later steps compose with those of earlier ones, so a result
+can be proven against any of its ancestors.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from modelsurgeon import __version__
+from modelsurgeon.errors import PlanError, SourceError
+from modelsurgeon.files.file import File, Folder
+from modelsurgeon.files.hashes import ALGORITHM, digest
+from modelsurgeon.files.json_file import read_json
+from modelsurgeon.maps.axis_map import AxisMap
+
+RECORD = "modelsurgeon.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a checkpoint was read from.
+
+    id        what the user named: a folder, a Hub id, `demo`
+    folder    the folder that holds it
+    revision  the commit, of a Hub repository
+    """
+
+    id: str
+    folder: Folder
+    revision: str | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where the folder lies on a local disk. Raises SourceError where it does not."""
+        if self.folder.path is None:
+            raise SourceError(f"{self.id}: not on a local disk")
+        return self.folder.path
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation.
+
+    source          identity of what it was applied to (`identity`)
+    lossy           why the result is not the same function, one line a reason; empty where it is
+    maps            {axis: map} of the axes that changed
+    learning_rates  what each group of tensors should be trained with, as multiples (`training/learning_rates.py`)
+    """
+
+    operation: str
+    arguments: Mapping[str, Any]
+    source: Mapping[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    version: str = __version__
+    lossy: tuple[str, ...] = ()
+    maps: Mapping[str, AxisMap] = field(default_factory=dict)
+    learning_rates: tuple[Mapping[str, Any], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "operation": self.operation,
+            "arguments": dict(self.arguments),
+            "seed": self.seed,
+            "version": self.version,
+            "source": dict(self.source),
+            "lossless": not self.lossy,
+            "lossy": list(self.lossy),
+            "maps": {axis: axis_map.to_json() for axis, axis_map in self.maps.items()},
+            **({"learning_rates": [*map(dict, self.learning_rates)]} if self.learning_rates else {}),
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Step:
+        return cls(
+            str(record["operation"]),
+            dict(record["arguments"]),
+            dict(record["source"]),
+            record["seed"],
+            str(record["version"]),
+            tuple(map(str, record["lossy"])),
+            {str(axis): AxisMap.from_json(value) for axis, value in record["maps"].items()},
+            tuple(map(dict, record.get("learning_rates", ()))),
+        )
+
+
+def identity(origin: Origin) -> dict[str, Any]:
+    """Name, and the commit or else size and hash of config.json and every safetensors file; far away, size alone."""
+    if origin.revision:
+        return {"id": origin.id, "revision": origin.revision}
+    names = [name for name in origin.folder.names() if name.endswith(".safetensors") or name == "config.json"]
+    files = [origin.folder.file(name) for name in names]
+    hashes = {file.name: {ALGORITHM: digest(file)} if file.path else {} for file in files}
+    return {"id": origin.id, "files": {file.name: {"bytes": file.size, **hashes[file.name]} for file in files}}
+
+
+def write_record(path: Path, steps: Iterable[Step], files: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write modelsurgeon.json.
+
+    files  {name: {"bytes", "blake3"}} of all others beside it
+    """
+    written = [step.to_json() for step in steps]
+    record = {"format": FORMAT, "tool": "modelsurgeon", "files": dict(files), "steps": written}
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def read_record(file: File) -> tuple[Step, ...]:
+    """The steps on record. Raises SourceError for a record that cannot be read."""
+    try:
+        record = read_json(file)
+        if record["format"] != FORMAT:
+            raise SourceError(f"{file}: format {record['format']}, expected {FORMAT}; written by a later version?")
+        return tuple(Step.from_json(step) for step in record["steps"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise SourceError(f"{file}: cannot be read ({error!r})") from None
+    except PlanError as error:
+        raise SourceError(f"{file}: {error}") from None
+
+
+def read_hashes(file: File) -> dict[str, dict[str, Any]]:
+    """{name: {"bytes", "blake3"}} of the files beside a record. Raises SourceError for a record that cannot be read."""
+    found = read_json(file).get("files", {})
+    sound = isinstance(found, dict) and all(isinstance(entry, dict) and "bytes" in entry for entry in found.values())
+    if not sound:
+        raise SourceError(f"{file}: files is no list of sizes and hashes")
+    return dict(found)

@@ -1,0 +1,99 @@
+"""Where a SOURCE is: a folder, a Hub id, a URL, the bundled checkpoint.
+
+    demo                     comes with modelsurgeon
+    some/folder              a folder, before anything else of that name; file:///some/folder as well
+    org/name                 a repository of the Hub; org/name@revision, hf://org/name
+    s3://bucket/folder ...   whatever fsspec knows
+
+Of what is far away config.json comes first, so that a model type without a table costs no more than that.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from modelsurgeon.checkpoints.record import Origin
+from modelsurgeon.errors import SourceError
+from modelsurgeon.families import registry
+from modelsurgeon.files.file import NAME_MAX, LocalFile, LocalFolder
+from modelsurgeon.files.json_file import OF_CONFIGS, read_json
+
+DEMO = Path(__file__).parents[1] / "demo"
+HUB_ID = re.compile(r"(?:hf://)?(?P<repo>\w[\w.-]*/[\w.-]+)(?:@(?P<revision>.+))?")
+
+
+def locate(source: str | Path, revision: str | None = None, *, stream: bool = False, weights: bool = True) -> Origin:
+    """The folder that holds SOURCE; nothing of it is downloaded. Raises SourceError when there is none.
+
+    stream   of a Hub id: never store what is read; all else is read where it is anyhow
+    weights  of what is far away: whether more than config.json is wanted, which takes a model type that has a table
+    """
+    text = str(source)
+    if not text:
+        raise SourceError("an empty SOURCE; expected a folder, a Hub id (org/name) or demo")
+    folder = Path(source)
+    _check_length(folder)
+    hub = HUB_ID.fullmatch(text)
+    if folder.is_dir():
+        origin = Origin(str(folder), LocalFolder(folder))
+    elif folder.exists():
+        raise SourceError(f"{text}: a file; expected a folder that holds config.json and safetensors")
+    elif text == "demo":
+        origin = Origin("demo", LocalFolder(DEMO))
+    elif hub:
+        origin = _from_hub(hub["repo"], _one_revision(text, hub["revision"], revision), stream)
+    elif "://" in text:
+        origin = _from_url(text)
+    else:
+        raise SourceError(f"{text}: no such folder, and not a Hub id (org/name)")
+    if revision and not origin.revision:
+        raise SourceError(f"--revision {revision} is for Hub ids; {text} is none")
+    if weights and not isinstance(origin.folder, LocalFolder):
+        registry.find(read_json(origin.folder.file("config.json"), OF_CONFIGS).get("model_type"))
+    return origin
+
+
+def read_config_of(source: str | Path) -> dict[str, Any]:
+    """The config of a config.json, or of a SOURCE: of one that is far away, this file alone.
+
+    Raises SourceError when there is none.
+    """
+    text, path = str(source), Path(source)
+    _check_length(path)
+    if path.is_file():
+        return read_json(LocalFile(path), OF_CONFIGS)
+    if not (path.is_dir() or text == "demo" or HUB_ID.fullmatch(text) or "://" in text):
+        raise SourceError(f"{text}: no such config.json, no such folder, and not a Hub id (org/name)")
+    return read_json(locate(text, weights=False).folder.file("config.json"), OF_CONFIGS)
+
+
+def _check_length(path: Path) -> None:
+    if any(len(os.fsencode(part)) > NAME_MAX for part in path.parts):
+        raise SourceError(f"{str(path)[:60]}...: longer than a file's name can be; expected a folder, a Hub id or demo")
+
+
+def _one_revision(text: str, named: str | None, revision: str | None) -> str | None:
+    if named and revision:
+        raise SourceError(f"{text} and --revision {revision}: two revisions; give one")
+    return named or revision
+
+
+def _from_hub(repo: str, revision: str | None, stream: bool) -> Origin:
+    from modelsurgeon.files.hub import open_repository
+
+    folder = open_repository(repo, revision, stream=stream)
+    return Origin(repo, folder, folder.commit)
+
+
+def _from_url(url: str) -> Origin:
+    from modelsurgeon.files.remote import open_remote
+
+    scheme, _, path = url.partition("://")
+    if scheme == "file":
+        return locate(path)
+    if scheme in ("http", "https"):
+        raise SourceError(f"{url}: a web page; of a repository of the Hub give org/name alone")
+    return Origin(url, open_remote(url))

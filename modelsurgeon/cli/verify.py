@@ -1,0 +1,115 @@
+"""`modelsurgeon verify`: parse, call, show, and write the page if one is asked for. Exit code 0: same, 1: different."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from modelsurgeon.cli import terminal
+from modelsurgeon.cli.request import Json, Length, Quiet, Revision, Samples, Source, TrustRemoteCode, read_text
+
+if TYPE_CHECKING:
+    from modelsurgeon.verification.verify import Report
+
+
+def verify_command(
+    source: Source,
+    result: Annotated[str | None, typer.Argument(help="What was made of it: as SOURCE.", show_default=False)] = None,
+    files: Annotated[
+        bool, typer.Option("--files", help="Of one result: are its files still what was written?")
+    ] = False,
+    infer: Annotated[bool, typer.Option("--infer", help="Without a record: derive the maps from the weights.")] = False,
+    trainable: Annotated[
+        bool, typer.Option("--trainable", help="Tell whether training will part the copies: one backward pass.")
+    ] = False,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write all that was found, with plots, as one page of HTML.")
+    ] = None,
+    text: Annotated[Path | None, typer.Option(help="A file to run both models on [default: a sample].")] = None,
+    samples: Samples = 4,
+    length: Length = 128,
+    dtype: Annotated[str, typer.Option(help="What the logits are computed in.")] = "float32",
+    device: Annotated[
+        str, typer.Option(help="Where the models run: cpu, cuda, or auto: all there is, then the disk.")
+    ] = "cpu",
+    memory: Annotated[
+        str | None, typer.Option(help="Of --device auto: weights in memory before the disk [default: what is free].")
+    ] = None,
+    trust_remote_code: TrustRemoteCode = False,
+    revision: Revision = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Tell whether RESULT is the same function as SOURCE: exit code 0 if it is, 1 if not."""
+    if files:
+        if report:
+            raise typer.BadParameter("--report shows a comparison; --files compares nothing")
+        return _verify_files(source, result, revision, as_json, quiet)
+    if result is None:
+        raise typer.BadParameter("no RESULT; name what was made of SOURCE, or ask for --files of one alone")
+    if memory is not None and device != "auto":
+        raise typer.BadParameter("--memory bounds what --device auto keeps in memory; ask for both")
+    if report:
+        from modelsurgeon.reports.page import check_target
+
+        check_target(report)
+    names = terminal.from_stdin(source, result)
+    running: dict[str, Any] = {"samples": samples, "length": length, "dtype": dtype, "device": device}
+    running |= {"text": read_text(text), "trust_remote_code": trust_remote_code}
+    found = _verified(names, revision, quiet, infer=infer, trainable=trainable, memory=memory, **running)
+    _tell(found, report, as_json, quiet)
+    if not found.same:
+        raise typer.Exit(terminal.DIFFERENT)
+
+
+def _verified(names: tuple[str, ...], revision: str | None, quiet: bool, *, memory: str | None, **asked: Any) -> Report:
+    """What verification finds, with bars on the way, and the command that asked for it."""
+    from modelsurgeon.checkpoints.checkpoint import open_checkpoint
+    from modelsurgeon.cli.operate import check_running
+    from modelsurgeon.units import parse_size
+    from modelsurgeon.verification.verify import verify
+
+    check_running(asked["dtype"], asked["device"], auto=True)
+    size = None if memory is None else parse_size(memory, "memory")
+    if quiet:
+        terminal.quieten()
+    opened = open_checkpoint(names[0], revision), open_checkpoint(names[1])
+    with terminal.bars(quiet) as tell:
+        found = verify(*opened, behaviour=True, memory=size, tell=tell, **asked)
+    return replace(found, command=shlex.join(["modelsurgeon", *sys.argv[1:]]))
+
+
+def _tell(found: Report, page: Path | None, as_json: bool, quiet: bool) -> None:
+    """On the page, on the terminal, as JSON: the same document."""
+    if page:
+        from modelsurgeon.reports.verification_page import write_page
+
+        write_page(page, found.to_json())
+    if console := terminal.console(quiet):
+        from modelsurgeon.reports.tables import show_report
+
+        show_report(found, console)
+    if as_json:
+        terminal.print_json(found.to_json())
+
+
+def _verify_files(source: str, result: str | None, revision: str | None, as_json: bool, quiet: bool) -> None:
+    from modelsurgeon.checkpoints.integrity import check_files
+    from modelsurgeon.checkpoints.source import locate
+    from modelsurgeon.reports.tables import show_integrity
+
+    if result is not None:
+        raise typer.BadParameter("--files is asked of one result alone")
+    found = check_files(locate(terminal.from_stdin(source)[0], revision, weights=False))
+    console = terminal.console(quiet)
+    if console:
+        show_integrity(found, console)
+    if as_json:
+        terminal.print_json(found.to_json())
+    if not found.same:
+        raise typer.Exit(terminal.DIFFERENT)

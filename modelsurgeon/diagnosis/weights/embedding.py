@@ -1,0 +1,166 @@
+"""An embedding, or a head: how its rows and its components are spread, and which of them stand out.
+
+    table(checkpoint, "model.embed_tokens.weight", memory=64 << 20).far_rows["count"]
+
+Read twice in blocks of rows. The first reading gives what belongs to each row alone (its norm, and which row it equals)
+and the mean of all; the second measures against these.
+
+* Sign-based optimisers (Lion, arXiv 2302.06675; Tiger, https://spaces.ac.cn/archives/9512) step by the same amount
+  whatever the gradient, and leave components near +-100 in rows of rare tokens: against the robust deviation, 1.4826
+  times the median of |x - median|, which such components do not move.
+* Rows that no training reached lie at the mean of all rows: resize_token_embeddings of transformers draws new ones from
+  N(mean, 1e-9 covariance), a 3e-5th of the typical distance from it. Others are zero, equal to one another, or belong
+  to no token at all (Land and Bartolo, "Fishing for Magikarp", arXiv 2405.05417).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from modelsurgeon.checkpoints.checkpoint import Checkpoint
+from modelsurgeon.diagnosis.weights.embedding_passes import EXAMPLES, FAR, First, read_first, read_second
+from modelsurgeon.diagnosis.weights.rows import Rows
+from modelsurgeon.diagnosis.weights.tokens import Tokens, read_tokens
+from modelsurgeon.progress import Tell, silent
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of rows by token; the fields are those of the diagnosis' document.
+
+    mean, deviation  of all components of finite rows
+    norms            L2 norms of rows; a row that is not finite has an infinite one
+    far_rows         more than FAR times longer or shorter than the median; "times": norm / median
+    far_components   more than FAR_COMPONENT robust deviations from 0; "largest" and "times": in these
+    components       robust deviation of all components; deviations by column: a large one is an outlier dimension
+    dead             rows of zeros
+    duplicates       rows equal to an earlier one, dead ones not counted
+    untrained        dead, duplicate, at the mean of all rows, or no token's
+    tokenizer        its tokens; None where no file tells them
+    """
+
+    tensor: str
+    vocab: int
+    width: int
+    mean: float
+    deviation: float
+    norms: dict[str, Any]
+    far_rows: dict[str, Any]
+    far_components: dict[str, Any]
+    components: dict[str, Any]
+    dead: dict[str, Any]
+    duplicates: dict[str, Any]
+    untrained: dict[str, Any]
+    tokenizer: dict[str, int] | None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def table(checkpoint: Checkpoint, name: str, *, memory: int, device: str = "cpu", tell: Tell = silent) -> Table:
+    """Measure one table, [vocab, width], an embedding or a head: its rows are tokens.
+
+    name    on disk
+    memory  bytes of it that may be kept between the two readings
+    """
+    rows = Rows(checkpoint.tensors[name], memory)
+    _, vocab, width = rows.shape
+    first = read_first(rows, device, lambda done: tell(name, done, 2 * vocab))
+    second = read_second(rows, first, device, lambda done: tell(name, vocab + done, 2 * vocab))
+    tokens = read_tokens(checkpoint.side_files)
+    text = tokens.texts.get if tokens else lambda row: None
+    groups = _groups(first)
+    copied = {row: group[0] for group in groups for row in group[1:]}
+    return Table(
+        tensor=name,
+        vocab=vocab,
+        width=width,
+        mean=first.mean,
+        deviation=first.deviation,
+        norms=_norms(first.norms),
+        far_rows=_far_rows(first, text),
+        far_components={
+            "count": second.far,
+            "largest": second.largest / first.robust if first.robust else None,
+            "examples": [_component(found, first.robust, text) for found in second.farthest],
+        },
+        components={"median_deviation": first.robust, "columns": _columns(first.columns)},
+        dead={"count": int(first.dead.sum()), "examples": _first_of(first.dead)},
+        duplicates={
+            "groups": len(groups),
+            "rows": len(copied),
+            "examples": [group[:EXAMPLES] for group in groups[:EXAMPLES]],
+        },
+        untrained=_untrained(first.dead, copied, second.at_mean, tokens),
+        tokenizer={"tokens": len(tokens.texts), "added": len(tokens.added)} if tokens else None,
+    )
+
+
+def _groups(first: First) -> list[list[int]]:
+    """Rows that are equal and not zero, in the order of the first ones."""
+    leaders = first.equal.first[0]
+    found: dict[int, list[int]] = {}
+    for row in np.flatnonzero((leaders != np.arange(len(leaders))) & ~first.equal.zero[0]).tolist():
+        found.setdefault(int(leaders[row]), [int(leaders[row])]).append(row)
+    return [found[leader] for leader in sorted(found)]
+
+
+def _norms(norms: torch.Tensor) -> dict[str, Any]:
+    """Of rows, with 101 quantiles from 0% to 100%, each the nearest norm that there is."""
+    ordered = norms.sort().values
+    places = torch.linspace(0, len(ordered) - 1, 101, dtype=torch.float64).round().long()
+    quantiles: list[float] = ordered[places].tolist()
+    return {"median": quantiles[50], "min": quantiles[0], "max": quantiles[-1], "quantiles": quantiles}
+
+
+def _far_rows(first: First, text: Callable[[int], str | None]) -> dict[str, Any]:
+    times = first.norms / first.median if first.median else torch.ones_like(first.norms)
+    far = ((times > FAR) | (times < 1 / FAR)) & ~first.dead
+    rows = far.nonzero()[:, 0]
+    order = times[rows].log().abs().argsort(descending=True)
+    return {
+        "count": len(rows),
+        "examples": [
+            {"row": row, "token": text(row), "norm": float(first.norms[row]), "times": float(times[row])}
+            for row in rows[order[:EXAMPLES]].tolist()
+        ],
+    }
+
+
+def _component(found: tuple[float, int, int], robust: float, text: Callable[[int], str | None]) -> dict[str, Any]:
+    value, row, column = found
+    return {"row": row, "token": text(row), "column": column, "value": value, "times": abs(value) / robust}
+
+
+def _columns(deviations: torch.Tensor) -> dict[str, Any]:
+    largest = int(deviations.argmax())
+    return {"median": float(deviations.median()), "max": float(deviations[largest]), "column": largest}
+
+
+def _first_of(mask: torch.Tensor) -> list[int]:
+    found: list[int] = mask.nonzero()[:EXAMPLES, 0].tolist()
+    return found
+
+
+def _untrained(
+    dead: torch.Tensor, copied: dict[int, int], at_mean: torch.Tensor, tokens: Tokens | None
+) -> dict[str, Any]:
+    """Rows that training never reached; added tokens are named first, rows of no token last."""
+    why = {row: f"equal to row {earlier}" for row, earlier in copied.items()}
+    why |= dict.fromkeys(at_mean.nonzero()[:, 0].tolist(), "at the mean of all rows")
+    why |= dict.fromkeys(dead.nonzero()[:, 0].tolist(), "zero")
+    texts, added = (tokens.texts, tokens.added) if tokens else ({}, frozenset[int]())
+    beyond = [row for row in range(len(dead)) if row not in texts] if tokens else []
+    why |= {row: "no token has this row" for row in beyond if row not in why}
+    named = sorted(why, key=lambda row: (row not in added, bool(tokens) and row not in texts, row))
+    return {
+        "count": len(why),
+        "added": sum(row in added for row in why),
+        "beyond": len(beyond),
+        "examples": [{"row": row, "token": texts.get(row), "why": why[row]} for row in named[:EXAMPLES]],
+    }

@@ -1,0 +1,330 @@
+"""Coordinates that training never parts: those of one axis that are equal in every tensor that has the axis.
+
+Two neurons whose rows of `up_proj` are equal, and whose columns of `down_proj` too, get equal gradients, and stay equal
+after every step: a growth without noise leaves such groups. With noise the rows still are equal, the columns are not,
+and the next step parts them. So labels are refined tensor by tensor:
+
+    found = Coordinates(checkpoint)
+    found.refine("model.layers.0.mlp.up_proj.weight", equal)      # neurons 0 and 1 may be copies
+    found.refine("model.layers.0.mlp.down_proj.weight", equal)    # they are not
+    found.copies()
+
+Equal numbers are no copies where the model itself tells two coordinates apart: those that rotary positions turn, each
+by an angle of its own, and heads with ALiBi slopes of their own. A key-value head stands with its query heads. Nor does
+a coordinate learn anything that is zero in every tensor: it is dead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from modelsurgeon.checkpoints.checkpoint import Checkpoint
+from modelsurgeon.diagnosis.weights.equal_rows import Equal
+from modelsurgeon.families import rope
+from modelsurgeon.families.architecture import Architecture, Template
+from modelsurgeon.proof.coordinates import GrownAxis, Place, Strip, all_axes, place_of, strips
+from modelsurgeon.tensors.lazy import equal as are_equal
+
+Key = tuple[int, Place, int]  # an axis by its number, a place, and the expert whose tensor it is (or one of these)
+ALL, EACH = -2, -1  # no expert's; all experts', each a place of its own
+
+
+@dataclass(frozen=True)
+class Copies:
+    """The copies of one axis in one place.
+
+    axis     its name, or the first one of several that norms join
+    layer    None: the axis spans layers, or is of none
+    size     coordinates, of all experts or heads that have their own
+    groups   of equal ones
+    copies   those beyond the first of each group
+    dead     those that are zero in every tensor; under RMS norms, gains left aside: they multiply what is zero
+    example  two coordinates that are equal; None where none are
+    """
+
+    axis: str
+    through: str
+    layer: int | None
+    size: int
+    groups: int
+    copies: int
+    dead: int
+    example: tuple[int, int] | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "example": list(self.example) if self.example else None}
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Which coordinates of an axis are equal, as far as told.
+
+    of    [places, m] int64: equal ones of one place have one label
+    zero  [places, m] bool: which are zero; None: no tensor told
+    """
+
+    of: np.ndarray
+    zero: np.ndarray | None = None
+
+    @cached_property
+    def are_distinct(self) -> bool:
+        """Whether no tensor can tell more: all differ, and none is zero."""
+        told = self.zero is not None and not self.zero.any()
+        return told and all(len(np.unique(place)) == len(place) for place in self.of)
+
+    def and_(self, other: Labels) -> Labels:
+        """Equal are those that are equal by both, zero those that are zero by both."""
+        left, right = np.broadcast_arrays(self.of, other.of)
+        _, both = np.unique(left * (right.max(initial=0) + 1) + right, return_inverse=True)
+        if self.zero is None or other.zero is None:
+            return Labels(both.reshape(left.shape), other.zero if self.zero is None else self.zero)
+        return Labels(both.reshape(left.shape), np.logical_and(self.zero, other.zero))
+
+
+DISTINCT = Labels(np.zeros((1, 0), dtype=np.int64), np.zeros((1, 0), dtype=bool))  # in place of large arrays of them
+
+
+class Coordinates:
+    """Every axis of a checkpoint that can grow, refined by one tensor after another, in any order."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint, self._table, self._sizes = checkpoint, checkpoint.architecture, checkpoint.sizes
+        self._templates = {name: template for name in checkpoint.tensors if (template := self._table.template(name))}
+        self._axes = all_axes(self._table, self._sizes, _shared(checkpoint))
+        self._read: set[tuple[int, Place]] = set()
+        self._labels: dict[Key, Labels] = {}
+        self._strips: dict[str, list[tuple[int, Place, Strip]]] = defaultdict(list)
+        for number, axis in enumerate(self._axes):
+            for place, strip in self._placed(axis):
+                self._strips[strip.name].append((number, place, strip))
+                if axis.through == "experts" or _reads(axis, self._templates[strip.name], strip.dimension):
+                    self._read.add((number, place))
+
+    def refine(self, name: str, found: Equal) -> None:
+        """What one tensor tells, each of them once.
+
+        found  of `Rows`, stacked as `is_stack` says
+        """
+        for number, place, strip in self._strips.get(name, ()):
+            key = number, place, ALL if strip.only is None else strip.only
+            key = (number, place, EACH) if strip.beside is not None else key
+            before = self._labels.get(key, Labels(np.zeros((1, 1), dtype=np.int64)))
+            if before is not DISTINCT:
+                after = before.and_(self._told(name, strip, found))
+                self._labels[key] = DISTINCT if after.are_distinct else after
+
+    def copies(self, zero: frozenset[str] = frozenset()) -> tuple[Copies, ...]:
+        """The axes with copies or dead coordinates; reads again what equal experts have in tensors of their own.
+
+        zero  names of tensors that hold zeros alone
+        """
+        found = []
+        for number, axis in enumerate(self._axes):
+            for place in self._places(number):
+                labels = self._final(number, place, zero)
+                counted = _counted(axis, place, labels) if labels is not DISTINCT else None
+                found += [counted] if counted and (counted.copies or counted.dead) else []
+        return tuple(found)
+
+    # --- tensors ---
+
+    def _placed(self, axis: GrownAxis) -> Iterator[tuple[Place, Strip]]:
+        for place, own in strips(axis, self._table, self._sizes, self._templates).items():
+            yield from ((place, strip) for strip in own)
+        leader = self._leader(axis)
+        if leader is None:
+            return
+        for place, own in strips(leader, self._table, self._sizes, self._templates).items():
+            for strip in own:  # each query head with its key-value head
+                order = strip.order.reshape(len(strip.order), 1, axis.size, -1).transpose(0, 3, 1, 2)
+                yield place, replace(strip, order=order.reshape(-1, 1, axis.size))
+
+    def _leader(self, axis: GrownAxis) -> GrownAxis | None:
+        """The query heads, of key-value heads."""
+        leader = self._table.axes[axis.names[0]].follows if axis.through == "heads" else None
+        return next((other for other in self._axes if leader in other.names), None)
+
+    def _told(self, name: str, strip: Strip, found: Equal) -> Labels:
+        """What one strip tells of its axis' coordinates."""
+        template = self._templates[name]
+        shape, stacked = self._checkpoint.tensors[name].shape, is_stack(self._table, template)
+        first, zero = _along(found, shape, stacked, strip.dimension, strip.beside is not None)
+        if strip.beside is None:
+            first, zero = first[0][strip.order], zero[0][strip.order]
+        else:
+            first, zero = first[:, strip.order[:, 0]].swapaxes(0, 1), zero[:, strip.order[:, 0]].swapaxes(0, 1)
+        scales = self._table.norm == "rms" and template.signature.normalises is not None
+        return Labels(_merged(np.moveaxis(first, 0, -1)), None if scales else np.all(zero, axis=0))
+
+    # --- places ---
+
+    def _places(self, number: int) -> list[Place]:
+        """The layers of an axis, or its one place; none where nothing reads it: what will read it may part anything."""
+        found = dict.fromkeys(place for of, place, _ in self._labels if of == number)
+        places = [place for place in found if place] or list(found)
+        return [place for place in places if {(number, place), (number, ())} & self._read]
+
+    def _final(self, number: int, place: Place, zero: frozenset[str]) -> Labels:
+        """What all tensors tell of one place, and what the model itself does."""
+        axis, labels = self._axes[number], Labels(self._apart(self._axes[number]))
+        if place:
+            labels = self._and(labels, (number, (), ALL))
+        own = sorted(key for key in self._labels if key[:2] == (number, place))
+        if not own or own == [(number, place, ALL)]:
+            labels = self._and(labels, (number, place, ALL))
+        else:  # neuron 3 of an expert has nothing to do with neuron 3 of another one
+            labels = _stacked([_all_of(self._and(labels, key), axis.size) for key in own])
+        if labels is DISTINCT:
+            return labels
+        for follower, other in enumerate(self._axes):
+            if self._leader(other) is axis and place in self._places(follower):
+                shared = _all_of(self._final(follower, place, zero), other.size)
+                labels = labels.and_(Labels(shared.of.repeat(axis.size // other.size, 1)))
+        return self._of_names(axis, place, labels, zero)
+
+    def _and(self, labels: Labels, key: Key) -> Labels:
+        told = self._labels.get(key)
+        if DISTINCT in (labels, told):
+            return DISTINCT
+        return labels.and_(told) if told else labels
+
+    def _apart(self, axis: GrownAxis) -> np.ndarray:
+        """[1, m]: labels of the coordinates that the model itself treats alike."""
+        rotary, config = self._table.rotary, self._checkpoint.resolved
+        if rotary and rotary.axis in axis.names:
+            turned = rope.rotated_size(config, axis.size, rotary.partial, rotary.size_key)
+            return np.minimum(np.arange(axis.size), turned)[None]
+        slopes = self._table.axes[axis.names[0]].slopes
+        found = slopes(config, axis.size) if slopes else None
+        alike = np.zeros(axis.size) if found is None else found
+        return np.unique(alike, return_inverse=True)[1].reshape(1, -1)
+
+    # --- coordinates that have tensors of their own, by name ---
+
+    def _of_names(self, axis: GrownAxis, place: Place, labels: Labels, zero: frozenset[str]) -> Labels:
+        """The labels, refined by such tensors: experts whose routers are equal may differ."""
+        named = self._named(axis, place)
+        if not named:
+            return labels
+        of, fresh = labels.of.copy(), labels.of.max() + 1
+        for group in _groups(labels.of[0]):
+            seen: list[int] = []
+            for one in group:
+                twin = next((other for other in seen if self._are_equal(named[one], named[other])), one)
+                of[0, one] = fresh + twin
+                seen += [one] if twin == one else []
+        dead = np.array([[zero.issuperset(named[one]) for one in range(axis.size)]])
+        return Labels(of, None if labels.zero is None else labels.zero & dead)
+
+    def _are_equal(self, names: list[str], others: list[str]) -> bool:
+        tensors = self._checkpoint.tensors
+        return all(are_equal(tensors[a], tensors[b]) for a, b in zip(names, others, strict=True))
+
+    def _named(self, axis: GrownAxis, place: Place) -> dict[int, list[str]]:
+        """{coordinate: the names of its tensors, in one order for all}."""
+        leader, found = self._leader(axis), defaultdict(list)
+        for name, template in self._templates.items():
+            for spread in self._table.spread(template):
+                if place_of(axis, self._table, template, name) != place:
+                    continue
+                number = self._table.numbers(template, name)[spread]
+                if spread in axis.names:
+                    found[number].append((template.name, 0, name))
+                elif leader and spread in leader.names:
+                    found[number * axis.size // leader.size].append((template.name, number, name))
+        return {one: [name for *_, name in sorted(names)] for one, names in found.items()}
+
+
+def is_stack(table: Architecture, template: Template) -> bool:
+    """Whether a tensor's first dimension counts matrices, or biases: experts, or a dimension of one beside others."""
+    first, *others = [expression.axes() for expression, _ in template.signature.dimensions]
+    if not others or (len(others) == 1 and any(side == "readers" for _, side in template.signature.dimensions)):
+        return False
+    one = not first and template.signature.dimensions[0][0].size({}) == 1
+    return one or [table.axes[name].through for name in first] == ["experts"]
+
+
+def _shared(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """The axes that a tied embedding writes and reads: its columns are equal, or part, for both."""
+    tie, table = checkpoint.architecture.tie, checkpoint.architecture
+    if tie is None or not checkpoint.is_tied:
+        return ()
+    template = next((template for template in table.templates if template.name == tie.embedding), None)
+    written = [name for part, _ in template.signature.written for name in part.axes()] if template else []
+    return (tie.axis, *(name for name in written if checkpoint.sizes[name] == checkpoint.sizes[tie.axis]))
+
+
+def _reads(axis: GrownAxis, template: Template, d: int) -> bool:
+    """Whether a dimension reads the axis; queries read the keys'."""
+    part, side = template.signature.dimensions[d]
+    asks = any(re.search(rf"\b{name}~", template.signature.text) for name in set(axis.names) & set(part.axes()))
+    return side == "readers" or asks
+
+
+def _along(found: Equal, shape: tuple[int, ...], stacked: bool, d: int, apart: bool) -> tuple[np.ndarray, np.ndarray]:
+    """[places, size] of dimension d: (labels, whether zero); `apart`: of every matrix of a stack by itself."""
+    lead = 2 if stacked else 1  # what comes before the columns
+    if d < lead:
+        lines = found.matrices if stacked and d == 0 else found.rows
+        first, zero = lines.first[..., None], lines.zero[..., None]
+    else:
+        whole = len(found.columns.first), *shape[lead:]
+        first, zero = (
+            np.moveaxis(of.reshape(whole), d - lead + 1, 1) for of in (found.columns.first, found.columns.zero)
+        )
+        first, zero = (of.reshape(*of.shape[:2], -1) for of in (first, zero))
+    if not apart:
+        first, zero = (np.moveaxis(of, 0, 1).reshape(1, of.shape[1], -1) for of in (first, zero))
+    return _merged(first), np.all(zero, axis=-1)
+
+
+def _merged(labels: np.ndarray) -> np.ndarray:
+    """[places, m, n] -> [places, m]: one label for those of one place that have the same n."""
+    if labels.shape[-1] == 1:
+        return np.asarray(labels[..., 0])
+    return np.stack([np.unique(place, axis=0, return_inverse=True)[1].reshape(-1) for place in labels])
+
+
+def _all_of(labels: Labels, size: int) -> Labels:
+    """The labels, spelled out where they are DISTINCT."""
+    return Labels(np.arange(size)[None], np.zeros((1, size), dtype=bool)) if labels is DISTINCT else labels
+
+
+def _stacked(parts: list[Labels]) -> Labels:
+    zeros = [part.zero for part in parts if part.zero is not None]
+    return Labels(np.concatenate([part.of for part in parts]), np.concatenate(zeros) if zeros else None)
+
+
+def _groups(labels: np.ndarray) -> list[list[int]]:
+    """The coordinates of each label that more than one has."""
+    found: dict[int, list[int]] = defaultdict(list)
+    for coordinate, label in enumerate(labels.tolist()):
+        found[label].append(coordinate)
+    return [group for group in found.values() if len(group) > 1]
+
+
+def _counted(axis: GrownAxis, place: Place, labels: Labels) -> Copies:
+    of = np.broadcast_to(labels.of, (len(labels.of), axis.size))
+    dead = np.zeros(of.shape, dtype=bool) if labels.zero is None else labels.zero
+    groups = [
+        np.flatnonzero(alive)[group].tolist()
+        for row, alive in zip(of, ~dead, strict=True)
+        for group in _groups(row[alive])
+    ]
+    return Copies(
+        axis.names[0],
+        axis.through,
+        place[0][1] if place else None,
+        of.size,
+        len(groups),
+        sum(len(group) - 1 for group in groups),
+        int(dead.sum()),
+        (groups[0][0], groups[0][1]) if groups else None,
+    )

@@ -1,0 +1,212 @@
+"""What the numbers of a tensor are: counts of unusual ones, exact, and mean and deviation of the others.
+
+    census = Census("BF16")
+    census.add(block)                  block after block, in any order
+    census.numbers                     Numbers(count=1024, nan=0, inf=0, zero=3, ..., float16=Lost(0, 7), ...)
+    census.moments.deviation           0.0200
+
+A 16-bit dtype has 65,536 numbers: how often each stands there is all that can be asked, so a block is one histogram of
+its bits, and what is asked is asked of 65,536 numbers, once. Measured: 2 ns a number on one core, where passes for each
+question take 5. Wider numbers are asked directly, in float64; the few that are so small or so large that some 16-bit
+dtype would lose them are picked out first.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from modelsurgeon.tensors.dtypes import DTYPES
+from modelsurgeon.text import plain
+
+PIECE = 1 << 18  # numbers at a time: 2 MB of float64 stay in the caches
+PATTERNS = 1 << 16
+# Rounding to the nearest, ties to even, makes infinity of what is at least halfway from the largest number to the next
+# power of two, and zero of what is at most half of the smallest number.
+INFINITE = {torch.float16: 65520.0, torch.bfloat16: 2.0**128 - 2.0**119}
+NOTHING = {torch.float16: 2.0**-25, torch.bfloat16: 2.0**-134}
+
+
+@dataclass(frozen=True)
+class Lost:
+    """How many numbers a 16-bit dtype would lose.
+
+    overflow   finite ones that it would store as infinity
+    underflow  ones that are not zero, and that it would store as zero
+    """
+
+    overflow: int = 0
+    underflow: int = 0
+
+    def __add__(self, other: Lost) -> Lost:
+        return Lost(self.overflow + other.overflow, self.underflow + other.underflow)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Counts of a tensor's numbers, or of several tensors'.
+
+    zero       of either sign
+    subnormal  below the normal numbers of the dtype that they are stored in, zeros left out
+    largest    the largest finite |x|
+    """
+
+    count: int = 0
+    nan: int = 0
+    inf: int = 0
+    zero: int = 0
+    subnormal: int = 0
+    largest: float = 0.0
+    float16: Lost = Lost()
+    bfloat16: Lost = Lost()
+
+    def __add__(self, other: Numbers) -> Numbers:
+        summed = {field.name: getattr(self, field.name) + getattr(other, field.name) for field in fields(self)}
+        return Numbers(**{**summed, "largest": max(self.largest, other.largest)})
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether none of them is NaN, infinite or subnormal, and no 16-bit dtype would lose any."""
+        lost = self.float16 + self.bfloat16
+        return not (self.nan or self.inf or self.subnormal or lost.overflow or lost.underflow)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "largest": plain(self.largest)}
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and spread of finite numbers; of none, the mean is 0.
+
+    square  the sum of squared distances from the mean
+    low, high  the least and the largest; infinite where there is no number
+    """
+
+    count: int = 0
+    mean: float = 0.0
+    square: float = 0.0
+    low: float = math.inf
+    high: float = -math.inf
+
+    def __add__(self, other: Moments) -> Moments:
+        """Of both together: Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm ..." (1979)."""
+        count, apart = self.count + other.count, other.mean - self.mean
+        if not self.count or not other.count:
+            return self if self.count else other
+        return Moments(
+            count,
+            self.mean + apart * other.count / count,
+            self.square + other.square + apart**2 * self.count * other.count / count,
+            min(self.low, other.low),
+            max(self.high, other.high),
+        )
+
+    def moved(self, added: float) -> Moments:
+        """Of the same numbers, each with this added."""
+        return replace(self, mean=self.mean + added, low=self.low + added, high=self.high + added)
+
+    @property
+    def deviation(self) -> float:
+        """The standard deviation (of the numbers themselves, no sample); NaN of none."""
+        return math.sqrt(self.square / self.count) if self.count else math.nan
+
+    @property
+    def rms(self) -> float:
+        """The root of the mean square; NaN of none."""
+        return math.hypot(self.deviation, self.mean) if self.count else math.nan
+
+
+class Census:
+    """Counts one tensor's numbers, block after block.
+
+    dtype  as in a safetensors header: BF16, F16, F32 or F64
+    """
+
+    def __init__(self, dtype: str) -> None:
+        self._dtype = DTYPES[dtype]
+        self._seen = torch.zeros(PATTERNS, dtype=torch.int64) if self._dtype.itemsize == 2 else None
+        self._numbers, self._moments = Numbers(), Moments()
+
+    def add(self, block: torch.Tensor) -> None:
+        """A block of the tensor as it is stored, on the CPU."""
+        if self._seen is not None:
+            bits = block.reshape(-1).view(torch.int16).to(torch.int32).bitwise_and_(PATTERNS - 1)
+            self._seen += torch.bincount(bits, minlength=PATTERNS)
+            return
+        for piece in torch.split(block.reshape(-1), PIECE):
+            self._add_wide(piece)
+
+    @property
+    def numbers(self) -> Numbers:
+        """The counts so far."""
+        if self._seen is None:
+            return self._numbers
+        there = self._seen.nonzero()[:, 0]
+        return _counted(_values(self._dtype)[there], self._seen[there], self._dtype)
+
+    @property
+    def moments(self) -> Moments:
+        """Of the finite numbers so far."""
+        if self._seen is None:
+            return self._moments
+        there = (_values(self._dtype).isfinite() & (self._seen > 0)).nonzero()[:, 0]
+        return _moments(_values(self._dtype)[there], self._seen[there].double())
+
+    def _add_wide(self, piece: torch.Tensor) -> None:
+        sizes = piece.abs()
+        odd = (sizes <= NOTHING[torch.float16]) | ~(sizes < INFINITE[torch.float16])  # NaN is neither
+        picked = piece[odd].double()
+        found = _counted(picked, torch.ones_like(picked, dtype=torch.int64), self._dtype)
+        values = (piece[piece.isfinite()] if found.nan or found.inf else piece).double()
+        moments = _moments(values)
+        largest = max(abs(moments.low), abs(moments.high)) if moments.count else 0.0
+        self._numbers += Numbers(piece.numel(), found.nan, found.inf, found.zero, found.subnormal, largest)
+        self._numbers += Numbers(float16=found.float16, bfloat16=found.bfloat16)
+        self._moments += moments
+
+
+def _moments(values: torch.Tensor, weights: torch.Tensor | None = None) -> Moments:
+    """Of [n] float64 finite numbers, each of which stands there so many times (or once)."""
+    if not values.numel():
+        return Moments()
+    low, high = (float(end) for end in values.aminmax())
+    count = float(weights.sum()) if weights is not None else float(len(values))
+    mean = float(values.dot(weights) if weights is not None else values.sum()) / count
+    apart = values - mean
+    square = float(apart.dot(apart * weights if weights is not None else apart))
+    return Moments(int(count), mean, square, low, high)
+
+
+def _counted(values: torch.Tensor, times: torch.Tensor, dtype: torch.dtype) -> Numbers:
+    """The counts of [n] float64 numbers stored as `dtype`, each of which stands there so many times."""
+
+    def count(where: torch.Tensor) -> int:
+        return int(times[where].sum())
+
+    sizes, finite, something = values.abs(), values.isfinite(), values != 0
+    there = sizes[finite]
+    lost = [
+        Lost(count(finite & (sizes >= INFINITE[narrow])), count(something & (sizes <= NOTHING[narrow])))
+        for narrow in (torch.float16, torch.bfloat16)
+    ]
+    if dtype in INFINITE:
+        lost[dtype == torch.bfloat16] = Lost()
+    return Numbers(
+        int(times.sum()),
+        count(values.isnan()),
+        count(values.isinf()),
+        count(~something),
+        count(something & (sizes < torch.finfo(dtype).smallest_normal)),
+        float(there.max()) if there.numel() else 0.0,
+        *lost,
+    )
+
+
+@lru_cache
+def _values(dtype: torch.dtype) -> torch.Tensor:
+    """[65536] float64: the number of every pattern of 16 bits."""
+    return torch.arange(PATTERNS, dtype=torch.int32).to(torch.int16).view(dtype).double()

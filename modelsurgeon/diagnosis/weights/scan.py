@@ -1,0 +1,190 @@
+"""One pass over every tensor of a checkpoint: what its weights tell, in bounded memory.
+
+    found = scan(open_checkpoint("demo"), memory=10**9)
+    found.gains, found.matrices, found.copies, found.numbers, found.fresh
+
+Blocks are counted and hashed while they are in the caches. What must be looked at again (norms, lines that may be
+equal) comes from memory where the whole tensor fits, and is read again where not: the document is the same.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from modelsurgeon.checkpoints.checkpoint import Checkpoint
+from modelsurgeon.diagnosis.weights.equal_coordinates import Coordinates, Copies, is_stack
+from modelsurgeon.diagnosis.weights.equal_rows import Equal, Sketch
+from modelsurgeon.diagnosis.weights.gains import Gain, gain, places
+from modelsurgeon.diagnosis.weights.matrices import Matrix, is_matrix, matrix
+from modelsurgeon.diagnosis.weights.numbers import Census, Moments, Numbers
+from modelsurgeon.diagnosis.weights.rows import Rows
+from modelsurgeon.diagnosis.weights.spectral_norm import Spectral, spectral
+from modelsurgeon.families.architecture import Architecture
+from modelsurgeon.progress import Tell, silent
+from modelsurgeon.tensors.dtypes import FLOATS
+from modelsurgeon.tensors.lazy import LazyTensor
+
+BESIDE = 48 << 20  # bytes that a thread takes beside the tensor that it keeps: blocks in wider dtypes
+LEAST = 2 << 20  # bytes: a tensor of one block is kept whatever the memory
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What the weights tell.
+
+    tensors  {name: counts} of those with NaN, infinite or subnormal numbers, or with some that a 16-bit dtype loses
+    fresh    whether every gain of a norm is 1, and every bias of one 0: never trained; not told where no norm has any
+    """
+
+    gains: tuple[Gain, ...]
+    matrices: tuple[Matrix, ...]
+    copies: tuple[Copies, ...]
+    numbers: Numbers
+    tensors: dict[str, Numbers]
+    fresh: bool
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "gains": [one.to_json() for one in self.gains],
+            "matrices": [one.to_json() for one in self.matrices],
+            "copies": [one.to_json() for one in self.copies],
+            "numbers": {
+                **self.numbers.to_json(),
+                "tensors": [{"tensor": name, **found.to_json()} for name, found in self.tensors.items()],
+            },
+            "fresh": self.fresh,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What one tensor told by itself."""
+
+    name: str
+    numbers: Numbers
+    moments: Moments
+    equal: Equal | None = None
+    spectral: Spectral | None = None
+
+
+def scan(
+    checkpoint: Checkpoint,
+    memory: int,
+    *,
+    device: str = "cpu",
+    known: Mapping[str, Spectral] = MappingProxyType({}),
+    tell: Tell = silent,
+) -> Scan:
+    """Read every tensor of floating-point numbers, each once where it fits.
+
+    memory  bytes that may be held of tensors and of blocks; a thread holds no less than some blocks
+    device  where spectral norms are computed
+    known   {tensor: its spectral norm}, which need not be computed again
+    tell    told of bytes
+    Raises ArchitectureError for a tensor that no table accounts for, SourceError for one that cannot be read.
+    """
+    table, where = checkpoint.architecture, places(checkpoint.architecture, checkpoint.tensors)
+    tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if tensor.dtype in FLOATS}
+    coordinates, total, done = Coordinates(checkpoint), sum(tensor.nbytes for tensor in tensors.values()), 0
+    gains: list[Gain] = []
+    matrices: list[Matrix] = []
+    counts: dict[str, Numbers] = {}
+    for reading in _readings(table, tensors, memory, device, known):
+        name, tensor = reading.name, tensors[reading.name]
+        counts[name] = reading.numbers
+        if reading.equal:
+            coordinates.refine(name, reading.equal)
+        if reading.equal and reading.spectral:
+            matrices.append(matrix(table, name, tensor, reading.moments, reading.equal, reading.spectral))
+        found = gain(table, where, name, reading.numbers.count, reading.moments)
+        gains += [found] if found else []
+        done += tensor.nbytes
+        tell("weights", done, total)
+    zero = frozenset(name for name, found in counts.items() if found.zero == found.count)
+    return Scan(
+        tuple(gains),
+        tuple(matrices),
+        coordinates.copies(zero),
+        sum(counts.values(), Numbers()),
+        {name: found for name, found in counts.items() if not found.is_usual},
+        bool(gains) and all(one.is_fresh for one in gains),
+    )
+
+
+def _readings(
+    table: Architecture, tensors: dict[str, LazyTensor], memory: int, device: str, known: Mapping[str, Spectral]
+) -> Iterator[Reading]:
+    """Every tensor's, in order; only as many as there are threads are held at a time."""
+    threads = _threads(table, tensors, memory)
+    if device != "cpu":  # loads what torch loads at the first call, which several threads at once cannot
+        torch.linalg.qr(torch.ones(1, 1, device=device))
+        torch.linalg.eigh(torch.ones(1, 1, device=device))
+    capacity = max(LEAST, memory // threads - BESIDE)
+
+    def read(name: str) -> Reading:
+        return _read(table, name, tensors[name], capacity, device, known.get(name))
+
+    if threads == 1:
+        yield from map(read, tensors)
+        return
+    with _one_thread_each(), ThreadPoolExecutor(threads, "scan") as pool:
+        pending: deque[Future[Reading]] = deque()
+        try:
+            for name in tensors:
+                pending.append(pool.submit(read, name))
+                if len(pending) > 2 * threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _threads(table: Architecture, tensors: dict[str, LazyTensor], memory: int) -> int:
+    """As many as torch has, so long as each can keep any tensor of a layer; two where they cannot, if there is room."""
+    in_layers = [tensor for name, tensor in tensors.items() if (line := table.template(name)) and line.placeholders]
+    largest = max((tensor.nbytes for tensor in in_layers), default=0)
+    fitting = max(min(2, memory // BESIDE), memory // (BESIDE + largest))
+    return max(1, min(torch.get_num_threads(), fitting))
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Torch computes on one thread in each of the pool's."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _read(
+    table: Architecture, name: str, tensor: LazyTensor, capacity: int, device: str, known: Spectral | None
+) -> Reading:
+    census, template = Census(tensor.dtype), table.template(name)
+    if not tensor.shape or 0 in tensor.shape:
+        if not tensor.shape:
+            census.add(tensor.read(0, 1))
+        return Reading(name, census.numbers, census.moments)
+    rows = Rows(tensor, capacity, template is not None and is_stack(table, template))
+    sketch = Sketch(rows) if template else None
+    for index, first, block in rows.blocks():
+        census.add(block)
+        if sketch:
+            sketch.add(index, first, block)
+    return Reading(
+        name,
+        census.numbers,
+        census.moments,
+        sketch.settle() if sketch else None,
+        (known or spectral(rows, device)) if template and is_matrix(template) else None,
+    )

@@ -1,0 +1,250 @@
+"""The singular values of a large matrix, read some rows at a time, and what one number says of them.
+
+    A [n, d]  ->  G = sum over blocks of B^T B  [d, d]  ->  values = sqrt(eigenvalues of G)
+
+Sums and eigenvalues are in float64 and of the whole matrix: nothing is sampled. Squaring costs digits below
+sqrt(float64's eps) of the largest value; a small matrix is decomposed as it is, without that.
+
+>>> entropy([1.0, 1.0, 1.0, 1.0]), effective_rank([1.0, 1.0, 1.0, 1.0]), largest_share([3.0, 1.0])
+(0.0, 4.0, 0.75)
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from modelsurgeon.diagnosis.weights.rows import BLOCK, Rows
+from modelsurgeon.progress import Tell, silent
+from modelsurgeon.tensors.arithmetic import is_finite
+
+Values = Sequence[float] | np.ndarray
+
+DIRECT_SIDE, DIRECT = 512, 1 << 22  # the smaller side and the numbers up to which a direct decomposition takes < 0.3 s
+GATHERED = 1024  # rows that are multiplied at a time: fewer spend their time on reading and writing the sum
+PANELS = 8  # of the symmetric product: (1 + 1/8) / 2 of its work; more of them are too narrow to be faster
+EIGEN = 4  # eigenvalues take as long as adding this many times d rows (measured at d = 2048)
+EPS = float(np.finfo(np.float64).eps)
+ANGLES = 1 << 16  # of the midpoint rule: 1e-9 of the integral where n = d, exact to rounding elsewhere
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """The singular values of a matrix [n, d] and measures of them; NaN where the matrix holds NaN or infinities.
+
+    values          min(n, d) of them, descending
+    entropy         nats: KL of values / sum of values to uniform (arXiv 2404.07647)
+    random_entropy  nats: the same of independent random entries
+    effective_rank  exp of the entropy of values / sum of values (Roy and Vetterli 2007)
+    rank            values above `resolution` times the largest; None where they are NaN
+    largest_share   of the sum of values
+    participation   (sum of squares)^2 / sum of fourth powers: of how many equal directions the energy could be
+    method          how the values were computed
+    resolution      what is smaller, relative to the largest, is rounding
+    seconds         wall time
+    tensor          its name, for whoever knows it
+    """
+
+    shape: tuple[int, int]
+    values: tuple[float, ...]
+    entropy: float
+    random_entropy: float
+    effective_rank: float
+    rank: int | None
+    largest_share: float
+    participation: float
+    method: str
+    resolution: float
+    seconds: float
+    tensor: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields by name."""
+        return {**asdict(self), "shape": list(self.shape), "values": list(self.values)}
+
+
+def spectrum(rows: Rows, *, device: str = "cpu", tell: Tell = silent) -> Spectrum:
+    """All singular values of one matrix; `working_set` says what memory that takes. A stack of several is refused."""
+    count, *sides = rows.shape
+    assert count == 1, f"a spectrum is of one matrix, not of {count}"
+    begin = time.perf_counter()
+    n, d = sides
+    direct = is_direct(n, d)
+    values = _directly(rows, device) if direct else _by_gram(rows, device, tell)
+    tell("spectrum", _work(n, d), _work(n, d))
+    resolution = max(n, d) * EPS if direct else math.sqrt(max(n, d) * EPS)
+    least = resolution * values.max(initial=0)
+    return Spectrum(
+        shape=(n, d),
+        values=tuple(values.tolist()),
+        entropy=entropy(values),
+        random_entropy=random_entropy(n, d),
+        effective_rank=effective_rank(values),
+        rank=int((values > least).sum()) if math.isfinite(least) else None,
+        largest_share=largest_share(values),
+        participation=participation(values),
+        method=f"{'singular values' if direct else f'Gram matrix of {min(n, d)} x {min(n, d)}'} in float64, all rows",
+        resolution=resolution,
+        seconds=time.perf_counter() - begin,
+    )
+
+
+def is_direct(n: int, d: int) -> bool:
+    """Whether a matrix is so small that it is decomposed as it is."""
+    return min(n, d) <= DIRECT_SIDE and n * d <= DIRECT
+
+
+def working_set(n: int, d: int) -> int:
+    """Bytes of memory that `spectrum` of [n, d] takes at most beside what `rows` keeps (measured: see the tests)."""
+    side, other, block = min(n, d), max(n, d), 2 * 8 * (BLOCK + max(n, d))
+    if is_direct(n, d):
+        return 3 * 8 * n * d + block  # the matrix, what LAPACK overwrites, its workspace
+    whole = 8 * n * d if n < d else 0
+    return 2 * 8 * side * side + 8 * min(GATHERED, other) * side + whole + block  # the sum, and what LAPACK overwrites
+
+
+def gram(blocks: Iterable[torch.Tensor], width: int, device: str = "cpu") -> torch.Tensor:
+    """[width, width] float64 on `device`: the sum of B^T B over blocks B of [r, width] in any dtype."""
+    total = torch.zeros(width, width, dtype=torch.float64, device=device)
+    held = torch.empty(GATHERED, width, dtype=torch.float64, device=device)
+    used = 0
+    for block in blocks:
+        for part in torch.split(block, GATHERED):
+            room = min(GATHERED - used, len(part))
+            held[used : used + room].copy_(part[:room])
+            used += room
+            if used == GATHERED:
+                _add_product(total, held)
+                used = len(part) - room
+                held[:used].copy_(part[room:])
+    _add_product(total, held[:used])
+    for first, last in _panels(width):  # what lies below the diagonal
+        corner = total[first:last, first:last]
+        corner.copy_(corner.triu() + corner.triu(1).T)
+        total[first:last, :first].copy_(total[:first, first:last].T)
+    return total
+
+
+def singular_values(product: torch.Tensor) -> np.ndarray:
+    """[d] float64, descending: the square roots of the eigenvalues of a Gram matrix [d, d]; NaN where it is not finite.
+
+    An eigenvalue below zero is rounding, and counts as zero.
+    """
+    if not is_finite(product):
+        return np.full(len(product), np.nan)
+    values: np.ndarray = torch.linalg.eigvalsh(product).clamp_(min=0).sqrt_().flip(0).cpu().numpy()
+    return values
+
+
+def shares(values: Values) -> np.ndarray:
+    """[d]: singular values over their sum; NaN where that is zero or not finite."""
+    found = np.asarray(values, dtype=np.float64)
+    largest = found.max(initial=0.0)
+    if not largest > 0 or not math.isfinite(largest):
+        return np.full(len(found), np.nan)
+    found = found / largest  # whatever their size, nothing overflows
+    parts: np.ndarray = found / found.sum()
+    return parts
+
+
+def entropy(values: Values) -> float:
+    """Nats: Kullback-Leibler divergence of `shares` to uniform, log d - H: 0 where all are equal, log d at rank 1."""
+    held = shares(values)
+    return max(0.0, math.log(len(held)) - _disorder(held)) if _are_known(held) else math.nan
+
+
+def effective_rank(values: Values) -> float:
+    """exp H of `shares`, from 1 to d (Roy and Vetterli, The effective rank, EUSIPCO 2007)."""
+    held = shares(values)
+    return math.exp(_disorder(held)) if _are_known(held) else math.nan
+
+
+def participation(values: Values) -> float:
+    """(sum s^2)^2 / sum s^4, from 1 to d: how many equal directions would have the energy as spread."""
+    energy = shares(values) ** 2
+    return float(energy.sum() ** 2 / (energy**2).sum()) if _are_known(energy) else math.nan
+
+
+def largest_share(values: Values) -> float:
+    """The largest singular value over the sum of all."""
+    held = shares(values)
+    return float(held.max()) if _are_known(held) else math.nan
+
+
+def random_entropy(n: int, d: int) -> float:
+    """Nats: `entropy` of an n x d matrix of independent entries of one deviation, as it is for many rows and columns.
+
+    By the law of Marchenko and Pastur (1967) with y = d/n <= 1: squared values over n have a density on
+    1 + y - 2 sqrt(y) cos t, which is 2 sin(t)^2 / (pi (1 + y - 2 sqrt(y) cos t)) over t from 0 to pi. About y/8.
+    """
+    if not n or not d:
+        return math.nan
+    aspect = min(n, d) / max(n, d)
+    angle = (np.arange(ANGLES) + 0.5) * (math.pi / ANGLES)
+    square = 1 + aspect - 2 * math.sqrt(aspect) * np.cos(angle)
+    weight = 2 * np.sin(angle) ** 2 / square / ANGLES
+    mean = float(weight @ np.sqrt(square))
+    return float(weight @ (np.sqrt(square) * np.log(square)) / 2) / mean - math.log(mean)
+
+
+def _are_known(held: np.ndarray) -> bool:
+    return len(held) > 0 and bool(np.isfinite(held).all())
+
+
+def _disorder(held: np.ndarray) -> float:
+    """Nats: the entropy of a distribution."""
+    some = held[held > 0]
+    return float(-(some * np.log(some)).sum())
+
+
+def _directly(rows: Rows, device: str) -> np.ndarray:
+    """[min(n, d)] float64, descending."""
+    whole = _whole(rows, device)
+    return torch.linalg.svdvals(whole).cpu().numpy() if is_finite(whole) else np.full(min(whole.shape), np.nan)
+
+
+def _by_gram(rows: Rows, device: str, tell: Tell) -> np.ndarray:
+    """[min(n, d)] float64, descending."""
+    _, n, d = rows.shape
+    if d <= n:
+        return singular_values(gram(_told(rows, tell), d, device))
+    whole = _whole(rows, device)
+    return singular_values(gram((part.T for part in torch.split(whole, GATHERED, 1)), n, device))
+
+
+def _whole(rows: Rows, device: str) -> torch.Tensor:
+    """[n, d] float64."""
+    whole = torch.empty(rows.shape[1:], dtype=torch.float64, device=device)
+    for _, first, block in rows.blocks():
+        whole[first : first + len(block)].copy_(block)
+    return whole
+
+
+def _told(rows: Rows, tell: Tell) -> Iterator[torch.Tensor]:
+    """The blocks."""
+    _, n, d = rows.shape
+    for _, first, block in rows.blocks():
+        yield block
+        tell("spectrum", first + len(block), _work(n, d))
+
+
+def _work(n: int, d: int) -> int:
+    """What `tell` counts: rows to read, and what the eigenvalues take in rows."""
+    return n + EIGEN * min(n, d)
+
+
+def _add_product(total: torch.Tensor, block: torch.Tensor) -> None:
+    """Add B^T B, what lies on and above the diagonal: panel by panel, since torch has no symmetric product."""
+    for first, last in _panels(len(total)):
+        total[first:last, first:].addmm_(block[:, first:last].T, block[:, first:])
+
+
+def _panels(width: int) -> list[tuple[int, int]]:
+    step = max(1, -(-width // PANELS))
+    return [(first, min(first + step, width)) for first in range(0, width, step)]

@@ -1,0 +1,170 @@
+"""Where bytes are: the files of one folder, on a disk or at the far end of a network.
+
+    Folder   the files of a checkpoint, by name
+    File     bytes that are read by their place, never whole
+
+Nothing is mapped: pages of a mapped file count as this process's memory. A local file remembers how it looked when it
+was found, so that one that changes while it is read is told. `remote.py` has the files that are read over a network.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from modelsurgeon.errors import SourceError
+from modelsurgeon.text import shown
+
+NAME_MAX = 255  # bytes of a name in a path
+
+
+class File(ABC):
+    """Bytes that are read by their place.
+
+    name     inside of its folder
+    size     bytes
+    path     where it lies on a local disk; None where it does not
+    flagged  where tensors begin in which NaN or Inf was read
+    """
+
+    name: str
+    size: int
+    path: Path | None
+
+    def __init__(self) -> None:
+        self.flagged: set[int] = set()
+
+    @abstractmethod
+    def read_into(self, view: memoryview, at: int) -> None:
+        """Fill the view with the bytes from `at` on. Raises SourceError where they cannot be had."""
+
+    def read(self, at: int = 0, length: int | None = None) -> bytes:
+        """`length` bytes from `at` on, or all that follow. Raises SourceError where they cannot be had."""
+        data = bytearray(self.size - at if length is None else length)
+        self.read_into(memoryview(data), at)
+        return bytes(data)
+
+    @abstractmethod
+    def check_unchanged(self) -> None:
+        """Raise SourceError where it is not what it was when it was found."""
+
+    @property
+    @abstractmethod
+    def stamp(self) -> tuple[object, ...]:
+        """What tells, of files of one name, one that was changed: size, time of the change ..."""
+
+    @abstractmethod
+    def __str__(self) -> str:
+        """What messages call it."""
+
+
+class Folder(ABC):
+    """The files of one checkpoint.
+
+    path    where it lies on a local disk; None where it does not
+    memory  bytes that reading ahead takes
+    """
+
+    path: Path | None
+    memory: int = 0
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """The names of its files, sorted."""
+
+    @abstractmethod
+    def file(self, name: str, why: str = "") -> File:
+        """The file of that name. Raises SourceError where there is none, and for a name that leads out of the folder.
+
+        why  it should be there, for the message where it is not
+        """
+
+    def holds(self, name: str) -> bool:
+        """Whether there is a file of that name."""
+        return name in self.names()
+
+    @abstractmethod
+    def fetch(self, names: list[str]) -> None:
+        """Have these files on a local disk, unless they are to be read where they are."""
+
+    @abstractmethod
+    def __str__(self) -> str:
+        """What messages call it."""
+
+
+class LocalFile(File):
+    """A file on a disk."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path: Path = path
+        self.name = path.name
+        self._found = self._look()
+        self.size = self._found[0]
+
+    def read_into(self, view: memoryview, at: int) -> None:
+        done = 0
+        try:
+            with open(self.path, "rb", buffering=0) as file:
+                while done < len(view):
+                    got = os.preadv(file.fileno(), [view[done:]], at + done)
+                    if not got:
+                        raise SourceError(f"{self.path}: ends at byte {at + done}, expected {self.size} bytes")
+                    done += got
+        except OSError as error:
+            raise SourceError(f"{self.path}: cannot be read ({error.strerror})") from None
+
+    def check_unchanged(self) -> None:
+        if self._look() != self._found:
+            raise SourceError(f"{self.path}: changed while it was read; run again when nothing writes it")
+
+    @property
+    def stamp(self) -> tuple[object, ...]:
+        return self._found
+
+    def _look(self) -> tuple[int, int, int]:
+        try:
+            found = self.path.stat()
+        except OSError as error:
+            raise SourceError(f"{self.path}: cannot be read ({error.strerror})") from None
+        return found.st_size, found.st_mtime_ns, found.st_ino
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+class LocalFolder(Folder):
+    """A folder on a disk; a snapshot in the Hub's cache is one: its files are links into `blobs`, its own or all's."""
+
+    def __init__(self, path: Path) -> None:
+        self.path: Path = path
+
+    def names(self) -> list[str]:
+        try:
+            return sorted(path.name for path in self.path.iterdir() if path.is_file())
+        except OSError as error:
+            raise SourceError(f"{self.path}: cannot be read ({error.strerror})") from None
+
+    def holds(self, name: str) -> bool:
+        return (self.path / name).is_file()
+
+    def file(self, name: str, why: str = "") -> LocalFile:
+        path = self.path / name
+        if len(name.encode("utf-8", "surrogatepass")) > NAME_MAX:
+            raise SourceError(f"{self.path}: {name[:60]!r}...: longer than a file's name can be")
+        if Path(name).name != name:
+            raise SourceError(f"{self.path}: {name!r} is not a file name; a checkpoint's files lie in its own folder")
+        if not path.is_file():
+            raise SourceError(f"{self.path}: no {shown(name)}{why}")
+        home, real = self.path.resolve(), path.resolve()
+        blobs = (home.parents[1] / "blobs", home.parents[2] / "blobs") if home.parent.name == "snapshots" else ()
+        if home != real.parent and not any(real.is_relative_to(cache) for cache in blobs):
+            raise SourceError(f"{path}: a link out of its folder, to {real}")
+        return LocalFile(path)
+
+    def fetch(self, names: list[str]) -> None:
+        """They are here."""
+
+    def __str__(self) -> str:
+        return str(self.path)

@@ -1,0 +1,289 @@
+"""The Hub: a repository at one commit, of which nothing is stored before it is needed.
+
+    open    the commit, the names of the files and their sizes, by one request
+    plan    config, index and headers: from the Hub's cache where they lie there, else by ranges, which are not stored
+    write   the files that are needed, downloaded to the cache; or, streamed, by ranges as well
+
+A revision is resolved once: a branch that moves meanwhile changes nothing. Token, endpoint, cache, offline mode and
+retries are those of huggingface_hub (HF_TOKEN, HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE).
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from glob import escape
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import huggingface_hub
+from huggingface_hub import HfFileSystem, constants, hf_raise_for_status, snapshot_download
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError: of the client it uses
+    DisabledRepoError,
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import build_hf_headers, http_backoff, tqdm, validate_repo_id  # type: ignore[attr-defined]
+
+from modelsurgeon.errors import SourceError
+from modelsurgeon.files.file import LocalFile
+from modelsurgeon.files.remote import REMOTE_MEMORY, RemoteFile, RemoteFolder
+
+BUSY = {408, 429, 500, 502, 503, 504}  # answers after which the library asks again
+
+log = logging.getLogger(__name__)
+
+
+class HubFolder(RemoteFolder):
+    """One repository at one commit.
+
+    commit  its full hash
+    sizes   {name: bytes} of the files that lie in no folder
+    """
+
+    def __init__(
+        self, repo: str, commit: str, sizes: Mapping[str, int], revision: str | None, *, stream: bool, offline: bool
+    ) -> None:
+        super().__init__(repo, None, f"{repo}@{commit}")
+        self.repo, self.commit = repo, commit
+        self.memory = REMOTE_MEMORY if stream else 0
+        self._sizes, self._revision = sizes, revision
+        self._stream, self._offline = stream, offline
+        if offline:
+            self.path = self._snapshot
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        return self._sizes
+
+    def local(self, name: str) -> LocalFile | None:
+        """The copy in the Hub's cache. Raises SourceError for a link out of it, and where the Hub is out of reach."""
+        found = _cached(self.repo, name, self.commit)
+        if found is None and self._offline:
+            raise _out_of_reach(self.repo, self._revision, name)
+        if found is None:
+            return None
+        real, cache = found.resolve(), found.parents[3].resolve()
+        blobs = (cache / found.parents[2].name / "blobs", cache / "blobs")  # of the repository, of all of them
+        if real.parent != found.parent.resolve() and not any(real.is_relative_to(folder) for folder in blobs):
+            raise SourceError(f"{found}: a link out of its folder, to {real}")
+        return LocalFile(found)
+
+    def fetch(self, names: list[str]) -> None:
+        """Have these files in the Hub's cache, and those that were read already: all at the one commit."""
+        if self._stream:
+            return
+        wanted = sorted({*names, *self._files})
+        missing = [name for name in wanted if self.local(name) is None]
+        if missing:
+            with hub_errors(self.repo, self._revision):
+                names = list(map(escape, missing))
+                snapshot_download(self.repo, revision=self.commit, allow_patterns=names, tqdm_class=_Bar)
+        for name in wanted:
+            copy = self.local(name)
+            if copy is None:  # the library makes do with an incomplete snapshot where the Hub fails
+                raise OSError(f"{self.repo}: the Hub fails, {name} was not downloaded; wait, and run again")
+            self.file(name).lies_at(copy)
+        self.path = self._snapshot
+        self._remember()
+
+    @property
+    def _snapshot(self) -> Path:
+        return Path(constants.HF_HUB_CACHE) / f"models--{self.repo.replace('/', '--')}" / "snapshots" / self.commit
+
+    def _remember(self) -> None:
+        """Have the cache know the commit of this revision, for when the Hub cannot be reached: refs/<revision>."""
+        if self._revision != self.commit:
+            ref = self._snapshot.parents[1] / "refs" / (self._revision or constants.DEFAULT_REVISION)
+            with suppress(OSError):  # a cache that others filled may be read only
+                ref.parent.mkdir(parents=True, exist_ok=True)
+                if not ref.exists() or ref.read_text() != self.commit:
+                    ref.write_text(self.commit)
+
+    def read_range(self, file: RemoteFile, start: int, stop: int) -> bytes:
+        path = f"{self._root}/{file.name}"
+        with hub_errors(self.repo, self._revision):
+            try:
+                data: bytes = self._ranges.cat_file(path, start, stop, cache_type="none", size=file.size)
+            except RuntimeError:  # a thread that lost its connection closed the client that all of them share
+                data = self._ranges.cat_file(path, start, stop, cache_type="none", size=file.size)
+        return data
+
+    @cached_property
+    def _ranges(self) -> HfFileSystem:
+        return _Files(skip_instance_cache=True)
+
+    def __str__(self) -> str:
+        return f"{self.repo} (as far as it is in the Hub's cache)" if self._offline else self.repo
+
+    def check_unchanged(self, file: RemoteFile) -> None:
+        """A commit does not change."""
+
+    def stamp(self, file: RemoteFile) -> tuple[object, ...]:
+        return file.size, self.commit
+
+
+class _Files(HfFileSystem):
+    """Files of a commit that is known to exist: to read one takes no question but for its bytes."""
+
+    def isdir(self, path: str) -> bool:
+        return False
+
+    def _repo_and_revision_exist(self, *_: Any, **__: Any) -> tuple[bool, Exception | None]:
+        return True, None
+
+
+class _Bar(tqdm):
+    """The library's progress bar, on a terminal only: one of its own is shown everywhere."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        settings["disable"] = settings.get("disable") or not sys.stderr.isatty()
+        super().__init__(*args, **settings)  # type: ignore[no-untyped-call]
+
+
+def open_repository(repo: str, revision: str | None = None, *, stream: bool = False) -> HubFolder:
+    """A repository at the commit that the revision is now; where the Hub cannot be reached, as the cache has it.
+
+    stream  never store what is read. Raises SourceError where it cannot be had, OSError where network or Hub fail.
+    """
+    with hub_errors(repo, revision, opening=True):
+        validate_repo_id(repo)
+        try:
+            commit, sizes = _ask(repo, revision, retry_on_exceptions=())
+        except (HTTPError, OfflineModeIsEnabled) as error:
+            answered = isinstance(error, HfHubHTTPError)  # that it is busy, say: what is in the cache may be outdated
+            if not answered and (folder := _from_cache(repo, revision, stream)):
+                return folder
+            if answered or isinstance(error, OfflineModeIsEnabled) or _nobody_there(error):
+                raise
+            commit, sizes = _ask(repo, revision)
+    return HubFolder(repo, commit, sizes, revision, stream=stream, offline=False)
+
+
+def _nobody_there(error: BaseException) -> bool:
+    """Whether no connection came about; the class is of a client that not all versions of the library share."""
+    return any(kind.__name__ == "ConnectError" for kind in type(error).__mro__)
+
+
+def _ask(repo: str, revision: str | None, **patience: Any) -> tuple[str, dict[str, int]]:
+    """(commit, {name: bytes}): what `model_info` tells, which does not ask again where the Hub is busy."""
+    at = f"/revision/{quote(revision, safe='')}" if revision else ""
+    answer = http_backoff(
+        "GET",
+        f"{constants.ENDPOINT}/api/models/{repo}{at}",
+        params={"blobs": True},
+        headers=build_hf_headers(),
+        timeout=constants.HF_HUB_ETAG_TIMEOUT,
+        **patience,
+    )
+    hf_raise_for_status(answer)
+    try:
+        told = answer.json()
+        files = {file["rfilename"]: int(file["size"]) for file in told["siblings"]}
+        return str(told["sha"]), {name: size for name, size in files.items() if "/" not in name}
+    except (ValueError, KeyError, TypeError):
+        raise SourceError(f"{repo}: {constants.ENDPOINT} does not answer as a Hub; is HF_ENDPOINT right?") from None
+
+
+def _from_cache(repo: str, revision: str | None, stream: bool) -> HubFolder | None:
+    """The repository as far as the cache has it, all of its names where a download listed them."""
+    config = _cached(repo, "config.json", revision)
+    if config is None:
+        return None
+    commit = config.parent.name
+    sizes = {path.name: path.stat().st_size for path in config.parent.iterdir() if path.is_file()}
+    if hasattr(huggingface_hub, "get_cached_repo_tree"):  # older versions keep no listing
+        with suppress(huggingface_hub.errors.CachedRepoTreeNotFoundError):
+            listed = huggingface_hub.get_cached_repo_tree(repo, revision=commit)
+            sizes = {file.path: file.size for file in listed if "/" not in file.path}
+    if not constants.HF_HUB_OFFLINE:
+        log.warning("%s: the Hub cannot be reached; taken from its cache, commit %s", repo, commit)
+    return HubFolder(repo, commit, sizes, revision, stream=stream, offline=True)
+
+
+def _cached(repo: str, name: str, revision: str | None) -> Path | None:
+    found = huggingface_hub.try_to_load_from_cache(repo, name, revision=revision)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _out_of_reach(repo: str, revision: str | None, name: str = "") -> SourceError:
+    at = f" at revision {revision!r}" if revision else ""
+    what = name or "no such folder,"
+    return SourceError(f"{repo}: {what} not in the Hub's cache{at}, and the Hub cannot be reached")
+
+
+# --- errors ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def hub_errors(repo: str, revision: str | None = None, *, opening: bool = False) -> Iterator[None]:
+    """What the Hub's library raises after its retries, in one line.
+
+    SourceError where the request is at fault, OSError where the Hub or the network is.
+
+    opening  the name may have been meant as that of a folder
+    """
+    try:
+        yield
+    except LocalEntryNotFoundError as error:  # of a download: what kept it from the Hub is its cause
+        raise _said(error.__cause__ or error, repo, revision, opening) from None
+    except (HTTPError, EntryNotFoundError, OfflineModeIsEnabled, ValueError) as error:
+        raise _said(error, repo, revision, opening) from None
+
+
+def _said(error: BaseException, repo: str, revision: str | None, opening: bool) -> Exception:
+    if isinstance(error, OfflineModeIsEnabled | LocalEntryNotFoundError):
+        return _out_of_reach(repo, revision)
+    start = f"{repo}: no such folder, and " if opening else f"{repo}: "
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        missing = isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError)
+        start = start if missing else f"{repo}: "
+        return _failure(repo, status) if status in BUSY else SourceError(start + _refusal(error, repo, revision))
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if not isinstance(error, HTTPError):
+        return SourceError(f"{repo}: {reason}")
+    if _nobody_there(error):
+        return OSError(f"{start}the Hub cannot be reached at {constants.ENDPOINT} ({reason})")
+    return OSError(f"{repo}: the connection to the Hub breaks, also when made again ({reason}); run again")
+
+
+def _failure(repo: str, status: int) -> OSError:
+    if status == 429:
+        limit = "" if huggingface_hub.get_token() else "; with a token (HF_TOKEN) more is allowed"
+        return OSError(f"{repo}: the Hub limits how often it may be asked (429); wait a few minutes{limit}")
+    return OSError(f"{repo}: the Hub fails ({status}), also when asked again; wait, or use its cache: HF_HUB_OFFLINE=1")
+
+
+def _refusal(error: HfHubHTTPError, repo: str, revision: str | None) -> str:
+    """Why the Hub refuses, and the way out."""
+    token, page = huggingface_hub.get_token(), f"{constants.ENDPOINT}/{repo}"
+    log_in = "set HF_TOKEN, or run hf auth login"
+    match error:
+        case GatedRepoError() if token:
+            return f"gated, and the account of this token has no access; ask for it at {page}"
+        case GatedRepoError():
+            return f"gated; accept its terms at {page}, then {log_in}"
+        case RevisionNotFoundError():
+            return f"no revision {revision!r}; expected a branch, a tag or a commit"
+        case DisabledRepoError():
+            return "disabled by the Hub"
+        case RepositoryNotFoundError() if token:
+            return "no such repository on the Hub, or none that this token may see"
+        case RepositoryNotFoundError():
+            return f"no such repository on the Hub; for a private one {log_in}"
+        case EntryNotFoundError():
+            return f"{error.response.url.path.rpartition('/')[2]} is not there any more at this commit"
+    if error.response.status_code == 401:
+        return f"the token is not accepted; set HF_TOKEN to one of {constants.ENDPOINT}/settings/tokens, or to nothing"
+    return f"{error.response.status_code}: {error.server_message or 'refused by the Hub'}"

@@ -1,0 +1,74 @@
+"""JSON that a stranger wrote: an object, every name once, no larger and no fuller than what it stands for can be.
+
+A byte of hostile JSON can become 40 of Python's objects, so values are counted, by the signs that stand before them,
+before any is built. NaN and Infinity are read, as Python writes them: configs hold them (Infinity as a time step's
+limit). Whole numbers that no float holds are not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from modelsurgeon.errors import SourceError
+from modelsurgeon.files.file import File
+
+DIGITS = 308  # of a whole number: what a float64 holds
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How large a kind of file can be: bytes, and values in it."""
+
+    nbytes: int
+    values: int
+
+
+OF_CONFIGS = Limits(10_000_000, 500_000)  # the largest there are name 20,000 labels
+OF_INDICES = Limits(100_000_000, 2_100_000)  # a million names of tensors, of files
+OF_ANY = Limits(100_000_000, 5_000_000)  # a record of maps, for one
+
+
+def read_json(file: File, limits: Limits = OF_ANY) -> dict[str, Any]:
+    """A JSON object. Raises SourceError for anything else, and where `model_type` is there and no name."""
+    if file.size > limits.nbytes:
+        raise SourceError(f"{file}: {file.size} bytes of JSON, expected {limits.nbytes} at most")
+    try:
+        value = _parsed(file.read(), limits)
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"{file}: not JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise SourceError(f"{file}: expected a JSON object, found {type(value).__name__}")
+    if not isinstance(value.get("model_type", ""), str):
+        raise SourceError(f"{file}: model_type is {shortened(value['model_type'])}, expected a string")
+    return value
+
+
+def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, each name once: readers disagree on which of two counts. Raises ValueError where one repeats."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        (repeated, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"a name that stands twice, {shortened(repeated)}")
+    return found
+
+
+def shortened(value: Any, most: int = 80) -> str:
+    """What a message shows of a value from a file."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def _parsed(data: bytes, limits: Limits) -> Any:
+    values = sum(map(data.count, (b"[", b"{", b",")))  # also in strings, where they hardly ever stand
+    if values > limits.values:
+        raise ValueError(f"{values} values, expected {limits.values} at most")
+    return json.loads(data.decode(), object_pairs_hook=no_duplicates, parse_int=_whole)
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > DIGITS:
+        raise ValueError(f"a whole number of {len(digits)} digits, expected {DIGITS} at most")
+    return int(digits)

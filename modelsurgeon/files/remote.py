@@ -1,0 +1,311 @@
+"""Files behind a network: read by ranges, a little ahead of whoever reads, and never stored.
+
+    s3://bucket/folder, gs://..., memory://...   by fsspec, with the package that knows the scheme
+    org/name                                     by the Hub's own file system, in `hub.py`
+
+A file is read in pieces of 8 MiB; where it begins they are smaller, so that a header costs little more than itself. The
+pieces that were read last are kept, of all files together, so that several readers ask for each once. Whoever reads on
+from one piece to the next finds the one after that under way.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from itertools import count
+from pathlib import Path
+from queue import PriorityQueue
+from typing import Any
+
+from modelsurgeon.errors import ModelSurgeonError, SourceError
+from modelsurgeon.files.file import File, Folder, LocalFile
+from modelsurgeon.text import shown
+
+PIECE = 8 << 20  # bytes of a request: fewer are limited less, larger ones are not faster
+BEGIN = (0, 1 << 17, 1 << 19, 1 << 21)  # where the pieces of a file's first 8 MiB begin: most headers take one
+AHEAD = 2  # pieces
+AT_ONCE = 3  # requests
+KEPT = 64 << 20  # bytes of pieces
+REMOTE_MEMORY = KEPT + 2 * AT_ONCE * PIECE  # bytes: until a piece is whole, its parts stand beside it
+SIGNS = "ETag etag md5Hash content_md5 generation LastModified last_modified mtime updated created".split()
+
+WAITING: PriorityQueue[tuple[bool, int, Callable[[], None]]] = PriorityQueue()  # (can wait, number, request)
+COUNT = count()
+
+Key = tuple[str, int]
+Listing = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass
+class Piece:
+    """Bytes of a file, here or on their way; finished once a reader came to their end."""
+
+    length: int
+    finished: bool = False
+    data: Future[bytes] = field(default_factory=Future)
+
+
+class Pieces:
+    """The pieces that were asked for last, by (file, where they begin): at most `kept` bytes and what is on its way."""
+
+    def __init__(self, kept: int = KEPT) -> None:
+        self._kept = kept
+        self._held: OrderedDict[Key, Piece] = OrderedDict()  # what may go first, first
+        self._read: deque[Key] = deque(maxlen=1000)
+        self._lock = threading.Lock()
+
+    def were_read(self, key: Key) -> bool:
+        """Whether a reader came to the end of this piece not long ago."""
+        with self._lock:
+            return key in self._read
+
+    def finish(self, key: Key) -> None:
+        """A reader came to the end of this piece: it goes before others."""
+        with self._lock:
+            self._read.append(key)
+            if key in self._held:
+                self._held[key].finished = True
+                self._held.move_to_end(key, last=False)
+
+    def get(self, key: Key, length: int, fetch: Callable[[], bytes]) -> bytes:
+        """The piece, fetched unless it is here or under way. Raises what `fetch` raises."""
+        with self._lock:
+            piece = self._held.get(key) or self._begin(key, length, fetch, urgent=True)
+            self._held.move_to_end(key)
+        return piece.data.result()
+
+    def ahead(self, key: Key, length: int, fetch: Callable[[], bytes]) -> None:
+        """Begin to fetch a piece, unless there is room for it only in place of one that a reader may still need."""
+        with self._lock:
+            needed = sum(piece.length for piece in self._held.values() if not piece.finished)
+            if key in self._held or needed + length > self._kept:
+                return
+            self._begin(key, length, fetch, urgent=False)
+
+    def _begin(self, key: Key, length: int, fetch: Callable[[], bytes], urgent: bool) -> Piece:
+        self._held[key] = piece = Piece(length)
+        self._make_room()
+        _start_threads()
+        WAITING.put((not urgent, next(COUNT), lambda: self._fill(key, piece, fetch)))
+        return piece
+
+    def _make_room(self) -> None:
+        excess = sum(piece.length for piece in self._held.values()) - self._kept
+        for old, held in list(self._held.items()):
+            if excess <= 0:
+                break
+            if held.data.done():
+                del self._held[old]
+                excess -= held.length
+
+    def _fill(self, key: Key, piece: Piece, fetch: Callable[[], bytes]) -> None:
+        try:
+            piece.data.set_result(fetch())
+        except BaseException as error:
+            with self._lock:
+                self._held.pop(key, None)  # the next reader tries again
+            piece.data.set_exception(error)
+
+
+@cache
+def _start_threads() -> None:
+    """Those that fetch, for all folders. No pool: it would keep an interrupted program waiting for the network."""
+    for _ in range(AT_ONCE):
+        threading.Thread(target=_serve, daemon=True).start()
+
+
+def _serve() -> None:
+    while True:
+        WAITING.get()[2]()
+
+
+class RemoteFile(File):
+    """A file of a remote folder; one that came to lie on a local disk is read there from then on."""
+
+    def __init__(self, folder: RemoteFolder, name: str, size: int, local: LocalFile | None = None) -> None:
+        super().__init__()
+        self._folder, self.name, self.size = folder, name, size
+        self._local: LocalFile | None = None
+        self.path: Path | None = None
+        if local:
+            self.lies_at(local)
+
+    def lies_at(self, local: LocalFile) -> None:
+        """Read it there from now on. Raises SourceError where that is not the whole of it."""
+        if local.size != self.size:
+            raise SourceError(
+                f"{local}: {local.size} bytes, expected {self.size} as in {self}; remove it and run again"
+            )
+        self._local, self.path = local, local.path
+
+    def read_into(self, view: memoryview, at: int) -> None:
+        if self._local:
+            self._local.read_into(view, at)
+            return
+        end = at + len(view)
+        if end > self.size:
+            raise SourceError(f"{self}: ends at byte {self.size}, expected {end} bytes")
+        while at < end:
+            start, data = self._piece(at, end)
+            part = memoryview(data)[at - start : end - start]
+            view[len(view) - (end - at) :][: len(part)] = part
+            at += len(part)
+            if at == start + len(data):
+                self._folder.pieces.finish((self.name, start))
+
+    def _piece(self, at: int, end: int) -> tuple[int, bytes]:
+        """(where it begins, its bytes) of the piece that holds this byte; those after it are begun with, up to `end`.
+
+        Beyond `end` where the one before it was read as well: whoever reads on will read on.
+        """
+        start, stop = bounds(at, self.size)
+        goes_on = start >= PIECE and self._folder.pieces.were_read((self.name, bounds(start - 1, self.size)[0]))
+        following = stop
+        for _ in range(AHEAD):
+            if following >= (self.size if goes_on else end):
+                break
+            after, following = bounds(following, self.size)
+            self._folder.pieces.ahead((self.name, after), following - after, self._fetch(after, following))
+        return start, self._folder.pieces.get((self.name, start), stop - start, self._fetch(start, stop))
+
+    def _fetch(self, start: int, stop: int) -> Callable[[], bytes]:
+        def fetch() -> bytes:
+            data = self._folder.read_range(self, start, stop)
+            if len(data) != stop - start:
+                raise SourceError(f"{self}: {len(data)} bytes from byte {start} on, expected {stop - start}")
+            return data
+
+        return fetch
+
+    def check_unchanged(self) -> None:
+        if self._local:
+            self._local.check_unchanged()
+        else:
+            self._folder.check_unchanged(self)
+
+    @property
+    def stamp(self) -> tuple[object, ...]:
+        return self._folder.stamp(self)
+
+    def __str__(self) -> str:
+        return f"{self._folder.url}/{shown(self.name)}"
+
+
+def bounds(at: int, size: int) -> tuple[int, int]:
+    """(begin, end) of the piece that holds this byte, of a file of `size` bytes."""
+    if at >= PIECE:
+        start = at // PIECE * PIECE
+        return start, min(start + PIECE, size)
+    number = bisect_right(BEGIN, at)
+    return BEGIN[number - 1], min((*BEGIN, PIECE)[number], size)
+
+
+class RemoteFolder(Folder):
+    """A folder of a file system that fsspec knows."""
+
+    memory = REMOTE_MEMORY
+
+    def __init__(self, url: str, file_system: Any, root: str) -> None:
+        self.path: Path | None = None
+        self.pieces = Pieces()
+        self.url, self._file_system, self._root = url.rstrip("/"), file_system, root.rstrip("/")
+        self._files: dict[str, RemoteFile] = {}
+
+    @cached_property
+    def _found(self) -> Listing:
+        return self._look()
+
+    def _look(self) -> Listing:
+        """{name: what the file system tells of it} as it is now."""
+        with network_errors(self.url):
+            self._file_system.invalidate_cache(self._root)
+            found = {str(entry["name"]).rstrip("/"): entry for entry in self._file_system.ls(self._root, detail=True)}
+        if found.get(self._root, {}).get("type") == "file":
+            raise SourceError(f"{self}: a file; expected a folder that holds config.json and safetensors")
+        return {path.rpartition("/")[2]: entry for path, entry in found.items() if entry["type"] == "file"}
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """{name: bytes} of its files."""
+        return {name: entry["size"] for name, entry in self._found.items()}
+
+    def names(self) -> list[str]:
+        return sorted(self.sizes)
+
+    def file(self, name: str, why: str = "") -> RemoteFile:
+        if name not in self._files:
+            if Path(name).name != name:
+                raise SourceError(f"{self}: {name!r} is not a file name; a checkpoint's files lie in its own folder")
+            if name not in self.sizes:
+                raise SourceError(f"{self}: no {shown(name)}{why}")
+            self._files[name] = RemoteFile(self, name, self.sizes[name], self.local(name))
+        return self._files[name]
+
+    def local(self, name: str) -> LocalFile | None:
+        """A copy on a local disk."""
+        return None
+
+    def fetch(self, names: list[str]) -> None:
+        """They are read where they are."""
+
+    def read_range(self, file: RemoteFile, start: int, stop: int) -> bytes:
+        """Bytes of a file, by one request. Raises SourceError where it is gone, OSError where the network fails."""
+        with network_errors(str(file)):
+            data: bytes = self._file_system.cat_file(f"{self._root}/{file.name}", start, stop)
+        return data
+
+    def check_unchanged(self, file: RemoteFile) -> None:
+        """Raise SourceError where a file is not what it was when it was found."""
+        if _stamp(self._look().get(file.name, {})) != self.stamp(file):
+            raise SourceError(f"{file}: changed while it was read; run again when nothing writes it")
+
+    def stamp(self, file: RemoteFile) -> tuple[object, ...]:
+        """Its size and the first sign of a change that the file system knows, as it was found."""
+        return _stamp(self._found[file.name])
+
+    def __str__(self) -> str:
+        return self.url
+
+
+def open_remote(url: str) -> RemoteFolder:
+    """The folder that a URL names. Raises SourceError where there is none, or where its scheme cannot be read."""
+    from fsspec.core import url_to_fs  # type: ignore[import-untyped]
+
+    try:
+        file_system, root = url_to_fs(url)
+    except ImportError as error:
+        raise SourceError(f"{url}: a package is missing: {_line(error)}") from None
+    except ValueError as error:
+        raise SourceError(f"{url}: {_line(error)}; expected a folder, a Hub id, s3://, gs:// ...") from None
+    folder = RemoteFolder(url, file_system, root)
+    folder.names()
+    return folder
+
+
+def _stamp(entry: Mapping[str, Any]) -> tuple[object, ...]:
+    return entry.get("size"), next((str(entry[sign]) for sign in SIGNS if sign in entry), None)
+
+
+@contextmanager
+def network_errors(name: str) -> Iterator[None]:
+    """What a file system raises, in one line: SourceError where the request is at fault, else OSError."""
+    try:
+        yield
+    except (ModelSurgeonError, MemoryError):
+        raise
+    except (FileNotFoundError, NotADirectoryError):
+        raise SourceError(f"{name}: not there, or not any more") from None
+    except PermissionError as error:
+        raise SourceError(f"{name}: no access ({_line(error)})") from None
+    except Exception as error:  # of the packages behind fsspec, each has errors of its own
+        raise OSError(f"{name}: cannot be read ({_line(error)})") from None
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

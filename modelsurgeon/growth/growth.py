@@ -1,0 +1,88 @@
+"""One growth as a value: a family, what its config says now, and what it shall say.
+
+    orthogonal   repeat k times and divide by sqrt(k), on both sides: lengths of vectors are kept (Su Jianlin,
+                 https://www.kexue.fm/archives/8444)
+    exact        repeat; readers take shares that are powers of two: no stored number is rounded
+
+`kinds/` makes the map of each axis of it, `planning.py` of all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from modelsurgeon.errors import PlanError, SourceError
+from modelsurgeon.families.architecture import Architecture, Axis, Config
+from modelsurgeon.families.scalars import width_gain
+from modelsurgeon.maps import orders
+
+RULES = ("orthogonal", "exact")
+ROPES = ("nested", "repeat")
+
+
+@dataclass(frozen=True)
+class Growth:
+    """One growth.
+
+    config, target  resolved configs; only sizes differ
+    tied            the head is the embedding
+    narrow          the numbers are stored in 16 bits
+    """
+
+    architecture: Architecture
+    config: Config
+    target: Config
+    rule: str
+    rope: str = "nested"
+    tied: bool = False
+    narrow: bool = False
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        return self.architecture.sizes(self.config)
+
+    @cached_property
+    def targets(self) -> dict[str, int]:
+        try:
+            return self.architecture.sizes(self.target)
+        except SourceError as error:
+            raise PlanError(f"there is no such model: {str(error).removeprefix('config.json: ')}") from None
+
+    def axis(self, name: str) -> Axis:
+        """The axis of this name."""
+        return self.architecture.axes[name]
+
+    def refusal(self, name: str, reason: str, nearest: tuple[int, ...]) -> PlanError:
+        """The error for a size that cannot be, with the sizes next to it that can."""
+        key = self.axis(name).key
+        said = f"axis {name!r}" + (f" ({key})" if key else "")
+        near = f"; sizes that work: {' or '.join(map(str, nearest))}" if nearest else ""
+        return PlanError(f"{said} cannot go from {self.sizes[name]} to {self.targets[name]}: {reason}{near}")
+
+    def multiples(self, name: str) -> tuple[int, ...]:
+        """The whole multiples of an axis' size that are next to what was asked for."""
+        size, below = self.sizes[name], self.targets[name] // self.sizes[name]
+        return tuple(size * k for k in (below, below + 1) if k)
+
+    def gain(self, name: str) -> float:
+        """What D E must be on this axis."""
+        return width_gain(self.architecture, self.config, name, self.sizes, self.targets)
+
+    def parts(self, rank: np.ndarray, count: np.ndarray) -> np.ndarray:
+        """[m] float64 that sum to 1 over the copies of each source: powers of two under the rule `exact`, else even."""
+        return orders.shares(rank, count) if self.rule == "exact" else np.asarray(1 / count)
+
+    def weightless(self, name: str) -> str | None:
+        """The axis that a norm without tensors reads where it writes this one."""
+        for text, signature in self.architecture.norms:
+            if text in self.architecture.weightless and signature.gains == (name,) and signature.normalises:
+                return signature.normalises.axes()[0]
+        return None
+
+    def reads_tied(self, name: str) -> bool:
+        """Whether a head that is the embedding reads this axis."""
+        tie = self.architecture.tie
+        return self.tied and tie is not None and name == tie.axis

@@ -1,0 +1,110 @@
+"""More experts: copies that the router chooses together, or further ones that it never chooses.
+
+A router gives every token its `active` best experts. Where each expert has k copies with equal scores and a token gets
+k times as many, it gets the same ones, each copy with a k-th of the weight (a softmax over all experts, or weights made
+to sum to 1, see to that). Copies lie side by side, so that groups of consecutive experts stay groups.
+
+Where a bias is added to the scores for the choice alone, further experts can be kept from ever being chosen: they copy
+old ones of their group, and the bias has a gap there, filled with a number that no score reaches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from modelsurgeon.errors import PlanError
+from modelsurgeon.families.architecture import Architecture, Axis, Config
+from modelsurgeon.families.config import lookup
+from modelsurgeon.growth.growth import Growth
+from modelsurgeon.maps.axis_map import GAP, AxisMap
+from modelsurgeon.maps.orders import gathered, identity, ranks, tiled
+
+
+def experts_map(growth: Growth, name: str) -> AxisMap:
+    """Copies of every expert next to it, so that groups stay; or further ones that are never chosen."""
+    axis, size, target = growth.axis(name), growth.sizes[name], growth.targets[name]
+    if target == size:
+        _check_active(growth, axis, 1)
+        return identity(size)
+    old, new = _active(growth, axis)
+    choice = any(other.through == "choice" for other in growth.architecture.axes.values())
+    if choice and old == new:
+        count = groups(axis, growth.config)
+        if target % count:
+            near = (target // count * count, (target // count + 1) * count)
+            raise growth.refusal(name, f"the {count} groups of experts must stay equal", near)
+        source, asleep = sleeping(size, target, count)
+        return gathered(size, source, np.ones(target), np.where(asleep, 0.0, 1.0), 1.0)
+    if target % size:
+        raise growth.refusal(name, "experts are copied as often as each other", growth.multiples(name))
+    _check_active(growth, axis, target // size)
+    source = np.repeat(np.arange(size), target // size)
+    return gathered(size, source, np.ones(target), np.full(target, size / target), 1.0)
+
+
+def _active(growth: Growth, axis: Axis) -> tuple[int, int]:
+    """How many experts a token gets, before and after; (1, 1) where it is no matter of the config."""
+    if axis.active is None:
+        return 1, 1
+    old, new = (growth.architecture.value(config, axis.active) for config in (growth.config, growth.target))
+    return int(old), int(new)
+
+
+def _check_active(growth: Growth, axis: Axis, count: int) -> None:
+    old, new = _active(growth, axis)
+    if new != count * old:
+        raise PlanError(
+            f"{axis.key}: {count} copies of every expert are the same function where {axis.active} is "
+            f"{count * old}, not {new}: the router chooses among them by their scores alone"
+        )
+
+
+def choice_map(leader: AxisMap) -> AxisMap:
+    """The map of a selection bias: a gap where the experts' map has one that is never chosen."""
+    source = np.where(leader.share == 0, GAP, leader.source)  # asleep
+    return gathered(leader.size, source, leader.scale, leader.share, 1.0)
+
+
+def groups(axis: Axis, config: Config) -> int:
+    """How many groups of consecutive experts the choice is made in."""
+    return int(lookup(config, axis.groups) or 1) if axis.groups else 1
+
+
+def sleeping(size: int, target: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """(sources [target] int64, which of them are never chosen [target] bool), in `count` groups of one size each."""
+    inside = tiled(size // count, target // count)[0]
+    source = (np.arange(count)[:, None] * (size // count) + inside).ravel()
+    return source, ranks(source)[0] > 0
+
+
+def chosen_copies(table: Architecture, maps: Mapping[str, AxisMap], name: str) -> int:
+    """How many copies of each expert the router can choose: as many times as many must it give to a token."""
+    awake = [int(maps[choice].copied.sum()) for choice in _choices(table, name)]
+    return min([maps[name].new_size, *awake]) // maps[name].size
+
+
+def check_experts(table: Architecture, config: Config, maps: Mapping[str, AxisMap]) -> None:
+    """Raises PlanError, naming the axis, for maps after which the router chooses otherwise."""
+    for name, axis in table.axes.items():
+        if axis.through != "experts":
+            continue
+        axis_map, awake = maps[name], np.ones(maps[name].new_size, dtype=bool)
+        for choice in _choices(table, name):
+            awake = maps[choice].copied
+            if not np.array_equal(maps[choice].source[awake], axis_map.source[awake]):
+                raise PlanError(f"axis {choice!r}: the router's biases are those of other experts")
+        count = groups(axis, config)
+        copies, rest = divmod(int(awake.sum()), axis_map.size)
+        if rest or not np.array_equal(axis_map.source[awake], np.repeat(np.arange(axis_map.size), copies)):
+            raise PlanError(f"axis {name!r}: experts are copied as often as each other, side by side and in order")
+        if axis_map.size % count or axis_map.new_size % count:
+            raise PlanError(f"axis {name!r}: {axis_map.new_size} experts in {count} groups")
+        before, after = axis_map.size // count, axis_map.new_size // count
+        if not np.array_equal(axis_map.source[awake] // before, np.flatnonzero(awake) // after):
+            raise PlanError(f"axis {name!r}: an expert is in a group that was another")
+
+
+def _choices(table: Architecture, name: str) -> list[str]:
+    return [other for other, axis in table.axes.items() if axis.through == "choice" and axis.follows == name]

@@ -1,0 +1,258 @@
+"""What happens to one dimension of one stored tensor, and how it is folded back.
+
+A dimension is made of axes (`(kv group head)`, `heads head~ + heads head + heads value`); its `Dimension` is made of
+their maps in the same way. Growing is gather x multiply:   new[j] = old[source[j]] * factor[j].
+Folding back is its inverse:   sum of new[j] * dual[j] over a fold group  ==  old[group_source] * group_factor.
+Copies that must be equal are fold groups of one member each; parts of a sum share a group. A source from `size` on is
+no old coordinate but the mean of some: source size + i is the mean of old[means[i]].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
+from typing import NamedTuple
+
+import numpy as np
+
+from modelsurgeon.errors import PlanError
+from modelsurgeon.maps.axis_map import GAP, AxisMap
+
+
+class Run(NamedTuple):
+    """new[start:stop] = old[source : source + stop - start] * factor (source GAP: nothing is copied)."""
+
+    start: int
+    stop: int
+    source: int
+    factor: float
+
+
+@dataclass(frozen=True, eq=False)
+class Dimension:
+    """One dimension's growth from `size` (n) to `len(source)` (m), with g fold groups.
+
+    source [m] int64, factor [m] float64          how it is grown
+    means                                         each int64: old coordinates whose mean stands for a further one
+    free   [m] bool                               gaps where anything may stand: what is written there is zero
+    group [m] int64, dual [m] float64             which group each new coordinate folds into, and its weight there
+    group_source [g] int64, group_factor [g]      what each group folds to
+    """
+
+    size: int
+    source: np.ndarray
+    factor: np.ndarray
+    group: np.ndarray
+    dual: np.ndarray
+    group_source: np.ndarray
+    group_factor: np.ndarray
+    free: np.ndarray
+    means: tuple[np.ndarray, ...] = ()
+
+    @property
+    def new_size(self) -> int:
+        return len(self.source)
+
+    def rearranged(self, before: np.ndarray, after: np.ndarray) -> Dimension:
+        """The same in another order: place p holds what was at before[p] of the old, at after[p] of the new order."""
+        place = np.empty(self.size + len(self.means), dtype=np.int64)
+        place[np.r_[before, self.size + np.arange(len(self.means))]] = np.arange(len(place))
+
+        def moved(source: np.ndarray) -> np.ndarray:
+            return np.where(source == GAP, GAP, place[source])
+
+        return replace(
+            self,
+            source=moved(self.source[after]),
+            factor=self.factor[after],
+            group=self.group[after],
+            dual=self.dual[after],
+            group_source=moved(self.group_source),
+            free=self.free[after],
+            means=tuple(place[mean] for mean in self.means),
+        )
+
+    @cached_property
+    def is_identity(self) -> bool:
+        return (
+            self.new_size == self.size
+            and bool(np.all(self.factor == 1))
+            and np.array_equal(self.source, np.arange(self.size))
+        )
+
+    @property
+    def emptied(self) -> Dimension:
+        """As large, and all of it gaps."""
+        nothing, none = np.full(self.new_size, GAP), np.zeros(self.new_size)
+        every, ones = np.arange(self.new_size), np.ones(self.new_size)
+        return Dimension(self.size, nothing, none, every, ones, nothing, none, np.zeros(self.new_size, dtype=bool))
+
+    @cached_property
+    def group_free(self) -> np.ndarray:
+        """[g] bool: which fold groups are made of free gaps."""
+        return np.bincount(self.group, weights=self.free, minlength=len(self.group_source)) > 0
+
+    @property
+    def extended_size(self) -> int:
+        """How many coordinates a source may name: the old ones, and the means of some."""
+        return self.size + len(self.means)
+
+    @cached_property
+    def pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """(lead [m] int64, sign [m] int8): equal parts of one sum by twos, whose first one leads.
+
+        sign  1 of the first one, -1 of the other one, 0 of what has no twin
+        """
+        lead, sign = np.arange(self.new_size), np.zeros(self.new_size, dtype=np.int8)
+        live = np.flatnonzero((self.source != GAP) & (self.factor != 0) & ~self.free)
+        kinds = np.stack([self.group, self.factor, self.dual])[:, live]
+        order = np.lexsort(kinds)
+        same = np.r_[False, (kinds[:, order[1:]] == kinds[:, order[:-1]]).all(0)][: len(order)]
+        order = live[order]
+        at = np.arange(len(order))
+        rank = at - np.maximum.accumulate(np.where(same, 0, at))
+        second = np.flatnonzero(same & (rank % 2 == 1))
+        lead[order[second]] = order[second - 1]
+        sign[order[second]], sign[order[second - 1]] = -1, 1
+        return lead, sign
+
+    @cached_property
+    def filled(self) -> Dimension:
+        """The same with old coordinates, one after another, in the gaps that are free."""
+        live, gaps = np.flatnonzero((self.source != GAP) & (self.factor != 0)), np.flatnonzero(self.free)
+        source, factor = self.source.copy(), self.factor.copy()
+        taken = live[np.arange(len(gaps)) % max(1, len(live))]
+        source[gaps], factor[gaps] = source[taken], factor[taken]
+        return replace(self, source=source, factor=factor)
+
+    @cached_property
+    def runs(self) -> tuple[Run, ...]:
+        """The fewest runs that make up the dimension, in order."""
+        if not self.new_size:
+            return ()
+        gap = self.source == GAP
+        step = np.where(gap[1:] | gap[:-1], gap[1:] & gap[:-1], np.diff(self.source) == 1)
+        starts = np.flatnonzero(np.r_[True, ~(step & (np.diff(self.factor) == 0))])
+        stops = np.r_[starts[1:], self.new_size]
+        return tuple(
+            Run(int(a), int(b), int(self.source[a]), float(self.factor[a])) for a, b in zip(starts, stops, strict=True)
+        )
+
+    @cached_property
+    def factors(self) -> tuple[float, ...]:
+        """The distinct factors, gaps left out."""
+        return tuple(float(f) for f in np.unique(self.factor[self.source != GAP]))
+
+    @cached_property
+    def without_factors(self) -> Dimension:
+        """The same gather, multiplied by nothing: for factors that are applied elsewhere."""
+        factor = np.where(self.source == GAP, 0.0, 1.0)
+        return replace(self, factor=factor, dual=np.zeros_like(self.dual))
+
+    @cached_property
+    def rests(self) -> tuple[np.ndarray, np.ndarray]:
+        """(leads [l] int64, rests [l, r] float64): the first part of each sum, and the factors of its other parts.
+
+        Subtracting the other parts as they were stored makes a sum exact even where a part is too small for its dtype.
+        """
+        unit = (self.dual == 1) & (self.source != GAP)
+        groups = len(self.group_source)
+        count = np.bincount(self.group[unit], minlength=groups)
+        total = np.bincount(self.group[unit], weights=self.factor[unit], minlength=groups)
+        several = unit & (count[self.group] > 1) & (total[self.group] == 1)
+        order = np.flatnonzero(several)[np.argsort(self.group[several], kind="stable")]
+        if not len(order):
+            return order, np.zeros((0, 0))
+        first = np.r_[True, np.diff(self.group[order]) != 0]
+        rank = np.arange(len(order)) - np.maximum.accumulate(np.where(first, np.arange(len(order)), 0))
+        row = np.cumsum(first) - 1
+        rests = np.zeros((row[-1] + 1, rank.max() + 1))
+        rests[row, rank] = self.factor[order]
+        return order[first], rests[:, 1:]
+
+
+def plain(size: int) -> Dimension:
+    """A dimension that stays as it is."""
+    every, ones = np.arange(size), np.ones(size)
+    return Dimension(size, every, ones, every, ones, every, ones, np.zeros(size, dtype=bool))
+
+
+def along(axis: AxisMap, side: str) -> Dimension:
+    """The dimension that one axis makes, seen from its "writers" or its "readers"."""
+    factor, dual = (axis.scale, axis.share) if side == "writers" else (axis.share, axis.scale)
+    every = np.arange(axis.new_size)
+    free = axis.gaps & (side == "readers")
+    if side != axis.split:
+        mean = axis.size if side == "writers" else GAP  # readers ignore a mean
+        source = np.where(axis.means, mean, axis.source)
+        means = (np.arange(axis.size),) if side == "writers" and axis.means.any() else ()
+        return Dimension(axis.size, source, factor, every, np.ones(axis.new_size), source, factor, free, means)
+    if side == "writers" and axis.means.any():
+        raise PlanError("an axis that is split among its writers cannot hold a mean")
+    source = np.where(axis.copied, axis.source, GAP)
+    gaps = np.flatnonzero(source == GAP)
+    group = source.copy()
+    group[gaps] = axis.size + np.arange(len(gaps))
+    even = np.unique(dual[axis.copied])
+    unit = float(even[0]) if len(even) == 1 else 1.0  # copies that weigh alike fold as a plain sum
+    dual = np.where(axis.copied, dual / unit, 1.0)
+    group_source = np.r_[np.arange(axis.size), np.full(len(gaps), GAP)]
+    group_factor = np.r_[np.full(axis.size, axis.gain / unit), np.zeros(len(gaps))]
+    return Dimension(axis.size, source, factor, group, dual, group_source, group_factor, free)
+
+
+def product(parts: list[Dimension]) -> Dimension:
+    """The row-major product of dimensions."""
+    return reduce(_product, parts)
+
+
+def _product(a: Dimension, b: Dimension) -> Dimension:
+    if a.means and b.means:
+        raise PlanError("a dimension cannot hold means of two axes")
+    size = a.size * b.size
+    width = b.size + len(b.means)  # of a row in the product's own numbering; then means move behind all coordinates
+    means = [*(x * b.size + mean for x in range(a.size) for mean in b.means)]
+    means += [mean * b.size + y for mean in a.means for y in range(b.size)]
+    rows, columns = np.divmod(np.arange((a.size + len(a.means)) * width), width)
+    place = np.where(columns < b.size, rows * b.size + columns, size + rows * len(b.means) + columns - b.size)
+    place = np.where(rows < a.size, place, size + a.size * len(b.means) + (rows - a.size) * b.size + columns)
+
+    def indices(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        gap = (x[:, None] == GAP) | (y == GAP)
+        return np.where(gap, GAP, place[np.where(gap, 0, x[:, None] * width + y)]).ravel()
+
+    return Dimension(
+        size,
+        indices(a.source, b.source),
+        np.outer(a.factor, b.factor).ravel(),
+        (a.group[:, None] * len(b.group_source) + b.group).ravel(),
+        np.outer(a.dual, b.dual).ravel(),
+        indices(a.group_source, b.group_source),
+        np.outer(a.group_factor, b.group_factor).ravel(),
+        np.logical_or.outer(a.free, b.free).ravel(),
+        tuple(means),
+    )
+
+
+def concatenation(parts: list[Dimension]) -> Dimension:
+    """Dimensions one after another."""
+
+    size, starts = sum(part.size for part in parts), [sum(part.size for part in parts[:i]) for i in range(len(parts))]
+    behind = [size + sum(len(part.means) for part in parts[:i]) for i in range(len(parts))]
+    groups = [sum(len(part.group_source) for part in parts[:i]) for i in range(len(parts))]
+
+    def moved(source: np.ndarray, i: int) -> np.ndarray:
+        own = parts[i].size
+        return np.where(source == GAP, GAP, np.where(source < own, source + starts[i], source - own + behind[i]))
+
+    return Dimension(
+        size,
+        np.concatenate([moved(part.source, i) for i, part in enumerate(parts)]),
+        np.concatenate([part.factor for part in parts]),
+        np.concatenate([part.group + first for part, first in zip(parts, groups, strict=True)]),
+        np.concatenate([part.dual for part in parts]),
+        np.concatenate([moved(part.group_source, i) for i, part in enumerate(parts)]),
+        np.concatenate([part.group_factor for part in parts]),
+        np.concatenate([part.free for part in parts]),
+        tuple(mean + start for part, start in zip(parts, starts, strict=True) for mean in part.means),
+    )

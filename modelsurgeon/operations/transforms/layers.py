@@ -1,0 +1,275 @@
+"""Layers that were put in between: nothing changes where all that a new layer adds to the sum of the layers is zero.
+
+    [0, 1, None, 2, 3, None]    the old layers in order, a new one behind the second and behind the last
+
+What a layer adds is told from the signatures, by no tensor's name: all tensors that write the axis that is summed
+(`stream <- mlp`), their biases too. Where a norm stands behind a projection (`branch => stream`), either its gain is
+zero or all that it reads. LLaMA Pro (Wu et al., https://arxiv.org/abs/2401.02415) adds copies of blocks in this way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from modelsurgeon.checkpoints.checkpoint import Checkpoint
+from modelsurgeon.checkpoints.record import Step
+from modelsurgeon.errors import PlanError
+from modelsurgeon.families.architecture import Architecture, Template
+from modelsurgeon.families.config import assigned
+from modelsurgeon.maps import dimension
+from modelsurgeon.proof.fold import Verdict, fold
+from modelsurgeon.running.settings import as_read
+from modelsurgeon.tensors.lazy import LazyTensor
+from modelsurgeon.tensors.remapped import Remapped
+from modelsurgeon.tensors.stored import Stored, count_unusual
+
+OPERATION = "insert-layers"
+LISTS = ("layer_types", "no_rope_layers", "mlp_layer_types")  # one entry a layer
+BY_NUMBER = {"scale_attn_by_inverse_layer_idx": "attention is divided by the layer's number"}
+ADDS_ZERO = "of a new layer, which adds zero"
+BLOCK = 1 << 20  # numbers that are looked at at a time
+
+Layout = Sequence[int | None]  # the old layer that stands at each place, or None for a new one
+_Layer = Mapping[str, Sequence[str]]  # {template: names on disk}
+_Layers = Mapping[int, _Layer]  # by the layer's number
+
+
+@dataclass(frozen=True)
+class Depth:
+    """One counter of a family (`layer`), and the axis on which its layers' outputs are summed."""
+
+    table: Architecture
+    counter: str
+    summed: str
+
+    @property
+    def templates(self) -> list[Template]:
+        return [t for t in self.table.templates if self.counter in t.placeholders]
+
+    def silencing(self, held: Mapping[str, Sequence[LazyTensor]]) -> frozenset[str]:
+        """The templates of one layer that must be zero; `held` has the layer's tensors, {template: tensors}."""
+        present = [template for template in self.templates if template.name in held]
+        silent: set[str] = set()
+        for template in (t for t in present if self.summed in _written(t)):
+            norm = template.signature.normalises
+            if norm is None:
+                silent.add(template.name)
+            elif any(_differs(tensor, -self.table.offset) for tensor in held[template.name]):
+                silent |= {t.name for t in present if not t.signature.normalises and set(norm.axes()) & _written(t)}
+        return frozenset(silent)
+
+
+def depth_of(checkpoint: Checkpoint, counter: str) -> Depth:
+    """The axis that the layers of a counter add to. Raises PlanError where no layer can be put in between."""
+    table = checkpoint.architecture
+    held = [template for template in table.templates if template.name in checkpoint.templates]
+    inside = [template for template in held if counter in template.placeholders]
+    outside = {axis for t in held if counter not in t.placeholders for axis in t.signature.axes}
+    sums = {axis for t in inside for axis in _written(t) & outside if "residual" in table.axes[axis].through}
+    post = [t.name for t in inside if t.signature.normalises and sums & {*t.signature.normalises.axes()} & _written(t)]
+    if post:
+        raise PlanError(f"{table.counters[counter]}: no layer can be added, {post[0]} norms the sum itself (post-norm)")
+    if len(sums) != 1:
+        raise PlanError(f"{table.counters[counter]}: no layer can be added, its layers have no sum of their own")
+    for key, why in BY_NUMBER.items():
+        if table.value(checkpoint.resolved, key):
+            raise PlanError(f"{key}: {why}, so no layer can be put in between")
+    return Depth(table, counter, sums.pop())
+
+
+def layouts(source: Checkpoint, result: Checkpoint) -> dict[str, tuple[int | None, ...]]:
+    """{counter: layout} of every counter of which the result has more layers. Raises as `depth_of`."""
+    found = {}
+    for counter, key in source.architecture.counters.items():
+        before, after = (c.architecture.value(c.resolved, key) for c in (source, result))
+        if isinstance(before, int) and isinstance(after, int) and before < after:
+            found[counter] = _layout(
+                depth_of(source, counter), source, result, _layers(source, counter), _layers(result, counter)
+            )
+    return found
+
+
+def step(result: Checkpoint, found: Mapping[str, Layout]) -> Step:
+    """The step that inserts these layers; what kind the new ones are of is the result's own matter."""
+    lists = as_read(result.resolved) or result.resolved
+    kinds = {key: lists[key] for key in LISTS if isinstance(lists.get(key), list)}
+    return Step(OPERATION, {"layers": {counter: list(layout) for counter, layout in found.items()}, "kinds": kinds})
+
+
+def insert_layers(checkpoint: Checkpoint, arguments: Mapping[str, Any]) -> Checkpoint:
+    """The checkpoint with further layers, lazily: copies of those before, which `verdicts` asks to be silent."""
+    for counter, layout in arguments["layers"].items():
+        checkpoint = _inserted(checkpoint, counter, layout, arguments.get("kinds") or {})
+    return checkpoint
+
+
+def _inserted(checkpoint: Checkpoint, counter: str, layout: Layout, kinds: Mapping[str, list[Any]]) -> Checkpoint:
+    table, key = checkpoint.architecture, checkpoint.architecture.counters[counter]
+    depth_of(checkpoint, counter)
+    count = table.value(checkpoint.resolved, key)
+    if [old for old in layout if old is not None] != list(range(count)):
+        raise PlanError(f"{key}: the {count} old layers must stand in their order among the new ones")
+    like = [max([old for old in layout[: place + 1] if old is not None], default=0) for place in range(len(layout))]
+    tensors: dict[str, LazyTensor] = {}
+    for name, tensor in checkpoint.tensors.items():
+        template = None if table.is_recomputed(name) else table.template(name)
+        if template is None or counter not in template.placeholders:
+            tensors[name] = tensor
+            continue
+        numbers = table.numbers(template, name)
+        for place in (place for place, old in enumerate(like) if old == numbers[counter]):
+            tensors[template.name.format(**{**numbers, counter: place})] = tensor
+    config = assigned(checkpoint.config, key, len(layout))
+    config |= {alias: len(layout) for alias, native in table.aliases.items() if native == key and alias in config}
+    lists = _lists(checkpoint, count, layout, like, kinds)
+    return replace(checkpoint, config={**config, **lists}, tensors=tensors)
+
+
+def _lists(
+    checkpoint: Checkpoint, count: int, layout: Layout, like: Sequence[int], kinds: Mapping[str, list[Any]]
+) -> dict[str, list[Any]]:
+    """What the config says layer by layer: of old ones what it said, of new ones what is wished, or what stands before.
+
+    Lists that the file leaves to the library are spelled out: a pattern would count the new layers, too.
+    """
+    read = {**(as_read(checkpoint.resolved) or {}), **checkpoint.resolved}
+    found = {}
+    for key in LISTS:
+        old = read.get(key)
+        if not isinstance(old, list) or len(old) != count:
+            continue
+        new = kinds[key] if len(kinds.get(key, ())) == len(layout) else [old[number] for number in like]
+        found[key] = [new[place] if number is None else old[number] for place, number in enumerate(layout)]
+    if isinstance(checkpoint.resolved.get("mlp_only_layers"), list):
+        named = set(checkpoint.resolved["mlp_only_layers"])
+        found["mlp_only_layers"] = [place for place, number in enumerate(like) if number in named]
+    return found
+
+
+def verdicts(
+    expected: Checkpoint, result: Checkpoint, steps: Iterable[Step], names: Mapping[str, str]
+) -> list[Verdict]:
+    """Of every tensor of a new layer: zero if it must be, else finite and of the right shape.
+
+    names  {name in `expected`: name in `result`}
+    """
+    found = []
+    for counter, layout in _inserted_by(steps):
+        depth = depth_of(expected, counter)
+        every = _layers(expected, counter)
+        for number in (n for n, old in enumerate(layout) if old is None):
+            layer = {template: [n for n in of if n in names] for template, of in every.get(number, {}).items()}
+            held = {t: [result.tensors[names[n]] for n in of] for t, of in layer.items() if of}
+            silent = depth.silencing(held)
+            for template, of in layer.items():
+                for n in of:
+                    shape = expected.tensors[n].shape
+                    found.append(_verdict(names[n], result.tensors[names[n]], shape, template in silent))
+    return found
+
+
+def new_names(expected: Checkpoint, steps: Iterable[Step]) -> frozenset[str]:
+    """The names, in `expected`, of all tensors of new layers."""
+    return frozenset(
+        name
+        for counter, layout in _inserted_by(steps)
+        for number, layer in _layers(expected, counter).items()
+        if number < len(layout) and layout[number] is None
+        for names in layer.values()
+        for name in names
+    )
+
+
+def _inserted_by(steps: Iterable[Step]) -> list[tuple[str, Layout]]:
+    return [pair for step in steps if step.operation == OPERATION for pair in step.arguments["layers"].items()]
+
+
+def _verdict(name: str, tensor: LazyTensor, shape: tuple[int, ...], silent: bool) -> Verdict:
+    if tensor.shape != shape:
+        return Verdict(name, "wrong", detail=f"shape: expected {list(shape)}, found {list(tensor.shape)}")
+    if silent:
+        zeros = Remapped(tensor, tuple(dimension.plain(size).emptied for size in shape), tensor.dtype)
+        found = fold(name, zeros, tensor)
+        said = f"{found.detail}: a new layer must add zero" if found.verdict == "wrong" else ADDS_ZERO
+        return replace(found, detail=said)
+    if isinstance(tensor, Stored) and any(count_unusual(tensor)):
+        return Verdict(name, "wrong", detail="holds NaN or infinity, which times zero is no zero")
+    return Verdict(name, "exact", detail=ADDS_ZERO)
+
+
+def _written(template: Template) -> set[str]:
+    """The axes that a tensor writes, or whose gain it is."""
+    sides = template.signature.dimensions
+    return {axis for expression, side in sides if side == "writers" for axis in expression.axes()}
+
+
+def _layers(checkpoint: Checkpoint, counter: str) -> dict[int, dict[str, list[str]]]:
+    table = checkpoint.architecture
+    found: dict[int, dict[str, list[str]]] = {}
+    for name in checkpoint.tensors:
+        if table.is_recomputed(name):
+            continue
+        template = table.template(name)
+        if template and counter in template.placeholders:
+            number = table.numbers(template, name)[counter]
+            found.setdefault(number, {}).setdefault(template.name, []).append(name)
+    return found
+
+
+def _layout(
+    depth: Depth, source: Checkpoint, result: Checkpoint, before: _Layers, after: _Layers
+) -> tuple[int | None, ...]:
+    """Which layers of the result are new: those that add zero, else those that do not begin as the next old one does.
+
+    Where neither tells, the new ones stand evenly between the old ones.
+    """
+    quiet = [_is_silent(depth, result, after[number]) for number in sorted(after)]
+    was = [_is_silent(depth, source, before[number]) for number in sorted(before)]
+    if quiet.count(False) == was.count(False):
+        found = _in_order(len(quiet), len(was), lambda new, old: quiet[new] == was[old])
+    else:
+        found = _in_order(len(quiet), len(was), lambda new, old: _begin_alike(source, result, before[old], after[new]))
+    every = len(quiet) // max(1, len(quiet) - len(was))
+    even = _in_order(
+        len(quiet), len(was), lambda new, old: new % every != every - 1 or len(quiet) - new <= len(was) - old
+    )
+    return found if set(found) >= set(range(len(was))) else even
+
+
+def _in_order(new: int, old: int, fits: Callable[[int, int], bool]) -> tuple[int | None, ...]:
+    """The old layers, one after another, each at the first place where it fits; new ones at all others."""
+    layout: list[int | None] = []
+    following = 0
+    for place in range(new):
+        kept = following < old and fits(place, following)
+        layout.append(following if kept else None)
+        following += kept
+    return tuple(layout)
+
+
+def _is_silent(depth: Depth, checkpoint: Checkpoint, layer: Mapping[str, Sequence[str]]) -> bool:
+    held = {template: [checkpoint.tensors[name] for name in names] for template, names in layer.items()}
+    return not any(_differs(tensor, 0.0) for template in depth.silencing(held) for tensor in held[template])
+
+
+def _differs(tensor: LazyTensor, value: float) -> bool:
+    """Whether some number of a tensor is another than this one; reading stops at the first."""
+    rows = tensor.shape[0] if tensor.shape else 1
+    step = max(1, BLOCK * rows // max(1, math.prod(tensor.shape)))
+    blocks = (tensor.read(at, min(at + step, rows)) for at in range(0, rows, step))
+    return any(bool((block != value).any()) for block in blocks)
+
+
+def _begin_alike(source: Checkpoint, result: Checkpoint, before: _Layer, after: _Layer) -> bool:
+    """Whether the first rows of two layers' tensors are the same numbers, rounded at most."""
+    if before.keys() != after.keys():
+        return False
+    pairs = [(source.tensors[before[t][0]], result.tensors[after[t][0]]) for t in before]
+    if any(old.shape != new.shape for old, new in pairs):
+        return False
+    return all(torch.allclose(old.read(0, 1).double(), new.read(0, 1).double(), 2**-7, 1e-30) for old, new in pairs)

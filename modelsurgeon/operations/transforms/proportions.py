@@ -1,0 +1,151 @@
+"""The nearest size of the same proportions: settings for a number of parameters.
+
+Heads grow in the ratio of query heads to key-value heads, and keep their size; the residual and the MLPs, experts' MLPs
+too, grow as much. Embedding sizes and low ranks of their own stay, and so does the number of experts. SmolLM2-135M has
+9 heads of 64, 3 of them of keys and values, so one step is a third:
+
+    by_parameters(checkpoint, 360_000_000)    15 heads, 5 of keys and values, hidden 960, MLP 2560: 342 million
+
+Parameters are counted from the signatures: nothing is built.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property
+from math import gcd, log, prod
+
+from modelsurgeon.checkpoints.check import LARGEST, check
+from modelsurgeon.checkpoints.checkpoint import Checkpoint
+from modelsurgeon.errors import ModelSurgeonError, PlanError
+from modelsurgeon.families.template import Template
+from modelsurgeon.growth.targets import target_config
+from modelsurgeon.operations.transforms.widening import widen
+
+MULTIPLE = 64  # MLP sizes stay multiples of this, as far as they are
+MOST_TRIED = 256  # sizes, the nearest first, before there is said to be none
+SUMMED = ("residual", "pointwise residual")
+GROWING = (*SUMMED, "pointwise", "heads")
+
+
+def by_parameters(
+    checkpoint: Checkpoint, count: int, fixed: Mapping[str, int] | None = None
+) -> tuple[dict[str, int], int]:
+    """(settings of the same proportions, lossless, nearest to `count` parameters; how many parameters they make).
+
+    fixed  settings that are chosen already
+    Raises PlanError where the model has so many already, or where nothing near is a plan.
+    """
+    check(checkpoint)
+    proportions = Proportions(checkpoint, dict(fixed or {}))
+    if count <= proportions.present:
+        raise PlanError(
+            f"{count:,} parameters: the model has {proportions.present:,} already, and growth never takes away"
+        )
+    reasons = []
+    for parameters, settings in proportions.around(count):
+        try:
+            lossy = widen(checkpoint, settings=settings).lossy
+            if not lossy:
+                return settings, parameters
+            reasons.append(lossy[0])
+        except ModelSurgeonError as error:
+            reasons.append(str(error))
+    why = reasons[0] if reasons else "the family has none"
+    raise PlanError(f"no size of the same proportions near {count:,} parameters can be had without loss: {why}")
+
+
+@dataclass(frozen=True)
+class Proportions:
+    """What a checkpoint's sizes are in proportion to each other: `unit` steps."""
+
+    checkpoint: Checkpoint
+    fixed: Mapping[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def templates(self) -> Counter[Template]:
+        """{line of the table: how many tensors}."""
+        found = map(self.checkpoint.architecture.template, self.checkpoint.tensors)
+        return Counter(template for template in found if template)
+
+    @cached_property
+    def grown(self) -> dict[str, str]:
+        """{config key that grows: the axis that says how}; sums before activations, where one key has both."""
+        table = self.checkpoint.architecture
+        kept = {axis.key for axis in table.axes.values() if axis.through in ("rank", "fixed")}
+        kept |= set(table.derived(self.checkpoint.resolved))
+        found: dict[str, str] = {}
+        for kinds in (SUMMED, GROWING):
+            for name, axis in table.axes.items():
+                if axis.key and axis.key not in kept and axis.through in kinds:
+                    found.setdefault(axis.key, name)
+        return found
+
+    @cached_property
+    def unit(self) -> int:
+        """How many steps the present size is: the greatest common divisor of all numbers of heads."""
+        axes, sizes = self.checkpoint.architecture.axes, self.checkpoint.sizes
+        return gcd(*(sizes[name] for name in self.grown.values() if axes[name].through == "heads")) or 1
+
+    @property
+    def present(self) -> int:
+        return self.parameters(self.checkpoint.sizes)
+
+    def parameters(self, sizes: Mapping[str, int]) -> int:
+        """How many numbers these sizes, {axis: size}, would store."""
+        table, total = self.checkpoint.architecture, Fraction(0)
+        for template, count in self.templates.items():
+            times = prod(Fraction(sizes[axis], self.checkpoint.sizes[axis]) for axis in table.spread(template))
+            total += count * times * prod(template.signature.shape(sizes))
+        return int(total)
+
+    def around(self, count: int) -> list[tuple[int, dict[str, int]]]:
+        """(parameters, settings) of the configs that there are around `count` parameters, the nearest first."""
+        middle = self._below(count)
+        steps = range(max(self.unit + 1, middle - MOST_TRIED // 2), middle + MOST_TRIED // 2)
+        found = [candidate for step in steps for candidate in self._candidates(step)]
+        return sorted(found, key=lambda candidate: abs(log(candidate[0] / count)))
+
+    def _candidates(self, step: int) -> Iterator[tuple[int, dict[str, int]]]:
+        settings = self.settings(step)
+        try:
+            config = target_config(self.checkpoint, settings)
+            yield self.parameters(self.checkpoint.architecture.sizes(config)), settings
+        except ModelSurgeonError:
+            return
+
+    def settings(self, step: int) -> dict[str, int]:
+        """Sizes `step / unit` times the present ones."""
+        axes, sizes, ratio = self.checkpoint.architecture.axes, self.checkpoint.sizes, Fraction(step, self.unit)
+        found = {key: _scaled(sizes[name], ratio, axes[name].through) for key, name in self.grown.items()}
+        return {**found, **self.fixed}
+
+    def _below(self, count: int) -> int:
+        """The last step that has no more parameters than `count`; the present one where there is none."""
+        low, high = self.unit, self.unit * (LARGEST // max(self.checkpoint.sizes[n] for n in self.grown.values()))
+        while high - low > 1:
+            step = (low + high) // 2
+            low, high = (step, high) if self._estimate(step) <= count else (low, step)
+        return low
+
+    def _estimate(self, step: int) -> int:
+        """The parameters of a step, whether or not it is a config that the family can have."""
+        ratio = Fraction(step, self.unit)
+        grown = {
+            name: self.fixed.get(axis.key or "", max(1, round(self.checkpoint.sizes[name] * ratio)))
+            for name, axis in self.checkpoint.architecture.axes.items()
+            if axis.through in GROWING
+        }
+        return self.parameters({**self.checkpoint.sizes, **grown})
+
+
+def _scaled(size: int, ratio: Fraction, through: str) -> int:
+    """A size `ratio` times as large: heads and sums exactly, if that is whole; else a multiple of a power of two."""
+    exact = size * ratio
+    if exact.denominator == 1 and through != "pointwise":
+        return int(exact)
+    multiple = gcd(size, MULTIPLE)
+    return max(size, round(exact / multiple) * multiple)

@@ -1,0 +1,276 @@
+"""Where the coordinates of an axis that grew lie in the parameters of a model, and which of them are copies.
+
+Two neurons of different layers, or experts, have nothing to do with each other, nor have the coordinates inside of two
+heads: each has a place of its own. A coordinate of the residual stream is one for all layers. Axes that a norm joins
+are taken as one: it reads coordinate 3 of the stream and writes coordinate 3 of what follows.
+
+    >>> strips(axis_of("mlp"), table, sizes, ["model.layers.0.mlp.up_proj.weight", ...])
+    {(("layer", 0),): [Strip("model.layers.0.mlp.up_proj.weight", dimension=0, ...), ...], ...}
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import combinations
+
+import numpy as np
+import torch
+
+from modelsurgeon.families.architecture import Architecture, Template
+from modelsurgeon.maps.axis_map import GAP, AxisMap
+from modelsurgeon.maps.orders import identity, ranks
+from modelsurgeon.maps.signature import Expression
+
+MOST_PAIRS = 1024  # of one place: more of them are drawn evenly from the old coordinates
+
+Place = tuple[tuple[str, int], ...]  # the counters of a name: (("layer", 3),)
+
+
+@dataclass(frozen=True)
+class GrownAxis:
+    """Axes that grew as one.
+
+    names    the axes that norms join, in the table's order
+    through  of the first of them
+    source   [m] int64: the old coordinate that each new one copies; negative where none, or where nothing reads it
+    """
+
+    names: tuple[str, ...]
+    through: str
+    size: int
+    source: np.ndarray
+    spans_layers: bool
+
+    @property
+    def new_size(self) -> int:
+        return len(self.source)
+
+    @cached_property
+    def all_pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Every two copies of one old coordinate, [p] int64 each, in the order of the old coordinates."""
+        rank, count = ranks(self.source)
+        at = np.full((self.size, int(count.max(initial=1))), -1)
+        copied = self.source >= 0
+        at[self.source[copied], rank[copied]] = np.flatnonzero(copied)
+        drawn = [at[:, [a, b]] for a, b in combinations(range(at.shape[1]), 2)]
+        pairs = np.stack(drawn, axis=1).reshape(-1, 2) if drawn else np.zeros((0, 2), dtype=np.int64)
+        pairs = pairs[(pairs >= 0).all(axis=1)]
+        return pairs[:, 0], pairs[:, 1]
+
+    @cached_property
+    def pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """The same, of at most about MOST_PAIRS / (pairs of one coordinate) old coordinates, evenly drawn."""
+        left, right = self.all_pairs
+        if len(left) <= MOST_PAIRS:
+            return left, right
+        olds = np.unique(self.source[left])
+        count = max(1, MOST_PAIRS * len(olds) // len(left))
+        kept = np.isin(self.source[left], olds[np.linspace(0, len(olds) - 1, count).astype(np.int64)])
+        return left[kept], right[kept]
+
+    @property
+    def new(self) -> np.ndarray:
+        """The new coordinates that copy none."""
+        return np.flatnonzero(self.source < 0)
+
+
+def grown_axes(table: Architecture, maps: Mapping[str, AxisMap]) -> tuple[GrownAxis, ...]:
+    """What grew by these maps, axes that a norm joins taken together."""
+    found = []
+    for names in _joined(table):
+        grown = [maps[name] for name in names if name in maps and not maps[name].is_identity]
+        if not grown:
+            continue
+        source = np.max([axis_map.source for axis_map in grown], axis=0)  # a gap here may be a mean there
+        reads = np.any([axis_map.share != 0 for axis_map in grown], axis=0)
+        kinds = [table.axes[name].through for name in names]
+        spans = any("residual" in kind for kind in kinds)
+        found.append(GrownAxis(names, kinds[0], grown[0].size, np.where(reads, source, GAP), spans))
+    return tuple(found)
+
+
+def all_axes(table: Architecture, sizes: Mapping[str, int], shared: Iterable[str] = ()) -> tuple[GrownAxis, ...]:
+    """Every axis that can grow, as if each coordinate copied itself; what a router adds belongs to its experts.
+
+    shared  axes that are one since one tensor has both: an embedding that is the head, too
+    """
+    found = []
+    for joined in _joined(table, frozenset(shared)):
+        kinds = [table.axes[name].through for name in joined]
+        if kinds[0] in ("fixed", "angles", "choice"):
+            continue
+        added = [name for name, axis in table.axes.items() if axis.through == "choice" and axis.follows in joined]
+        size, spans = sizes[joined[0]], any("residual" in kind for kind in kinds)
+        found.append(GrownAxis((*joined, *added), kinds[0], size, np.arange(size), spans))
+    return tuple(found)
+
+
+def _joined(table: Architecture, shared: frozenset[str] = frozenset()) -> list[tuple[str, ...]]:
+    """The axes, those that some norm reads and writes in one tuple, and those that are shared."""
+    group = {name: set(shared) if name in shared else {name} for name in table.axes}
+    for _, signature in table.norms:
+        assert signature.normalises is not None
+        for read, written in zip(signature.normalises.axes(), signature.gains, strict=True):
+            both = group[read] | group[written]
+            group |= dict.fromkeys(both, both)
+    found = {tuple(name for name in table.axes if name in names) for names in group.values()}
+    return sorted(found, key=lambda names: list(table.axes).index(names[0]))
+
+
+@dataclass(frozen=True, eq=False)
+class Strip:
+    """Where the coordinates of an axis lie in one tensor.
+
+    dimension  of the tensor
+    order      [occurrences, places, m] int64: positions along it; a fused tensor of gate and up has two occurrences
+    beside     a further dimension whose coordinates are places of their own (the experts of one tensor)
+    only       the one place that it belongs to, where its name says so; None: all of them
+    """
+
+    name: str
+    dimension: int
+    order: np.ndarray
+    beside: int | None = None
+    only: int | None = None
+
+    def take(self, values: torch.Tensor, coordinates: np.ndarray) -> torch.Tensor:
+        """[occurrences, places, coordinates, numbers] float64: the slices of these coordinates."""
+        order = self.order[:, :, coordinates]
+        found = values.index_select(self.dimension, torch.from_numpy(order.ravel()).to(values.device)).double()
+        numbers = values.numel() // values.shape[self.dimension]
+        if self.beside is None:
+            return found.movedim(self.dimension, 0).reshape(*order.shape, numbers)
+        places = values.shape[self.beside]
+        found = found.movedim((self.dimension, self.beside), (0, 1))
+        return found.reshape(len(order), len(coordinates), places, numbers // places).transpose(1, 2)
+
+    def places(self, shape: tuple[int, ...]) -> int:
+        """How many places a tensor of this shape tells of."""
+        if self.only is not None:
+            return self.only + 1
+        return self.order.shape[1] if self.beside is None else shape[self.beside]
+
+
+def strips(
+    axis: GrownAxis, table: Architecture, sizes: Mapping[str, int], names: Iterable[str]
+) -> dict[Place, list[Strip]]:
+    """{counters of the names: strips}; under () those that belong to every place.
+
+    sizes  {axis: its new size}
+    names  of parameters, which `table` must be fitted to
+    """
+    return _Strips(axis, table, sizes).by_place(names)
+
+
+def place_of(axis: GrownAxis, table: Architecture, template: Template, name: str) -> Place:
+    """Where the axis' coordinates are that a tensor tells of: () is everywhere."""
+    if axis.spans_layers:
+        return ()
+    numbers = table.numbers(template, name)
+    return tuple((key, number) for key, number in numbers.items() if key not in table.axes)
+
+
+def _leader(table: Architecture, name: str) -> str:
+    """What the axis that this one follows passes through."""
+    leader = table.axes[name].follows
+    return table.axes[leader].through if leader else ""
+
+
+@dataclass
+class _Strips:
+    """Finds the strips of an axis, tensor by tensor; tensors of one signature share what is told from it."""
+
+    axis: GrownAxis
+    table: Architecture
+    sizes: Mapping[str, int]
+    seen: dict[tuple[str, int, str], np.ndarray] = field(default_factory=dict)
+    orders: dict[tuple[str, int, int], np.ndarray] = field(default_factory=dict)
+
+    def by_place(self, parameters: Iterable[str]) -> dict[Place, list[Strip]]:
+        """{counters of the name: strips}; under () those that belong to every place."""
+        named: dict[Place, list[tuple[str, Template]]] = defaultdict(list)
+        for name in parameters:
+            template = self.table.template(name)
+            if template and set(template.signature.axes) & set(self.axis.names):
+                named[place_of(self.axis, self.table, template, name)].append((name, template))
+        return {
+            place: [strip for name, template in tensors for strip in self._strips(name, template, places)]
+            for place, tensors in named.items()
+            for places in [1 if place == () and len(named) > 1 else self._count(tensors)]
+        }
+
+    def _count(self, tensors: list[tuple[str, Template]]) -> int:
+        """How many places the tensors of one layer have by their heads: as many as the fewest that one of them has."""
+        counts = {
+            self.sizes[carrier]
+            for _, template in tensors
+            for d, (expression, _) in enumerate(template.signature.dimensions)
+            for carrier in self._heads(expression.axes())
+            if (self._labels(template, d, carrier)[self._own(template, d) >= 0] >= 0).any()
+        }
+        fewest = min(counts, default=1)
+        return fewest if all(count % fewest == 0 for count in counts) else 1
+
+    def _heads(self, names: tuple[str, ...]) -> list[str]:
+        """The axes of heads, where the axis lies inside of heads."""
+        if self.axis.spans_layers or self.axis.through not in ("inner", "normed", "linear"):
+            return []
+        axes = self.table.axes
+        return [name for name in dict.fromkeys(names) if "heads" in (axes[name].through, _leader(self.table, name))]
+
+    def _own(self, template: Template, d: int) -> np.ndarray:
+        return np.asarray(np.max([self._labels(template, d, name) for name in self.axis.names], axis=0))
+
+    def _strips(self, name: str, template: Template, places: int) -> Iterator[Strip]:
+        for d, (expression, _) in enumerate(template.signature.dimensions):
+            if not set(expression.axes()) & set(self.axis.names):
+                continue
+            key = template.signature.text, d, places
+            if key not in self.orders:
+                self.orders[key] = self._order(template, d, places)
+            yield self._strip(name, template, d, self.orders[key])
+
+    def _order(self, template: Template, d: int, places: int) -> np.ndarray:
+        """`Strip.order` of a dimension."""
+        own = self._own(template, d)
+        place = np.full(len(own), -1)
+        for carrier in self._heads(template.signature.dimensions[d][0].axes()) if places > 1 else []:
+            label = self._labels(template, d, carrier)
+            place = np.where(label >= 0, label // (self.sizes[carrier] // places), place)
+        inside = np.flatnonzero(own >= 0)
+        if (place[inside] < 0).any():
+            place = place * 0
+        order = inside[np.lexsort((inside, own[inside], place[inside]))]
+        count = len(np.unique(place[inside]))
+        return order.reshape(count, self.axis.new_size, -1).transpose(2, 0, 1)
+
+    def _strip(self, name: str, template: Template, d: int, order: np.ndarray) -> Strip:
+        beside = only = None
+        if not self.axis.spans_layers and self.axis.through == "pointwise":
+            sides = [e for e, (other, _) in enumerate(template.signature.dimensions) if e != d and self._experts(other)]
+            beside = sides[0] if sides else None
+            spread = [axis for axis in self.table.spread(template) if self.table.axes[axis].through == "experts"]
+            only = self.table.numbers(template, name)[spread[0]] if spread else None
+        return Strip(name, d, order, beside, only)
+
+    def _experts(self, expression: Expression) -> bool:
+        return [self.table.axes[name].through for name in expression.axes()] == ["experts"]
+
+    def _labels(self, template: Template, d: int, name: str) -> np.ndarray:
+        """[positions] int64: the coordinate of an axis at each position of a dimension; -1 where it has no part.
+
+        A map that multiplies every coordinate by a number of its own labels it, whatever the dimension is made of.
+        """
+        key = template.signature.text, d, name
+        if key not in self.seen:
+            expression, side = template.signature.dimensions[d]
+            size = self.sizes[name]
+            numbers = np.arange(size) + 2.0
+            maps = {axis: identity(self.sizes[axis]) for axis in expression.axes()}
+            maps[name] = AxisMap(size, np.arange(size), numbers, 1 / numbers)
+            factor = expression.grow(maps, side).factor
+            self.seen[key] = np.rint(np.maximum(factor, 1 / factor)).astype(np.int64) - 2
+        return self.seen[key]

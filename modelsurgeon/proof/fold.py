@@ -1,0 +1,225 @@
+"""One tensor folded back to the source's, block by block, in float64: what the proof on the weights rests on.
+
+A block whose fold is what it must be, number for number, is exact and done with; only where one is not is it asked how
+far off each number is, and how far rounding explains. Blocks are independent: each thread folds one while others read
+theirs. What is resident beside the libraries is `working_set()`, whatever the tensor.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from modelsurgeon.maps import dimension
+from modelsurgeon.proof import blocks
+from modelsurgeon.proof.blocks import Block
+from modelsurgeon.tensors.arena import Arena
+from modelsurgeon.tensors.arithmetic import converted, is_finite
+from modelsurgeon.tensors.dtypes import DTYPES, FLOATS
+from modelsurgeon.tensors.lazy import LazyTensor
+from modelsurgeon.tensors.remapped import Remapped
+
+MOST_THREADS = 3  # each holds a block, and Python lets only one at a time decide what to do next
+AT_ONCE = 40  # float64 numbers that are held for each number of a block, at most, where numbers differ
+ARITHMETIC = 2.0**-50  # growing and folding in float64 take a few roundings of 2**-53 themselves
+EXPONENT = 0x7FF << 52  # the bits of a float64 that hold it
+SLACK = 1 + 2**-6  # blocks that are rounded to 16 bits were computed in float32, which adds its own small rounding
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One tensor's (or the config's) verdict.
+
+    rounding  the largest difference over the sum of the absolute numbers that were folded; 0 where exact
+    ulps      the largest difference in units of the last place, as the result stores it, of the number that the fold
+              should have given: half a unit where a number was rounded once, more where parts of a sum were, and much
+              more where they cancel, for then the number is held no better than the parts are
+    detail    of what is wrong: where, expected, found
+    """
+
+    name: str
+    verdict: str
+    rounding: float = 0.0
+    detail: str = ""
+    ulps: float = 0.0
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What differs in one block.
+
+    wrong  where, expected and found, of the first number that no rounding explains; empty where there is none
+    """
+
+    rounding: float = 0.0
+    ulps: float = 0.0
+    wrong: str = ""
+
+
+def fold(
+    name: str, expected: LazyTensor, found: LazyTensor, earlier_eps: float = 0.0, workers: Workers | None = None
+) -> Verdict:
+    """Fold one tensor of the result, block by block, and compare it with what it must fold to.
+
+    earlier_eps  relative spacing of numbers that earlier steps may have rounded, on top of the result's own
+    workers      that fold, of many tensors one after another; None: of this tensor alone
+    The verdict does not depend on threads or on the size of blocks.
+    """
+    if workers is None:
+        with Workers() as own:
+            return fold(name, expected, found, earlier_eps, own)
+    if expected.shape != found.shape:
+        return Verdict(name, "wrong", detail=f"shape: expected {list(expected.shape)}, found {list(found.shape)}")
+    if found.dtype not in FLOATS:
+        return Verdict(name, "wrong", detail=f"stored as {found.dtype}, expected a float dtype")
+    if not isinstance(expected, Remapped):
+        expected = Remapped(expected, tuple(dimension.plain(size) for size in expected.shape), expected.dtype)
+    rounding, ulps, exact = 0.0, 0.0, True
+
+    def compare(block: Block, memory: Arena) -> Difference | None:
+        return _compare(block, found, earlier_eps, memory)
+
+    for difference in workers.in_order(compare, blocks.cut(expected)):
+        if difference is None:
+            continue
+        if difference.wrong:
+            return Verdict(name, "wrong", detail=difference.wrong)
+        exact = False
+        rounding, ulps = max(rounding, difference.rounding), max(ulps, difference.ulps)
+    return Verdict(name, "exact" if exact else "rounded", rounding, ulps=ulps)
+
+
+def most_threads() -> int:
+    """How many threads fold at a time unless told."""
+    return min(MOST_THREADS, torch.get_num_threads())
+
+
+def working_set(threads: int | None = None) -> int:
+    """Bytes of memory that folding takes at most, of tensors of any size (blocks are at most twice `BLOCK`)."""
+    return (threads or most_threads()) * AT_ONCE * 2 * blocks.BLOCK * torch.float64.itemsize
+
+
+# --- one block ---
+
+
+def _compare(block: Block, found: LazyTensor, earlier_eps: float, empty: Arena) -> Difference | None:
+    """What differs in a block; None where nothing does."""
+    held, wanted = block.read(found, empty), block.wanted(empty)
+    folded = block.fold(held, empty)
+    if (free := block.free) is not None:
+        folded, wanted = folded.double(), wanted.double()
+        wanted = torch.where(free & folded.isfinite(), folded, wanted)
+    if _all_equal(folded, wanted, empty):
+        return None
+    folded, wanted = (converted(numbers, torch.float64, empty) for numbers in (folded, wanted))
+    return _difference(block, held, folded, wanted, found.dtype, earlier_eps, empty)
+
+
+def _all_equal(a: torch.Tensor, b: torch.Tensor, empty: Arena) -> bool:
+    """Whether all numbers are equal; of one 16-bit dtype all bits, so that two zeros or NaNs may pass for different."""
+    if a.dtype == b.dtype and a.dtype.itemsize == 2:
+        a, b = a.view(torch.int16), b.view(torch.int16)
+    elif a.dtype != b.dtype:
+        a, b = converted(a, torch.float64, empty), converted(b, torch.float64, empty)
+    return np.array_equal(a.numpy(), b.numpy())  # several times faster than torch.equal
+
+
+def _difference(
+    block: Block,
+    held: torch.Tensor,
+    folded: torch.Tensor,
+    wanted: torch.Tensor,
+    stored: str,
+    earlier_eps: float,
+    empty: Arena,
+) -> Difference | None:
+    """How far the numbers of a block are off, and whether rounding each stored number once explains it."""
+    info = torch.finfo(DTYPES[stored])
+    eps, normal = float(info.eps), float(info.smallest_normal)
+    size = block.fold_absolute(held, empty)
+    allowed = torch.mul(size, (eps + earlier_eps) / 2 * SLACK + ARITHMETIC, out=empty(size.shape, torch.float64))
+    allowed += block.weight * (normal * eps)
+    if any(part.dimension.means for part in block.parts):  # a mean is as inexact as what it is the mean of
+        allowed += block.wanted(absolute=True).double() * (earlier_eps / 2 * SLACK + ARITHMETIC)
+    difference = torch.sub(folded, wanted, out=empty(folded.shape, torch.float64)).abs_()
+    if not is_finite(difference):
+        difference.masked_fill_(~difference.isfinite(), torch.nan)  # which is below no bound
+        same = (folded == wanted) | (folded.isnan() & wanted.isnan())  # as the source holds it
+        for numbers in (difference, allowed, size):
+            numbers.masked_fill_(same, 0.0)
+    within = difference <= allowed
+    if not within.all():
+        return Difference(wrong=_first(~within, block, wanted, folded))
+    if not difference.any():
+        return None
+    unit = _spacing(wanted - block.tensor.offset, eps, normal)
+    ulps = float(torch.div(difference, unit, out=unit).max())
+    return Difference(float(difference.div_(size.clamp_min_(normal)).max()), ulps)
+
+
+def _spacing(numbers: torch.Tensor, eps: float, normal: float) -> torch.Tensor:
+    """A unit in the last place of each number: how far apart numbers with its exponent are in a dtype."""
+    bits = numbers.abs().clamp_min_(normal).view(torch.int64)
+    return bits.bitwise_and_(EXPONENT).view(torch.float64).mul_(eps)
+
+
+def _first(bad: torch.Tensor, block: Block, wanted: torch.Tensor, folded: torch.Tensor) -> str:
+    at = tuple(int(i) for i in bad.nonzero()[0])
+    place = [int(part.groups[i]) for part, i in zip(block.parts, at, strict=True)]
+    return f"at {place} (folded): expected {float(wanted[at]):.9g}, found {float(folded[at]):.9g}"
+
+
+# --- threads ---
+
+
+class _Memory(threading.local):
+    """An arena for each thread."""
+
+    def __init__(self) -> None:
+        self.arena = Arena()
+
+
+class Workers:
+    """Threads that fold blocks, each in memory that it keeps from tensor to tensor; torch computes on one in each.
+
+    threads  None: as many as torch uses, `MOST_THREADS` at most
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        self.threads = threads or most_threads()
+        self._memory, self._before = _Memory(), torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(self.threads, "fold")
+
+    def __enter__(self) -> Workers:
+        if self.threads > 1:
+            torch.set_num_threads(1)
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(self._before)
+
+    def in_order(
+        self, compare: Callable[[Block, Arena], Difference | None], every: Iterator[Block]
+    ) -> Iterator[Difference | None]:
+        """What was found of each block, in their order; only a few are under way at a time."""
+
+        def work(block: Block) -> Difference | None:
+            return compare(block, self._memory.arena.reset())
+
+        if self.threads == 1:
+            yield from map(work, every)
+            return
+        pending: deque[Future[Difference | None]] = deque()
+        for block in every:
+            pending.append(self._pool.submit(work, block))
+            if len(pending) > 2 * self.threads:
+                yield pending.popleft().result()
+        for future in pending:
+            yield future.result()

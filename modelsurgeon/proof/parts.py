@@ -1,0 +1,161 @@
+"""One dimension of a block: consecutive fold groups, the new coordinates that make them, and moving both by runs.
+
+Coordinates 8 to 11 and 24 to 27 of a dimension that doubles one of 16 by whole tiles make groups 8 to 11; what they
+belong to is two runs of four, so that folding adds two slices instead of picking eight coordinates one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from modelsurgeon.maps.axis_map import GAP
+from modelsurgeon.maps.dimension import Dimension
+from modelsurgeon.tensors.arena import Empty, fresh
+from modelsurgeon.tensors.lazy import LazyTensor
+
+SHORT = 16  # coordinates: shorter runs, on average, are moved by index
+
+Get = Callable[[int, int], torch.Tensor]  # consecutive coordinates start:stop
+
+
+class Run(NamedTuple):
+    """Coordinates at:at + length, which belong to target:target + length, with one weight."""
+
+    at: int
+    target: int
+    length: int
+    weight: float
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Consecutive fold groups along one dimension.
+
+    groups   [g] int64
+    members  [m] int64, ascending: the new coordinates that make them
+    """
+
+    dimension: Dimension
+    groups: np.ndarray
+    members: np.ndarray
+
+    @cached_property
+    def source(self) -> np.ndarray:
+        """[g] int64: what each group folds to."""
+        return np.asarray(self.dimension.group_source[self.groups])
+
+    @cached_property
+    def old(self) -> np.ndarray:
+        """[g] int64: the same, any coordinate in gaps."""
+        return np.where(self.source == GAP, 0, self.source)
+
+    @cached_property
+    def old_runs(self) -> list[tuple[int, int]]:
+        """Their runs."""
+        return _consecutive(self.old)
+
+    @cached_property
+    def factor(self) -> torch.Tensor | None:
+        """[g] float64: times what; None: 1."""
+        factor = self.dimension.group_factor[self.groups]
+        return None if np.all(factor == 1) else torch.from_numpy(factor)
+
+    @cached_property
+    def gaps(self) -> torch.Tensor:
+        """Which of these groups copy none."""
+        return torch.from_numpy(np.flatnonzero(self.source == GAP))
+
+    @cached_property
+    def free(self) -> torch.Tensor:
+        """Which of these groups are read by nobody, or read what is zero."""
+        return torch.from_numpy(np.flatnonzero(self.dimension.group_free[self.groups]))
+
+    @cached_property
+    def target(self) -> np.ndarray:
+        """[m] int64: which of these groups each member belongs to."""
+        return np.asarray(self.dimension.group[self.members] - (self.groups[0] if len(self.groups) else 0))
+
+    @cached_property
+    def dual(self) -> np.ndarray:
+        """[m] float64: the weight of each member in its group's sum."""
+        return np.asarray(self.dimension.dual[self.members])
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """Whether each member is a group of its own, with weight 1."""
+        return np.array_equal(self.target, np.arange(len(self.groups))) and bool(np.all(self.dual == 1))
+
+    @cached_property
+    def runs(self) -> tuple[Run, ...]:
+        """The fewest runs of members that belong to consecutive groups."""
+        starts = np.flatnonzero(np.r_[True, (np.diff(self.target) != 1) | (np.diff(self.dual) != 0)])
+        lengths = np.diff(np.r_[starts, len(self.target)])
+        return tuple(
+            Run(int(at), int(self.target[at]), int(length), float(self.dual[at]))
+            for at, length in zip(starts, lengths, strict=True)
+        )
+
+    @cached_property
+    def weight(self) -> torch.Tensor:
+        """[g] float64: the sum of the weights' absolute values."""
+        return torch.from_numpy(np.bincount(self.target, np.abs(self.dual), len(self.groups)))
+
+
+# --- reading and moving by runs ---
+
+
+def read_rows(
+    tensor: LazyTensor, rows: np.ndarray, columns: tuple[int, int] | None = None, empty: Empty = fresh
+) -> torch.Tensor:
+    """The rows of these numbers, in this order, read run by run; of dimension 1 first:last, or all."""
+    if columns is None:
+        return by_runs(lambda a, b: tensor.read(a, b, empty), rows, 0, empty)
+    return by_runs(lambda a, b: tensor.read(a, b, first=columns[0], last=columns[1]), rows, 0, empty)
+
+
+def by_runs(get: Get, wanted: np.ndarray, axis: int, empty: Empty = fresh) -> torch.Tensor:
+    """Coordinates along an axis, in this order, where get(start, stop) has them; each asked for once, run by run."""
+    if not len(wanted):
+        return get(0, 0)
+    ordered = wanted if bool(np.all(np.diff(wanted) > 0)) else np.unique(wanted)
+    found = [get(at, at + length) for at, length in _consecutive(ordered)]
+    if len(found) == 1:
+        block = found[0]
+    else:
+        shape = list(found[0].shape)
+        shape[axis] = len(ordered)
+        block = torch.cat(found, axis, out=empty(shape, found[0].dtype))
+    if ordered is wanted:
+        return block
+    places = np.searchsorted(ordered, wanted)
+    return taken(block, axis, places, _consecutive(places), empty)
+
+
+def taken(
+    values: torch.Tensor, axis: int, wanted: np.ndarray, runs: list[tuple[int, int]], empty: Empty
+) -> torch.Tensor:
+    """These coordinates along an axis, in this order; they make these runs."""
+    if runs == [(0, values.shape[axis])]:
+        return values
+    if SHORT * len(runs) > len(wanted):
+        return values.index_select(axis, torch.from_numpy(wanted))
+    shape = [*values.shape[:axis], len(wanted), *values.shape[axis + 1 :]]
+    return torch.cat([values.narrow(axis, *run) for run in runs], axis, out=empty(shape, values.dtype))
+
+
+def _consecutive(wanted: np.ndarray) -> list[tuple[int, int]]:
+    """(start, length) of runs of consecutive numbers."""
+    starts = np.flatnonzero(np.r_[True, np.diff(wanted) != 1][: len(wanted)])
+    lengths = np.diff(np.r_[starts, len(wanted)])
+    return [(int(wanted[at]), int(length)) for at, length in zip(starts, lengths, strict=True)]
+
+
+def along(axis: int, ndim: int) -> list[int]:
+    """The shape that broadcasts a vector along one axis."""
+    return [1] * axis + [-1] + [1] * (ndim - axis - 1)

@@ -1,0 +1,221 @@
+"""Proof on the weights: every tensor of the result folds back to the source's, by the maps on record; no forward pass.
+
+The steps on record are replayed on the source, lazily: that gives the config and, for each tensor, the dimensions by
+which it must have grown. Then every block of the result is folded (parts summed with their weights, copies compared
+one by one) in float64 and compared with the source. All inputs are covered, whatever they are; memory is that of one
+block.
+
+    exact     the fold is the source, to the last bit
+    rounded   it differs by no more than rounding each stored number once can explain
+    wrong     it differs by more, or a tensor is missing, or nothing accounts for it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from modelsurgeon.checkpoints.check import check
+from modelsurgeon.checkpoints.checkpoint import Checkpoint
+from modelsurgeon.checkpoints.record import RECORD, Step
+from modelsurgeon.errors import PlanError
+from modelsurgeon.families.architecture import Architecture, Config
+from modelsurgeon.families.config import INERT
+from modelsurgeon.growth.remap import remap
+from modelsurgeon.maps.axis_map import AxisMap
+from modelsurgeon.operations.transforms import layers
+from modelsurgeon.operations.transforms.fresh_heads import with_fresh_head
+from modelsurgeon.operations.transforms.untying import untie_embeddings
+from modelsurgeon.progress import Tell, silent
+from modelsurgeon.proof.fold import Verdict, Workers, fold
+from modelsurgeon.running.settings import as_read, same
+from modelsurgeon.tensors.dtypes import DTYPE_NAMES, DTYPES, FLOATS
+from modelsurgeon.tensors.lazy import LazyTensor, equal
+from modelsurgeon.tensors.remapped import Remapped
+
+BOOKKEEPING = INERT - {"tie_word_embeddings", "architectures", "vocab_size"}
+
+
+@dataclass(frozen=True)
+class Proof:
+    """All verdicts, and why the maps themselves are approximate, if they are."""
+
+    verdicts: tuple[Verdict, ...]
+    lossy: tuple[str, ...] = ()
+
+    @property
+    def wrong(self) -> tuple[Verdict, ...]:
+        return tuple(verdict for verdict in self.verdicts if verdict.verdict == "wrong")
+
+    @property
+    def rounding(self) -> float:
+        return max((verdict.rounding for verdict in self.verdicts), default=0.0)
+
+    @property
+    def summary(self) -> str:
+        """exact, rounded or wrong: the worst of all."""
+        found = {verdict.verdict for verdict in self.verdicts}
+        return next((word for word in ("wrong", "rounded") if word in found), "exact")
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "verdict": self.summary,
+            "rounding": self.rounding,
+            "approximations": list(self.lossy),
+            "tensors": [asdict(verdict) for verdict in self.verdicts],
+        }
+
+
+def prove(
+    source: Checkpoint, result: Checkpoint, steps: tuple[Step, ...] | None = None, *, tell: Tell = silent
+) -> Proof | None:
+    """Fold the result back to the source; None where the result has no record that begins at the source.
+
+    steps  what was done, where it is not on record (`infer` finds it out)
+    Raises what `check` raises where the source does not fit its table.
+    """
+    recorded = steps is None
+    found = steps_between(source, result) if steps is None else steps
+    if found is None:
+        return None
+    check(source)
+    try:
+        expected = replay(source, found)
+    except PlanError as error:
+        return Proof((Verdict(RECORD if recorded else "maps", "wrong", detail=str(error)),))
+    names = _paired(expected, result)
+    new = layers.new_names(expected, found)
+    verdicts = [*_config_verdicts(expected, result), *_name_verdicts(expected, result, names)]
+    verdicts += layers.verdicts(expected, result, found, names)
+    total, done, eps = sum(result.tensors[name].nbytes for name in names.values()), 0, _earlier_eps(source, found)
+    with Workers() as workers:
+        for name in sorted(names.keys() - new):
+            wanted, other = expected.tensors[name], result.tensors[names[name]]
+            more = eps if recorded else factor_eps(wanted, other)
+            verdicts.append(fold(names[name], wanted, other, more, workers))
+            done += other.nbytes
+            tell("proof", done, total)
+    tell("proof", total, total)
+    return Proof(tuple(verdicts), expected.lossy)
+
+
+def factor_eps(expected: LazyTensor, found: LazyTensor) -> float:
+    """`earlier_eps` of what another tool made: it may have rounded a factor as it did the product (1/sqrt(2))."""
+    rounds = isinstance(expected, Remapped) and not expected.is_exact and found.dtype in FLOATS
+    return float(torch.finfo(DTYPES[found.dtype]).eps) if rounds else 0.0
+
+
+def steps_between(source: Checkpoint, result: Checkpoint) -> tuple[Step, ...] | None:
+    """What was done to the source to make the result; None where the record does not tell."""
+    before = [step.to_json() for step in source.steps]
+    after = [step.to_json() for step in result.steps]
+    if not result.steps or after[: len(before)] != before:
+        return None
+    return result.steps[len(before) :]
+
+
+def composed_maps(steps: tuple[Step, ...]) -> dict[str, AxisMap]:
+    """{axis: the map of all steps, one after another}."""
+    maps: dict[str, AxisMap] = {}
+    for step in steps:
+        for axis, axis_map in step.maps.items():
+            maps[axis] = maps[axis].then(axis_map) if axis in maps else axis_map
+    return maps
+
+
+def replay(source: Checkpoint, steps: tuple[Step, ...]) -> Checkpoint:
+    """The steps again, lazily, as one. Raises PlanError where their maps do not commute with the model.
+
+    Untying first and growing then is the same as the other way round: the maps keep tied tensors equal. A fresh head
+    comes in its turn.
+    """
+    known = {"widen", "untie-embeddings", layers.OPERATION}
+    for step in steps:
+        if step.operation not in known:
+            raise PlanError(f"a step {step.operation!r} on record, expected one of {', '.join(sorted(known))}")
+    fresh = next((at for at, step in enumerate(steps) if step.arguments.get("head")), None)
+    if fresh is not None:
+        how = steps[fresh].arguments
+        base = with_fresh_head(replay(source, steps[:fresh]), how["head"], how.get("std"), steps[fresh].seed or 0)
+        after = replay(base, steps[fresh + 1 :])
+        return replace(after, lossy=(*base.lossy, *after.lossy))
+    base = replace(source, lossy=())
+    if any(step.operation == "untie-embeddings" for step in steps):
+        base = untie_embeddings(base)
+    for step in steps:
+        if step.operation == layers.OPERATION:
+            base = layers.insert_layers(base, step.arguments)
+    maps = composed_maps(steps)
+    return remap(base, maps) if maps else base
+
+
+def _config_verdicts(expected: Checkpoint, result: Checkpoint) -> list[Verdict]:
+    """Every config key that has an effect is what the steps make it."""
+    table, wanted, found = expected.architecture, expected.resolved, result.architecture.resolve(result.config)
+    wrong = []
+    if wanted.get("model_type") != found.get("model_type"):
+        return [Verdict("config.json", "wrong", detail=f"model_type: expected {wanted['model_type']}, found another")]
+    keys = (set(wanted) | set(found)) - (BOOKKEEPING - set(table.keys)) - set(table.aliases)
+    sized = {axis.key for axis in table.axes.values() if axis.key}
+    told = {key: (table.value(wanted, key), table.value(found, key)) for key in keys & table.accounted_keys - sized}
+    if not all(same(*values) for values in told.values()):
+        told = _as_read(table, wanted, found, told)
+    wrong += [f"{key}: expected {a!r}, found {b!r}" for key, (a, b) in sorted(told.items()) if not same(a, b)]
+    sizes, targets = result.sizes, expected.sizes
+    wrong += [f"axis {a}: expected {targets[a]}, found {sizes[a]}" for a in targets if sizes.get(a) != targets[a]]
+    return [Verdict("config.json", "wrong", detail=line) for line in wrong] or [Verdict("config.json", "exact")]
+
+
+def _as_read(table: Architecture, wanted: Config, found: Config, told: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """{key: (expected, found)} by what the library makes of both files; by their own words where it makes nothing."""
+    read = as_read(wanted), as_read(found)
+    if read[0] is None or read[1] is None:
+        return dict(told)
+    sized = {axis.key for axis in table.axes.values() if axis.key}
+    keys = (read[0].keys() | read[1].keys()) & table.accounted_keys - (BOOKKEEPING - set(table.keys)) - sized
+    return {key: (table.value(read[0], key), table.value(read[1], key)) for key in keys - set(table.aliases)}
+
+
+def _paired(expected: Checkpoint, result: Checkpoint) -> dict[str, str]:
+    """{name of an expected tensor: the result's name for it}: files may lack a prefix, or spell names as of old."""
+    table = expected.architecture
+    held = {table.canonical(name): name for name in sorted(result.tensors, reverse=True)}
+    names = {n: n if n in result.tensors else held.get(table.canonical(n)) for n in expected.tensors}
+    return {name: found for name, found in names.items() if found and not table.is_recomputed(name)}
+
+
+def _name_verdicts(expected: Checkpoint, result: Checkpoint, names: Mapping[str, str]) -> list[Verdict]:
+    """Nothing is missing, and nothing is there that nothing accounts for; a tied head may lie beside its embedding."""
+    table = expected.architecture
+    missing = sorted(name for name in expected.tensors.keys() - names.keys() if not table.is_recomputed(name))
+    extra = sorted(name for name in result.tensors.keys() - set(names.values()) if not table.is_recomputed(name))
+    return [
+        *(Verdict(name, "wrong", detail="missing") for name in missing if not _repeats_embedding(expected, name)),
+        *(
+            Verdict(name, "exact", detail="the embedding again, to which it is tied")
+            if _repeats_embedding(result, name)
+            else Verdict(name, "wrong", detail="nothing accounts for it")
+            for name in extra
+        ),
+    ]
+
+
+def _repeats_embedding(checkpoint: Checkpoint, name: str) -> bool:
+    """Whether this is a head that the library makes the embedding anyway, and that equals it."""
+    table, tie = checkpoint.architecture, checkpoint.architecture.tie
+    if not (tie and checkpoint.is_tied and not tie.forced and table.canonical(name) == tie.head):
+        return False
+    embedding = next((n for n in checkpoint.tensors if table.canonical(n) == tie.embedding), None)
+    return embedding is not None and equal(checkpoint.tensors[name], checkpoint.tensors[embedding])
+
+
+def _earlier_eps(source: Checkpoint, steps: tuple[Step, ...]) -> float:
+    """The sum of the relative spacings of the dtypes in which steps before the last stored their numbers."""
+    stored, total = source.dtype, 0.0
+    for step in steps[:-1]:
+        stored = DTYPE_NAMES[step.arguments["dtype"]] if step.arguments.get("dtype") else stored
+        total += float(torch.finfo(DTYPES[stored]).eps) if step.maps else 0.0
+    return total

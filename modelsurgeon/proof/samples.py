@@ -1,0 +1,53 @@
+"""A few fold groups of a tensor: enough to see that a map is wrong, and no more than must be read for that.
+
+    expected, found = sampled(expected, found, 64)
+    fold(name, expected, found)
+
+Both are lazy tensors again, of fewer rows: what folds them cannot tell.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from modelsurgeon.maps import dimension
+from modelsurgeon.maps.dimension import Dimension
+from modelsurgeon.tensors.lazy import LazyTensor
+from modelsurgeon.tensors.remapped import Remapped
+
+RUN = 8  # fold groups side by side, for they are read together
+
+
+def sampled(expected: Remapped, found: LazyTensor, count: int) -> tuple[Remapped, LazyTensor]:
+    """Some fold groups of the first dimension, of what is expected and of what was found: runs all over it."""
+    dim = expected.dimensions[0] if expected.dimensions else dimension.plain(1)
+    groups = len(dim.group_source)
+    if groups <= count or callable(expected.fill):
+        return expected, found
+    starts = np.linspace(0, groups - RUN, max(4, count // RUN)).astype(np.int64)
+    chosen = np.unique(np.minimum(groups - 1, starts[:, None] + np.arange(min(RUN, count // 4))))
+    place = np.full(groups, -1)
+    place[chosen] = np.arange(len(chosen))
+    members = np.flatnonzero(place[dim.group] >= 0)
+    some = replace(
+        dim,
+        source=dim.source[members],
+        factor=dim.factor[members],
+        group=place[dim.group[members]],
+        dual=dim.dual[members],
+        group_source=dim.group_source[chosen],
+        group_factor=dim.group_factor[chosen],
+        free=dim.free[members],
+    )
+    others = tuple(map(dimension.plain, found.shape[1:]))
+    return replace(expected, dimensions=(some, *expected.dimensions[1:])), Remapped(
+        found, (_picked(members, found.shape[0]), *others), found.dtype
+    )
+
+
+def _picked(members: np.ndarray, size: int) -> Dimension:
+    """Some coordinates of a dimension, as they are."""
+    every = dimension.plain(len(members))
+    return replace(every, size=size, source=members, group_source=members)

@@ -1,0 +1,309 @@
+"""The model card of a result: what it is, what was done, what was measured, how to do it again.
+
+    ---
+    base_model: org/name
+    base_model_relation: finetune
+    ---
+    # name after widen
+    The same function as org/name at commit 0123..., in other sizes ...
+
+All of it comes from the record, the verification's report and the source's own card, each of which a stranger may have
+written: what is shown of them is escaped, and what they say of licence and language is taken over as text alone.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from pathlib import PurePath
+from textwrap import indent
+from typing import TYPE_CHECKING, Any
+
+from modelsurgeon.checkpoints.record import Origin, Step
+from modelsurgeon.checkpoints.source import HUB_ID
+from modelsurgeon.files.file import Folder
+from modelsurgeon.text import shown
+
+if TYPE_CHECKING:
+    from modelsurgeon.checkpoints.checkpoint import Checkpoint
+    from modelsurgeon.proof.proof import Proof
+    from modelsurgeon.verification.logits import Comparison, LogitReport
+    from modelsurgeon.verification.verify import Report
+
+README = "README.md"
+LARGEST = 1 << 19  # bytes of a card that are looked at for its metadata; lists of results fill most of it
+LONGEST = 500  # characters of one value in it
+MOST_NAMES = 20  # names of a list that are shown
+RESULT = "result"  # the folder that the commands in the card write
+TAKEN_OVER = ("license", "license_name", "license_link", "language", "pipeline_tag", "datasets")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+TAG = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~&$@:])")
+MULTIPLIED = ("<<", "!!")  # of YAML: a mapping merged into others, which a few lines make billions of
+PUSHING = ("--private", "--create-pr", "--overwrite", "--quiet", "--json")  # say nothing of what is made
+NAMED = ("--push-to-hub", "--output", "--revision")  # with a value
+MEASURES = (
+    ("max error", "max_abs", ".1e"),
+    ("relative", "max_rel", ".1e"),
+    ("KL", "kl", ".1e"),
+    ("top-1", "top1", ".4f"),
+    ("loss before", "loss_before", ".4f"),
+    ("loss after", "loss_after", ".4f"),
+)
+
+
+def model_card(
+    result: Checkpoint,
+    report: Report,
+    *,
+    command: str,
+    source_card: Mapping[str, Any] | None = None,
+    flagged: Iterable[str] = (),
+) -> str:
+    """README.md of a verified result.
+
+    command      what made it (`reproducing_command`)
+    source_card  metadata of the source's own card (`metadata_of`)
+    flagged      names of tensors that hold NaN or Inf
+    """
+    from huggingface_hub import ModelCardData
+
+    sections = (
+        _summary(result),
+        _sizes(result),
+        _steps(result.steps),
+        _measured(report, list(flagged)),
+        _again(result, command),
+        _training(result.steps),
+    )
+    metadata = ModelCardData(**_metadata(result.steps, source_card or {})).to_yaml()
+    return f"---\n{metadata}\n---\n\n" + "\n\n".join(filter(None, sections)) + "\n"
+
+
+def metadata_of(folder: Folder) -> dict[str, Any]:
+    """What the card of a folder says of itself, in YAML; nothing where it has none that can be read.
+
+    Raises what reading the file raises.
+    """
+    if not folder.holds(README):
+        return {}
+    from huggingface_hub.repocard import REGEX_YAML_BLOCK, RepoCard
+
+    file = folder.file(README)
+    text = file.read(0, min(file.size, LARGEST)).decode(errors="replace").removeprefix("\ufeff")
+    block = REGEX_YAML_BLOCK.search(text)
+    if block is None or any(sign in block[2] for sign in MULTIPLIED):
+        return {}
+    try:
+        found: dict[str, Any] = RepoCard(block[0]).data.to_dict()  # type: ignore[no-untyped-call]
+    except Exception:  # whatever is wrong with a stranger's card, the model is none the worse
+        return {}
+    return found
+
+
+def reproducing_command(arguments: list[str], origin: Origin) -> str:
+    """The command line that makes the same again, anywhere: the source at its commit, the output in `result`.
+
+    arguments  those that were given; what says only where the result goes and how much is printed is left out
+    origin     where the source was read from: what stood for it (- for a pipe, org/name@revision) becomes its name
+    """
+    at = arguments.index("--") if "--" in arguments else len(arguments)
+    pinned = ["--revision", origin.revision] if origin.revision else []
+    words = [*_without_output(arguments[:at]), *pinned, "-o", RESULT, *arguments[at:]]
+    return shlex.join(["modelsurgeon", *(origin.id if _is_source(word, origin) else word for word in words)])
+
+
+def _without_output(arguments: list[str]) -> list[str]:
+    kept, given = [], iter(arguments)
+    for word in given:
+        short = re.fullmatch(r"-(q*)(?:o(.*))?", word) if word != "-" else None
+        if word in NAMED or (short and short[2] == ""):
+            next(given, None)
+        elif not (short or word in PUSHING or word.startswith(tuple(f"{name}=" for name in NAMED))):
+            kept.append(word)
+    return kept
+
+
+def _is_source(word: str, origin: Origin) -> bool:
+    hub = HUB_ID.fullmatch(word)
+    return word == "-" or bool(origin.revision and hub and hub["repo"] == origin.id)
+
+
+# --- metadata --------------------------------------------------------------------------------------------------------
+
+
+def _metadata(steps: tuple[Step, ...], source_card: Mapping[str, Any]) -> dict[str, Any]:
+    """What the Hub reads.
+
+    Of the relations that it knows (adapter, merge, quantized, finetune) only the last fits a whole set of weights that
+    one other model's were made into. That no training took place is said below.
+    """
+    found: dict[str, Any] = {"library_name": "transformers"}
+    base = _base(steps)
+    if base:
+        found |= {"base_model": base[0], "base_model_relation": "finetune"}
+    operations = dict.fromkeys(step.operation for step in steps if TAG.fullmatch(step.operation))
+    taken = {key: _texts(source_card.get(key)) for key in TAKEN_OVER}
+    return found | {"tags": ["modelsurgeon", *operations]} | {key: value for key, value in taken.items() if value}
+
+
+def _base(steps: tuple[Step, ...]) -> tuple[str, str] | None:
+    """(Hub id, commit) of the checkpoint that all began with, if that lies on the Hub."""
+    root = steps[0].source if steps else {}
+    name, commit = str(root.get("id")), str(root.get("revision"))
+    return (name, commit) if HUB_ID.fullmatch(name) and COMMIT.fullmatch(commit) else None
+
+
+def _texts(value: Any) -> str | list[str] | None:
+    """A text or a list of texts; nothing of anything else."""
+    if isinstance(value, list):
+        return [text for text in map(_text, value[:MOST_NAMES]) if text] or None
+    return _text(value)
+
+
+def _text(value: Any) -> str | None:
+    if value is False:
+        return "no"  # Norwegian, as YAML 1.1 reads it
+    return value if isinstance(value, str) and len(value) <= LONGEST else None
+
+
+# --- sections --------------------------------------------------------------------------------------------------------
+
+
+def _summary(result: Checkpoint) -> str:
+    steps, base = result.steps, _base(result.steps)
+    source = str(steps[0].source.get("id", "the source")) if steps else "the source"
+    title = escaped(PurePath(source).name or source)
+    where = f"`{source}`" if source == "demo" else title
+    if base:
+        where = f"[{escaped(base[0])}](https://huggingface.co/{base[0]}/tree/{base[1]}) at commit `{base[1]}`"
+    other = "in other sizes" if _maps(steps) else "in other tensors"
+    lossy = any(step.lossy for step in steps)
+    kept = "what it returns was measured to be the same, within what is listed below"
+    kept = kept if lossy else "whatever goes in, what comes out differs by rounding alone"
+    named = " and ".join(dict.fromkeys(escaped(step.operation) for step in steps)) or "modelsurgeon"
+    return (
+        f"# {title} after {named}\n\n"
+        f"The same function as {where}, {other}: {kept}. Nothing was trained. It was made with `modelsurgeon`, and "
+        "`transformers` loads it with no code of its own."
+    )
+
+
+def _sizes(result: Checkpoint) -> str:
+    """Every size that grew, by its config key if it has one; the parameters of the whole."""
+    axes, grown = result.architecture.axes, _maps(result.steps)
+    keys = {name: axes[name].key if name in axes else None for name in grown}
+    rows = dict.fromkeys((escaped(keys[name] or name), *sizes) for name, sizes in grown.items())
+    table = _table(("size", "before", "after"), rows) + "\n\n" if rows else ""
+    return f"## Sizes\n\n{table}{result.parameters:,} parameters, the narrowest stored as {result.dtype}."
+
+
+def _maps(steps: tuple[Step, ...]) -> dict[str, tuple[int, int]]:
+    """{axis: (size before all steps, size after)} of those that changed."""
+    found: dict[str, tuple[int, int]] = {}
+    for step in steps:
+        for name, axis_map in step.maps.items():
+            found[name] = (found.get(name, (axis_map.size,))[0], axis_map.new_size)
+    return {name: (before, after) for name, (before, after) in found.items() if before != after}
+
+
+def _steps(steps: tuple[Step, ...]) -> str:
+    return "## What was done\n\n" + "\n".join(f"{number}. {_step(step)}" for number, step in enumerate(steps, 1))
+
+
+def _step(step: Step) -> str:
+    arguments = ", ".join(f"{key} {_argument(value)}" for key, value in step.arguments.items() if value)
+    lossy = "not lossless: " + "; ".join(step.lossy) if step.lossy else "lossless"
+    said = f"{arguments}; {lossy}" if arguments else lossy
+    return f"**{escaped(step.operation)}** (modelsurgeon {escaped(step.version)}): {escaped(said)}"
+
+
+def _argument(value: Any) -> str:
+    return " ".join(f"{key}={one}" for key, one in value.items()) if isinstance(value, Mapping) else str(value)
+
+
+def _measured(report: Report, flagged: list[str]) -> str:
+    """What each level of verification found."""
+    said = ["## Measured", *map(escaped, report.notes)]
+    if report.proof:
+        said.append(_proof(report.proof))
+    if report.logits:
+        said.append(
+            f"Both models in `transformers`, in {escaped(report.logits.dtype)}, on the same inputs (relative: over the "
+            "deviation of what the source returns; KL and losses in nats):"
+        )
+        said += [_logits(report.logits), *map(escaped, report.logits.notes)]
+    if report.stored:
+        said.append(
+            f"The same in {escaped(report.stored.dtype)}, as the source is stored, beside the noise floor: the source "
+            "in 16 bits against itself in float32."
+        )
+        said.append(_logits(report.stored))
+    if flagged:
+        more = f" and {len(flagged) - MOST_NAMES} more" if len(flagged) > MOST_NAMES else ""
+        said.append(f"NaN or Inf stand in the source, and here: {', '.join(map(escaped, flagged[:MOST_NAMES]))}{more}.")
+    return "\n\n".join(said)
+
+
+def _proof(proof: Proof) -> str:
+    counted = {word: sum(v.verdict == word for v in proof.verdicts) for word in ("exact", "rounded", "wrong")}
+    said = ", ".join(f"{count} {word}" for word, count in counted.items() if count)
+    rounded = f" (by {proof.rounding:.1e} at most)" if proof.rounding else ""
+    return f"Weights and config, folded back to the source's by the maps in `modelsurgeon.json`: {said}{rounded}."
+
+
+def _logits(report: LogitReport) -> str:
+    headings = ("inputs", "output", "positions", *(heading for heading, _, _ in MEASURES))
+    if not report.noise:
+        return _table(headings, map(_cells, report.comparisons))
+    pairs = zip(report.comparisons, report.noise, strict=True)
+    return _table((*headings, "noise floor"), ((*_cells(one), f"{noise.max_rel:.1e}") for one, noise in pairs))
+
+
+def _cells(comparison: Comparison) -> tuple[str, ...]:
+    values = ((getattr(comparison, field), form) for _, field, form in MEASURES)
+    numbers = ("" if value is None else format(value, form) for value, form in values)
+    return escaped(comparison.inputs), escaped(comparison.output), str(comparison.positions), *numbers
+
+
+def _again(result: Checkpoint, command: str) -> str:
+    steps, base = result.steps, _base(result.steps)
+    source = ["demo"] if steps and steps[0].source.get("id") == "demo" else ["SOURCE"]
+    source = [base[0], "--revision", base[1]] if base else source
+    only = "" if len(steps) < 2 else "The last step; those before it are listed above.\n\n"
+    verify = shlex.join(["modelsurgeon", "verify", source[0], RESULT, *source[1:]])
+    checks = f"{verify}\nmodelsurgeon verify --files {RESULT}"
+    return (
+        f"## How to make it again\n\n{only}{indent(shown_lines(command), '    ')}\n\n"
+        "## How to check it\n\nThe first compares it with its source, the second its files with the hashes in "
+        f"`modelsurgeon.json`; `{RESULT}` is a folder, or the id of this repository.\n\n{indent(checks, '    ')}"
+    )
+
+
+def _training(steps: tuple[Step, ...]) -> str:
+    """What becomes of copies."""
+    grown = [step for step in steps if step.maps]
+    if not grown:
+        return ""
+    said = "What reads copies differs among them, by noise that leaves their sums as they are: training parts them."
+    if not all(step.arguments.get("noise") for step in grown):
+        said = "Plain copies get equal gradients and stay copies in training until something, as dropout, parts them."
+    verify = "`modelsurgeon verify SOURCE RESULT --trainable` tells what would stay a copy."
+    return f"## Before training it on\n\n{said} {verify}"
+
+
+def _table(headings: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    cells = [list(headings), *([str(cell) for cell in row] for row in rows)]
+    lines = [f"| {' | '.join(row)} |" for row in cells]
+    return "\n".join([lines[0], "|" + "---|" * len(cells[0]), *lines[1:]])
+
+
+def escaped(text: str) -> str:
+    """Text from a file as markdown shows it: one line, no markup."""
+    return MARKUP.sub(r"\\\1", shown(text))
+
+
+def shown_lines(text: str) -> str:
+    """A command as a block of code may hold it: a line break in an argument stays one."""
+    return "\n".join(map(shown, text.split("\n")))

@@ -1,0 +1,191 @@
+"""Charts as PNG files, drawn by matplotlib: an extra, `pip install 'modelsurgeon[plots]'`.
+
+    check_folder(folder, names)    # before anything is measured
+    write_charts(folder, charts)   # folder/loss-by-position.png ...
+
+Nothing of pyplot's global state is touched, and no window or display is needed. Names come from files: none of them is
+read as a formula, and none takes the place of a file that is no plot of ours.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modelsurgeon.errors import OutputError
+from modelsurgeon.reports.chart import Chart, Limit, Series, ticks
+from modelsurgeon.text import shown
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0b6bb0", "#cf5500", "#00875f", "#a63e84", "#6a4fc0", "#6b7280")  # as page.css has them
+BAD, SOFT, GRID = "#b3261e", "#5a6472", "#e8ebef"
+MARK = b"tEXtSoftware\x00modelsurgeon"  # tells a plot of ours, which another one may replace
+BEGINNING = 4096  # bytes of a file in which it stands
+INCHES, DOTS = (8.0, 4.2), 150  # size of a plot; dots of an inch
+MOST_DOTS = 60  # of a line, before only the line is drawn
+LONGEST = 60  # characters of a label
+
+
+def check_folder(folder: Path, names: Iterable[str]) -> None:
+    """Raise OutputError where plots of these names cannot be written, or where another's file would be lost."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise OutputError(
+            f"--plots {folder}: needs matplotlib ({error}); pip install 'modelsurgeon[plots]', or leave it out"
+        ) from None
+    try:
+        if not folder.is_dir() and (folder.exists() or not folder.parent.is_dir()):
+            missing = f"no folder {folder.parent}; make it first"
+            raise OutputError(f"--plots {folder}: {'exists and is no folder' if folder.exists() else missing}")
+        for path in (folder / f"{name}.png" for name in names):
+            if path.exists() and not _is_ours(path):
+                raise OutputError(f"--plots {folder}: {path.name} exists and is no plot of ours; name another folder")
+        if not os.access(folder if folder.exists() else folder.parent, os.W_OK | os.X_OK):
+            raise OutputError(f"--plots {folder}: cannot be written (no permission); name another place")
+    except OSError as error:
+        raise OutputError(f"--plots {folder}: cannot be written ({error.strerror}); name another place") from None
+
+
+def write_charts(folder: Path, charts: Iterable[Chart], names: Collection[str] = ()) -> list[Path]:
+    """Draw each into a file of its name, whole or not at all; older plots of `names` that are none of them go.
+
+    Raises OSError where the disk does not take them.
+    """
+    folder.mkdir(exist_ok=True)
+    written = []
+    for chart in charts:
+        path = folder / f"{chart.name}.png"
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            _save(chart, temporary)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        written.append(path)
+    for path in (folder / f"{name}.png" for name in names):
+        if path not in written and path.is_file() and _is_ours(path):
+            path.unlink()
+    return written
+
+
+def _is_ours(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return MARK in file.read(BEGINNING)
+
+
+def _save(chart: Chart, path: Path) -> None:
+    import matplotlib.style
+
+    with matplotlib.style.context("default"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name in a script that no font here has
+        figure = draw(chart)
+        figure.savefig(path, format="png", dpi=DOTS, metadata={"Software": "modelsurgeon"})
+
+
+def draw(chart: Chart) -> Figure:
+    """The figure, which no window shows."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=INCHES, layout="constrained")
+    axes = figure.add_subplot()
+    _frame(axes, chart)
+    for at, limit in enumerate(chart.limits):
+        _limit(axes, limit, other=bool(at % 2))
+    for at, series in enumerate(chart.series):
+        _series(axes, series, COLOURS[chart.colour(at) % len(COLOURS)], chart)
+    _legend(figure, axes, chart)
+    return figure
+
+
+def _limit(axes: Axes, limit: Limit, other: bool) -> None:
+    """A line; what it is stands at one of two places, for limits may lie close together."""
+    colour = BAD if limit.bad else SOFT
+    line = axes.axvline if limit.vertical else axes.axhline
+    line(limit.at, color=colour, linestyle=(0, (5, 4)), linewidth=1, zorder=1)
+    text = axes.text(limit.at, 0.93 if other else 0.99, "", ha="right", va="top", transform=axes.get_xaxis_transform())
+    if not limit.vertical:
+        text.set(position=(0.01 if other else 0.99, limit.at), transform=axes.get_yaxis_transform(), va="bottom")
+        text.set_horizontalalignment("left" if other else "right")
+    text.set(text=f"{_cut(limit.label)} ", parse_math=False, color=colour, fontsize=8)
+
+
+def _frame(axes: Axes, chart: Chart) -> None:
+    """Scales, ticks and titles."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_title(shown(chart.title), fontsize=11, parse_math=False)
+    axes.set_xlabel(shown(chart.x), color=SOFT, parse_math=False)
+    axes.set_ylabel(shown(chart.y), color=SOFT, parse_math=False)
+    for axis, logarithmic, span in ((axes.xaxis, chart.x_log, chart.x_range), (axes.yaxis, chart.y_log, chart.y_range)):
+        if logarithmic:
+            (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
+            axis.set_ticks(*zip(*ticks(*span), strict=True))
+            axis.set_ticks([], minor=True)
+    axes.set_xlim(*chart.x_range)
+    axes.set_ylim(*chart.y_range)
+    if chart.ticks:
+        axes.set_xticks(*zip(*_spread(chart.ticks), strict=True))
+    elif chart.whole and not chart.x_log:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axes.grid(axis="y", color=GRID)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(colors=SOFT, labelsize=9)
+
+
+def _spread(places: tuple[tuple[float, str], ...], most: int = 24) -> tuple[tuple[float, str], ...]:
+    """Ticks with labels, as many as have room; names, other than numbers, stay."""
+    every = math.ceil(len(places) / most)
+    return tuple(place for at, place in enumerate(places) if at % every == 0 or not place[1].isdigit())
+
+
+def _series(axes: Axes, series: Series, colour: str, chart: Chart) -> None:
+    pairs = list(zip(series.xs, series.ys, strict=True))
+    low = chart.y_range[0] if chart.y_log else -math.inf
+    finite = [(x, max(y, low)) for x, y in pairs if math.isfinite(y)]
+    dots = series.kind == "dots" or len(pairs) <= MOST_DOTS
+    line, mark = ("-" if series.kind == "line" else ""), ("o" if dots else "")
+    xs, ys = [x for x, _ in finite], [y for _, y in finite]
+    axes.plot(xs, ys, color=colour, linestyle=line, marker=mark, markersize=4, linewidth=1.4, clip_on=False)
+    for x, (least, most) in zip(series.xs, series.reach, strict=False):
+        if math.isfinite(least) and math.isfinite(most):
+            axes.plot([x, x], [max(least, low), most], color=colour, alpha=0.4, linewidth=2.5)
+    odd = [x for x, y in pairs if not math.isfinite(y)]
+    if odd:
+        edge = axes.get_xaxis_transform()
+        axes.plot(odd, [1.0] * len(odd), linestyle="", marker="x", color=BAD, transform=edge, clip_on=False)
+
+
+def _legend(figure: Figure, axes: Axes, chart: Chart) -> None:
+    """Below the plotting area."""
+    from matplotlib.lines import Line2D
+
+    if not chart.series:
+        return
+    keys = [
+        Line2D([], [], color=COLOURS[chart.colour(at) % len(COLOURS)], marker="o", markersize=5, linestyle="")
+        for at in range(len(chart.series))
+    ]
+    legend = figure.legend(
+        keys, [str(at) for at in range(len(keys))], loc="outside lower center", frameon=False, ncols=2
+    )
+    for text, series in zip(legend.get_texts(), chart.series, strict=True):
+        text.set_parse_math(False)  # set before the label: matplotlib leaves out those that begin with _
+        text.set_text(_cut(series.label))
+        text.set_fontsize(9)
+
+
+def _cut(text: str) -> str:
+    """One line that has room, with what may move text about spelled out."""
+    line = shown(text)
+    return line if len(line) <= LONGEST else f"{line[: LONGEST // 2 - 2]}...{line[2 - LONGEST // 2 :]}"

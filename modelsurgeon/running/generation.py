@@ -1,0 +1,83 @@
+"""Generation with the KV cache: a model continues prompts greedily; beside it, the logits of one pass without cache.
+
+The prompts have several lengths, so that all but one are padded (on the left where the prompt and what follows are one
+row, on the right where an encoder reads it).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from modelsurgeon.running.batches import Inputs
+from modelsurgeon.running.reader import Rows, padded
+
+
+@dataclass(frozen=True)
+class Continued:
+    """What one model wrote.
+
+    tokens    [prompts, new] int64
+    logits    [prompts, new, vocab] float32: behind each token, with the cache
+    uncached  the same of one forward pass over everything
+    """
+
+    tokens: torch.Tensor
+    logits: torch.Tensor
+    uncached: torch.Tensor
+
+    def cut(self, new: int) -> Continued:
+        """The first `new` tokens."""
+        return Continued(self.tokens[:, :new], self.logits[:, :new], self.uncached[:, :new])
+
+
+def continue_prompts(model: Any, inputs: Inputs, home: torch.device) -> Continued:
+    """Continue every prompt by `inputs.new` tokens, greedily and with the cache, then read all of it without."""
+    import transformers
+
+    config: Any = transformers.GenerationConfig  # its own types are incomplete
+    assert inputs.prompts is not None
+    encodes, longest = inputs.start is not None, max(map(len, inputs.prompts))
+    ids = padded(inputs.prompts, inputs.pad, left=not encodes).to(home)
+    mask = padded([[1] * len(row) for row in inputs.prompts], 0, left=not encodes).to(home)
+    # Neither the checkpoint's own taste in sampling nor an end of the text: so many tokens of the largest logit each.
+    model.generation_config = config(
+        do_sample=False,
+        num_beams=1,
+        use_cache=True,
+        max_new_tokens=inputs.new,
+        pad_token_id=inputs.pad,
+        decoder_start_token_id=inputs.start,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    with torch.inference_mode():
+        written = model.generate(input_ids=ids, attention_mask=mask, **(_empty_cache() if encodes else {}))
+    tokens = written.sequences[:, 1 if encodes else longest :].cpu()
+    logits = torch.stack(written.logits, 1).float().cpu()
+    with torch.inference_mode():
+        uncached = _at_once(model, inputs, tokens.to(home), ids, mask)
+    return Continued(tokens, logits, uncached)
+
+
+def _empty_cache() -> dict[str, Any]:
+    """A cache that grows by layers as they come: the library's own counts the encoder's where T5's decoder has more."""
+    from transformers import DynamicCache, EncoderDecoderCache
+
+    return {"past_key_values": EncoderDecoderCache(DynamicCache(), DynamicCache())}
+
+
+def _at_once(model: Any, inputs: Inputs, tokens: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """[prompts, new, vocab] float32: the logits behind each token, of one forward pass."""
+    assert inputs.prompts is not None
+    if inputs.start is not None:
+        begun = torch.cat([torch.full_like(tokens[:, :1], inputs.start), tokens[:, :-1]], 1)
+        returned = model(input_ids=ids, attention_mask=mask, decoder_input_ids=begun, use_cache=False, return_dict=True)
+        return torch.as_tensor(returned.logits).float().cpu()
+    rows: Rows = [[*prompt, *new[:-1]] for prompt, new in zip(inputs.prompts, tokens.tolist(), strict=True)]
+    read = padded(rows, inputs.pad).to(ids.device)
+    real = padded([[1] * len(row) for row in rows], 0).to(ids.device)
+    logits = model(input_ids=read, attention_mask=real, use_cache=False, return_dict=True).logits.float().cpu()
+    return torch.stack([own[len(row) - inputs.new : len(row)] for own, row in zip(logits, rows, strict=True)])

@@ -1,0 +1,229 @@
+"""The reference implementation: a checkpoint loaded in `transformers`, whole and unwatched by it.
+
+What is loaded is a view of the folder, links to its own checked weights beside its config: the library would follow a
+config or an adapter that lies there to other files, to kernels and to code (CVE-2026-4372, CVE-2026-5241). Weights that
+the library would make up are an error.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from modelsurgeon.checkpoints.checkpoint import INDEX, Checkpoint, read_config, read_tensors
+from modelsurgeon.errors import ModelSurgeonError, SourceError
+from modelsurgeon.files.file import LocalFolder
+from modelsurgeon.tensors.stored import Stored
+
+# Keys of config.json that name files, kernels or code to the library, and say nothing of the model.
+LOADING = frozenset(
+    {
+        "attn_implementation",
+        "auto_map",
+        "experts_implementation",
+        "fusion_config",
+        "quantization_config",
+        "transformers_weights",
+    }
+)
+
+GPU_SHARE = (
+    0.9  # of a GPU's free memory for weights, as the library does: the rest is for what they are multiplied with
+)
+ALIGNMENT = 64  # bytes: what torch's own allocator gives
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars and no warnings of `transformers`: what it would warn of is checked in `load`."""
+    from transformers.utils import logging as untyped
+
+    logging: Any = untyped
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.ERROR)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+@dataclass(frozen=True)
+class Running:
+    """How a checkpoint is run.
+
+    device             cpu, cuda, cuda:1; auto: over all GPUs, then memory, and from the disk what does not fit
+    memory             of auto: bytes of weights in memory beside the GPUs; None: what is free
+    trust_remote_code  run the code that lies in the folder, where config.json names some
+    """
+
+    device: str = "cpu"
+    memory: int | None = None
+    trust_remote_code: bool = False
+
+
+@contextmanager
+def loaded(
+    checkpoint: Checkpoint, folder: Path, dtype: str, running: Running = Running()
+) -> Iterator[tuple[Any, tuple[str, ...]]]:
+    """The model that `folder` holds, of the checkpoint's class, and notes of what it leaves unread.
+
+    Weights may be read from the folder, and from a temporary one, until the context ends.
+    Raises SourceError where the library cannot load it, or would make up some of its weights.
+    """
+    gc.collect()  # the model before this one
+    coded = auto_class(checkpoint, folder) if running.trust_remote_code else None
+    chosen = coded or model_class(checkpoint)
+    with checked_view(folder, with_code=bool(coded)) as view, TemporaryDirectory(prefix="modelsurgeon-") as apart:
+        model, info = _from_pretrained(checkpoint, folder, view, dtype, running, chosen, bool(coded), apart)
+        absent = sorted([*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])
+        if absent:
+            raise SourceError(
+                f"{folder}: {type(model).__name__} finds no {absent[0]!r} that fits, and would make it up"
+            )
+        unread = sorted(info["unexpected_keys"])
+        _align(model)
+        model = model.eval() if running.device == "auto" else model.to(running.device).eval()
+        yield model, tuple(f"not run: {type(model).__name__} does not read {name!r}" for name in unread)
+
+
+def _from_pretrained(
+    checkpoint: Checkpoint, folder: Path, view: Path, dtype: str, running: Running, chosen: Any, coded: bool, apart: str
+) -> tuple[Any, dict[str, Any]]:
+    """(the model, what the library says of its weights)."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        found: tuple[Any, dict[str, Any]] = chosen.from_pretrained(
+            view,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            trust_remote_code=coded,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # it reports them, and they are refused below
+            attn_implementation="eager",  # every family has it, and a config may name another
+            experts_implementation="eager",  # the only one that takes float64
+            **({} if coded else _bare_body(checkpoint, chosen)),
+            **_placement(running, apart),
+        )
+    except (AttributeError, ImportError, KeyError, TypeError, ValueError, StrictDataclassError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise SourceError(f"{folder}: transformers cannot load it: {type(error).__name__}: {reason}") from error
+    return found
+
+
+def load(
+    checkpoint: Checkpoint, folder: Path, dtype: str, device: str, trust_remote_code: bool = False
+) -> tuple[Any, tuple[str, ...]]:
+    """`loaded` for good: on one device, which holds all of it. Raises ModelSurgeonError for `auto`."""
+    if device == "auto":
+        raise ModelSurgeonError("device auto leaves weights on the disk; expected cpu, cuda or cuda:1 here")
+    with loaded(checkpoint, folder, dtype, Running(device, None, trust_remote_code)) as found:
+        return found
+
+
+def _placement(running: Running, folder: str) -> dict[str, Any]:
+    """Where the library puts the weights, while it loads them; those that fit nowhere stay on the disk."""
+    if running.device != "auto":
+        return {}
+    found: dict[str, Any] = {"device_map": "auto", "offload_folder": folder}
+    if running.memory is not None:
+        from accelerate.utils import get_max_memory  # type: ignore[import-untyped]
+
+        gpus = {place: int(GPU_SHARE * free) for place, free in get_max_memory().items() if isinstance(place, int)}
+        found["max_memory"] = {**gpus, "cpu": running.memory}
+    return found
+
+
+def home(model: Any) -> torch.device:
+    """Where a model's inputs belong: with its first weights, wherever these wait meanwhile."""
+    places = getattr(model, "hf_device_map", None)
+    if places is None:
+        return torch.device(model.device)
+    return torch.device(next((place for place in places.values() if place not in ("cpu", "disk")), "cpu"))
+
+
+def is_offloaded(model: Any) -> bool:
+    """Whether some weights are read from the disk for every forward pass."""
+    return "disk" in getattr(model, "hf_device_map", {}).values()
+
+
+def _bare_body(checkpoint: Checkpoint, chosen: Any) -> dict[str, Any]:
+    """What a body takes that was saved without the pooler which its class would add."""
+    is_body = chosen.__name__.endswith("Model") and not chosen.__name__.endswith("LMHeadModel")
+    pools = "pooler_output" in checkpoint.architecture.outputs and is_body
+    stored = any(".pooler." in f".{name}" for name in checkpoint.tensors)
+    return {"add_pooling_layer": False} if pools and not stored else {}
+
+
+def _align(model: Any) -> None:
+    """Move parameters off odd addresses: a file's layout must not decide which kernel multiplies, so the last bit."""
+    for parameter in model.parameters():
+        if parameter.data_ptr() % ALIGNMENT:
+            parameter.data = parameter.data.clone()
+
+
+def saved_folder(checkpoint: Checkpoint) -> Path:
+    """The folder that a checkpoint was opened from. Raises ModelSurgeonError for a plan: it has no outputs yet."""
+    if not all(isinstance(tensor, Stored) for tensor in checkpoint.tensors.values()):
+        raise ModelSurgeonError(f"{checkpoint.origin.id}: a plan cannot be run; save it and open the result")
+    return checkpoint.origin.path
+
+
+def model_class(checkpoint: Checkpoint) -> Any:
+    """The class that config.json names, where it is one of this model type; else the table's, or the bare body."""
+    import transformers
+
+    config, table = checkpoint.config, checkpoint.architecture
+    name = str((config.get("architectures") or [""])[0])
+    named: Any = getattr(transformers, name, None)
+    is_model = isinstance(named, type) and issubclass(named, transformers.PreTrainedModel)
+    if is_model and getattr(named.config_class, "model_type", None) == config["model_type"]:
+        return named
+    if not name and table.tie and not checkpoint.has_head:
+        return transformers.AutoModel
+    return getattr(transformers, table.model)
+
+
+def auto_class(checkpoint: Checkpoint, folder: Path) -> Any:
+    """The library's class that runs the code which config.json names for the model; None where none lies in the folder.
+
+    Code of another repository ("org/name--module.Class") is never fetched.
+    """
+    import transformers
+
+    named = checkpoint.config.get("auto_map")
+    for kind, code in named.items() if isinstance(named, dict) else ():
+        if kind.startswith("AutoModel") and (folder / f"{str(code).partition('.')[0]}.py").is_file():
+            return getattr(transformers, kind, None)
+    return None
+
+
+@contextmanager
+def checked_view(folder: Path, with_code: bool = False) -> Iterator[Path]:
+    """A temporary folder that holds config.json, links to the weights, and nothing else but code that is trusted."""
+    opened = LocalFolder(folder)
+    left_out = LOADING - {"auto_map"} if with_code else LOADING
+    config = {k: v for k, v in read_config(opened).items() if k not in left_out and not k.startswith("_")}
+    stored = [tensor for tensor in read_tensors(opened).values() if isinstance(tensor, Stored)]
+    files = {tensor.file.name: folder / tensor.file.name for tensor in stored}
+    if (folder / INDEX).exists():
+        files[INDEX] = folder / INDEX
+    files |= {name: folder / name for name in opened.names() if with_code and name.endswith(".py")}
+    with TemporaryDirectory(prefix="modelsurgeon-") as name:
+        view = Path(name)
+        (view / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        for file, path in files.items():
+            (view / file).symlink_to(path.resolve())
+        yield view

@@ -1,0 +1,91 @@
+"""The plan: what a transform will do, template by template, without reading a tensor.
+
+A lazy checkpoint is its own plan; this puts it into rows that can be shown, and adds it up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from modelsurgeon.checkpoints.checkpoint import Checkpoint
+from modelsurgeon.tensors.budget import plan_memory
+from modelsurgeon.tensors.computed import Computed
+from modelsurgeon.tensors.dtypes import HALF_ULP
+from modelsurgeon.tensors.lazy import LazyTensor
+from modelsurgeon.tensors.remapped import Remapped
+
+
+@dataclass(frozen=True)
+class Row:
+    """All tensors of one template.
+
+    precision  "unchanged", "exact", or "rounded" with the dtype and why; of new numbers, what they are
+    """
+
+    template: str
+    signature: str
+    count: int
+    before: tuple[int, ...] | None
+    after: tuple[int, ...]
+    factors: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Rows, totals (bytes; parameters), notes, and why the result would not be the same function.
+
+    peak_memory  bytes resident at most while it is carried out
+    """
+
+    rows: tuple[Row, ...]
+    parameters: tuple[int, int]
+    bytes: tuple[int, int]
+    peak_memory: int
+    notes: tuple[str, ...]
+    lossy: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def make_plan(before: Checkpoint, after: Checkpoint, memory: int | None = None, workers: int = 1) -> Plan:
+    """Describe how `after` follows from `before`. Raises PlanError where so much memory is too little for it."""
+    table = after.architecture
+    groups: dict[str, list[str]] = {}
+    for name in after.tensors:
+        template = table.template(name)
+        groups.setdefault(template.name if template else name, []).append(name)
+    rows = tuple(_row(template, names, before, after) for template, names in groups.items())
+    sizes = [sum(tensor.nbytes for tensor in side.tensors.values()) for side in (before, after)]
+    counts = (before.parameters, after.parameters)
+    peak = plan_memory(after.tensors.values(), memory, workers, after.origin.folder.memory).peak
+    return Plan(rows, counts, (sizes[0], sizes[1]), peak, after.notes, after.lossy)
+
+
+def _row(template: str, names: list[str], before: Checkpoint, after: Checkpoint) -> Row:
+    tensor = after.tensors[names[0]]
+    old = before.tensors.get(names[0])
+    found = after.architecture.template(names[0])
+    factors = tensor.factors if isinstance(tensor, Remapped) else () if isinstance(tensor, Computed) else (1.0,)
+    return Row(
+        template,
+        found.signature.text if found else "",
+        len(names),
+        old.shape if old else None,
+        tensor.shape,
+        " ".join(f"{factor:.6g}" for factor in factors),
+        _precision(tensor, old),
+    )
+
+
+def _precision(tensor: LazyTensor, old: LazyTensor | None) -> str:
+    if isinstance(tensor, Computed):
+        return tensor.says
+    if not isinstance(tensor, Remapped):
+        return "unchanged" if tensor is old else "copied"
+    if tensor.is_exact:
+        return "exact"
+    stored = f"stored as {tensor.dtype}, " if tensor.dtype != tensor.base.dtype else f"in {tensor.dtype}, "
+    return f"rounded: {stored}by {HALF_ULP[tensor.dtype]:.0e} at most"

@@ -1,0 +1,239 @@
+"""Saving: a lazy checkpoint becomes a folder, whole or not at all.
+
+Everything is written into a staging folder beside the destination (`staging.py`): shards, several at once if wanted;
+then index, side files, config.json, and the record with the hash of every file. What was written is opened again and
+compared with the plan; then one rename makes it appear. A run that ended early goes on with its finished shards.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from blake3 import blake3
+
+from modelsurgeon import __version__
+from modelsurgeon.checkpoints.checkpoint import INDEX, SINGLE, Checkpoint, read_tensors
+from modelsurgeon.checkpoints.record import RECORD, identity, write_record
+from modelsurgeon.errors import OutputError
+from modelsurgeon.files.file import NAME_MAX, LocalFile, LocalFolder
+from modelsurgeon.files.hashes import ALGORITHM, digest
+from modelsurgeon.files.safetensors_file import layout
+from modelsurgeon.saving.shards import Shard, cores_left, plan_shards, shard_bytes, write_shard
+from modelsurgeon.saving.staging import Stage, staged
+from modelsurgeon.saving.writer import Progress, StoppedError
+from modelsurgeon.tensors.budget import plan_memory
+
+DEFAULT_SHARD = 5 * 10**9
+
+Say = Callable[[str], None]
+
+
+class Companion(Protocol):
+    """Further files that go with a checkpoint.
+
+    nbytes  how large they are
+    peak    bytes resident at most while they are written
+    notes   what a user should know of them, beside the checkpoint's
+    """
+
+    @property
+    def nbytes(self) -> int: ...
+
+    @property
+    def peak(self) -> int: ...
+
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+
+    def write(self, folder: Path) -> None:
+        """Write them."""
+
+
+def save(
+    checkpoint: Checkpoint,
+    output: str | Path,
+    *,
+    shard_size: int | None = None,
+    overwrite: bool = False,
+    device: str = "cpu",
+    workers: int = 1,
+    memory: int | None = None,
+    progress: Progress | None = None,
+    say: Say = lambda line: None,
+    companion: Companion | None = None,
+    accept: Callable[[Path], None] = lambda folder: None,
+) -> Path:
+    """Write the checkpoint to the folder `output` and return it.
+
+    shard_size  bytes; None: shards stay as they are where they can, else 5 GB
+    workers     shards that are written at once
+    memory      bytes that this process may have resident, but for `accept`; None: no bound but that of the pieces
+    say         called with a line that a user should read
+    companion   writes what else belongs into the folder, before its files are hashed
+    accept      called with the finished folder before it appears: what it raises, is not published
+    Raises OutputError where the output exists or lies inside of the source, PlanError where the memory is too little,
+    SourceError where the source changes meanwhile, OSError where the machine fails.
+    """
+    output = Path(output)
+    check_output(checkpoint, output, overwrite)
+    shards = plan_shards(checkpoint, shard_size, DEFAULT_SHARD)
+    budget = plan_memory(checkpoint.tensors.values(), memory, workers, checkpoint.origin.folder.memory)
+    request = _request(checkpoint, shards)
+    needed = sum(map(shard_bytes, shards.values())) + sum(file.size for file in checkpoint.side_files.values())
+    needed += companion.nbytes if companion else 0
+    with staged(output, request, overwrite=overwrite, needed=needed, shards=len(shards), say=say) as stage:
+        checkpoint.fetch()
+        source = _Later(lambda: identity(checkpoint.origin))
+        with cores_left(workers):
+            written = _write_shards(stage, shards, workers, budget=budget, device=device, progress=progress)
+        if companion:
+            companion.write(stage.folder)
+        _write_rest(checkpoint, shards, stage.folder, source, written)
+        for file in checkpoint.files:
+            file.check_unchanged()
+        _compare_with_plan(checkpoint, stage.folder)
+        _say_unusual(written, say)
+        accept(stage.folder)
+    return output
+
+
+def check_output(checkpoint: Checkpoint, output: Path, overwrite: bool) -> None:
+    """Raise OutputError, before anything is read or written, for an output that may not be written."""
+    if len(os.fsencode(output.name)) > NAME_MAX - len(".staging") - 1:
+        raise OutputError(f"{output.name[:60]}...: longer than a folder's name can be")
+    target, source = output.resolve(), checkpoint.origin.folder.path
+    if any(path.exists() and not path.is_dir() for path in target.parents):
+        raise OutputError(f"{output}: lies in a file, expected a folder")
+    source = source.resolve() if source else None
+    if source and (target == source or source in target.parents):
+        raise OutputError(f"{output}: lies inside of the source {checkpoint.origin.id}, which is never modified")
+    if source and target in source.parents:
+        raise OutputError(f"{output}: holds the source {checkpoint.origin.id}, which is never modified")
+    if output.is_symlink() or (output.exists() and not output.is_dir()):
+        raise OutputError(f"{output}: exists and is no folder")
+    if output.exists() and not overwrite:
+        raise OutputError(f"{output}: exists; --overwrite replaces it")
+    if output.exists() and any(output.iterdir()) and not (output / "config.json").exists():
+        raise OutputError(f"{output}: exists and is no checkpoint; --overwrite replaces only checkpoints")
+
+
+def _request(checkpoint: Checkpoint, shards: Mapping[str, Shard]) -> dict[str, Any]:
+    """What tells one request from another: equal requests make equal shards."""
+    origin = checkpoint.origin
+    looks = {file.name: file.stamp for file in checkpoint.files}
+    described = {
+        "config": checkpoint.config,
+        "steps": [step.to_json() for step in checkpoint.steps],
+        "shards": {name: blake3(layout(tensors)[0]).hexdigest() for name, tensors in shards.items()},
+    }
+    text = json.dumps(described, sort_keys=True)
+    return {
+        "version": __version__,
+        "source": {"id": origin.id, "revision": origin.revision, "files": {} if origin.revision else looks},
+        "result": blake3(text.encode()).hexdigest(),
+    }
+
+
+def _write_shards(stage: Stage, shards: Mapping[str, Shard], workers: int, **how: Any) -> dict[str, dict[str, Any]]:
+    """{shard: what is known of it}; those that an earlier run finished are taken over."""
+    stop = threading.Event()
+
+    def write(name: str) -> dict[str, Any]:
+        if stop.is_set():
+            raise StoppedError
+        if entry := stage.reusable(name):
+            if how["progress"]:
+                how["progress"](entry["bytes"])
+            return entry
+        entry = write_shard(stage.folder / name, shards[name], stop=stop, **how)
+        stage.finish(name, entry)
+        return entry
+
+    with ThreadPoolExecutor(workers, "shard") as pool:
+        running = {name: pool.submit(write, name) for name in shards}
+        try:
+            wait(running.values(), return_when=FIRST_EXCEPTION)
+        finally:  # an interruption too
+            if not all(future.done() and not future.exception() for future in running.values()):
+                stop.set()
+                pool.shutdown(cancel_futures=True)
+    errors = [error for future in running.values() if not future.cancelled() and (error := future.exception())]
+    for error in sorted(errors, key=lambda error: isinstance(error, StoppedError)):
+        raise error
+    return {name: future.result() for name, future in running.items()}
+
+
+def _write_rest(
+    checkpoint: Checkpoint,
+    shards: Mapping[str, Shard],
+    folder: Path,
+    source: _Later,
+    written: Mapping[str, dict[str, Any]],
+) -> None:
+    """All but the shards."""
+    if list(shards) != [SINGLE]:
+        _write_json(folder / INDEX, _index(shards))
+    for name, file in checkpoint.side_files.items():
+        (folder / name).write_bytes(file.read())
+    _write_json(folder / "config.json", checkpoint.config)
+    steps = tuple(step if step.source else replace(step, source=source.value()) for step in checkpoint.steps)
+    others = sorted(path.name for path in folder.iterdir() if path.name not in shards and path.name != RECORD)
+    hashes = {name: {key: entry[key] for key in ("bytes", ALGORITHM)} for name, entry in written.items()}
+    for name in others:
+        file = LocalFile(folder / name)
+        hashes[name] = {"bytes": file.size, ALGORITHM: digest(file)}
+    write_record(folder / RECORD, steps, dict(sorted(hashes.items())))
+
+
+def _index(shards: Mapping[str, Shard]) -> dict[str, Any]:
+    total = sum(tensor.nbytes for tensors in shards.values() for tensor in tensors.values())
+    weight_map = {name: shard for shard, tensors in shards.items() for name in tensors}
+    return {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="ascii")
+
+
+def _compare_with_plan(checkpoint: Checkpoint, folder: Path) -> None:
+    """What lies on disk is what was planned: names, dtypes and shapes, read back."""
+    written = {name: (tensor.dtype, tensor.shape) for name, tensor in read_tensors(LocalFolder(folder)).items()}
+    planned = {name: (tensor.dtype, tensor.shape) for name, tensor in checkpoint.tensors.items()}
+    if written != planned:
+        raise OSError(f"{folder}: what was written differs from what was planned")
+
+
+def _say_unusual(written: Mapping[str, dict[str, Any]], say: Say) -> None:
+    """A line for each tensor of the source that holds what is no number."""
+    for entry in written.values():
+        for name, (nans, infinities) in entry["unusual"].items():
+            say(f"tensor {name!r} holds {nans} NaN and {infinities} infinities in the source; they went along")
+
+
+class _Later:
+    """A value computed beside other work; what went wrong there is raised when it is asked for."""
+
+    def __init__(self, compute: Callable[[], Any]) -> None:
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(compute,), daemon=True)
+        self._thread.start()
+
+    def _run(self, compute: Callable[[], Any]) -> None:
+        try:
+            self._result = compute()
+        except BaseException as error:
+            self._error = error
+
+    def value(self) -> Any:
+        self._thread.join()
+        if self._error:
+            raise self._error
+        return self._result

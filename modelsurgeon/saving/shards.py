@@ -1,0 +1,172 @@
+"""Shards: which tensor goes where, and how one shard is written.
+
+A file whose tensors all stay as they are is copied whole. In others, tensors that did not change are copied inside the
+kernel, and all others are computed piece by piece, in the order of the file; rows that stand several times are computed
+once. What is in a shard does not depend on the size of the pieces, nor on threads, workers or device.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from modelsurgeon.checkpoints.checkpoint import INDEX, SINGLE, Checkpoint
+from modelsurgeon.files.file import File
+from modelsurgeon.files.hashes import ALGORITHM
+from modelsurgeon.files.safetensors_file import layout
+from modelsurgeon.saving.writer import Progress, Writer
+from modelsurgeon.tensors.budget import Budget, plan_memory
+from modelsurgeon.tensors.computed import Computed
+from modelsurgeon.tensors.lazy import LazyTensor
+from modelsurgeon.tensors.remapped import Remapped
+from modelsurgeon.tensors.stored import Stored, count_unusual, read_header
+
+MOST_THREADS = 4  # that compute for one worker: they copy memory faster than disks write, and more only wait
+
+Shard = Mapping[str, LazyTensor]
+
+
+def plan_shards(checkpoint: Checkpoint, shard_size: int | None, default: int) -> dict[str, Shard]:
+    """{file name: its tensors}, in order. Where nothing grew, and no size is asked for, shards stay as they are."""
+    tensors = checkpoint.tensors
+    sharded = checkpoint.origin.folder.holds(INDEX)
+    grown = any(tensor.stored and tensor.nbytes != tensor.stored.nbytes for tensor in tensors.values())
+    if shard_size is None and sharded and not grown:
+        return _numbered(_as_stored(tensors))
+    if sum(tensor.nbytes for tensor in tensors.values()) <= (shard_size or default):
+        return {SINGLE: dict(tensors)}
+    return _numbered(_split(tensors, shard_size or default))
+
+
+def _as_stored(tensors: Shard) -> list[Shard]:
+    """The source's shards, and one more for what is new, or stands a second time under a new name."""
+    shards: dict[str, dict[str, LazyTensor]] = {}
+    again: dict[str, LazyTensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        stored = tensor.stored
+        here = stored is not None and id(stored) not in seen
+        shard = shards.setdefault(stored.file.name, {}) if stored and here else again
+        shard[name] = tensor
+        seen.add(id(stored))
+    return [*shards.values(), *([again] if again else [])]
+
+
+def _split(tensors: Shard, size: int) -> list[Shard]:
+    """Fill shards in order up to `size` bytes (huggingface_hub's planner; its torch one imports half of torch more)."""
+    from huggingface_hub import split_state_dict_into_shards_factory
+
+    planned = split_state_dict_into_shards_factory(
+        dict(tensors), get_storage_size=lambda tensor: tensor.nbytes, filename_pattern="{suffix}", max_shard_size=size
+    )
+    return [{name: tensors[name] for name in names} for names in planned.filename_to_tensors.values()]
+
+
+def _numbered(shards: list[Shard]) -> dict[str, Shard]:
+    if len(shards) == 1:
+        return {SINGLE: shards[0]}
+    return {f"model-{i:05}-of-{len(shards):05}.safetensors": shard for i, shard in enumerate(shards, 1)}
+
+
+def whole_file(tensors: Shard) -> File | None:
+    """The file that holds these tensors, under these names, and nothing else; None where there is none."""
+    files = {tensor.file if isinstance(tensor, Stored) else None for tensor in tensors.values()}
+    file = files.pop() if len(files) == 1 else None
+    return file if file and read_header(file) == tensors else None
+
+
+def shard_bytes(tensors: Shard) -> int:
+    """How large the file is."""
+    return _bytes(tensors, whole_file(tensors))
+
+
+def _bytes(tensors: Shard, whole: File | None) -> int:
+    return whole.size if whole else len(layout(tensors)[0]) + sum(tensor.nbytes for tensor in tensors.values())
+
+
+def write_shard(
+    path: Path,
+    tensors: Shard,
+    *,
+    budget: Budget | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+    stop: threading.Event | None = None,
+) -> dict[str, Any]:
+    """Write one safetensors file, replacing what is there; it is on the disk when this returns.
+
+    Returns its size, its hash, and of tensors that hold any {name: (NaNs, infinities)}.
+    """
+    budget = budget or plan_memory(tensors.values())
+    whole = whole_file(tensors)
+    with open(path, "w+b", buffering=0) as file:
+        _reserve(file.fileno(), _bytes(tensors, whole))
+        with Writer(file.fileno(), budget.capacity, progress, stop) as writer:
+            if whole:
+                _copy_whole(writer, whole, tensors)
+            else:
+                _write_tensors(writer, tensors, budget.piece, device)
+        os.fdatasync(file.fileno())
+        size = os.fstat(file.fileno()).st_size
+    return {"bytes": size, ALGORITHM: writer.digest, "unusual": unusual(tensors)}
+
+
+def unusual(tensors: Shard) -> dict[str, tuple[int, int]]:
+    """{name: (NaNs, infinities) of the source} of the tensors that were seen to hold any."""
+    held = {name: tensor.stored for name, tensor in tensors.items() if tensor.stored}
+    return {name: count_unusual(tensor) for name, tensor in held.items() if tensor.start in tensor.file.flagged}
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Have a full disk tell now, where the file system can."""
+    try:
+        os.posix_fallocate(descriptor, 0, max(1, size))
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+    os.ftruncate(descriptor, size)
+
+
+def _copy_whole(writer: Writer, file: File, tensors: Shard) -> None:
+    stored = [tensor for tensor in tensors.values() if isinstance(tensor, Stored)]
+    ordered = sorted(stored, key=lambda tensor: tensor.start)
+    writer.copy_file(file, file.read(0, min(tensor.start for tensor in ordered)), ordered)
+
+
+def _write_tensors(writer: Writer, tensors: Shard, piece: int, device: str) -> None:
+    prefix, starts = layout(tensors)
+    writer.put_bytes(prefix)
+    for name in sorted(tensors, key=starts.__getitem__):
+        tensor = tensors[name]
+        if isinstance(tensor, Stored):
+            writer.copy_tensor(tensor)
+        else:
+            assert isinstance(tensor, Remapped | Computed)
+            _write_pieces(writer, tensor, starts[name], piece, device)
+
+
+def _write_pieces(writer: Writer, tensor: Remapped | Computed, start: int, most: int, device: str) -> None:
+    row = tensor.nbytes // tensor.shape[0] if tensor.shape[0] else 0
+    for piece in tensor.pieces(most):
+        if piece.again is not None:
+            writer.repeat(start + row * piece.again, row * (piece.stop - piece.start))
+            continue
+        writer.put(tensor.read_piece(piece, device, writer.arena()))
+
+
+@contextmanager
+def cores_left(workers: int) -> Iterator[None]:
+    """Compute on two cores fewer, divided among the workers: one writes, one hashes; threads wait for the slowest."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(min(MOST_THREADS, max(1, (threads - 2) // workers)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,237 @@
+"""Staging: an output appears whole, by one rename, or not at all; what a dead run finished is taken up again.
+
+    .out.staging/            beside `out`
+        owner.1              who writes here: `ownership.py`
+        request.json         what is written here
+        finished.jsonl       a line for each finished shard: its name, bytes and hash
+        result/              what becomes `out`
+
+What lies there is used again for an equal request only, and of that only shards that still have their hash. It never
+lies there without its request: that one is written first and removed last. While `out` is replaced, the old one is
+`.out.replaced`; a run that finds it alone puts it back.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from modelsurgeon.errors import OutputError, SourceError
+from modelsurgeon.files import durable
+from modelsurgeon.files.file import LocalFile
+from modelsurgeon.files.hashes import ALGORITHM, digest
+from modelsurgeon.saving.ownership import FILE, Owner, names, owned, refuse_living
+from modelsurgeon.units import show_size
+
+REQUEST, JOURNAL, RESULT = "request.json", "finished.jsonl", "result"
+RESUMED = (OSError, MemoryError, KeyboardInterrupt, SystemExit)  # nothing was wrong with the request
+OCCUPIED = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
+
+Entry = dict[str, Any]
+Say = Callable[[str], None]
+
+
+@contextmanager
+def staged(
+    output: str | Path,
+    request: Any,
+    *,
+    shards: int,
+    needed: int,
+    overwrite: bool = False,
+    say: Say = lambda line: None,
+) -> Iterator[Stage]:
+    """A stage whose folder becomes `output` when the block ends well.
+
+    request  any JSON that tells this result from all others: source, steps, shard plan, version
+    shards   how many there will be
+    needed   bytes of all files together
+    say      told in one line what is kept of a run that failed, and what of another one was dropped
+    Raises OutputError where the output exists or another run writes it, OSError where the machine fails.
+    """
+    target = Path(os.path.realpath(output))
+    place = target.with_name(f".{target.name}.staging")
+    refuse_living(place, output)
+    _refuse_unknown(place)
+    _check_space(output, place, needed)
+    with owned(place, output) as owner:
+        _settle(target)
+        if target.exists() and not overwrite:
+            raise OutputError(f"{output}: exists; --overwrite replaces it")
+        with _left(Stage(place, owner, shards, say)) as stage:
+            stage.begin(json.dumps(request, sort_keys=True))
+            yield stage
+            stage.complete()
+            _publish(stage.folder, target, output, overwrite)
+
+
+@contextmanager
+def _left(stage: Stage) -> Iterator[Stage]:
+    try:
+        yield stage
+    except BaseException as error:
+        stage.leave(keep=isinstance(error, RESUMED))
+        raise
+    stage.leave(keep=False)
+
+
+class Stage:
+    """Where files are written before they appear.
+
+    folder    the folder to write in, which becomes the output
+    finished  {shard: its entry}, those of an earlier run of this request too; `reusable` tells which of them still hold
+    """
+
+    def __init__(self, place: Path, owner: Owner, shards: int, say: Say) -> None:
+        self.folder = place / RESULT
+        self.finished: dict[str, Entry] = {}
+        self._place, self._owner, self._shards, self._say = place, owner, shards, say
+        self._checked: set[str] = set()
+
+    def begin(self, request: str) -> None:
+        """Take up what an equal request finished, and nothing else."""
+        found = self._read_journal()
+        if durable.read(self._place / REQUEST) == request:
+            self.finished = found
+        else:
+            self._clear()
+            if found:
+                self._say(f"{self._place}: {len(found)} finished shards of another request were dropped")
+        durable.replace(self._place / REQUEST, request)
+        self.folder.mkdir(exist_ok=True)
+        self._remove_unfinished()
+        durable.replace(self._place / JOURNAL, "".join(_line(*item) + "\n" for item in self.finished.items()))
+
+    def reusable(self, name: str) -> Entry | None:
+        """The entry of a shard that lies there finished, byte for byte; None where it is to be written."""
+        if name in self.finished and name not in self._checked:
+            if self._holds(name, self.finished[name]):
+                self._checked.add(name)
+            else:
+                del self.finished[name]
+                durable.remove(self.folder / name)
+        return self.finished.get(name)
+
+    def finish(self, name: str, entry: Entry) -> None:
+        """The shard is written: when this returns it is on the disk, and known to a run that goes on from here.
+
+        entry  {"bytes": its size, "blake3": its hash, any other JSON}
+        """
+        durable.sync(self.folder / name)
+        self._owner.check()
+        durable.append(self._place / JOURNAL, _line(name, entry))
+        self.finished[name] = entry
+        self._checked.add(name)
+
+    def complete(self) -> None:
+        """All that was written or checked is on the disk; what was neither is gone."""
+        for name in self.finished.keys() - self._checked:
+            durable.remove(self.folder / name)
+        for path in (*self.folder.rglob("*"), self.folder):
+            durable.sync(path)
+        self._owner.check()
+
+    def leave(self, *, keep: bool) -> None:
+        """Remove what no later run can use: what is unfinished where shards are kept, else all."""
+        if not self._owner.holds():
+            return
+        kept = keep and self.finished and self.folder.exists()
+        with suppress(OSError):
+            self._remove_unfinished() if kept else self._clear()
+        if kept:
+            count = f"{len(self.finished)} of {self._shards} shards are kept"
+            self._say(f"{count} in {self._place}: the same command goes on from there")
+
+    def _holds(self, name: str, entry: Entry) -> bool:
+        try:
+            return bool(digest(LocalFile(self.folder / name)) == entry[ALGORITHM])
+        except SourceError:
+            return False
+
+    def _read_journal(self) -> dict[str, Entry]:
+        """{shard: its entry} of those whose file is there, in its size. Lines that are torn are passed over."""
+        found: dict[str, Entry] = {}
+        for line in (durable.read(self._place / JOURNAL) or "").splitlines():
+            with suppress(ValueError, KeyError, TypeError, OSError):
+                record = json.loads(line)
+                name, entry = record["shard"], record["entry"]
+                size = (self.folder / name).lstat().st_size
+                if Path(name).name == name and entry[ALGORITHM] and entry["bytes"] == size:
+                    found[name] = entry
+        return found
+
+    def _remove_unfinished(self) -> None:
+        for path in self.folder.iterdir():
+            if path.name not in self.finished:
+                durable.remove(path)
+
+    def _clear(self) -> None:
+        for name in (RESULT, JOURNAL, REQUEST):
+            durable.remove(self._place / name)
+
+
+def _line(name: str, entry: Entry) -> str:
+    return json.dumps({"shard": name, "entry": entry})
+
+
+def _refuse_unknown(place: Path) -> None:
+    """Raise OutputError for a folder that holds files and was not left by a run of this program."""
+    found = {name for name in names(place) if not name.endswith(durable.TEMPORARY)}
+    if found and REQUEST not in found and not any(FILE.fullmatch(name) for name in found):
+        raise OutputError(f"{place}: exists, and nothing in it tells who writes it; if no run does, remove it")
+
+
+def _check_space(output: object, place: Path, needed: int) -> None:
+    """Raise OSError where the disk is too small; what lies in the staging folder is used again, or removed."""
+    missing = needed - _held(place)
+    parent = next(path for path in place.parents if path.exists())
+    disk = os.statvfs(parent)
+    free = disk.f_bavail * disk.f_frsize
+    if disk.f_blocks and missing > free:
+        found = f"{output} needs {show_size(missing)}, {show_size(free)} are free in {parent}"
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {found}")
+
+
+def _held(place: Path) -> int:
+    """Bytes on the disk of what lies in a folder."""
+    total = 0
+    for folder, _, files in os.walk(place):
+        for name in files:
+            with suppress(FileNotFoundError):  # another run may be at work there
+                total += os.lstat(os.path.join(folder, name)).st_blocks * 512
+    return total
+
+
+def _publish(folder: Path, target: Path, output: object, overwrite: bool) -> None:
+    """Put the folder where the target is; where that fails, the old one stays."""
+    if target.exists() and not overwrite:
+        raise OutputError(f"{output}: appeared in the meantime; --overwrite replaces it")
+    try:
+        if target.exists():
+            os.rename(target, _replaced(target))
+        os.rename(folder, target)
+        durable.sync(target.parent)
+    except OSError as error:
+        if error.errno in OCCUPIED and not overwrite:
+            raise OutputError(f"{output}: appeared in the meantime; --overwrite replaces it") from None
+        raise
+    finally:
+        _settle(target)
+
+
+def _settle(target: Path) -> None:
+    """Put the old output back where no new one took its place, as when a run is killed then; else remove it."""
+    if target.exists():
+        shutil.rmtree(_replaced(target), ignore_errors=True)
+    elif _replaced(target).exists():
+        os.rename(_replaced(target), target)
+
+
+def _replaced(target: Path) -> Path:
+    return target.with_name(f".{target.name}.replaced")

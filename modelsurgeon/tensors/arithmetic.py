@@ -1,0 +1,173 @@
+"""Arithmetic on blocks: gather x multiply along one dimension, in memory that block after block uses again.
+
+Every number follows from the old ones it is made of, not from its neighbours: the same bits however a tensor is cut,
+on however many threads. What is no number has one spelling (`with_one_nan`): torch's vector and scalar code differ in
+the bits of theirs.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from modelsurgeon.maps.axis_map import GAP
+from modelsurgeon.maps.dimension import Dimension
+from modelsurgeon.tensors.arena import Empty, fresh
+
+MOST_RUNS = 64  # more runs than this are gathered by index: a strided copy each costs more than one index_select
+SCRATCH = 1 << 19  # numbers that are looked at at a time: they stay in the processor's cache
+LEADS = 1 << 15  # numbers whose parts are added at a time, in some ten tensors of as many
+
+
+def is_power_of_two(factor: float) -> bool:
+    """Whether multiplying by this factor moves only the exponent."""
+    return factor != 0 and math.frexp(abs(factor))[0] == 0.5
+
+
+def nearest_power_of_two(factor: float) -> float:
+    """A power of two where the factor misses it by a float64 rounding or two, else the factor."""
+    power = 2.0 ** round(math.log2(factor)) if factor > 0 else factor
+    return power if math.isclose(power, factor, rel_tol=1e-14) else factor
+
+
+def converted(block: torch.Tensor, dtype: torch.dtype, empty: Empty = fresh) -> torch.Tensor:
+    """The block in another dtype, on its device."""
+    if block.dtype == dtype or block.device.type != "cpu":
+        return block.to(dtype)
+    return empty(block.shape, dtype).copy_(block)
+
+
+def is_finite(block: torch.Tensor) -> bool:
+    """Whether a block holds neither NaN nor infinities; integers do not."""
+    if not block.numel() or not block.is_floating_point():
+        return True
+    return all(math.isfinite(float(bound)) for bound in torch.aminmax(block))  # a NaN is both
+
+
+def with_one_nan(block: torch.Tensor) -> torch.Tensor:
+    """The block with every NaN of the same bits, in its own memory."""
+    numbers = block.reshape(-1)
+    for at in range(0, len(numbers), SCRATCH):
+        part = numbers[at : at + SCRATCH]
+        part.masked_fill_(part.isnan(), math.nan)
+    return block
+
+
+def take(
+    block: torch.Tensor,
+    axis: int,
+    dimension: Dimension,
+    start: int,
+    stop: int,
+    low: int,
+    exact: bool,
+    empty: Empty = fresh,
+) -> torch.Tensor:
+    """Grow one dimension of a block: new coordinates start:stop, where the block begins at old coordinate `low`.
+
+    exact   every factor is a power of two: sums of parts are kept to the last bit
+    The block's own memory may be used for what is returned.
+    """
+    shared = exact and len(dimension.rests[0])
+    alone = None if shared else _only_factor(block.shape[axis], dimension, start, stop, low)
+    if alone is not None:
+        return block if alone == 1 else block.mul_(alone)
+    shape = [*block.shape[:axis], stop - start, *block.shape[axis + 1 :]]
+    out = empty(shape, block.dtype) if block.device.type == "cpu" else block.new_empty(shape)
+    if len(dimension.runs) <= MOST_RUNS:
+        for run in dimension.runs:
+            first, last = max(run.start, start), min(run.stop, stop)
+            if first < last:
+                source = run.source - low + first - run.start
+                _copy_run(block, out, axis, source, first - start, last - first, run.factor, run.source == GAP)
+    else:
+        _gather(block, out, axis, dimension, start, stop, low)
+    if shared and holds_tiny(block, min(abs(f) for f in dimension.factors if f), empty):
+        _give_leads_the_rest(block, out, axis, dimension, start, stop, low)
+    return out
+
+
+def _only_factor(length: int, dimension: Dimension, start: int, stop: int, low: int) -> float | None:
+    """The factor, not zero, by which all of a block of this length becomes start:stop as it stands, if there is one."""
+    source, factor = dimension.source[start:stop], dimension.factor[start:stop]
+    if not length or length != stop - start or factor[0] == 0 or np.any(factor != factor[0]):
+        return None
+    return float(factor[0]) if np.array_equal(source, np.arange(low, low + length)) else None
+
+
+def _copy_run(
+    block: torch.Tensor, out: torch.Tensor, axis: int, source: int, start: int, length: int, factor: float, gap: bool
+) -> None:
+    target = out.narrow(axis, start, length)
+    if gap or factor == 0:
+        target.zero_()
+    elif factor == 1:
+        target.copy_(block.narrow(axis, source, length))
+    else:
+        torch.mul(block.narrow(axis, source, length), factor, out=target)
+
+
+def _gather(
+    block: torch.Tensor, out: torch.Tensor, axis: int, dimension: Dimension, start: int, stop: int, low: int
+) -> None:
+    source, factor = dimension.source[start:stop], dimension.factor[start:stop]
+    shape = [1] * axis + [-1] + [1] * (block.ndim - axis - 1)
+    if block.shape[axis] == 0:
+        out.zero_()
+        return
+    nothing = (source == GAP) | (factor == 0)
+    index = torch.from_numpy(np.where(source == GAP, 0, source - low)).to(block.device)
+    torch.index_select(block, axis, index, out=out)
+    if np.any(factor[~nothing] != 1):
+        out.mul_(torch.from_numpy(factor).to(out).reshape(shape))
+    if nothing.any():
+        out.masked_fill_(torch.from_numpy(nothing).to(block.device).reshape(shape), 0)
+
+
+def _give_leads_the_rest(
+    block: torch.Tensor, out: torch.Tensor, axis: int, dimension: Dimension, start: int, stop: int, low: int
+) -> None:
+    """Where a part of a number falls below the normal ones, the first part becomes what the others leave of it."""
+    leads, rests = dimension.rests
+    here = (leads >= start) & (leads < stop)
+    leads, parts = leads[here], rests[here]
+    limit = tiny_limit(block.dtype, dimension)
+    step = max(1, LEADS // max(1, block.numel() // block.shape[axis]))
+    shape = [1] * axis + [-1] + [1] * (block.ndim - axis - 1)
+    for at in range(0, len(leads), step):
+        index = torch.from_numpy(leads[at : at + step] - start).to(block.device)
+        source = torch.from_numpy(dimension.source[leads[at : at + step]] - low).to(block.device)
+        whole = block.index_select(axis, source).double()
+        rest = whole.clone()
+        for part in torch.from_numpy(parts[at : at + step].T):
+            rest -= (whole * part.reshape(shape).to(block.device)).to(block.dtype)
+        tiny = (whole.abs() < limit) & (whole != 0)
+        out.index_copy_(axis, index, torch.where(tiny, rest.to(out.dtype), out.index_select(axis, index)))
+
+
+def tiny_limit(dtype: torch.dtype, dimension: Dimension) -> float:
+    """Numbers below this have parts that fall below the smallest normal number of their dtype."""
+    return float(torch.finfo(dtype).smallest_normal) / min(abs(factor) for factor in dimension.factors if factor)
+
+
+def holds_tiny(block: torch.Tensor, factor: float, empty: Empty = fresh) -> bool:
+    """Whether some number, not zero, times `factor` falls below the smallest normal number of its dtype.
+
+    Twice the bits of a number, as integers that wrap around, are its magnitude without its sign; zero is moved from the
+    smallest to the largest by subtracting 2 of the unsigned integer, which is adding `shift` to the signed one.
+    """
+    integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[block.element_size()]
+    shift = torch.iinfo(integer).max - 1
+    limit = torch.tensor(torch.finfo(block.dtype).smallest_normal / factor, dtype=block.dtype).view(integer)
+    bound = 2 * int(limit) - 2 + torch.iinfo(integer).min
+    added = torch.tensor(shift, dtype=integer, device=block.device)
+    numbers = block.reshape(-1).view(integer)
+    length = min(len(numbers), SCRATCH)
+    out = empty((length,), integer) if block.device.type == "cpu" else numbers.new_empty(length)
+    for at in range(0, len(numbers), max(1, length)):
+        part = numbers[at : at + length]
+        if int(torch.add(added, part, alpha=2, out=out[: len(part)]).min()) < bound:
+            return True
+    return False

@@ -1,0 +1,83 @@
+"""Memory: how much a run may take, and how large its blocks are then.
+
+What is resident is the interpreter with its libraries and the plan, as measured when the plan stands, and the arenas of
+the blocks in flight: nothing else grows with a model, a tensor or a shard.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelsurgeon.errors import PlanError
+from modelsurgeon.tensors.computed import Computed
+from modelsurgeon.tensors.cost import of_pieces
+from modelsurgeon.tensors.lazy import LazyTensor
+from modelsurgeon.tensors.stored import Stored
+from modelsurgeon.units import show_size
+
+LARGEST, SMALLEST = 8 << 20, 1 << 14  # bytes of a piece of a new tensor; larger ones are not faster
+SLACK = 64 << 20  # bytes: stacks of threads, code that is loaded when it is first called, what the allocator keeps
+WORKER = 8 << 20  # bytes a worker takes beside its arenas: what is read to be hashed, and stacks
+IN_FLIGHT = 3  # blocks: one is computed, one waits, one is written and hashed
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a run takes.
+
+    piece     bytes of the largest piece of a new tensor
+    capacity  bytes of an arena, of which every worker has three
+    peak      bytes resident at most
+    """
+
+    piece: int
+    capacity: int
+    peak: int
+
+
+def plan_memory(tensors: Iterable[LazyTensor], limit: int | None = None, workers: int = 1, other: int = 0) -> Budget:
+    """The largest pieces that keep a run below `limit` bytes. Raises PlanError where the smallest do not.
+
+    limit  None: none, for a process that holds other things too
+    other  bytes that something else takes: what is read ahead from a network
+    """
+    computed = [tensor for tensor in tensors if not isinstance(tensor, Stored)]
+    held = sum(tensor.held for tensor in computed if isinstance(tensor, Computed))
+    base = resident() + SLACK + other + held + workers * WORKER
+    piece = LARGEST
+    while True:
+        capacity = max((of_pieces(tensor, piece) for tensor in computed), default=0)
+        peak = base + workers * IN_FLIGHT * capacity
+        if limit is None or peak <= limit:
+            return Budget(piece, capacity, peak)
+        if piece <= SMALLEST:
+            raise PlanError(
+                f"memory {show_size(limit)}: this takes {show_size(peak)} at least, {show_size(base)} of it before "
+                f"anything is written{'; ask for fewer workers' if workers > 1 else ''}"
+            )
+        piece //= 2
+
+
+def room(limit: int, least: int) -> int:
+    """Bytes that are left of `limit` beside what is resident. Raises PlanError where they are less than `least`."""
+    base = resident() + SLACK
+    if limit < base + least:
+        raise PlanError(
+            f"memory {show_size(limit)}: this takes {show_size(base + least)} at least, {show_size(base)} of it "
+            "before anything is read"
+        )
+    return limit - base
+
+
+def resident() -> int:
+    """Bytes of this process that are resident, mapped libraries among them."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:  # no such file system: the peak so far, in kB but on macOS
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+    return pages * resource.getpagesize()

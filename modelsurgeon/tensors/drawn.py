@@ -1,0 +1,164 @@
+"""New numbers: independent normal ones, one number everywhere, or a table that a formula gives.
+
+    Drawn((4096, 256), "BF16", 0.02, "0/model.embed_tokens.weight")
+
+Every BLOCK numbers of a tensor, counted in the order of its bytes, come from a counter-based generator (Philox) keyed
+by the seed and the tensor's name: what stands at a place does not depend on how the tensor is cut, on threads or
+workers. A normal number is the quantile of a uniform one of 24 bits, in float32, rounded once to the dtype: the same
+numbers in every dtype, none beyond 5.42 deviations (where there are 6 of 1e8).
+
+Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (Philox), doi 10.1145/2063384.2063405.
+"""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from blake3 import blake3
+
+from modelsurgeon.tensors.arena import Empty, fresh
+from modelsurgeon.tensors.computed import Computed
+from modelsurgeon.tensors.dtypes import DTYPES
+
+BLOCK = 1 << 16  # numbers that are drawn at a time: they stay in the processor's cache
+SCRATCH = 24  # bytes for each of them: random words twice, uniform and normal numbers, what is kept
+STEP = 1 << 11  # of a block that is not wanted to its end, so many more at a time
+KEPT = 8  # blocks that are kept: rows that end inside of one
+MOST_THREADS = 4  # that draw for one worker
+SMALL = 1 << 16  # bytes: objects
+TRUNCATED = 2.0  # deviations: where a truncated normal ends, as BERT's does
+FAR = 5.5  # deviations: no number lies beyond anyway
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn(Computed):
+    """Independent normal numbers; with a deviation of 0, one number everywhere.
+
+    deviation  of the normal distribution, before it is cut
+    key        what the numbers follow from: seed and tensor's name
+    cut        deviations beyond which there are none; None: anywhere
+    mean       their mean
+    zeros      rows that are 0: of padding
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    deviation: float
+    key: str = ""
+    cut: float | None = None
+    mean: float = 0.0
+    zeros: tuple[int, ...] = ()
+
+    @property
+    def says(self) -> str:
+        if not self.deviation:
+            return f"new: {self.mean:g} everywhere"
+        kind = f"normal cut at {self.cut:g} deviations" if self.cut else "normal"
+        return f"new: {kind}, deviation {self.deviation * left(self.cut):.4g}"
+
+    def reading(self, rows: int, columns: int) -> int:
+        inner = math.prod(self.shape[2:]) * (columns if len(self.shape) > 1 else 1)
+        numbers = rows * inner * DTYPES[self.dtype].itemsize
+        return numbers + (BLOCK * (SCRATCH * MOST_THREADS + 4 * KEPT) if self.deviation else 0) + SMALL
+
+    def read(
+        self, start: int, stop: int, empty: Empty = fresh, first: int = 0, last: int | None = None
+    ) -> torch.Tensor:
+        inner = self.shape[1:2] if last is None else (last - first,)
+        block = empty((stop - start, *inner, *self.shape[2:]), DTYPES[self.dtype])
+        if not self.deviation:
+            block.fill_(self.mean)
+        else:
+            row, column = math.prod(self.shape[1:]), math.prod(self.shape[2:])
+            if inner == self.shape[1:2]:
+                self._draw(block.view(-1), start * row)
+            else:
+                for at in range(start, stop):
+                    self._draw(block[at - start].view(-1), at * row + first * column)
+        for at in self.zeros:
+            if start <= at < stop:
+                block[at - start].zero_()
+        return block
+
+    def _draw(self, out: torch.Tensor, at: int) -> None:
+        """Fill `out` with the numbers from place `at` on."""
+        blocks = range(at // BLOCK, -(-(at + len(out)) // BLOCK))
+
+        def draw(block: int) -> None:
+            low, high = max(at, block * BLOCK), min(at + len(out), (block + 1) * BLOCK)
+            count = min(BLOCK, -(-(high - block * BLOCK) // STEP) * STEP)
+            numbers = (_kept if high - low < BLOCK else standard)(self.key, block, self.cut, count)
+            part = numbers[low - block * BLOCK : high - block * BLOCK] * self.deviation
+            out[low - at : high - at] = part.add_(self.mean) if self.mean else part
+
+        threads = min(MOST_THREADS, torch.get_num_threads(), len(blocks))
+        if threads < 2:
+            for block in blocks:
+                draw(block)
+            return
+        with ThreadPoolExecutor(threads, "draw") as pool:
+            list(pool.map(draw, blocks))
+
+
+@dataclass(frozen=True, eq=False)
+class Table(Computed):
+    """Numbers that a formula gives: sines of positions.
+
+    numbers  as the library makes them, float32
+    """
+
+    numbers: torch.Tensor
+    dtype: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return tuple(self.numbers.shape)
+
+    @property
+    def held(self) -> int:
+        return self.numbers.nbytes
+
+    @property
+    def says(self) -> str:
+        return "new: by the library's formula"
+
+    def reading(self, rows: int, columns: int) -> int:
+        inner = math.prod(self.shape[2:]) * (columns if len(self.shape) > 1 else 1)
+        return rows * inner * DTYPES[self.dtype].itemsize + SMALL
+
+    def read(
+        self, start: int, stop: int, empty: Empty = fresh, first: int = 0, last: int | None = None
+    ) -> torch.Tensor:
+        part = self.numbers[start:stop] if last is None else self.numbers[start:stop, first:last]
+        return empty(part.shape, DTYPES[self.dtype]).copy_(part)
+
+
+def left(cut: float | None) -> float:
+    """What cutting a normal distribution leaves of its deviation.
+
+    At two deviations 0.88: 0.0176 of BERT's 0.02 (Su Jianlin, https://spaces.ac.cn/archives/8747).
+    """
+    if cut is None:
+        return 1.0
+    lost = 2 * cut * math.exp(-(cut**2) / 2) / math.sqrt(2 * math.pi) / math.erf(cut / math.sqrt(2))
+    return math.sqrt(1 - lost)
+
+
+def standard(key: str, block: int, cut: float | None = None, count: int = BLOCK) -> torch.Tensor:
+    """[count] float32: the first standard normal numbers of a block, none of them beyond `cut`."""
+    first, second = np.frombuffer(blake3(key.encode()).digest(length=16), dtype="<u8")
+    words = np.random.Philox(key=[int(first), int(second)], counter=[0, block, 0, 0]).random_raw(count // 2)
+    uniform = torch.from_numpy(words.astype("<u8", copy=False).view("<i4"))
+    # 24 bits and a half: every value is a float32, none is 0 or 1, and the distribution is symmetric
+    numbers = uniform.bitwise_right_shift_(8).mul_(2).add_(1).to(torch.float32).mul_(2.0**-24)
+    if cut is not None:
+        numbers.mul_(math.erf(cut / math.sqrt(2)))
+    return torch.erfinv(numbers, out=numbers).mul_(math.sqrt(2))
+
+
+_kept = lru_cache(maxsize=KEPT)(standard)

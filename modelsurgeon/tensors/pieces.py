@@ -1,0 +1,94 @@
+"""How a tensor is cut: into pieces that are computed one at a time, and into spans that are read one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from modelsurgeon.maps.axis_map import GAP
+from modelsurgeon.maps.dimension import Dimension
+
+LEAST = 1 << 14  # bytes that are read as soon as fewer
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Consecutive numbers of a tensor: whole rows, or a part of one row.
+
+    start, stop  rows, of dimension 0
+    first, last  of dimension 1: all of it unless the piece is a part of a row; 0 and 1 where there is none
+    again        the row at which the same rows stand earlier in this tensor, if they do
+    """
+
+    start: int
+    stop: int
+    first: int
+    last: int
+    again: int | None = None
+
+
+class Span(NamedTuple):
+    """New coordinates start:stop, made of old ones from low:high."""
+
+    start: int
+    stop: int
+    low: int
+    high: int
+
+
+def spans(source: np.ndarray, start: int, stop: int, size: int, few: int) -> list[Span]:
+    """New coordinates start:stop in spans that read at most twice as many old ones as there are new ones, or `few`.
+
+    Old coordinates and means (from `size` on) have spans of their own.
+    """
+    mean = source[start:stop] >= size
+    cuts = [start, *(start + 1 + np.flatnonzero(np.diff(mean))), stop]
+    return [span for a, b in pairwise(cuts) for span in _near(source, int(a), int(b), few)]
+
+
+def least(column: int) -> int:
+    """How many coordinates of `column` bytes each are read as soon as one."""
+    return LEAST // max(1, column)
+
+
+def _near(source: np.ndarray, start: int, stop: int, few: int) -> list[Span]:
+    kept = source[start:stop]
+    kept = kept[kept != GAP]
+    low, high = (int(kept.min()), int(kept.max()) + 1) if len(kept) else (0, 0)
+    if high - low <= max(2 * (stop - start), few) or stop - start <= 1:
+        return [Span(start, stop, low, high)]
+    middle = (start + stop) // 2
+    return _near(source, start, middle, few) + _near(source, middle, stop, few)
+
+
+def rows_or_parts(run: Piece, row: int, most: int) -> Iterator[Piece]:
+    """Rows in pieces of at most `most` bytes, where a row has `row` bytes; larger rows in parts.
+
+    What stands again is told in whole rows.
+    """
+    rows = max(1, most // max(1, row))
+    for at in range(run.start, run.stop, rows):
+        again = None if run.again is None else run.again + at - run.start
+        piece = replace(run, start=at, stop=min(at + rows, run.stop), again=again)
+        yield from [piece] if row <= most or again is not None else parts(piece, row, most)
+
+
+def parts(piece: Piece, row: int, most: int) -> Iterator[Piece]:
+    """One row, in parts of at most `most` bytes, or of one coordinate each."""
+    columns = piece.last - piece.first
+    step = max(1, most * columns // row)
+    for at in range(piece.first, piece.last, step):
+        yield replace(piece, first=at, last=min(at + step, piece.last))
+
+
+def runs_of_rows(dimension: Dimension, columns: int) -> Iterator[Piece]:
+    """A piece for each run of rows, in order; one that stood earlier, times the same factor, says where."""
+    seen: dict[tuple[int, int, float], int] = {}
+    for run in dimension.runs:
+        earlier = seen.setdefault((run.source, run.stop - run.start, run.factor), run.start)
+        again = None if earlier == run.start or run.source == GAP else earlier
+        yield Piece(run.start, run.stop, 0, columns, again)

@@ -1,0 +1,265 @@
+"""Another lazy tensor, gathered and multiplied dimension by dimension.
+
+It is computed in pieces: some rows, or a part of one. Where every factor is a power of two the
+arithmetic stays in the stored dtype and rounds nothing; where a part of a sum would fall below the smallest number of
+its dtype, the first part takes what the others lost. Everywhere else a piece is computed in a wider dtype and rounded
+once. The bytes are the same whatever the pieces, the threads or the device.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+
+import numpy as np
+import torch
+
+from modelsurgeon.maps.axis_map import GAP
+from modelsurgeon.maps.dimension import Dimension
+from modelsurgeon.tensors.arena import Empty, fresh
+from modelsurgeon.tensors.arithmetic import (
+    MOST_RUNS,
+    converted,
+    is_power_of_two,
+    nearest_power_of_two,
+    take,
+    with_one_nan,
+)
+from modelsurgeon.tensors.dtypes import DTYPES, FLOATS
+from modelsurgeon.tensors.lazy import LazyTensor
+from modelsurgeon.tensors.means import group_size, mean_of, mean_rows, with_means
+from modelsurgeon.tensors.noise import Noise, disturb, touches
+from modelsurgeon.tensors.pieces import Piece, Span, least, rows_or_parts, runs_of_rows, spans
+from modelsurgeon.tensors.stored import Stored
+
+Fill = Callable[[int, int], torch.Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Remapped:
+    """A lazy tensor whose every dimension is grown, times a constant.
+
+    dimensions  one for each dimension of `base`
+    offset      what the model adds to the tensor before it uses it: 1 for gains of the form (1 + w)
+    fill        gaps: a number, or rows of numbers from (start, stop)
+    free        gaps may hold anything: nobody reads them
+    noise       what makes copies differ that are parts of a sum; None: nothing does
+    turns       the dimensions in the order in which noise is added along them
+    """
+
+    base: LazyTensor
+    dimensions: tuple[Dimension, ...]
+    dtype: str
+    constant: float = 1.0
+    offset: float = 0.0
+    fill: float | Fill = 0.0
+    free: bool = False
+    noise: Noise | None = None
+    turns: tuple[int, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(dimension.new_size for dimension in self.dimensions)
+
+    @property
+    def stored(self) -> Stored | None:
+        """The stored tensor that it begins with, if it does."""
+        return self.base.stored
+
+    @property
+    def nbytes(self) -> int:
+        return DTYPES[self.dtype].itemsize * math.prod(self.shape)
+
+    @property
+    def unusual(self) -> bool:
+        """Whether what was read so far held NaN or infinities."""
+        return self.base.unusual
+
+    @property
+    def computed(self) -> tuple[tuple[Dimension, ...], float]:
+        """(dimensions, constant) to compute by."""
+        return _arithmetic(self.dimensions, self.constant)[:2]
+
+    @property
+    def factors(self) -> tuple[float, ...]:
+        """The distinct factors that old numbers are multiplied by."""
+        return _arithmetic(self.dimensions, self.constant)[2]
+
+    @cached_property
+    def is_exact(self) -> bool:
+        """Whether no stored number is rounded."""
+        if any(dimension.means for dimension in self.dimensions):
+            return False
+        if FLOATS.index(self.dtype) < FLOATS.index(self.base.dtype) or (self.dtype, self.base.dtype) == ("F16", "BF16"):
+            return False
+        if self.offset:
+            return all(factor in (0.0, 1.0) for factor in self.factors)
+        return all(factor == 0 or is_power_of_two(factor) for factor in self.factors)
+
+    @property
+    def work_dtype(self) -> torch.dtype:
+        """What blocks are computed in: the stored dtype where nothing rounds, else a wider one."""
+        if self.is_exact:
+            return DTYPES[self.dtype]
+        return torch.float64 if "F64" in (self.dtype, self.base.dtype) or self.dtype == "F32" else torch.float32
+
+    def pieces(self, most: int) -> Iterator[Piece]:
+        """The whole tensor in the order of its bytes, in pieces of at most `most` bytes of the stored dtype.
+
+        A piece is whole rows, or a part of a row that is larger. One coordinate of dimension 1 is not cut, nor is a row
+        that stands again.
+        """
+        rows = self.shape[0] if self.shape else 1
+        columns = self.shape[1] if len(self.shape) > 1 else 1
+        whole = [Piece(0, rows, 0, columns)] if rows else []
+        for run in runs_of_rows(self.computed[0][0], columns) if self.is_cut_at_runs else whole:
+            if self.noise and touches(self.dimensions[0]):
+                run = replace(run, again=None)
+            yield from rows_or_parts(run, self.nbytes // rows, most)
+
+    @property
+    def is_cut_at_runs(self) -> bool:
+        """Whether no piece goes over the end of a run of rows; equal runs are equal rows then."""
+        if not self.dimensions or callable(self.fill):
+            return False
+        dimension = self.computed[0][0]
+        return len(dimension.runs) <= MOST_RUNS and not len(dimension.rests[0])
+
+    def read_piece(self, piece: Piece, device: str = "cpu", empty: Empty = fresh) -> torch.Tensor:
+        """A piece as it is stored, on the CPU."""
+        last = piece.last if len(self.shape) > 1 else None
+        return self._stored(self.compute_piece(piece, device, empty), piece.start, piece.first, last, empty)
+
+    def compute_piece(self, piece: Piece, device: str = "cpu", empty: Empty = fresh) -> torch.Tensor:
+        """A piece in `work_dtype`, on `device`, in memory from `empty`; without noise, and NaNs have any bits yet."""
+        last = piece.last if len(self.shape) > 1 else None
+        return self._computed(piece.start, piece.stop, piece.first, last, device, empty)
+
+    def read(
+        self, start: int, stop: int, empty: Empty = fresh, first: int = 0, last: int | None = None
+    ) -> torch.Tensor:
+        """Rows start:stop, first:last of dimension 1, as they are stored."""
+        return self._stored(self._computed(start, stop, first, last, "cpu", empty), start, first, last, empty)
+
+    def _stored(self, block: torch.Tensor, start: int, first: int, last: int | None, empty: Empty) -> torch.Tensor:
+        block = converted(block, DTYPES[self.dtype], empty)
+        if self.noise:
+            ranges = [(start, start + block.shape[0]), *((0, size) for size in self.shape[1:])]
+            ranges[1:2] = [(first, last)] if last is not None and len(ranges) > 1 else ranges[1:2]
+            disturb(block, self.noise, self.dimensions, self.turns, ranges)
+        block = block.cpu()
+        return with_one_nan(block) if self.unusual else block
+
+    def _computed(self, start: int, stop: int, first: int, last: int | None, device: str, empty: Empty) -> torch.Tensor:
+        if not self.dimensions:
+            block = self._multiplied(self.base.read(0, 1, empty), device, empty)
+            return block.sub_(self._added) if self._added else block
+        column = DTYPES[self.base.dtype].itemsize * math.prod(self.base.shape[2:])
+        row = column * math.prod(self.base.shape[1:2])
+        rows = spans(self.dimensions[0].source, start, stop, self.base.shape[0], least(row))
+        columns: list[Span | None] = [None]
+        if last is not None and last - first < self.shape[1]:
+            columns = [*spans(self.dimensions[1].source, first, last, self.base.shape[1], least(column))]
+        if len(rows) == len(columns) == 1:
+            return self._rectangle(rows[0], columns[0], device, empty)
+        inner = self.shape[1:2] if last is None else (last - first,)
+        out = empty((stop - start, *inner, *self.shape[2:]), self.work_dtype).to(device)
+        for across in rows:
+            for along in columns:
+                target = out[across.start - start : across.stop - start]
+                target = target[:, along.start - first : along.stop - first] if along else target
+                target.copy_(self._rectangle(across, along, device, fresh))
+        return out
+
+    def _rectangle(self, rows: Span, columns: Span | None, device: str, empty: Empty) -> torch.Tensor:
+        """Rows times columns, each of which is one span (columns None: all of them)."""
+        block = self._averaged(rows, columns, device, empty)
+        dimensions, _ = self.computed
+        for axis, dimension in list(enumerate(dimensions))[1:]:
+            if axis == 1 and columns:
+                part = columns.start, columns.stop, columns.low
+            else:
+                block, part = with_means(block, axis, dimension.means), (0, dimension.new_size, 0)
+            block = take(block, axis, dimension, *part, self.is_exact, empty)
+        block = take(block, 0, dimensions[0], rows.start, rows.stop, rows.low, self.is_exact, empty)
+        return self._filled(block.sub_(self._added) if self._added else block, rows, columns)
+
+    def _averaged(self, rows: Span, columns: Span | None, device: str, empty: Empty) -> torch.Tensor:
+        """Old numbers, or means of columns, which have spans of their own unless the whole row is there."""
+        if columns is None or columns.high <= self.base.shape[1]:
+            return self._old(rows, columns and (columns.low, columns.high), device, empty)
+        size, step = self.base.shape[1], group_size(self.base.shape, 1)
+        means = self.dimensions[1].means[columns.low - size : columns.high - size]
+        found = [mean_of(lambda a, b: self._old(rows, (a, b), device, fresh), of, 1, step) for of in means]
+        return torch.cat([mean.to(self.work_dtype) for mean in found], 1)
+
+    def _old(self, rows: Span, columns: tuple[int, int] | None, device: str, empty: Empty) -> torch.Tensor:
+        """Old numbers, or means of rows, ready to be gathered."""
+        low, high = rows.low, rows.high
+        if high > self.base.shape[0]:
+            block = mean_rows(self.base, self.dimensions[0].means, low, high, columns=columns)
+        else:
+            block = self.base.read(low, high, empty, *(columns or ()))
+        return self._multiplied(block, device, empty)
+
+    def _multiplied(self, block: torch.Tensor, device: str, empty: Empty) -> torch.Tensor:
+        block = converted(block.to(device), self.work_dtype, empty)
+        if self._added:
+            block.add_(self._added)
+        return block if self.computed[1] == 1.0 else block.mul_(self.computed[1])
+
+    @property
+    def _added(self) -> float:
+        """What is added before and taken away after; 1 + w becomes 1 + w or 0 where exact, and small w must survive."""
+        return 0.0 if self.is_exact else self.offset
+
+    def _filled(self, block: torch.Tensor, rows: Span, columns: Span | None) -> torch.Tensor:
+        if self.is_exact and self.offset:
+            nothing = np.flatnonzero(self.dimensions[0].factor[rows.start : rows.stop] == 0)
+            block.index_fill_(0, torch.from_numpy(nothing).to(block.device), -self.offset)
+        if not callable(self.fill) and not self.fill and not self.offset:
+            return block  # gaps are zero already
+        gaps = [torch.from_numpy(found).to(block.device) for found in self._gaps(rows, columns)]
+        for axis, places in enumerate(gaps):
+            if not callable(self.fill):
+                block.index_fill_(axis, places, self.fill)
+        if callable(self.fill):
+            _fill_rows(block, gaps, self.fill, rows, columns)
+        return block
+
+    def _gaps(self, rows: Span, columns: Span | None) -> list[np.ndarray]:
+        """Where no old numbers stand, along each axis of the block."""
+        ranges = [slice(rows.start, rows.stop), slice(columns.start, columns.stop) if columns else slice(None)]
+        ranges += [slice(None)] * len(self.dimensions)
+        return [np.flatnonzero(d.source[r] == GAP) for d, r in zip(self.dimensions, ranges, strict=False)]
+
+
+def _fill_rows(block: torch.Tensor, gaps: list[torch.Tensor], fill: Fill, rows: Span, columns: Span | None) -> None:
+    """Fill the gaps row by row: what a function gives for a row does not depend on how the tensor is cut then."""
+    for at in range(rows.stop - rows.start):
+        row, values = block[at : at + 1], fill(rows.start + at, rows.start + at + 1).to(block)
+        values = values[:, columns.start : columns.stop] if columns else values
+        if bool((gaps[0] == at).any()):
+            row.copy_(values)
+        for axis, places in list(enumerate(gaps))[1:]:
+            row.index_copy_(axis, places, values.index_select(axis, places))
+
+
+@lru_cache(maxsize=1024)
+def _arithmetic(
+    dimensions: tuple[Dimension, ...], constant: float
+) -> tuple[tuple[Dimension, ...], float, tuple[float, ...]]:
+    """(dimensions, constant, the distinct factors): even factors that would round first go into the constant.
+
+    1/sqrt(2) in two dimensions is 1/2, which rounds nothing. Dimensions are shared by many tensors: told once.
+    """
+    even = [dimension.factors for dimension in dimensions]
+    if all(len(found) <= 1 for found in even) and not all(is_power_of_two(f) for found in even for f in found):
+        total = math.prod((f for found in even for f in found), start=constant)
+        dimensions, constant = tuple(dimension.without_factors for dimension in dimensions), nearest_power_of_two(total)
+    factors = np.array([constant])
+    for dimension in dimensions:
+        factors = np.unique(np.outer(factors, dimension.factors or (1.0,)))
+    return dimensions, constant, tuple(float(f) for f in factors)

@@ -1,0 +1,96 @@
+"""Tensors as they lie in files: read by their place, some rows at a time.
+
+>>> read_header(LocalFile(Path("model.safetensors")))["lm_head.weight"].shape
+(4096, 256)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from modelsurgeon.errors import SourceError
+from modelsurgeon.files.file import File
+from modelsurgeon.files.safetensors_file import read_entries
+from modelsurgeon.tensors import quantised
+from modelsurgeon.tensors.arena import Empty, fresh
+from modelsurgeon.tensors.arithmetic import is_finite
+from modelsurgeon.tensors.dtypes import DTYPES, FLOATS
+
+COUNTED = 1 << 20  # numbers that are looked at at a time
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor as it lies in a file.
+
+    start   bytes from the file's beginning
+    """
+
+    file: File
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+
+    @property
+    def stored(self) -> Stored:
+        """Itself."""
+        return self
+
+    @property
+    def nbytes(self) -> int:
+        return DTYPES[self.dtype].itemsize * math.prod(self.shape)
+
+    @property
+    def unusual(self) -> bool:
+        """Whether what was read of it so far held NaN or infinities."""
+        return self.start in self.file.flagged
+
+    def read(
+        self, start: int, stop: int, empty: Empty = fresh, first: int = 0, last: int | None = None
+    ) -> torch.Tensor:
+        """Rows start:stop of the first dimension (the number itself of a scalar), first:last of the second.
+
+        Raises SourceError when cut short.
+        """
+        inner = self.shape[1:2] if last is None else (last - first,)
+        block = empty((stop - start, *inner, *self.shape[2:]) if self.shape else (), DTYPES[self.dtype])
+        row = DTYPES[self.dtype].itemsize * math.prod(self.shape[1:])
+        if inner == self.shape[1:2]:
+            self._fill(block, start * row)
+        else:
+            column = DTYPES[self.dtype].itemsize * math.prod(self.shape[2:])
+            for at in range(start, stop):
+                self._fill(block[at - start], at * row + first * column)
+        if not is_finite(block):
+            self.file.flagged.add(self.start)
+        return block
+
+    def _fill(self, block: torch.Tensor, at: int) -> None:
+        self.file.read_into(block.reshape(-1).view(torch.uint8).numpy().data, self.start + at)
+
+
+def count_unusual(stored: Stored) -> tuple[int, int]:
+    """(NaNs, infinities) among a tensor's numbers, read some at a time."""
+    if stored.dtype not in FLOATS:
+        return 0, 0
+    nans = infinities = 0
+    flat = Stored(stored.file, stored.dtype, (math.prod(stored.shape),), stored.start)
+    for at in range(0, flat.shape[0], COUNTED):
+        block = flat.read(at, min(at + COUNTED, flat.shape[0]))
+        nans += int(block.isnan().sum())
+        infinities += int(block.isinf().sum())
+    return nans, infinities
+
+
+def read_header(file: File) -> dict[str, Stored]:
+    """{tensor name: where it lies}. Raises SourceError for a file that is not sound, or of quantised numbers."""
+    entries = read_entries(file)
+    for name, entry in entries.items():
+        if not name.isprintable():
+            raise SourceError(f"{file}: tensor {name!r} has control characters in its name")
+        if entry.dtype not in DTYPES:
+            raise SourceError(f"{file}: {quantised.of_tensor(name, entry.dtype)}")
+    return {name: Stored(file, entry.dtype, entry.shape, entry.start) for name, entry in entries.items()}
