@@ -2,14 +2,9 @@
 
 import signal
 
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-def main() -> None:
-    """Load the command line and run it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from modelsurgeon.cli import main
-
-    main.main()
-
+from modelsurgeon.cli.main import main  # noqa: E402  what is loaded here takes the time
 
 if __name__ == "__main__":
     main()

@@ -4,10 +4,14 @@
     ├── SourceError             the checkpoint cannot be read, or contradicts itself
     ├── ArchitectureError       no table accounts for what the checkpoint holds
     ├── PlanError               the surgery asked for does not exist, or is not lossless
-    └── OutputError             the output cannot be written where it was asked for
+    │   └── OptionsError        options contradict each other
+    ├── OutputError             the output cannot be written where it was asked for
+    └── DifferentError          the result is not the same function, so it was not written (exit code 1)
 
 A machine that fails (disk full, out of memory) raises what Python raises: `OSError`, `MemoryError` (exit code 3).
 """
+
+from typing import Any
 
 
 class ModelSurgeonError(Exception):
@@ -26,5 +30,20 @@ class PlanError(ModelSurgeonError):
     """The surgery asked for does not exist, or is not lossless."""
 
 
+class OptionsError(PlanError):
+    """Options contradict each other, or say nothing of what is asked for."""
+
+
 class OutputError(ModelSurgeonError):
     """The output cannot be written where it was asked for."""
+
+
+class DifferentError(ModelSurgeonError):
+    """The result is not the same function, so it was not written. That is an answer: exit code 1.
+
+    delivered  what was found until then, the verification's report among it (`delivery.Delivered`)
+    """
+
+    def __init__(self, message: str, delivered: Any = None) -> None:
+        super().__init__(message)
+        self.delivered = delivered

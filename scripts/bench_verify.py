@@ -46,7 +46,7 @@ from typing import Any
 from bench_widen import BLOCKS, write_source
 from readme import write_block
 
-from modelsurgeon.cli.main import NOISE
+from modelsurgeon.operations.widen import NOISE
 
 LLAMA_1B = {
     "architectures": ["LlamaForCausalLM"],
@@ -233,10 +233,10 @@ def write_proof_source(folder: str) -> Measure:
 
 def widen_in_process(source: str, wide: str) -> Measure:
     from modelsurgeon.checkpoints.checkpoint import open_checkpoint
-    from modelsurgeon.operations.transforms.widening import widen
+    from modelsurgeon.operations.widen import Widen
     from modelsurgeon.saving.save import save
 
-    save(widen(open_checkpoint(source), 2, rule="exact", attention="heads", noise=NOISE), Path(wide))
+    save(Widen(factor=2, rule="exact", attention="heads").apply(open_checkpoint(source)), Path(wide))
     return {}
 
 

@@ -41,7 +41,7 @@ from typing import Any
 
 from readme import write_block
 
-from modelsurgeon.cli.main import NOISE
+from modelsurgeon.operations.widen import NOISE
 
 FACTOR = 2
 SHARD = 500 * 10**6
@@ -266,13 +266,13 @@ def split(shapes: Shapes) -> list[Shapes]:
 
 def widen_by_modelsurgeon(source: Path, output: Path, noise: float = NOISE) -> Measure:
     from modelsurgeon.checkpoints.checkpoint import open_checkpoint
-    from modelsurgeon.operations.transforms.widening import widen
+    from modelsurgeon.operations.widen import Widen
     from modelsurgeon.saving.plan import make_plan
     from modelsurgeon.saving.save import save
 
     ready = now()
     before = open_checkpoint(source)
-    after = widen(before, FACTOR, rule="exact", attention="heads", noise=noise)
+    after = Widen(factor=FACTOR, rule="exact", attention="heads", noise=noise).apply(before)
     stated = make_plan(before, after).peak_memory
     save(after, output)
     return outcome(ready, output) | {"stated": stated}

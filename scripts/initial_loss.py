@@ -20,8 +20,8 @@ import torch
 import transformers
 from readme import write_block
 
+from modelsurgeon.architectures import registry
 from modelsurgeon.diagnosis.loss import predicted, predicted_closely, predicted_untied
-from modelsurgeon.families import registry
 from modelsurgeon.operations.transforms.fresh_heads import half_swap, shuffle
 from modelsurgeon.operations.transforms.initial import deviation_for_uniform
 from modelsurgeon.tensors.turned import Rotation

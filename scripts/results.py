@@ -20,11 +20,11 @@ import torch
 from readme import write_block
 
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from modelsurgeon.cli.main import NOISE
+from modelsurgeon.operations.transforms.replay import composed_maps
 from modelsurgeon.operations.transforms.untying import untie_embeddings
-from modelsurgeon.operations.transforms.widening import widen
+from modelsurgeon.operations.widen import Widen
 from modelsurgeon.progress import silent
-from modelsurgeon.proof.proof import Proof, composed_maps, prove
+from modelsurgeon.proof.proof import Proof, prove
 from modelsurgeon.running.batches import Sampling
 from modelsurgeon.running.reference import Running, quiet
 from modelsurgeon.saving.save import save
@@ -39,7 +39,7 @@ def transforms(checkpoint: Checkpoint) -> Iterator[tuple[str, list[Transform]]]:
     """(operation, the transform for each factor): both rules, both attention modes, the article's pairs, untying."""
 
     def widened(factor: int, **options: str) -> Transform:
-        return lambda source: widen(source, factor, **options, noise=NOISE)
+        return Widen(factor=factor, **options).apply
 
     for rule in ("orthogonal", "exact"):
         for attention in ("head-dim", "heads"):

@@ -27,9 +27,8 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it CUDA a
 import torch
 
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from modelsurgeon.cli.main import NOISE
-from modelsurgeon.operations.transforms.widening import widen
-from modelsurgeon.proof.proof import composed_maps
+from modelsurgeon.operations.transforms.replay import composed_maps
+from modelsurgeon.operations.widen import NOISE, Widen
 from modelsurgeon.running.batches import SAMPLE, tokenize
 from modelsurgeon.running.gradients import prediction_loss
 from modelsurgeon.running.reader import Batch, Reader, Rows, read_off
@@ -102,7 +101,7 @@ class Text:
 
 def trained(source: Checkpoint, noise: float, seed: int, options: argparse.Namespace) -> Trained:
     """Grow, save, load and train. Raises SystemExit where the model predicts no tokens, or has no tokenizer."""
-    wide = widen(source, options.factor, rule=options.rule, dtype="float32", noise=noise, seed=seed)
+    wide = Widen(factor=options.factor, rule=options.rule, dtype="float32", noise=noise, seed=seed).apply(source)
     with tempfile.TemporaryDirectory() as parent:
         folder = save(wide, Path(parent) / "grown")
         grown = open_checkpoint(folder)

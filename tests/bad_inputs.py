@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 import tiny
+from modelsurgeon.architectures import registry
 from modelsurgeon.checkpoints.checkpoint import INDEX, SINGLE
-from modelsurgeon.families import registry
 from spoiling import (
     ABSENT,
     NORM,

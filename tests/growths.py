@@ -21,14 +21,15 @@ from typing import Any
 import torch
 
 import tiny
+from grow import widen
+from modelsurgeon.architectures.config import lookup
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from modelsurgeon.cli.main import NOISE
 from modelsurgeon.errors import PlanError
-from modelsurgeon.families.config import lookup
 from modelsurgeon.growth.growth import RULES
+from modelsurgeon.operations.transforms.replay import composed_maps
 from modelsurgeon.operations.transforms.untying import untie_embeddings
-from modelsurgeon.operations.transforms.widening import widen
-from modelsurgeon.proof.proof import composed_maps, prove
+from modelsurgeon.operations.widen import NOISE
+from modelsurgeon.proof.proof import prove
 from modelsurgeon.saving.save import save
 
 # Float64 passes that sum in another order: some 1e-14 of the outputs' deviation in all that is tried here, and 1e-11 in

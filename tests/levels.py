@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from grow import widen
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import ModelSurgeonError
-from modelsurgeon.operations.transforms.widening import widen
-from modelsurgeon.proof.proof import composed_maps, prove
+from modelsurgeon.operations.transforms.replay import composed_maps
+from modelsurgeon.proof.proof import prove
 from modelsurgeon.saving.save import save
 from modelsurgeon.verification.logits import LogitReport, compare_all
 from mutants import Mutant

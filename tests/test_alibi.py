@@ -13,7 +13,7 @@ from transformers.models.bloom import modeling_bloom
 from transformers.models.falcon import modeling_falcon
 from transformers.models.mpt import modeling_mpt
 
-from modelsurgeon.families import alibi, registry
+from modelsurgeon.architectures import alibi, registry
 from modelsurgeon.maps.axis_map import GAP
 
 FAMILIES = {"bloom": alibi.bloom, "mpt": alibi.mpt, "falcon": alibi.falcon}

@@ -12,13 +12,13 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 import tiny
+from grow import widen
+from modelsurgeon.architectures import registry
+from modelsurgeon.architectures.config import lookup
 from modelsurgeon.checkpoints.check import check
 from modelsurgeon.checkpoints.checkpoint import open_checkpoint
 from modelsurgeon.errors import ArchitectureError, SourceError
-from modelsurgeon.families import registry
-from modelsurgeon.families.config import lookup
 from modelsurgeon.maps.signature import parse
-from modelsurgeon.operations.transforms.widening import widen
 from modelsurgeon.saving.save import save
 
 KNOWN = registry.known()

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tiny
+from grow import widen
 from modelsurgeon.checkpoints.checkpoint import open_checkpoint
-from modelsurgeon.operations.transforms.widening import widen
 from modelsurgeon.saving.save import save
 
 # A float64 product rounded once to float32 is off by at most half a unit in the last place.

@@ -21,7 +21,7 @@ from bad_inputs import BAD, QUIET
 from command import run, sha256
 from modelsurgeon.checkpoints.checkpoint import SINGLE, open_checkpoint
 from modelsurgeon.saving.save import save
-from modelsurgeon.units import parse_size
+from modelsurgeon.text import parse_size
 from spoiling import MACHINE_FAILED, Bad, added, bad, config
 
 

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from modelsurgeon.families.sinusoid import sinusoid
+from modelsurgeon.architectures.sinusoid import sinusoid
 from modelsurgeon.files.file import LocalFile
 from modelsurgeon.maps import orders
 from modelsurgeon.maps.axis_map import GAP, MEAN

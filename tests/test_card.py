@@ -10,12 +10,12 @@ import pytest
 from huggingface_hub import ModelCard
 
 from command import run
+from grow import widen
 from modelsurgeon.checkpoints.checkpoint import open_checkpoint
 from modelsurgeon.checkpoints.record import Origin
-from modelsurgeon.cli.main import NOISE
 from modelsurgeon.files.file import LocalFolder
 from modelsurgeon.operations.transforms.untying import untie_embeddings
-from modelsurgeon.operations.transforms.widening import widen
+from modelsurgeon.operations.widen import NOISE
 from modelsurgeon.reports.card import LARGEST, escaped, metadata_of, model_card, reproducing_command
 from modelsurgeon.saving.save import save
 from modelsurgeon.training.learning_rates import recommended

@@ -19,10 +19,10 @@ from safetensors.torch import load_file, save_file
 import reports
 import tiny
 from command import ROOT, contents, run, shell
+from grow import widen
 from modelsurgeon.checkpoints.checkpoint import open_checkpoint
 from modelsurgeon.cli import terminal
-from modelsurgeon.cli.main import NOISE
-from modelsurgeon.operations.transforms.widening import widen
+from modelsurgeon.operations.widen import NOISE
 from modelsurgeon.saving.plan import make_plan
 from modelsurgeon.saving.writer import StoppedError
 from modelsurgeon.tensors.stored import Stored

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 
 import tiny
+from grow import widen
+from modelsurgeon.architectures import alibi
+from modelsurgeon.architectures.architecture import Architecture, Axis, Rotary
 from modelsurgeon.checkpoints.checkpoint import open_checkpoint
 from modelsurgeon.errors import PlanError
-from modelsurgeon.families import alibi
-from modelsurgeon.families.architecture import Architecture, Axis, Rotary
 from modelsurgeon.growth.commute import clipped_factors, reasons_against, rotation
 from modelsurgeon.growth.growth import Growth
 from modelsurgeon.growth.planning import plan_maps
 from modelsurgeon.growth.remap import remap
 from modelsurgeon.maps import orders
 from modelsurgeon.maps.axis_map import GAP, MEAN, AxisMap
-from modelsurgeon.operations.transforms.widening import widen
 from modelsurgeon.saving.save import save
 
 TABLE = Architecture(

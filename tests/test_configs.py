@@ -8,11 +8,11 @@ import pytest
 import torch
 import transformers
 
+from grow import widen
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.record import Origin
 from modelsurgeon.files.file import File, LocalFolder
 from modelsurgeon.growth.targets import by_config
-from modelsurgeon.operations.transforms.widening import widen
 from modelsurgeon.saving.plan import make_plan
 from modelsurgeon.tensors.stored import Stored
 

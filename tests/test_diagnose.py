@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 
 import command
 import diagnoses
+from grow import widen
 from modelsurgeon.checkpoints.checkpoint import open_checkpoint
 from modelsurgeon.checkpoints.source import DEMO
 from modelsurgeon.diagnosis.diagnose import Diagnosis, diagnose, diagnose_all
 from modelsurgeon.diagnosis.verdicts import thresholds
 from modelsurgeon.errors import PlanError
-from modelsurgeon.operations.transforms.widening import widen
 from modelsurgeon.running.environment import environment
 from modelsurgeon.saving.save import save
 

@@ -13,15 +13,15 @@ import pytest
 
 import tiny
 from command import ROOT, run
+from grow import widen
+from modelsurgeon.architectures import alibi, registry
+from modelsurgeon.architectures.architecture import Form
+from modelsurgeon.architectures.config import lookup
+from modelsurgeon.architectures.overview import COLUMNS, Row, Width, as_markdown, families, family, make_row
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.errors import ModelSurgeonError, PlanError
-from modelsurgeon.families import alibi, registry
-from modelsurgeon.families.architecture import Form
-from modelsurgeon.families.config import lookup
-from modelsurgeon.families.overview import COLUMNS, Row, Width, as_markdown, families, family, make_row
 from modelsurgeon.growth.targets import target_config
 from modelsurgeon.operations.transforms.untying import untie_embeddings
-from modelsurgeon.operations.transforms.widening import widen
 
 # Heads of other kinds (classifiers, bare bodies) stand on the same widths.
 SEVERAL = {row.model_type for row in families() if row.layout}

@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 
 import tiny
 from command import run
+from grow import widen
 from modelsurgeon.checkpoints.checkpoint import open_checkpoint
 from modelsurgeon.diagnosis.expected import expected
 from modelsurgeon.diagnosis.loss import predicted
 from modelsurgeon.errors import PlanError
 from modelsurgeon.operations.transforms.fresh_heads import KINDS, half_swap, shuffle, with_fresh_head
-from modelsurgeon.operations.transforms.widening import widen
 from modelsurgeon.proof.proof import prove
 from modelsurgeon.running.environment import environment
 from modelsurgeon.running.losses import measured_loss

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from grow import widen
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from modelsurgeon.operations.transforms.widening import widen
 from modelsurgeon.running import batches, generation
 from modelsurgeon.running.generation import Continued
 from modelsurgeon.saving.save import save

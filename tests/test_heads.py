@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from modelsurgeon.families import alibi
-from modelsurgeon.families.architecture import Architecture, Axis, Config
+from modelsurgeon.architectures import alibi
+from modelsurgeon.architectures.architecture import Architecture, Axis, Config
 from modelsurgeon.growth.growth import RULES, Growth
 from modelsurgeon.growth.kinds import heads
 from modelsurgeon.growth.kinds.heads import NoHeadsError

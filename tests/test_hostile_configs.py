@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 
 import tiny
+from grow import widen
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint, read_config
 from modelsurgeon.errors import ModelSurgeonError
 from modelsurgeon.files.file import LocalFolder
-from modelsurgeon.operations.transforms.widening import widen
 from modelsurgeon.saving.plan import make_plan
 
 VALUES: list[Any] = ["x", "32", -1, 0, 0.5, math.inf, math.nan, 10**18, 2**63, True, None, [], {}, [[]], {"a": 1}]

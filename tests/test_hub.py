@@ -22,13 +22,13 @@ from safetensors.torch import load_file, save_file
 
 import tiny
 from command import ROOT, contents, run, sha256
+from grow import widen
 from hub_server import READER, STRANGER, HubServer, environment, hub_environment
 from modelsurgeon.checkpoints.checkpoint import open_checkpoint, open_folder
 from modelsurgeon.checkpoints.source import DEMO, locate, read_config_of
-from modelsurgeon.cli.main import NOISE
 from modelsurgeon.errors import SourceError
 from modelsurgeon.files import remote
-from modelsurgeon.operations.transforms.widening import widen
+from modelsurgeon.operations.widen import NOISE
 from modelsurgeon.saving.save import save
 
 COMMIT, OLDER = "0123456789abcdef" * 2 + "01234567", "f" * 40

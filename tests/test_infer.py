@@ -15,9 +15,9 @@ import torch
 
 import foreign
 import tiny
+from grow import widen
 from modelsurgeon.checkpoints.checkpoint import open_checkpoint
 from modelsurgeon.checkpoints.record import RECORD
-from modelsurgeon.operations.transforms.widening import widen
 from modelsurgeon.proof.infer import Inferred, infer
 from modelsurgeon.proof.proof import Proof, prove
 from modelsurgeon.saving.save import save

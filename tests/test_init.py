@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 
 import tiny
 from command import run
+from modelsurgeon.architectures import registry
 from modelsurgeon.checkpoints.checkpoint import open_checkpoint
 from modelsurgeon.errors import PlanError, SourceError
-from modelsurgeon.families import registry
 from modelsurgeon.operations.transforms import library
 from modelsurgeon.operations.transforms.initial import Choices, begin, blank
 from modelsurgeon.saving.save import _request, save

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tiny
+from modelsurgeon.architectures import registry
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.checkpoints.head_path import find_path
 from modelsurgeon.diagnosis.loss import (
@@ -20,7 +21,6 @@ from modelsurgeon.diagnosis.loss import (
     predicted_untied,
 )
 from modelsurgeon.diagnosis.weights.rows import Rows
-from modelsurgeon.families import registry
 from modelsurgeon.operations.transforms.initial import deviation_for_uniform
 
 # One family for each thing that can stand on the way: RMSNorm, LayerNorm with learned positions, two norms, gains of

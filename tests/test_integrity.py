@@ -8,9 +8,9 @@ import shutil
 import pytest
 
 from command import blake3, contents, run
+from grow import widen
 from modelsurgeon.checkpoints.checkpoint import open_checkpoint
 from modelsurgeon.checkpoints.source import DEMO
-from modelsurgeon.operations.transforms.widening import widen
 from modelsurgeon.saving.save import save
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
+from grow import widen
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from modelsurgeon.operations.transforms.widening import widen
 from modelsurgeon.running import batches
 from modelsurgeon.saving.save import save
 from modelsurgeon.verification import visits

@@ -12,11 +12,11 @@ import pytest
 
 import tiny
 from command import run
+from grow import widen
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.checkpoints.record import Step, read_record
 from modelsurgeon.files.file import LocalFile
 from modelsurgeon.maps.orders import identity
-from modelsurgeon.operations.transforms.widening import widen
 from modelsurgeon.training.learning_rates import recommended
 from modelsurgeon.training.trajectory import Trajectory, exchanged
 

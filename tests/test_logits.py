@@ -16,10 +16,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from grow import widen
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.checkpoints.source import DEMO
 from modelsurgeon.errors import ModelSurgeonError, SourceError
-from modelsurgeon.operations.transforms.widening import widen
 from modelsurgeon.running.batches import Sampling, make_inputs
 from modelsurgeon.running.reader import UNLABELLED, Reader, read_off
 from modelsurgeon.running.reference import checked_view, load, model_class

@@ -16,7 +16,7 @@ from modelsurgeon.errors import PlanError
 from modelsurgeon.tensors import budget
 from modelsurgeon.tensors.budget import plan_memory
 from modelsurgeon.tensors.remapped import Remapped
-from modelsurgeon.units import parse_size
+from modelsurgeon.text import parse_size
 
 HIDDEN, INNER, VOCAB = 1024, 2816, 32000
 CONFIG = {

@@ -11,11 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from grow import widen
 from modelsurgeon.checkpoints.checkpoint import open_checkpoint
 from modelsurgeon.errors import PlanError
 from modelsurgeon.maps import dimension, orders
 from modelsurgeon.maps.axis_map import GAP, AxisMap
-from modelsurgeon.operations.transforms.widening import widen
 from modelsurgeon.proof.proof import prove
 from modelsurgeon.saving.save import save
 from modelsurgeon.tensors import noise

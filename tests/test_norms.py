@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelsurgeon.architectures.architecture import Architecture, Axis
 from modelsurgeon.errors import PlanError
-from modelsurgeon.families.architecture import Architecture, Axis
 from modelsurgeon.growth.eps import ENTIRE, NEGLIGIBLE_EPS, eps_change, norm_ratios
 from modelsurgeon.maps import orders
 from modelsurgeon.maps.axis_map import GAP, MEAN, AxisMap

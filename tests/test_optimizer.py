@@ -15,9 +15,9 @@ import transformers
 
 import tiny
 from command import contents, run
+from grow import widen
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.errors import ModelSurgeonError
-from modelsurgeon.operations.transforms.widening import widen
 from modelsurgeon.saving.save import save
 from modelsurgeon.training import optimizer as growing
 from modelsurgeon.training import param_groups

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 import tiny
 from growths import LOSSLESS, Growth, Source
+from modelsurgeon.architectures import registry
+from modelsurgeon.architectures.config import lookup
 from modelsurgeon.checkpoints.checkpoint import open_checkpoint
 from modelsurgeon.errors import PlanError, SourceError
-from modelsurgeon.families import registry
-from modelsurgeon.families.config import lookup
 from modelsurgeon.growth.growth import RULES
 from modelsurgeon.growth.targets import ATTENTIONS, settable
 from modelsurgeon.operations.transforms.untying import untie_embeddings

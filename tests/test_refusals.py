@@ -12,14 +12,14 @@ import pytest
 import torch
 
 import tiny
+from grow import widen
 from growths import LOSSLESS, Growth, Source
+from modelsurgeon.architectures.config import lookup
 from modelsurgeon.checkpoints.checkpoint import open_checkpoint
 from modelsurgeon.errors import PlanError
-from modelsurgeon.families.config import lookup
 from modelsurgeon.growth.growth import RULES
 from modelsurgeon.growth.targets import settable
 from modelsurgeon.operations.transforms.untying import untie_embeddings
-from modelsurgeon.operations.transforms.widening import widen
 from modelsurgeon.saving.save import save
 
 # One form of every family, its head its own where it has one: nothing is refused on a tie's account.

@@ -33,8 +33,8 @@ from transformers.models.modernbert.modeling_modernbert import ModernBertRotaryE
 from transformers.models.phi3.modeling_phi3 import Phi3RotaryEmbedding
 from transformers.models.stablelm.modeling_stablelm import StableLmRotaryEmbedding
 
+from modelsurgeon.architectures import rope
 from modelsurgeon.errors import PlanError, SourceError
-from modelsurgeon.families import rope
 
 FAMILIES = {
     "deepseek_v2": (DeepseekV2Config, DeepseekV2RotaryEmbedding),

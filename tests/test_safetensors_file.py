@@ -20,7 +20,8 @@ from safetensors.torch import save
 from modelsurgeon.errors import SourceError
 from modelsurgeon.files import safetensors_file
 from modelsurgeon.files.file import File, LocalFile
-from modelsurgeon.files.safetensors_file import BITS, DTYPES, Entry, layout, read_entries
+from modelsurgeon.files.safetensors_file import BITS, Entry, layout, read_entries
+from modelsurgeon.tensors.dtypes import DTYPES
 from modelsurgeon.tensors.stored import Stored, read_header
 
 CASES = 4000

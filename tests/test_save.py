@@ -14,14 +14,14 @@ from safetensors.torch import load_file
 
 import tiny
 from command import blake3, contents, run, sha256
-from modelsurgeon import __version__
+from grow import widen
 from modelsurgeon.checkpoints.checkpoint import INDEX, open_checkpoint
 from modelsurgeon.checkpoints.source import DEMO
 from modelsurgeon.errors import PlanError, SourceError
 from modelsurgeon.operations.transforms.untying import untie_embeddings
-from modelsurgeon.operations.transforms.widening import widen
 from modelsurgeon.saving.save import save
 from modelsurgeon.tensors import budget
+from modelsurgeon.version import __version__
 
 SIDE_FILES = {
     "tokenizer.json": b'{"a": "\xc3\xa9"}\r\n',

@@ -14,6 +14,8 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 import tiny
+from grow import widen
+from modelsurgeon.architectures import registry
 from modelsurgeon.checkpoints.checkpoint import open_checkpoint
 from modelsurgeon.diagnosis.weights import rows as rows_module
 from modelsurgeon.diagnosis.weights import scan as scan_module
@@ -23,9 +25,7 @@ from modelsurgeon.diagnosis.weights.numbers import Census, Lost
 from modelsurgeon.diagnosis.weights.rows import Rows
 from modelsurgeon.diagnosis.weights.scan import Scan, scan
 from modelsurgeon.diagnosis.weights.spectral_norm import Spectral
-from modelsurgeon.families import registry
 from modelsurgeon.files.file import LocalFolder
-from modelsurgeon.operations.transforms.widening import widen
 from modelsurgeon.saving.save import save
 from modelsurgeon.tensors.dtypes import DTYPES
 from modelsurgeon.tensors.stored import Stored, read_header

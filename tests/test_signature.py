@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from modelsurgeon.architectures import registry
 from modelsurgeon.errors import ArchitectureError, PlanError
-from modelsurgeon.families import registry
 from modelsurgeon.maps import dimension, orders
 from modelsurgeon.maps.axis_map import GAP, MEAN, AxisMap
 from modelsurgeon.maps.dimension import along

@@ -9,14 +9,14 @@ import huggingface_hub
 import pytest
 
 import tiny
+from grow import widen
 from modelsurgeon.checkpoints.changes import config_changes
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.checkpoints.source import DEMO, read_config_of
 from modelsurgeon.errors import ModelSurgeonError, PlanError, SourceError
 from modelsurgeon.growth.targets import by_config, by_factor, by_settings, settable
 from modelsurgeon.operations.transforms.proportions import Proportions, by_parameters
-from modelsurgeon.operations.transforms.widening import widen
-from modelsurgeon.units import COUNTS, parse_count
+from modelsurgeon.text import COUNTS, parse_count
 from test_hub import COMMIT, cache, cached
 
 __all__ = ["cache"]  # a fixture

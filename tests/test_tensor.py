@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from grow import widen
 from modelsurgeon.checkpoints.checkpoint import open_checkpoint
 from modelsurgeon.files.file import LocalFile
 from modelsurgeon.maps import axis_map, dimension, orders
 from modelsurgeon.maps.axis_map import GAP, MEAN, AxisMap
-from modelsurgeon.operations.transforms.widening import widen
 from modelsurgeon.proof import blocks
 from modelsurgeon.proof.fold import fold
 from modelsurgeon.tensors import means

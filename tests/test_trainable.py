@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tiny
+from grow import widen
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.errors import ModelSurgeonError
 from modelsurgeon.maps.axis_map import AxisMap
-from modelsurgeon.operations.transforms.widening import widen
+from modelsurgeon.operations.transforms.replay import composed_maps
 from modelsurgeon.proof import coordinates
 from modelsurgeon.proof.coordinates import GrownAxis
-from modelsurgeon.proof.proof import composed_maps
 from modelsurgeon.saving.save import save
 from modelsurgeon.verification import ranks
 from modelsurgeon.verification.copies import compare

@@ -17,6 +17,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 import tiny
+from grow import widen
 from growths import LOSSLESS
 from modelsurgeon.checkpoints.checkpoint import open_checkpoint
 from modelsurgeon.errors import PlanError
@@ -24,7 +25,6 @@ from modelsurgeon.growth.eps import NEGLIGIBLE_EPS
 from modelsurgeon.growth.growth import RULES
 from modelsurgeon.growth.targets import ATTENTIONS
 from modelsurgeon.operations.transforms.untying import untie_embeddings
-from modelsurgeon.operations.transforms.widening import widen
 from modelsurgeon.saving.save import save
 from oracle import in_float64
 

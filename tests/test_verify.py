@@ -12,12 +12,12 @@ from safetensors.torch import load_file, save_file
 
 import mutants
 import tiny
+from grow import widen
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.checkpoints.record import RECORD
 from modelsurgeon.errors import SourceError
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.operations.transforms.untying import untie_embeddings
-from modelsurgeon.operations.transforms.widening import widen
 from modelsurgeon.proof.proof import fold, prove
 from modelsurgeon.saving.save import save
 from modelsurgeon.tensors.stored import Stored

@@ -22,7 +22,7 @@ import torch
 import transformers
 from transformers.pytorch_utils import Conv1D
 
-from modelsurgeon.families import architecture, registry
+from modelsurgeon.architectures import architecture, registry
 from oracle import in_float64
 
 VOCAB, LENGTH, POSITIONS = 61, 9, 24

@@ -9,11 +9,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from modelsurgeon.architectures import registry
+from modelsurgeon.architectures.architecture import Architecture, Template
+from modelsurgeon.architectures.config import EFFECTIVE, lookup
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, left_behind
 from modelsurgeon.errors import ArchitectureError, SourceError
-from modelsurgeon.families import registry
-from modelsurgeon.families.architecture import Architecture, Template
-from modelsurgeon.families.config import EFFECTIVE, lookup
 from modelsurgeon.tensors import quantised
 from modelsurgeon.tensors.dtypes import FLOATS
 from modelsurgeon.tensors.lazy import LazyTensor

@@ -15,11 +15,11 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from modelsurgeon.architectures import registry
+from modelsurgeon.architectures.architecture import Architecture
 from modelsurgeon.checkpoints.record import RECORD, Origin, Step, read_record
 from modelsurgeon.checkpoints.source import locate
 from modelsurgeon.errors import SourceError
-from modelsurgeon.families import registry
-from modelsurgeon.families.architecture import Architecture
 from modelsurgeon.files.file import File, Folder
 from modelsurgeon.files.json_file import OF_CONFIGS, OF_INDICES, read_json, shortened
 from modelsurgeon.files.safetensors_file import read_entries

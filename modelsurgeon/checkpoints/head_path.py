@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from modelsurgeon.families.architecture import Architecture
-from modelsurgeon.families.template import Template
+from modelsurgeon.architectures.architecture import Architecture
+from modelsurgeon.architectures.template import Template
 from modelsurgeon.maps.signature import Atom, Signature
 from modelsurgeon.tensors.lazy import equal
 

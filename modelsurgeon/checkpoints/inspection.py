@@ -13,11 +13,11 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from modelsurgeon.architectures.architecture import Architecture
 from modelsurgeon.checkpoints.check import check
 from modelsurgeon.checkpoints.checkpoint import INDEX, SINGLE, Checkpoint, read_config, read_tensors
 from modelsurgeon.checkpoints.source import locate
 from modelsurgeon.errors import ModelSurgeonError, SourceError
-from modelsurgeon.families.architecture import Architecture
 from modelsurgeon.files.file import Folder
 from modelsurgeon.files.json_file import OF_CONFIGS, OF_INDICES, read_json
 from modelsurgeon.files.safetensors_file import Entry, read_entries

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modelsurgeon import __version__
 from modelsurgeon.errors import PlanError, SourceError
 from modelsurgeon.files.file import File, Folder
 from modelsurgeon.files.hashes import ALGORITHM, digest
 from modelsurgeon.files.json_file import read_json
 from modelsurgeon.maps.axis_map import AxisMap
+from modelsurgeon.version import __version__
 
 RECORD = "modelsurgeon.json"
 FORMAT = 1

@@ -15,11 +15,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+from modelsurgeon.architectures import registry
 from modelsurgeon.checkpoints.record import Origin
 from modelsurgeon.errors import SourceError
-from modelsurgeon.families import registry
 from modelsurgeon.files.file import NAME_MAX, LocalFile, LocalFolder
+from modelsurgeon.files.hub import open_repository
 from modelsurgeon.files.json_file import OF_CONFIGS, read_json
+from modelsurgeon.files.remote import open_remote
 
 DEMO = Path(__file__).parents[1] / "demo"
 HUB_ID = re.compile(r"(?:hf://)?(?P<repo>\w[\w.-]*/[\w.-]+)(?:@(?P<revision>.+))?")
@@ -82,15 +84,11 @@ def _one_revision(text: str, named: str | None, revision: str | None) -> str | N
 
 
 def _from_hub(repo: str, revision: str | None, stream: bool) -> Origin:
-    from modelsurgeon.files.hub import open_repository
-
     folder = open_repository(repo, revision, stream=stream)
     return Origin(repo, folder, folder.commit)
 
 
 def _from_url(url: str) -> Origin:
-    from modelsurgeon.files.remote import open_remote
-
     scheme, _, path = url.partition("://")
     if scheme == "file":
         return locate(path)

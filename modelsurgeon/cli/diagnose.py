@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from modelsurgeon.cli import terminal
-from modelsurgeon.cli.request import Json, Length, Quiet, Revision, Samples, Source, TrustRemoteCode, read_text
+from modelsurgeon.cli.request import Json, Length, Quiet, Revision, Samples, Source, TrustRemoteCode
+from modelsurgeon.text import parse_size, printable
 
 if TYPE_CHECKING:
     from modelsurgeon.diagnosis.diagnose import Diagnosis
@@ -55,6 +56,8 @@ def diagnose_command(
     _check(context, weights, stream)
     _check_targets(report, plots)
     given = terminal.from_stdin(*([source] if other is None else [source, other]))
+    from modelsurgeon.model import read_text
+
     asked: dict[str, Any] = {"text": read_text(text), "samples": samples, "length": length, "dtype": dtype}
     asked |= {"device": device, "trust_remote_code": trust_remote_code, "weights_only": weights}
     found = _diagnosed(given, revision, stream, memory, quiet, asked)
@@ -90,11 +93,10 @@ def _diagnosed(
 ) -> list[Diagnosis]:
     """What is found of each, with bars on the way."""
     from modelsurgeon.checkpoints.checkpoint import open_checkpoint
-    from modelsurgeon.cli.operate import check_running
     from modelsurgeon.diagnosis.diagnose import diagnose_all
-    from modelsurgeon.units import parse_size
+    from modelsurgeon.running.environment import check_place
 
-    check_running(asked["dtype"], asked["device"], auto=True)
+    check_place(asked["dtype"], asked["device"], auto=True)
     size = parse_size(memory, "memory")
     if quiet:
         terminal.quieten()
@@ -107,7 +109,6 @@ def _diagnosed(
 def _document(found: Sequence[Diagnosis], device: str) -> dict[str, Any]:
     """The document that schema.json describes: all that terminal, page and plots show is read off it."""
     from modelsurgeon.running.environment import environment
-    from modelsurgeon.text import printable
 
     models = [diagnosis.to_json() for diagnosis in found]
     command = printable(shlex.join(["modelsurgeon", *sys.argv[1:]]))

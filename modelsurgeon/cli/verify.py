@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from modelsurgeon.cli import terminal
-from modelsurgeon.cli.request import Json, Length, Quiet, Revision, Samples, Source, TrustRemoteCode, read_text
+from modelsurgeon.cli.request import Json, Length, Quiet, Revision, Samples, Source, TrustRemoteCode
 
 if TYPE_CHECKING:
     from modelsurgeon.verification.verify import Report
@@ -59,28 +59,33 @@ def verify_command(
 
         check_target(report)
     names = terminal.from_stdin(source, result)
-    running: dict[str, Any] = {"samples": samples, "length": length, "dtype": dtype, "device": device}
-    running |= {"text": read_text(text), "trust_remote_code": trust_remote_code}
-    found = _verified(names, revision, quiet, infer=infer, trainable=trainable, memory=memory, **running)
+    found = _verified(
+        names,
+        quiet,
+        infer=infer,
+        trainable=trainable,
+        text=text,
+        samples=samples,
+        length=length,
+        dtype=dtype,
+        device=device,
+        memory=memory,
+        trust_remote_code=trust_remote_code,
+        revision=revision,
+    )
     _tell(found, report, as_json, quiet)
     if not found.same:
         raise typer.Exit(terminal.DIFFERENT)
 
 
-def _verified(names: tuple[str, ...], revision: str | None, quiet: bool, *, memory: str | None, **asked: Any) -> Report:
+def _verified(names: tuple[str, ...], quiet: bool, **options: Any) -> Report:
     """What verification finds, with bars on the way, and the command that asked for it."""
-    from modelsurgeon.checkpoints.checkpoint import open_checkpoint
-    from modelsurgeon.cli.operate import check_running
-    from modelsurgeon.units import parse_size
-    from modelsurgeon.verification.verify import verify
+    from modelsurgeon.model import verify
 
-    check_running(asked["dtype"], asked["device"], auto=True)
-    size = None if memory is None else parse_size(memory, "memory")
     if quiet:
         terminal.quieten()
-    opened = open_checkpoint(names[0], revision), open_checkpoint(names[1])
-    with terminal.bars(quiet) as tell:
-        found = verify(*opened, behaviour=True, memory=size, tell=tell, **asked)
+    with terminal.bars(quiet) as progress:
+        found = verify(*names, progress=progress, **options)
     return replace(found, command=shlex.join(["modelsurgeon", *sys.argv[1:]]))
 
 
@@ -99,13 +104,12 @@ def _tell(found: Report, page: Path | None, as_json: bool, quiet: bool) -> None:
 
 
 def _verify_files(source: str, result: str | None, revision: str | None, as_json: bool, quiet: bool) -> None:
-    from modelsurgeon.checkpoints.integrity import check_files
-    from modelsurgeon.checkpoints.source import locate
+    from modelsurgeon.model import check_files
     from modelsurgeon.reports.tables import show_integrity
 
     if result is not None:
         raise typer.BadParameter("--files is asked of one result alone")
-    found = check_files(locate(terminal.from_stdin(source)[0], revision, weights=False))
+    found = check_files(terminal.from_stdin(source)[0], revision)
     console = terminal.console(quiet)
     if console:
         show_integrity(found, console)

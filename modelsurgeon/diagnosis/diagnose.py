@@ -59,6 +59,11 @@ class Diagnosis:
     memory: dict[str, int] = field(default_factory=dict)
     verdicts: tuple[Verdict, ...] = ()
 
+    @property
+    def findings(self) -> tuple[Verdict, ...]:
+        """What is to be acted on or watched, the worst first."""
+        return tuple(one for word in ("act", "watch") for one in self.verdicts if one.verdict == word)
+
     def measures(self) -> dict[str, Any]:
         """The document without verdicts."""
         layers = {matrix.layer for matrix in self.scan.matrices if matrix.layer is not None}

@@ -19,6 +19,7 @@ from typing import Any
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.diagnosis.measures import MEASURES, Finding
 from modelsurgeon.errors import ModelSurgeonError
+from modelsurgeon.operations.widen import Widen
 from modelsurgeon.text import plain
 
 THRESHOLDS = Path(__file__).parent / "thresholds.toml"
@@ -125,14 +126,12 @@ def remedies(checkpoint: Checkpoint) -> dict[str, str]:
 
 def _origin(checkpoint: Checkpoint) -> str:
     """What the first growth on record was made of."""
-    grown = [str(step.source.get("id", "")) for step in checkpoint.steps if step.operation == "widen"]
+    grown = [str(step.source.get("id", "")) for step in checkpoint.steps if step.operation == Widen.name]
     return shlex.quote(grown[0]) if grown and grown[0] else ""
 
 
 def _widen(checkpoint: Checkpoint, source: str) -> str:
     """The command that brings the head's width to WIDE and more: that key alone where the family lets it grow so."""
-    from modelsurgeon.operations.transforms.widening import widen
-
     tie = checkpoint.architecture.tie
     if tie is None:
         return ""
@@ -141,7 +140,7 @@ def _widen(checkpoint: Checkpoint, source: str) -> str:
     tries = [(None, {key: factor * width}, f"--set {key}={factor * width}")] if key else []
     for times, settings, option in [*tries, (factor, {}, f"--factor {factor}")]:
         try:
-            widen(checkpoint, times, settings)
+            Widen(factor=times, set=settings).apply(checkpoint)
         except ModelSurgeonError:
             continue
         return f"modelsurgeon widen {source} -o OUT {option}"

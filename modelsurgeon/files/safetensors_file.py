@@ -20,12 +20,11 @@ import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from modelsurgeon.errors import SourceError
 from modelsurgeon.files.file import File
 from modelsurgeon.files.json_file import no_duplicates, shortened
-from modelsurgeon.tensors.lazy import LazyTensor
 
 ORDER = ("I64", "F64", "F32", "I32", "BF16", "F16", "U8", "BOOL")  # the library's: dtypes first to last, then names
 BITS = {  # of one number, in every dtype that the library knows
@@ -54,6 +53,19 @@ _MEMBER = re.compile(
     _SPACE + rb"(" + _STRING + rb")" + _SPACE + rb":" + _SPACE + rb"(" + _FLAT_OBJECT + rb")" + _SPACE + rb"([,}])",
     re.DOTALL,
 )
+
+
+class Described(Protocol):
+    """What a header says of a tensor, and how many bytes it takes."""
+
+    @property
+    def dtype(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def nbytes(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +210,7 @@ def _whole(digits: str) -> int | float:
 _DECODER = json.JSONDecoder(object_pairs_hook=no_duplicates, parse_int=_whole)
 
 
-def layout(tensors: Mapping[str, LazyTensor]) -> tuple[bytes, dict[str, int]]:
+def layout(tensors: Mapping[str, Described]) -> tuple[bytes, dict[str, int]]:
     """(the bytes before the data, {name: where its data begins}), as the safetensors library lays files out."""
     order = sorted(tensors, key=lambda name: (ORDER.index(tensors[name].dtype), name))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}

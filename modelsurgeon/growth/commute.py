@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from modelsurgeon.architectures import rope
+from modelsurgeon.architectures.architecture import Architecture, Config
+from modelsurgeon.architectures.config import lookup
+from modelsurgeon.architectures.scalars import width_gain
 from modelsurgeon.errors import PlanError
-from modelsurgeon.families import rope
-from modelsurgeon.families.architecture import Architecture, Config
-from modelsurgeon.families.config import lookup
-from modelsurgeon.families.scalars import width_gain
 from modelsurgeon.growth.kinds import heads
 from modelsurgeon.growth.kinds.experts import check_experts
 from modelsurgeon.maps.axis_map import AxisMap

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from modelsurgeon.architectures import rope
+from modelsurgeon.architectures.architecture import Architecture, Config
+from modelsurgeon.architectures.config import assigned, lookup
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import SourceError
-from modelsurgeon.families import rope
-from modelsurgeon.families.architecture import Architecture, Config
-from modelsurgeon.families.config import assigned, lookup
 from modelsurgeon.growth.commute import clipped_factors, rotation
 from modelsurgeon.growth.eps import ENTIRE
 from modelsurgeon.growth.kinds.experts import chosen_copies

@@ -12,9 +12,9 @@ from math import prod
 
 import numpy as np
 
+from modelsurgeon.architectures.architecture import Architecture
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import PlanError
-from modelsurgeon.families.architecture import Architecture
 from modelsurgeon.maps.axis_map import GAP, AxisMap
 from modelsurgeon.maps.signature import Signature, gain_factors, mean_square_ratio
 

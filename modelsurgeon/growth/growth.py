@@ -14,9 +14,9 @@ from functools import cached_property
 
 import numpy as np
 
+from modelsurgeon.architectures.architecture import Architecture, Axis, Config
+from modelsurgeon.architectures.scalars import width_gain
 from modelsurgeon.errors import PlanError, SourceError
-from modelsurgeon.families.architecture import Architecture, Axis, Config
-from modelsurgeon.families.scalars import width_gain
 from modelsurgeon.maps import orders
 
 RULES = ("orthogonal", "exact")

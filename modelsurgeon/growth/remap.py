@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from modelsurgeon.architectures.architecture import Architecture, Template
+from modelsurgeon.architectures.scalars import multiplier
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import PlanError
-from modelsurgeon.families.architecture import Architecture, Template
-from modelsurgeon.families.scalars import multiplier
 from modelsurgeon.growth.commute import reasons_against
 from modelsurgeon.growth.config import grown_config
 from modelsurgeon.growth.eps import ENTIRE, eps_change, norm_ratios
@@ -44,14 +44,28 @@ class Storage:
     noise: Noise | None = None
 
 
-def remap(checkpoint: Checkpoint, maps: Mapping[str, AxisMap], storage: Storage = Storage()) -> Checkpoint:
-    """The checkpoint with every axis of `maps` grown. Raises PlanError where the maps do not commute with the model."""
-    table = checkpoint.architecture
+def losses(checkpoint: Checkpoint, maps: Mapping[str, AxisMap]) -> tuple[str, ...]:
+    """Why growth by these maps would be another function; empty where it would not.
+
+    Raises PlanError where the maps do not commute with the model.
+    """
+    table, every = checkpoint.architecture, _of_every_axis(checkpoint, maps)
+    lossy = eps_change(checkpoint, norm_ratios(table, every))[1]
+    return (*lossy, *reasons_against(table, checkpoint.resolved, every))
+
+
+def _of_every_axis(checkpoint: Checkpoint, maps: Mapping[str, AxisMap]) -> dict[str, AxisMap]:
+    """{axis: its map}, the identity where none is given. Raises PlanError for a map of another size."""
     sizes = checkpoint.sizes
     for axis, axis_map in maps.items():
         if sizes.get(axis) != axis_map.size:
             raise PlanError(f"axis {axis!r} has {sizes.get(axis)} coordinates; the map grows {axis_map.size}")
-    every = {axis: maps.get(axis) or identity(size) for axis, size in sizes.items()}
+    return {axis: maps.get(axis) or identity(size) for axis, size in sizes.items()}
+
+
+def remap(checkpoint: Checkpoint, maps: Mapping[str, AxisMap], storage: Storage = Storage()) -> Checkpoint:
+    """The checkpoint with every axis of `maps` grown. Raises PlanError where the maps do not commute with the model."""
+    table, every = checkpoint.architecture, _of_every_axis(checkpoint, maps)
     targets = {axis: axis_map.new_size for axis, axis_map in every.items()}
     against = reasons_against(table, checkpoint.resolved, every)
     eps, lossy = eps_change(checkpoint, norm_ratios(table, every))

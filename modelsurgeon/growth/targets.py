@@ -15,10 +15,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from modelsurgeon.architectures.architecture import Architecture
+from modelsurgeon.architectures.config import INERT, assigned, lookup
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import PlanError
-from modelsurgeon.families.architecture import Architecture
-from modelsurgeon.families.config import INERT, assigned, lookup
 
 ATTENTIONS = ("head-dim", "heads")
 NO_DEPTH = "depth does not grow"

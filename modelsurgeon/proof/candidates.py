@@ -20,12 +20,12 @@ from math import sqrt
 
 import numpy as np
 
+from modelsurgeon.architectures import rope
+from modelsurgeon.architectures.architecture import Architecture, Config
+from modelsurgeon.architectures.norms import is_normalised
+from modelsurgeon.architectures.scalars import multiplier, width_gain
+from modelsurgeon.architectures.words import Axis
 from modelsurgeon.errors import PlanError
-from modelsurgeon.families import rope
-from modelsurgeon.families.architecture import Architecture, Config
-from modelsurgeon.families.norms import is_normalised
-from modelsurgeon.families.scalars import multiplier, width_gain
-from modelsurgeon.families.words import Axis
 from modelsurgeon.growth.growth import Growth
 from modelsurgeon.growth.kinds import heads
 from modelsurgeon.growth.kinds.attention import angles_map

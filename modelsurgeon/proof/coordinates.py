@@ -19,7 +19,7 @@ from itertools import combinations
 import numpy as np
 import torch
 
-from modelsurgeon.families.architecture import Architecture, Template
+from modelsurgeon.architectures.architecture import Architecture, Template
 from modelsurgeon.maps.axis_map import GAP, AxisMap
 from modelsurgeon.maps.orders import identity, ranks
 from modelsurgeon.maps.signature import Expression

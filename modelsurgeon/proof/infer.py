@@ -20,20 +20,19 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from modelsurgeon.architectures.architecture import Template
 from modelsurgeon.checkpoints.check import check
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.record import Step
 from modelsurgeon.errors import PlanError
-from modelsurgeon.families.architecture import Template
 from modelsurgeon.growth.remap import GrownTensors, Storage
 from modelsurgeon.maps import dimension
 from modelsurgeon.maps.axis_map import AxisMap
-from modelsurgeon.operations.transforms import layers
-from modelsurgeon.operations.transforms.untying import untie_embeddings
+from modelsurgeon.operations import registry
 from modelsurgeon.progress import Tell, silent
 from modelsurgeon.proof.candidates import Candidate, Candidates, keeps_places
 from modelsurgeon.proof.fold import fold
-from modelsurgeon.proof.proof import factor_eps
+from modelsurgeon.proof.proof import demands, factor_eps, paired
 from modelsurgeon.proof.samples import sampled
 from modelsurgeon.tensors.lazy import LazyTensor
 from modelsurgeon.tensors.remapped import Remapped
@@ -67,44 +66,15 @@ def infer(source: Checkpoint, result: Checkpoint, *, tell: Tell = silent) -> Inf
     kinds = source.config.get("model_type"), result.config.get("model_type")
     if kinds[0] != kinds[1]:
         return Inferred((), (f"model_type {kinds[1]!r} is not {kinds[0]!r}: nothing to try",))
-    base, untied, lines = _untied(source, result)
-    base, deepened, said = _deepened(base, result)
-    reading = Reading(base, result, layers.new_names(base, deepened))
+    base, steps, lines = source, list[Step](), list[str]()
+    for operation in registry.known().values():
+        found = operation.guess(base, result)
+        base, steps, lines = found.checkpoint, [*steps, *([found.step] if found.step else [])], [*lines, *found.lines]
+    reading = Reading(base, result, frozenset(demands(tuple(steps), base, result, paired(base, result))))
     maps = reading.maps(tell)
     grown = {axis: axis_map for axis, axis_map in maps.items() if not axis_map.is_identity}
-    widened = [Step("widen", {"inferred": True}, maps=grown)] if grown else []
-    every = (*lines, *said, *reading.lines) or ("every axis as it was",)
-    return Inferred((*untied, *deepened, *widened), every)
-
-
-def _untied(source: Checkpoint, result: Checkpoint) -> tuple[Checkpoint, list[Step], list[str]]:
-    """The source with a head of its own, where the result has one and says so."""
-    tie = source.architecture.tie
-    if tie is None or not source.is_tied or not result.has(tie.head):
-        return source, [], []
-    if result.architecture.value(result.resolved, "tie_word_embeddings"):
-        return source, [], []
-    try:
-        return untie_embeddings(source), [Step("untie-embeddings", {})], [f"untied: {tie.head} is a tensor of its own"]
-    except PlanError as error:
-        return source, [], [f"not untied: {error}"]
-
-
-def _deepened(base: Checkpoint, result: Checkpoint) -> tuple[Checkpoint, list[Step], list[str]]:
-    """The source with new layers, where the result has more."""
-    try:
-        layouts = layers.layouts(base, result)
-        if not layouts:
-            return base, [], []
-        step = layers.step(result, layouts)
-        deeper = layers.insert_layers(base, step.arguments)
-    except PlanError as error:
-        return base, [], [f"depth: {error}"]
-    lines = []
-    for counter, layout in layouts.items():
-        new = ", ".join(str(place) for place, old in enumerate(layout) if old is None)
-        lines.append(f"{base.architecture.counters[counter]}: layers {new} of {len(layout)} are new")
-    return deeper, [step], lines
+    grew = [Step(registry.that_grows().name, {"inferred": True}, maps=grown)] if grown else []
+    return Inferred((*steps, *grew), (*lines, *reading.lines) or ("every axis as it was",))
 
 
 @dataclass

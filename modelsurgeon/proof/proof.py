@@ -13,23 +13,22 @@ block.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
+from modelsurgeon.architectures.architecture import Architecture, Config
+from modelsurgeon.architectures.config import INERT
 from modelsurgeon.checkpoints.check import check
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.record import RECORD, Step
 from modelsurgeon.errors import PlanError
-from modelsurgeon.families.architecture import Architecture, Config
-from modelsurgeon.families.config import INERT
-from modelsurgeon.growth.remap import remap
-from modelsurgeon.maps.axis_map import AxisMap
-from modelsurgeon.operations.transforms import layers
-from modelsurgeon.operations.transforms.fresh_heads import with_fresh_head
-from modelsurgeon.operations.transforms.untying import untie_embeddings
+from modelsurgeon.operations import registry
+from modelsurgeon.operations.operation import Demand
+from modelsurgeon.operations.transforms.replay import replay
 from modelsurgeon.progress import Tell, silent
+from modelsurgeon.proof import new_tensors
 from modelsurgeon.proof.fold import Verdict, Workers, fold
 from modelsurgeon.running.settings import as_read, same
 from modelsurgeon.tensors.dtypes import DTYPE_NAMES, DTYPES, FLOATS
@@ -86,13 +85,16 @@ def prove(
         expected = replay(source, found)
     except PlanError as error:
         return Proof((Verdict(RECORD if recorded else "maps", "wrong", detail=str(error)),))
-    names = _paired(expected, result)
-    new = layers.new_names(expected, found)
+    names = paired(expected, result)
     verdicts = [*_config_verdicts(expected, result), *_name_verdicts(expected, result, names)]
-    verdicts += layers.verdicts(expected, result, found, names)
+    new = demands(found, expected, result, names)
+    verdicts += [
+        new_tensors.verdict(names[name], result.tensors[names[name]], expected.tensors[name].shape, demand)
+        for name, demand in new.items()
+    ]
     total, done, eps = sum(result.tensors[name].nbytes for name in names.values()), 0, _earlier_eps(source, found)
     with Workers() as workers:
-        for name in sorted(names.keys() - new):
+        for name in sorted(names.keys() - new.keys()):
             wanted, other = expected.tensors[name], result.tensors[names[name]]
             more = eps if recorded else factor_eps(wanted, other)
             verdicts.append(fold(names[name], wanted, other, more, workers))
@@ -100,6 +102,14 @@ def prove(
             tell("proof", done, total)
     tell("proof", total, total)
     return Proof(tuple(verdicts), expected.lossy)
+
+
+def demands(
+    steps: tuple[Step, ...], expected: Checkpoint, result: Checkpoint, names: Mapping[str, str]
+) -> dict[str, Demand]:
+    """{tensor that copies none of the source's: what its operation asks of it}."""
+    every = (registry.find(step.operation).demands(step, expected, result, names) for step in steps)
+    return {name: demand for found in every for name, demand in found.items()}
 
 
 def factor_eps(expected: LazyTensor, found: LazyTensor) -> float:
@@ -115,41 +125,6 @@ def steps_between(source: Checkpoint, result: Checkpoint) -> tuple[Step, ...] | 
     if not result.steps or after[: len(before)] != before:
         return None
     return result.steps[len(before) :]
-
-
-def composed_maps(steps: tuple[Step, ...]) -> dict[str, AxisMap]:
-    """{axis: the map of all steps, one after another}."""
-    maps: dict[str, AxisMap] = {}
-    for step in steps:
-        for axis, axis_map in step.maps.items():
-            maps[axis] = maps[axis].then(axis_map) if axis in maps else axis_map
-    return maps
-
-
-def replay(source: Checkpoint, steps: tuple[Step, ...]) -> Checkpoint:
-    """The steps again, lazily, as one. Raises PlanError where their maps do not commute with the model.
-
-    Untying first and growing then is the same as the other way round: the maps keep tied tensors equal. A fresh head
-    comes in its turn.
-    """
-    known = {"widen", "untie-embeddings", layers.OPERATION}
-    for step in steps:
-        if step.operation not in known:
-            raise PlanError(f"a step {step.operation!r} on record, expected one of {', '.join(sorted(known))}")
-    fresh = next((at for at, step in enumerate(steps) if step.arguments.get("head")), None)
-    if fresh is not None:
-        how = steps[fresh].arguments
-        base = with_fresh_head(replay(source, steps[:fresh]), how["head"], how.get("std"), steps[fresh].seed or 0)
-        after = replay(base, steps[fresh + 1 :])
-        return replace(after, lossy=(*base.lossy, *after.lossy))
-    base = replace(source, lossy=())
-    if any(step.operation == "untie-embeddings" for step in steps):
-        base = untie_embeddings(base)
-    for step in steps:
-        if step.operation == layers.OPERATION:
-            base = layers.insert_layers(base, step.arguments)
-    maps = composed_maps(steps)
-    return remap(base, maps) if maps else base
 
 
 def _config_verdicts(expected: Checkpoint, result: Checkpoint) -> list[Verdict]:
@@ -179,7 +154,7 @@ def _as_read(table: Architecture, wanted: Config, found: Config, told: Mapping[s
     return {key: (table.value(read[0], key), table.value(read[1], key)) for key in keys - set(table.aliases)}
 
 
-def _paired(expected: Checkpoint, result: Checkpoint) -> dict[str, str]:
+def paired(expected: Checkpoint, result: Checkpoint) -> dict[str, str]:
     """{name of an expected tensor: the result's name for it}: files may lack a prefix, or spell names as of old."""
     table = expected.architecture
     held = {table.canonical(name): name for name in sorted(result.tensors, reverse=True)}

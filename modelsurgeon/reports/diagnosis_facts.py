@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from modelsurgeon.text import number
-from modelsurgeon.units import show_size
+from modelsurgeon.text import number, show_size
 
 Document = Mapping[str, Any]
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Side = dict[str, Any]
 
 
-def sides(before: Checkpoint | None, folder: Path, memory: int, *, measure: bool = True) -> dict[str, Side]:
+def sides(before: Checkpoint | None, folder: Path, memory: int | None, *, measure: bool = True) -> dict[str, Side]:
     """{"before", "after"}: of the source, where there is one, and of what was written.
 
     Each is the analysis (`InitialLoss`), and besides: "expected", nats, of independent logits of its deviation, the
@@ -43,7 +43,7 @@ def lines(found: dict[str, Side]) -> list[str]:
     return [_line(f"initial loss {name}" if len(found) > 1 else "initial loss", side) for name, side in found.items()]
 
 
-def _side(checkpoint: Checkpoint, tokenizer: Path | None, memory: int, measure: bool) -> Side:
+def _side(checkpoint: Checkpoint, tokenizer: Path | None, memory: int | None, measure: bool) -> Side:
     loss = _run(checkpoint, tokenizer, memory) if measure else Loss(None, why="not asked for")
     told, run = _analysis(checkpoint), loss.to_json()
     return {**{key: plain(value) for key, value in told.items()}, "run": {**run, "loss": plain(run["loss"])}}
@@ -59,7 +59,7 @@ def _analysis(checkpoint: Checkpoint) -> Side:
     return {**analysis.to_json(), "expected": expected(vocab, spread, own) if analysis.applies else None}
 
 
-def _run(checkpoint: Checkpoint, tokenizer: Path | None, memory: int) -> Loss:
+def _run(checkpoint: Checkpoint, tokenizer: Path | None, memory: int | None) -> Loss:
     if checkpoint.origin.folder.path is None:
         return Loss(None, why=f"{checkpoint.origin.id} is read where it is, and not stored on this disk")
     try:

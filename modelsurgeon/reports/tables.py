@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from modelsurgeon.units import show_size
+from modelsurgeon.text import show_size
+from modelsurgeon.verification import summary
 
 if TYPE_CHECKING:
+    from modelsurgeon.architectures.overview import Row
     from modelsurgeon.checkpoints.inspection import Inspection
     from modelsurgeon.checkpoints.integrity import Integrity
-    from modelsurgeon.families.overview import Row
     from modelsurgeon.saving.plan import Plan
     from modelsurgeon.verification.verify import Report
 
@@ -42,6 +44,13 @@ def show_plan(plan: Plan, console: Console) -> None:
     say(console, Text(f"parameters {old:,} -> {new:,}; bytes {show_size(old_bytes)} -> {show_size(new_bytes)}"))
     say(console, Text(f"peak memory at most {show_size(plan.peak_memory)}"))
     show_notes(plan.notes, plan.lossy, console)
+
+
+def plan_text(plan: Plan) -> str:
+    """What `show_plan` shows, as text of at most 160 columns."""
+    written = StringIO()
+    show_plan(plan, Console(file=written, width=160))
+    return written.getvalue().rstrip("\n")
 
 
 def show_notes(notes: Iterable[str], lossy: Iterable[str], console: Console) -> None:
@@ -112,8 +121,6 @@ def show_family(found: dict[str, Any], console: Console) -> None:
 
 def show_report(report: Report, console: Console) -> None:
     """A row for each level, what is to be heeded, the verdict last."""
-    from modelsurgeon.verification import summary
-
     document = report.to_json()
     rows = ((row.level, row.what, Text(row.result, style=MOODS[row.mood])) for row in summary.rows(document))
     console.print(table(("level", "what", "result"), rows))

@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from modelsurgeon.reports import page as pages
 from modelsurgeon.reports import verification_plots
-from modelsurgeon.units import show_size
+from modelsurgeon.text import show_size
 from modelsurgeon.verification import summary
 
 MOST_GROUPS = 200  # rows of names with their counters left open

@@ -12,9 +12,29 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from modelsurgeon import __version__
+import torch
+
+from modelsurgeon.errors import OptionsError
+from modelsurgeon.version import __version__
 
 CPUS = Path("/proc/cpuinfo")
+DTYPES = ("bfloat16", "float16", "float32", "float64")  # to compute in
+
+
+def check_place(dtype: str, device: str, *, auto: bool = False) -> None:
+    """Raise OptionsError for a dtype that nobody knows, and a device that is not there.
+
+    auto  whether the device may be "auto", too: all that there are
+    """
+    if dtype not in DTYPES:
+        raise OptionsError(f"dtype {dtype!r}, expected one of {', '.join(DTYPES)}")
+    if device == "cpu" or (auto and device == "auto"):
+        return
+    kind, _, number = device.partition(":")
+    if kind != "cuda" or not (number or "0").isdigit():
+        raise OptionsError(f"device {device!r}, expected cpu, {'auto, ' * auto}cuda or cuda:0, cuda:1 ...")
+    if int(number or 0) >= torch.cuda.device_count():
+        raise OptionsError(f"device {device!r}: torch can use {torch.cuda.device_count()} GPUs here")
 
 
 @dataclass(frozen=True)
@@ -43,8 +63,6 @@ class Environment:
 
 def environment(device: str) -> Environment:
     """What runs here, on a device as torch names it, or "auto" for all that there are."""
-    import torch
-
     versions = {name: metadata.version(name) for name in ("torch", "transformers", "numpy")}
     python, system = platform.python_version(), platform.platform()
     where = {"platform": system, "device": device, "hardware": _hardware(device), "threads": torch.get_num_threads()}
@@ -52,8 +70,6 @@ def environment(device: str) -> Environment:
 
 
 def _hardware(device: str) -> tuple[str, ...]:
-    import torch
-
     if device == "auto":
         return (*map(torch.cuda.get_device_name, range(torch.cuda.device_count())), _cpu())
     return (torch.cuda.get_device_name(device),) if device.startswith("cuda") else (_cpu(),)

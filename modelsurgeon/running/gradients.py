@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
+from modelsurgeon.architectures.architecture import Architecture
 from modelsurgeon.errors import ModelSurgeonError
-from modelsurgeon.families.architecture import Architecture
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.progress import Tell
 from modelsurgeon.running.reader import UNLABELLED, Batch

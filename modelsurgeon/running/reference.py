@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,11 +86,7 @@ def loaded(
     chosen = coded or model_class(checkpoint)
     with checked_view(folder, with_code=bool(coded)) as view, TemporaryDirectory(prefix="modelsurgeon-") as apart:
         model, info = _from_pretrained(checkpoint, folder, view, dtype, running, chosen, bool(coded), apart)
-        absent = sorted([*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])
-        if absent:
-            raise SourceError(
-                f"{folder}: {type(model).__name__} finds no {absent[0]!r} that fits, and would make it up"
-            )
+        refuse_made_up(str(folder), model, info)
         unread = sorted(info["unexpected_keys"])
         _align(model)
         model = model.eval() if running.device == "auto" else model.to(running.device).eval()
@@ -114,13 +110,20 @@ def _from_pretrained(
             ignore_mismatched_sizes=True,  # it reports them, and they are refused below
             attn_implementation="eager",  # every family has it, and a config may name another
             experts_implementation="eager",  # the only one that takes float64
-            **({} if coded else _bare_body(checkpoint, chosen)),
+            **({} if coded else bare_body(checkpoint, chosen)),
             **_placement(running, apart),
         )
     except (AttributeError, ImportError, KeyError, TypeError, ValueError, StrictDataclassError) as error:
         reason = (str(error).splitlines() or [""])[0]
         raise SourceError(f"{folder}: transformers cannot load it: {type(error).__name__}: {reason}") from error
     return found
+
+
+def refuse_made_up(name: str, model: Any, info: Mapping[str, Any]) -> None:
+    """Raise SourceError where the library, by what it says of loading a model, would make up some of its weights."""
+    absent = sorted([*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])
+    if absent:
+        raise SourceError(f"{name}: {type(model).__name__} finds no {absent[0]!r} that fits, and would make it up")
 
 
 def load(
@@ -159,7 +162,7 @@ def is_offloaded(model: Any) -> bool:
     return "disk" in getattr(model, "hf_device_map", {}).values()
 
 
-def _bare_body(checkpoint: Checkpoint, chosen: Any) -> dict[str, Any]:
+def bare_body(checkpoint: Checkpoint, chosen: Any) -> dict[str, Any]:
     """What a body takes that was saved without the pooler which its class would add."""
     is_body = chosen.__name__.endswith("Model") and not chosen.__name__.endswith("LMHeadModel")
     pools = "pooler_output" in checkpoint.architecture.outputs and is_body

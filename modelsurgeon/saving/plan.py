@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
-from modelsurgeon.tensors.budget import plan_memory
+from modelsurgeon.tensors.budget import Budget, plan_memory
 from modelsurgeon.tensors.computed import Computed
 from modelsurgeon.tensors.dtypes import HALF_ULP
 from modelsurgeon.tensors.lazy import LazyTensor
@@ -37,6 +37,7 @@ class Plan:
     """Rows, totals (bytes; parameters), notes, and why the result would not be the same function.
 
     peak_memory  bytes resident at most while it is carried out
+    budget       how it keeps to that
     """
 
     rows: tuple[Row, ...]
@@ -45,9 +46,12 @@ class Plan:
     peak_memory: int
     notes: tuple[str, ...]
     lossy: tuple[str, ...]
+    budget: Budget
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "budget"}
+
+    to_dict = to_json
 
 
 def make_plan(before: Checkpoint, after: Checkpoint, memory: int | None = None, workers: int = 1) -> Plan:
@@ -58,10 +62,9 @@ def make_plan(before: Checkpoint, after: Checkpoint, memory: int | None = None, 
         template = table.template(name)
         groups.setdefault(template.name if template else name, []).append(name)
     rows = tuple(_row(template, names, before, after) for template, names in groups.items())
-    sizes = [sum(tensor.nbytes for tensor in side.tensors.values()) for side in (before, after)]
     counts = (before.parameters, after.parameters)
-    peak = plan_memory(after.tensors.values(), memory, workers, after.origin.folder.memory).peak
-    return Plan(rows, counts, (sizes[0], sizes[1]), peak, after.notes, after.lossy)
+    budget = plan_memory(after.tensors.values(), memory, workers, after.origin.folder.memory)
+    return Plan(rows, counts, (before.nbytes, after.nbytes), budget.peak, after.notes, after.lossy, budget)
 
 
 def _row(template: str, names: list[str], before: Checkpoint, after: Checkpoint) -> Row:

@@ -14,46 +14,25 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from blake3 import blake3
 
-from modelsurgeon import __version__
 from modelsurgeon.checkpoints.checkpoint import INDEX, SINGLE, Checkpoint, read_tensors
 from modelsurgeon.checkpoints.record import RECORD, identity, write_record
 from modelsurgeon.errors import OutputError
 from modelsurgeon.files.file import NAME_MAX, LocalFile, LocalFolder
 from modelsurgeon.files.hashes import ALGORITHM, digest
-from modelsurgeon.files.safetensors_file import layout
-from modelsurgeon.saving.shards import Shard, cores_left, plan_shards, shard_bytes, write_shard
+from modelsurgeon.operations.operation import Companion
+from modelsurgeon.saving.shards import Shard, cores_left, plan_shards, write_shard
 from modelsurgeon.saving.staging import Stage, staged
 from modelsurgeon.saving.writer import Progress, StoppedError
-from modelsurgeon.tensors.budget import plan_memory
+from modelsurgeon.tensors.budget import Budget, plan_memory
+from modelsurgeon.version import __version__
 
 DEFAULT_SHARD = 5 * 10**9
 
 Say = Callable[[str], None]
-
-
-class Companion(Protocol):
-    """Further files that go with a checkpoint.
-
-    nbytes  how large they are
-    peak    bytes resident at most while they are written
-    notes   what a user should know of them, beside the checkpoint's
-    """
-
-    @property
-    def nbytes(self) -> int: ...
-
-    @property
-    def peak(self) -> int: ...
-
-    @property
-    def notes(self) -> tuple[str, ...]: ...
-
-    def write(self, folder: Path) -> None:
-        """Write them."""
 
 
 def save(
@@ -65,6 +44,7 @@ def save(
     device: str = "cpu",
     workers: int = 1,
     memory: int | None = None,
+    budget: Budget | None = None,
     progress: Progress | None = None,
     say: Say = lambda line: None,
     companion: Companion | None = None,
@@ -75,6 +55,7 @@ def save(
     shard_size  bytes; None: shards stay as they are where they can, else 5 GB
     workers     shards that are written at once
     memory      bytes that this process may have resident, but for `accept`; None: no bound but that of the pieces
+    budget      how it keeps to that, where that is planned already
     say         called with a line that a user should read
     companion   writes what else belongs into the folder, before its files are hashed
     accept      called with the finished folder before it appears: what it raises, is not published
@@ -84,9 +65,10 @@ def save(
     output = Path(output)
     check_output(checkpoint, output, overwrite)
     shards = plan_shards(checkpoint, shard_size, DEFAULT_SHARD)
-    budget = plan_memory(checkpoint.tensors.values(), memory, workers, checkpoint.origin.folder.memory)
+    if budget is None:
+        budget = plan_memory(checkpoint.tensors.values(), memory, workers, checkpoint.origin.folder.memory)
     request = _request(checkpoint, shards)
-    needed = sum(map(shard_bytes, shards.values())) + sum(file.size for file in checkpoint.side_files.values())
+    needed = sum(shard.nbytes for shard in shards.values()) + sum(file.size for file in checkpoint.side_files.values())
     needed += companion.nbytes if companion else 0
     with staged(output, request, overwrite=overwrite, needed=needed, shards=len(shards), say=say) as stage:
         checkpoint.fetch()
@@ -131,7 +113,7 @@ def _request(checkpoint: Checkpoint, shards: Mapping[str, Shard]) -> dict[str, A
     described = {
         "config": checkpoint.config,
         "steps": [step.to_json() for step in checkpoint.steps],
-        "shards": {name: blake3(layout(tensors)[0]).hexdigest() for name, tensors in shards.items()},
+        "shards": {name: blake3(shard.header).hexdigest() for name, shard in shards.items()},
     }
     text = json.dumps(described, sort_keys=True)
     return {
@@ -193,8 +175,8 @@ def _write_rest(
 
 
 def _index(shards: Mapping[str, Shard]) -> dict[str, Any]:
-    total = sum(tensor.nbytes for tensors in shards.values() for tensor in tensors.values())
-    weight_map = {name: shard for shard, tensors in shards.items() for name in tensors}
+    total = sum(tensor.nbytes for shard in shards.values() for tensor in shard.tensors.values())
+    weight_map = {name: file for file, shard in shards.items() for name in shard.tensors}
     return {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
 
 

@@ -12,6 +12,8 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,22 +32,55 @@ from modelsurgeon.tensors.stored import Stored, count_unusual, read_header
 
 MOST_THREADS = 4  # that compute for one worker: they copy memory faster than disks write, and more only wait
 
-Shard = Mapping[str, LazyTensor]
+Tensors = Mapping[str, LazyTensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """One file: its tensors, by name; what is asked of it more than once is found out once."""
+
+    tensors: Tensors
+
+    @cached_property
+    def whole(self) -> File | None:
+        """The file that holds these tensors, under these names, and nothing else; None where there is none."""
+        files = {tensor.file if isinstance(tensor, Stored) else None for tensor in self.tensors.values()}
+        file = files.pop() if len(files) == 1 else None
+        return file if file and read_header(file) == self.tensors else None
+
+    @cached_property
+    def _layout(self) -> tuple[bytes, dict[str, int]]:
+        return layout(self.tensors)
+
+    @property
+    def header(self) -> bytes:
+        """The bytes before the data."""
+        return self._layout[0]
+
+    @property
+    def starts(self) -> dict[str, int]:
+        """{tensor: where its data begins}, in bytes from the file's beginning."""
+        return self._layout[1]
+
+    @property
+    def nbytes(self) -> int:
+        """How large the file is."""
+        return self.whole.size if self.whole else len(self.header) + sum(t.nbytes for t in self.tensors.values())
 
 
 def plan_shards(checkpoint: Checkpoint, shard_size: int | None, default: int) -> dict[str, Shard]:
-    """{file name: its tensors}, in order. Where nothing grew, and no size is asked for, shards stay as they are."""
+    """{file name: shard}, in order. Where nothing grew, and no size is asked for, shards stay as they are."""
     tensors = checkpoint.tensors
     sharded = checkpoint.origin.folder.holds(INDEX)
     grown = any(tensor.stored and tensor.nbytes != tensor.stored.nbytes for tensor in tensors.values())
     if shard_size is None and sharded and not grown:
         return _numbered(_as_stored(tensors))
     if sum(tensor.nbytes for tensor in tensors.values()) <= (shard_size or default):
-        return {SINGLE: dict(tensors)}
+        return {SINGLE: Shard(dict(tensors))}
     return _numbered(_split(tensors, shard_size or default))
 
 
-def _as_stored(tensors: Shard) -> list[Shard]:
+def _as_stored(tensors: Tensors) -> list[Tensors]:
     """The source's shards, and one more for what is new, or stands a second time under a new name."""
     shards: dict[str, dict[str, LazyTensor]] = {}
     again: dict[str, LazyTensor] = {}
@@ -59,7 +94,7 @@ def _as_stored(tensors: Shard) -> list[Shard]:
     return [*shards.values(), *([again] if again else [])]
 
 
-def _split(tensors: Shard, size: int) -> list[Shard]:
+def _split(tensors: Tensors, size: int) -> list[Tensors]:
     """Fill shards in order up to `size` bytes (huggingface_hub's planner; its torch one imports half of torch more)."""
     from huggingface_hub import split_state_dict_into_shards_factory
 
@@ -69,31 +104,15 @@ def _split(tensors: Shard, size: int) -> list[Shard]:
     return [{name: tensors[name] for name in names} for names in planned.filename_to_tensors.values()]
 
 
-def _numbered(shards: list[Shard]) -> dict[str, Shard]:
+def _numbered(shards: list[Tensors]) -> dict[str, Shard]:
     if len(shards) == 1:
-        return {SINGLE: shards[0]}
-    return {f"model-{i:05}-of-{len(shards):05}.safetensors": shard for i, shard in enumerate(shards, 1)}
-
-
-def whole_file(tensors: Shard) -> File | None:
-    """The file that holds these tensors, under these names, and nothing else; None where there is none."""
-    files = {tensor.file if isinstance(tensor, Stored) else None for tensor in tensors.values()}
-    file = files.pop() if len(files) == 1 else None
-    return file if file and read_header(file) == tensors else None
-
-
-def shard_bytes(tensors: Shard) -> int:
-    """How large the file is."""
-    return _bytes(tensors, whole_file(tensors))
-
-
-def _bytes(tensors: Shard, whole: File | None) -> int:
-    return whole.size if whole else len(layout(tensors)[0]) + sum(tensor.nbytes for tensor in tensors.values())
+        return {SINGLE: Shard(shards[0])}
+    return {f"model-{i:05}-of-{len(shards):05}.safetensors": Shard(shard) for i, shard in enumerate(shards, 1)}
 
 
 def write_shard(
     path: Path,
-    tensors: Shard,
+    shard: Shard,
     *,
     budget: Budget | None = None,
     device: str = "cpu",
@@ -104,21 +123,20 @@ def write_shard(
 
     Returns its size, its hash, and of tensors that hold any {name: (NaNs, infinities)}.
     """
-    budget = budget or plan_memory(tensors.values())
-    whole = whole_file(tensors)
+    budget = budget or plan_memory(shard.tensors.values())
     with open(path, "w+b", buffering=0) as file:
-        _reserve(file.fileno(), _bytes(tensors, whole))
+        _reserve(file.fileno(), shard.nbytes)
         with Writer(file.fileno(), budget.capacity, progress, stop) as writer:
-            if whole:
-                _copy_whole(writer, whole, tensors)
+            if shard.whole:
+                _copy_whole(writer, shard.whole, shard.tensors)
             else:
-                _write_tensors(writer, tensors, budget.piece, device)
+                _write_tensors(writer, shard, budget.piece, device)
         os.fdatasync(file.fileno())
         size = os.fstat(file.fileno()).st_size
-    return {"bytes": size, ALGORITHM: writer.digest, "unusual": unusual(tensors)}
+    return {"bytes": size, ALGORITHM: writer.digest, "unusual": unusual(shard.tensors)}
 
 
-def unusual(tensors: Shard) -> dict[str, tuple[int, int]]:
+def unusual(tensors: Tensors) -> dict[str, tuple[int, int]]:
     """{name: (NaNs, infinities) of the source} of the tensors that were seen to hold any."""
     held = {name: tensor.stored for name, tensor in tensors.items() if tensor.stored}
     return {name: count_unusual(tensor) for name, tensor in held.items() if tensor.start in tensor.file.flagged}
@@ -134,22 +152,21 @@ def _reserve(descriptor: int, size: int) -> None:
     os.ftruncate(descriptor, size)
 
 
-def _copy_whole(writer: Writer, file: File, tensors: Shard) -> None:
+def _copy_whole(writer: Writer, file: File, tensors: Tensors) -> None:
     stored = [tensor for tensor in tensors.values() if isinstance(tensor, Stored)]
     ordered = sorted(stored, key=lambda tensor: tensor.start)
     writer.copy_file(file, file.read(0, min(tensor.start for tensor in ordered)), ordered)
 
 
-def _write_tensors(writer: Writer, tensors: Shard, piece: int, device: str) -> None:
-    prefix, starts = layout(tensors)
-    writer.put_bytes(prefix)
-    for name in sorted(tensors, key=starts.__getitem__):
-        tensor = tensors[name]
+def _write_tensors(writer: Writer, shard: Shard, piece: int, device: str) -> None:
+    writer.put_bytes(shard.header)
+    for name in sorted(shard.tensors, key=shard.starts.__getitem__):
+        tensor = shard.tensors[name]
         if isinstance(tensor, Stored):
             writer.copy_tensor(tensor)
         else:
             assert isinstance(tensor, Remapped | Computed)
-            _write_pieces(writer, tensor, starts[name], piece, device)
+            _write_pieces(writer, tensor, shard.starts[name], piece, device)
 
 
 def _write_pieces(writer: Writer, tensor: Remapped | Computed, start: int, most: int, device: str) -> None:

@@ -27,7 +27,7 @@ from modelsurgeon.files import durable
 from modelsurgeon.files.file import LocalFile
 from modelsurgeon.files.hashes import ALGORITHM, digest
 from modelsurgeon.saving.ownership import FILE, Owner, names, owned, refuse_living
-from modelsurgeon.units import show_size
+from modelsurgeon.text import show_size
 
 REQUEST, JOURNAL, RESULT = "request.json", "finished.jsonl", "result"
 RESUMED = (OSError, MemoryError, KeyboardInterrupt, SystemExit)  # nothing was wrong with the request

@@ -17,7 +17,7 @@ from modelsurgeon.tensors.computed import Computed
 from modelsurgeon.tensors.cost import of_pieces
 from modelsurgeon.tensors.lazy import LazyTensor
 from modelsurgeon.tensors.stored import Stored
-from modelsurgeon.units import show_size
+from modelsurgeon.text import show_size
 
 LARGEST, SMALLEST = 8 << 20, 1 << 14  # bytes of a piece of a new tensor; larger ones are not faster
 SLACK = 64 << 20  # bytes: stacks of threads, code that is loaded when it is first called, what the allocator keeps

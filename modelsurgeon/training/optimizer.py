@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from modelsurgeon.architectures.template import Template
 from modelsurgeon.errors import ArchitectureError, PlanError, SourceError
-from modelsurgeon.families.template import Template
 from modelsurgeon.files.json_file import shortened
 from modelsurgeon.maps.dimension import Dimension
 from modelsurgeon.training.trajectory import Scaling, Trajectory

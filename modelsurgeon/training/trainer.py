@@ -19,16 +19,17 @@ from typing import Any
 
 import torch
 
+from modelsurgeon.architectures import registry
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import OutputError, PlanError, SourceError
 from modelsurgeon.files.file import LocalFile
 from modelsurgeon.files.json_file import read_json
 from modelsurgeon.running.reference import LOADING, model_class, quiet
 from modelsurgeon.tensors.budget import SLACK, resident
+from modelsurgeon.text import show_size
 from modelsurgeon.training.optimizer import AdamState, adam_state, read_state
 from modelsurgeon.training.resume import OPTIMIZER
 from modelsurgeon.training.trajectory import Trajectory
-from modelsurgeon.units import show_size
 
 SCHEDULER, TRAINER = "scheduler.pt", "trainer_state.json"
 FILES = (OPTIMIZER, SCHEDULER, TRAINER)
@@ -152,8 +153,6 @@ def _built(chosen: Any, config: Mapping[str, Any]) -> Any:
 
 def _law(before: Checkpoint, after: Checkpoint, names: tuple[str, ...]) -> Trajectory:
     """The law for the parameters of `transformers`, whose names and layout can be others than those on disk."""
-    from modelsurgeon.families import registry
-
     steps = after.steps[len(before.steps) :]
     if len(steps) != 1:
         raise PlanError(f"--optimizer: {len(steps)} steps between the two models, expected one")

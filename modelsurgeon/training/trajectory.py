@@ -27,8 +27,8 @@ from typing import Any
 
 import numpy as np
 
-from modelsurgeon.families.architecture import Architecture, Template
-from modelsurgeon.families.scalars import multiplier
+from modelsurgeon.architectures.architecture import Architecture, Template
+from modelsurgeon.architectures.scalars import multiplier
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.maps.dimension import Dimension
 from modelsurgeon.maps.orders import identity

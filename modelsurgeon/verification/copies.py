@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from modelsurgeon.families.architecture import Architecture
+from modelsurgeon.architectures.architecture import Architecture
 from modelsurgeon.proof.coordinates import GrownAxis, Strip, strips
 
 NUMBERS = 1 << 22  # compared at a time: 32 MB of float64

@@ -24,9 +24,9 @@ from typing import Any
 
 import torch
 
+from modelsurgeon.architectures import architecture, registry
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import ArchitectureError
-from modelsurgeon.families import architecture, registry
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.maps.signature import Atom, Signature
 from modelsurgeon.running.outputs import Kept

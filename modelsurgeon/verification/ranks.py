@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from modelsurgeon.families.architecture import Architecture
+from modelsurgeon.architectures.architecture import Architecture
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.progress import Tell
 from modelsurgeon.verification.copies import Values

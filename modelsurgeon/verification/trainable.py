@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from modelsurgeon.architectures.architecture import Architecture
+from modelsurgeon.architectures.registry import find
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import ModelSurgeonError
-from modelsurgeon.families.architecture import Architecture
-from modelsurgeon.families.registry import find
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.progress import Tell, silent
 from modelsurgeon.proof.coordinates import GrownAxis, grown_axes

@@ -17,23 +17,22 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.described import described
 from modelsurgeon.checkpoints.record import Step
 from modelsurgeon.errors import ModelSurgeonError
+from modelsurgeon.operations.transforms.replay import composed_maps
 from modelsurgeon.progress import Tell, silent
-from modelsurgeon.proof.proof import Proof, composed_maps, prove, steps_between
+from modelsurgeon.proof.infer import Inferred, infer
+from modelsurgeon.proof.proof import Proof, prove, steps_between
 from modelsurgeon.running.batches import SAMPLE
 from modelsurgeon.running.environment import Environment, environment
 from modelsurgeon.text import printable
 from modelsurgeon.verification import summary
 from modelsurgeon.verification.logits import LogitReport, compare_all
-
-if TYPE_CHECKING:
-    from modelsurgeon.proof.infer import Inferred
-    from modelsurgeon.verification.trainable import Trainability
+from modelsurgeon.verification.trainable import Trainability, examine
 
 FORMAT = 1  # of the document; schema.json describes it
 NEGLIGIBLE = 1e-6  # of a weight: a rounding that logits computed in float32 do not show
@@ -98,6 +97,11 @@ class Report:
             return proof is not None and proof.summary != "wrong" and not proof.lossy and proof.rounding <= NEGLIGIBLE
         proven = self.proof is None or self.proof.summary != "wrong"
         return proven and self.logits is not None and self.logits.same
+
+    @property
+    def proven(self) -> bool:
+        """Whether the weights prove it for all inputs, up to rounding."""
+        return self.proof is not None and self.proof.summary != "wrong" and not self.proof.lossy
 
     @property
     def verdict(self) -> str:
@@ -175,8 +179,6 @@ def _timed(report: Report, level: str, run: Any, *arguments: Any) -> Report:
 
 
 def _inferred(report: Report, tell: Tell) -> Report:
-    from modelsurgeon.proof.infer import infer
-
     kinds = [checkpoint.config.get("model_type") for checkpoint in (report.source, report.result)]
     if kinds[0] != kinds[1]:
         return replace(report, notes=(f"proof skipped: model_type {kinds[1]!r} has no maps to {kinds[0]!r}",))
@@ -206,8 +208,6 @@ def _compared(report: Report, tell: Tell, behaviour: bool) -> Report:
 
 
 def _examined(report: Report, tell: Tell) -> Report:
-    from modelsurgeon.verification.trainable import examine
-
     if report.steps is None:
         return replace(report, notes=(*report.notes, "trainable: not examined: no maps say what is a copy of what"))
     how = vars(report.asked) | {"dtype": "float64" if report.asked.dtype == "float64" else "float32"}

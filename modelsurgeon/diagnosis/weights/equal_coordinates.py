@@ -25,10 +25,10 @@ from typing import Any
 
 import numpy as np
 
+from modelsurgeon.architectures import rope
+from modelsurgeon.architectures.architecture import Architecture, Template
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.diagnosis.weights.equal_rows import Equal
-from modelsurgeon.families import rope
-from modelsurgeon.families.architecture import Architecture, Template
 from modelsurgeon.proof.coordinates import GrownAxis, Place, Strip, all_axes, place_of, strips
 from modelsurgeon.tensors.lazy import equal as are_equal
 

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from modelsurgeon.architectures.architecture import Architecture, Template
 from modelsurgeon.diagnosis.weights.numbers import Moments
-from modelsurgeon.families.architecture import Architecture, Template
 from modelsurgeon.text import plain
 
 

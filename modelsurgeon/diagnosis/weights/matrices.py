@@ -12,12 +12,12 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from modelsurgeon.architectures.architecture import Architecture, Template
 from modelsurgeon.diagnosis.weights.equal_coordinates import is_stack
 from modelsurgeon.diagnosis.weights.equal_rows import Equal
 from modelsurgeon.diagnosis.weights.gains import layer_of
 from modelsurgeon.diagnosis.weights.numbers import Moments
 from modelsurgeon.diagnosis.weights.spectral_norm import Spectral
-from modelsurgeon.families.architecture import Architecture, Template
 from modelsurgeon.maps.signature import Signature
 from modelsurgeon.tensors.lazy import LazyTensor
 from modelsurgeon.text import plain

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from modelsurgeon.architectures.architecture import Architecture
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.diagnosis.weights.equal_coordinates import Coordinates, Copies, is_stack
 from modelsurgeon.diagnosis.weights.equal_rows import Equal, Sketch
@@ -27,7 +28,6 @@ from modelsurgeon.diagnosis.weights.matrices import Matrix, is_matrix, matrix
 from modelsurgeon.diagnosis.weights.numbers import Census, Moments, Numbers
 from modelsurgeon.diagnosis.weights.rows import Rows
 from modelsurgeon.diagnosis.weights.spectral_norm import Spectral, spectral
-from modelsurgeon.families.architecture import Architecture
 from modelsurgeon.progress import Tell, silent
 from modelsurgeon.tensors.dtypes import FLOATS
 from modelsurgeon.tensors.lazy import LazyTensor

@@ -10,10 +10,10 @@ from math import sqrt
 
 import numpy as np
 
+from modelsurgeon.architectures import rope
+from modelsurgeon.architectures.config import lookup
+from modelsurgeon.architectures.words import Axis
 from modelsurgeon.errors import PlanError
-from modelsurgeon.families import rope
-from modelsurgeon.families.config import lookup
-from modelsurgeon.families.words import Axis
 from modelsurgeon.growth.growth import Growth
 from modelsurgeon.growth.kinds import heads
 from modelsurgeon.maps import orders

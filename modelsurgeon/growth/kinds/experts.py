@@ -14,9 +14,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from modelsurgeon.architectures.architecture import Architecture, Axis, Config
+from modelsurgeon.architectures.config import lookup
 from modelsurgeon.errors import PlanError
-from modelsurgeon.families.architecture import Architecture, Axis, Config
-from modelsurgeon.families.config import lookup
 from modelsurgeon.growth.growth import Growth
 from modelsurgeon.maps.axis_map import GAP, AxisMap
 from modelsurgeon.maps.orders import gathered, identity, ranks, tiled

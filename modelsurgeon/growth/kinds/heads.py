@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from modelsurgeon.families import alibi
+from modelsurgeon.architectures import alibi
 from modelsurgeon.maps.orders import tiled
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from modelsurgeon.families.norms import is_normalised
+from modelsurgeon.architectures.norms import is_normalised
 from modelsurgeon.growth.growth import Growth
 from modelsurgeon.maps import orders
 from modelsurgeon.maps.axis_map import AxisMap

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from modelsurgeon.architectures.norms import is_normalised, is_written_by_norm, whole_multiples_only
+from modelsurgeon.architectures.scalars import multiplier
 from modelsurgeon.errors import PlanError
-from modelsurgeon.families.norms import is_normalised, is_written_by_norm, whole_multiples_only
-from modelsurgeon.families.scalars import multiplier
 from modelsurgeon.growth.growth import Growth
 from modelsurgeon.maps import orders
 from modelsurgeon.maps.axis_map import GAP, MEAN, AxisMap

@@ -25,15 +25,15 @@ from typing import Any
 
 from blake3 import blake3
 
+from modelsurgeon.architectures import registry
+from modelsurgeon.architectures.config import INERT
+from modelsurgeon.architectures.template import Template
 from modelsurgeon.checkpoints.check import check
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.head_path import find_path
 from modelsurgeon.checkpoints.record import Origin, Step
 from modelsurgeon.checkpoints.source import read_config_of
 from modelsurgeon.errors import PlanError, SourceError
-from modelsurgeon.families import registry
-from modelsurgeon.families.config import INERT
-from modelsurgeon.families.template import Template
 from modelsurgeon.files.file import File, Folder
 from modelsurgeon.operations.transforms.fresh_heads import configured_deviation
 from modelsurgeon.operations.transforms.library import Start, starts
@@ -111,18 +111,19 @@ class Nowhere(Folder):
         return "a config"
 
 
-def blank(source: str | Path) -> Checkpoint:
+def blank(source: str | Path | Mapping[str, Any]) -> Checkpoint:
     """The checkpoint of a config.json, a folder or a Hub id with no tensor yet. What the config leaves out, and the
     table needs, is the library's default. Raises SourceError, ArchitectureError as opening a checkpoint does."""
-    config = read_config_of(source)
+    config = dict(source) if isinstance(source, Mapping) else read_config_of(source)
+    name = "a config" if isinstance(source, Mapping) else str(source)
     if quantised.in_config(config):
-        raise SourceError(f"{source}: {quantised.refusal(config, set())}")
+        raise SourceError(f"{name}: {quantised.refusal(config, set())}")
     table = registry.find(config.get("model_type"))
     known, said = as_read(config) or {}, {*config, *(table.aliases[key] for key in config if key in table.aliases)}
     wanted = table.accounted_keys - INERT - said
     missing = {key: value for key, value in known.items() if key in wanted and value is not None}
     named = {} if config.get("architectures") else {"architectures": [table.model]}
-    return Checkpoint({**config, **missing, **named}, {}, {}, Origin(str(source), Nowhere()))
+    return Checkpoint({**config, **missing, **named}, {}, {}, Origin(name, Nowhere()))
 
 
 def begin(checkpoint: Checkpoint, choices: Choices) -> Checkpoint:

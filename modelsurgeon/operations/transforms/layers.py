@@ -10,28 +10,27 @@ zero or all that it reads. LLaMA Pro (Wu et al., https://arxiv.org/abs/2401.0241
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from modelsurgeon.architectures.architecture import Architecture, Template
+from modelsurgeon.architectures.config import assigned
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.record import Step
 from modelsurgeon.errors import PlanError
-from modelsurgeon.families.architecture import Architecture, Template
-from modelsurgeon.families.config import assigned
-from modelsurgeon.maps import dimension
-from modelsurgeon.proof.fold import Verdict, fold
+from modelsurgeon.operations.operation import Demand, Guess
 from modelsurgeon.running.settings import as_read
 from modelsurgeon.tensors.lazy import LazyTensor
-from modelsurgeon.tensors.remapped import Remapped
-from modelsurgeon.tensors.stored import Stored, count_unusual
 
 OPERATION = "insert-layers"
 LISTS = ("layer_types", "no_rope_layers", "mlp_layer_types")  # one entry a layer
 BY_NUMBER = {"scale_attn_by_inverse_layer_idx": "attention is divided by the layer's number"}
 ADDS_ZERO = "of a new layer, which adds zero"
+SILENT = Demand(True, ADDS_ZERO, "a new layer must add zero")
+FINITE = Demand(False, ADDS_ZERO, "holds NaN or infinity, which times zero is no zero")
 BLOCK = 1 << 20  # numbers that are looked at at a time
 
 Layout = Sequence[int | None]  # the old layer that stands at each place, or None for a new one
@@ -102,7 +101,7 @@ def step(result: Checkpoint, found: Mapping[str, Layout]) -> Step:
 
 
 def insert_layers(checkpoint: Checkpoint, arguments: Mapping[str, Any]) -> Checkpoint:
-    """The checkpoint with further layers, lazily: copies of those before, which `verdicts` asks to be silent."""
+    """The checkpoint with further layers, lazily: copies of those before, which the proof asks to be silent."""
     for counter, layout in arguments["layers"].items():
         checkpoint = _inserted(checkpoint, counter, layout, arguments.get("kinds") or {})
     return checkpoint
@@ -151,55 +150,41 @@ def _lists(
     return found
 
 
-def verdicts(
-    expected: Checkpoint, result: Checkpoint, steps: Iterable[Step], names: Mapping[str, str]
-) -> list[Verdict]:
-    """Of every tensor of a new layer: zero if it must be, else finite and of the right shape.
+def demands(
+    layouts: Mapping[str, Layout], expected: Checkpoint, result: Checkpoint, names: Mapping[str, str]
+) -> dict[str, Demand]:
+    """Of every tensor of a new layer: zero if it must be, else finite.
 
-    names  {name in `expected`: name in `result`}
+    layouts  {counter: layout}
+    names    {name in `expected`: name in `result`}
     """
-    found = []
-    for counter, layout in _inserted_by(steps):
+    found: dict[str, Demand] = {}
+    for counter, layout in layouts.items():
         depth = depth_of(expected, counter)
         every = _layers(expected, counter)
         for number in (n for n, old in enumerate(layout) if old is None):
             layer = {template: [n for n in of if n in names] for template, of in every.get(number, {}).items()}
             held = {t: [result.tensors[names[n]] for n in of] for t, of in layer.items() if of}
             silent = depth.silencing(held)
-            for template, of in layer.items():
-                for n in of:
-                    shape = expected.tensors[n].shape
-                    found.append(_verdict(names[n], result.tensors[names[n]], shape, template in silent))
+            found |= {n: SILENT if template in silent else FINITE for template, of in layer.items() for n in of}
     return found
 
 
-def new_names(expected: Checkpoint, steps: Iterable[Step]) -> frozenset[str]:
-    """The names, in `expected`, of all tensors of new layers."""
-    return frozenset(
-        name
-        for counter, layout in _inserted_by(steps)
-        for number, layer in _layers(expected, counter).items()
-        if number < len(layout) and layout[number] is None
-        for names in layer.values()
-        for name in names
-    )
-
-
-def _inserted_by(steps: Iterable[Step]) -> list[tuple[str, Layout]]:
-    return [pair for step in steps if step.operation == OPERATION for pair in step.arguments["layers"].items()]
-
-
-def _verdict(name: str, tensor: LazyTensor, shape: tuple[int, ...], silent: bool) -> Verdict:
-    if tensor.shape != shape:
-        return Verdict(name, "wrong", detail=f"shape: expected {list(shape)}, found {list(tensor.shape)}")
-    if silent:
-        zeros = Remapped(tensor, tuple(dimension.plain(size).emptied for size in shape), tensor.dtype)
-        found = fold(name, zeros, tensor)
-        said = f"{found.detail}: a new layer must add zero" if found.verdict == "wrong" else ADDS_ZERO
-        return replace(found, detail=said)
-    if isinstance(tensor, Stored) and any(count_unusual(tensor)):
-        return Verdict(name, "wrong", detail="holds NaN or infinity, which times zero is no zero")
-    return Verdict(name, "exact", detail=ADDS_ZERO)
+def guess_inserted(source: Checkpoint, result: Checkpoint) -> Guess:
+    """The source with new layers, where the result has more."""
+    try:
+        found = layouts(source, result)
+        if not found:
+            return Guess(source)
+        made = step(result, found)
+        deeper = insert_layers(source, made.arguments)
+    except PlanError as error:
+        return Guess(source, lines=(f"depth: {error}",))
+    lines = []
+    for counter, layout in found.items():
+        new = ", ".join(str(place) for place, old in enumerate(layout) if old is None)
+        lines.append(f"{source.architecture.counters[counter]}: layers {new} of {len(layout)} are new")
+    return Guess(deeper, made, tuple(lines))
 
 
 def _written(template: Template) -> set[str]:

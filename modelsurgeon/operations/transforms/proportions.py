@@ -12,23 +12,48 @@ Parameters are counted from the signatures: nothing is built.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from math import gcd, log, prod
+from typing import Any
 
+from modelsurgeon.architectures.template import Template
 from modelsurgeon.checkpoints.check import LARGEST, check
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
+from modelsurgeon.checkpoints.source import read_config_of
 from modelsurgeon.errors import ModelSurgeonError, PlanError
-from modelsurgeon.families.template import Template
-from modelsurgeon.growth.targets import target_config
+from modelsurgeon.growth.targets import by_config, by_settings, target_config
 from modelsurgeon.operations.transforms.widening import widen
+from modelsurgeon.text import parse_count
 
+AS_USUAL: dict[str, Any] = {"rule": "auto", "attention": "auto", "rope": "nested", "dtype": None, "noise": 0, "seed": 0}
 MULTIPLE = 64  # MLP sizes stay multiples of this, as far as they are
 MOST_TRIED = 256  # sizes, the nearest first, before there is said to be none
 SUMMED = ("residual", "pointwise residual")
 GROWING = (*SUMMED, "pointwise", "heads")
+
+
+def settings_for(
+    checkpoint: Checkpoint, sizes: Iterable[str] | Mapping[str, int], like: str | None, params: str | None
+) -> tuple[dict[str, int], tuple[str, ...]]:
+    """(settings, notes on them) for sizes by their config keys, the widths of another config, a number of parameters.
+
+    sizes   {config key: size}, or KEY=VALUE texts
+    like    a config.json, a folder or a Hub id
+    params  as people write it: 350M, 1.5B
+    Raises PlanError for what the family does not have, SourceError where there is no such config.
+    """
+    settings = dict(sizes) if isinstance(sizes, Mapping) else by_settings(checkpoint, sizes)
+    notes: tuple[str, ...] = ()
+    if like is not None:
+        found, notes = by_config(checkpoint, read_config_of(like))
+        settings = found | settings
+    if params is not None:
+        settings, count = by_parameters(checkpoint, parse_count(params), settings)
+        notes = (f"{count:,} parameters are the nearest to {params} in these proportions",)
+    return settings, notes
 
 
 def by_parameters(
@@ -48,7 +73,7 @@ def by_parameters(
     reasons = []
     for parameters, settings in proportions.around(count):
         try:
-            lossy = widen(checkpoint, settings=settings).lossy
+            lossy = widen(checkpoint, None, settings, **AS_USUAL).lossy
             if not lossy:
                 return settings, parameters
             reasons.append(lossy[0])

@@ -3,7 +3,7 @@
 The head becomes a copy of the embedding, and so does every other tensor that the flag gates; then the flag goes off.
 T5 ties whenever both tensors are equal, whatever the flag says, and scales what reaches a head only while a key says
 so: there the head is doubled, the norm before it halved (powers of two), and the key written out. A fresh head
-(`initial/heads.py`) differs from the embedding as it is, takes the place of one that is there, and is not the same
+(`fresh_heads.py`) differs from the embedding as it is, takes the place of one that is there, and is not the same
 function: that is said in `lossy`.
 """
 
@@ -18,6 +18,7 @@ from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.record import Step
 from modelsurgeon.errors import PlanError
 from modelsurgeon.maps import dimension
+from modelsurgeon.operations.operation import Guess
 from modelsurgeon.tensors.lazy import LazyTensor, equal
 from modelsurgeon.tensors.remapped import Remapped
 
@@ -46,6 +47,20 @@ def untie_embeddings(checkpoint: Checkpoint) -> Checkpoint:
         config = {**checkpoint.architecture.spelled_out(checkpoint.resolved), **config}
     step = Step("untie-embeddings", {})
     return replace(checkpoint, config=config, tensors=tensors, steps=(*checkpoint.steps, step))
+
+
+def guess_untied(source: Checkpoint, result: Checkpoint) -> Guess:
+    """The source with a head of its own, where the result has one and says so."""
+    tie = source.architecture.tie
+    if tie is None or not source.is_tied or not result.has(tie.head):
+        return Guess(source)
+    if result.architecture.value(result.resolved, "tie_word_embeddings"):
+        return Guess(source)
+    try:
+        untied = untie_embeddings(source)
+    except PlanError as error:
+        return Guess(source, lines=(f"not untied: {error}",))
+    return Guess(untied, Step("untie-embeddings", {}), (f"untied: {tie.head} is a tensor of its own",))
 
 
 def _double_head(checkpoint: Checkpoint, norm: str, tensors: dict[str, LazyTensor]) -> None:

@@ -9,19 +9,19 @@ The choices that `auto` makes, with their reasons, are notes of the result:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
+from modelsurgeon.architectures import rope as rotary_positions
 from modelsurgeon.checkpoints.changes import config_changes
 from modelsurgeon.checkpoints.check import check
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.record import Step
 from modelsurgeon.errors import PlanError
-from modelsurgeon.families import rope as rotary_positions
 from modelsurgeon.growth.growth import ROPES, RULES, Growth
 from modelsurgeon.growth.planning import plan_maps
-from modelsurgeon.growth.remap import Storage, remap
+from modelsurgeon.growth.remap import Storage, losses, remap
 from modelsurgeon.growth.targets import ATTENTIONS, by_factor, target_config
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.tensors.dtypes import DTYPE_NAMES, HALF_ULP
@@ -33,15 +33,15 @@ WIDE = ("F32", "F64")
 
 def widen(
     checkpoint: Checkpoint,
-    factor: int | None = None,
-    settings: Mapping[str, Any] | None = None,
+    factor: int | None,
+    settings: Mapping[str, Any],
     *,
-    rule: str = "auto",
-    attention: str = "auto",
-    rope: str = "nested",
-    dtype: str | None = None,
-    noise: float = 0.0,
-    seed: int = 0,
+    rule: str,
+    attention: str,
+    rope: str,
+    dtype: str | None,
+    noise: float,
+    seed: int,
 ) -> Checkpoint:
     """The checkpoint at other widths, lazily.
 
@@ -49,39 +49,119 @@ def widen(
     settings  {config key: size}, on top of the factor's
     dtype     the name of the dtype that every tensor is stored in ("float32"); None: as it was
     noise     how much what reads copies differs among them, from 0 (not at all: they stay copies in training) to 1
-    seed      of the noise
+    seed      for the noise
     Raises PlanError where there is no such growth, and what `check` raises where the source does not fit its table.
     """
     _check_choices(rule, attention, rope, dtype, noise)
-    remarks = [*check(checkpoint)]
-    stored = DTYPE_NAMES[dtype] if dtype else checkpoint.dtype
-    wanted: dict[str, Any] = {}
-    if factor is not None or not settings:
-        times = 2 if factor is None else factor
-        attention, why = _choose_attention(attention, checkpoint, times, stored)
-        remarks.insert(0, why)
-        wanted = {**by_factor(checkpoint, times, attention)}
-    target = target_config(checkpoint, {**wanted, **(settings or {})})
-
-    def grown(rule: str) -> tuple[dict[str, AxisMap], Checkpoint]:
-        maps = _maps(checkpoint, target, rule, rope, stored)
-        disturbing = Noise(noise, f"seed {seed}") if noise else None
-        how = Storage(DTYPE_NAMES[dtype] if dtype else None, promote=rule == "exact", noise=disturbing)
-        return maps, remap(checkpoint, maps, how)
-
-    chosen_rule, rule_note = _choose_rule(rule, stored, lambda: grown("orthogonal")[1].lossy)
-    maps, result = grown(chosen_rule)
-    lossy = [*result.lossy, *_rounding(result)]
-    notes = [f"config: {config_changes(checkpoint, result)}", rule_note, *remarks]
-    notes += [*_noise_notes(checkpoint, maps, noise, seed), *_position_notes(checkpoint, maps)]
+    remarks = check(checkpoint)
+    planned = _planned(checkpoint, factor, settings, _Choice(rule, attention, rope, dtype))
+    disturbing = Noise(noise, f"seed {seed}") if noise else None
+    promote = planned.rule == "exact"
+    result = remap(checkpoint, planned.maps, Storage(DTYPE_NAMES[dtype] if dtype else None, promote, disturbing))
+    lossy = (*result.lossy, *_rounding(result))
+    rule_note, *attention_note = planned.notes
+    notes = [f"config: {config_changes(checkpoint, result)}", rule_note, *attention_note, *remarks]
+    notes += [*_noise_notes(checkpoint, planned.maps, noise, seed), *_position_notes(checkpoint, planned.maps)]
     dropped = sum(checkpoint.architecture.is_recomputed(name) for name in checkpoint.tensors)
     if dropped:
         notes.append(f"{dropped} tensors left out: the library recomputes or ignores them")
-    arguments: dict[str, Any] = {"factor": factor, "settings": dict(settings or {}), "rule": chosen_rule}
-    arguments |= {"attention": attention, "rope": rope, "dtype": dtype, "noise": noise}
-    grew = {axis: axis_map for axis, axis_map in maps.items() if not axis_map.is_identity}
-    step = Step("widen", arguments, seed=seed if noise else None, lossy=tuple(lossy), maps=grew)
-    return replace(result, steps=(*checkpoint.steps, step), notes=(*checkpoint.notes, *notes), lossy=tuple(lossy))
+    arguments: dict[str, Any] = {"factor": factor, "settings": dict(settings), "rule": planned.rule}
+    arguments |= {"attention": planned.attention, "rope": rope, "dtype": dtype, "noise": noise}
+    grew = {axis: axis_map for axis, axis_map in planned.maps.items() if not axis_map.is_identity}
+    step = Step("widen", arguments, seed=seed if noise else None, lossy=lossy, maps=grew)
+    return replace(result, steps=(*checkpoint.steps, step), notes=(*checkpoint.notes, *notes), lossy=lossy)
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What was asked for: `auto`, or one of what there is."""
+
+    rule: str
+    attention: str
+    rope: str
+    dtype: str | None
+
+    def stored(self, checkpoint: Checkpoint) -> str:
+        """The narrowest dtype that the result is stored in."""
+        return DTYPE_NAMES[self.dtype] if self.dtype else checkpoint.dtype
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """The maps, the rule and the kind of attention's growth that they follow, and why these."""
+
+    maps: dict[str, AxisMap]
+    rule: str
+    attention: str
+    notes: tuple[str, ...]
+
+
+def _planned(checkpoint: Checkpoint, factor: int | None, settings: Mapping[str, Any], asked: _Choice) -> _Planned:
+    """The maps, planned once where the first choice holds.
+
+    Only where it does not are they planned again: heads for a head size that cannot grow, the rule `exact` for a norm
+    whose eps cannot follow. Raises PlanError where there are none.
+    """
+    if factor is None and settings:
+        return _by_rule(checkpoint, settings, asked, asked.attention, ())
+    times = 2 if factor is None else factor
+    if asked.attention != "auto":
+        sizes, note = _sizes(checkpoint, times, asked.attention, settings), f"attention {asked.attention}: asked for"
+        return _by_rule(checkpoint, sizes, asked, asked.attention, (note,))
+    stored = asked.stored(checkpoint)
+    heads = "heads"
+    if stored not in WIDE:
+        note = f"attention heads: whole-head copies round nothing in {stored}"
+        return _by_rule(checkpoint, _sizes(checkpoint, times, heads, settings), asked, heads, (note,))
+    note = f"attention head-dim: the head count stays, {stored} holds the fourth root"
+    try:
+        return _by_rule(checkpoint, _sizes(checkpoint, times, "head-dim", settings), asked, "head-dim", (note,))
+    except PlanError as error:
+        reason = _against_head_dim(checkpoint, times, asked, error if not settings else None)
+        if reason is None:
+            raise
+    note = f"attention heads: {reason}"
+    return _by_rule(checkpoint, _sizes(checkpoint, times, heads, settings), asked, heads, (note,))
+
+
+def _sizes(checkpoint: Checkpoint, factor: int, attention: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {**by_factor(checkpoint, factor, attention), **settings}
+
+
+def _against_head_dim(checkpoint: Checkpoint, factor: int, asked: _Choice, known: PlanError | None) -> PlanError | None:
+    """Why the factor alone cannot grow the head size; None where it can, so that something else is at fault."""
+    if known:
+        return known
+    try:
+        _maps(checkpoint, target_config(checkpoint, by_factor(checkpoint, factor, "head-dim")), "exact", asked)
+    except PlanError as error:
+        return error
+    return None
+
+
+def _by_rule(
+    checkpoint: Checkpoint, sizes: Mapping[str, Any], asked: _Choice, attention: str, notes: tuple[str, ...]
+) -> _Planned:
+    """The maps to these sizes, by the rule that was asked for or that loses nothing."""
+    target, stored = target_config(checkpoint, sizes), asked.stored(checkpoint)
+    if asked.rule != "auto":
+        why = f"rule {asked.rule}: asked for"
+        return _Planned(_maps(checkpoint, target, asked.rule, asked), asked.rule, attention, (why, *notes))
+    if stored not in WIDE:
+        why = f"rule exact: {stored} cannot hold a square root to 1e-7"
+        return _Planned(_maps(checkpoint, target, "exact", asked), "exact", attention, (why, *notes))
+    maps = _maps(checkpoint, target, "orthogonal", asked)
+    reasons = losses(checkpoint, maps)
+    if reasons:
+        why = f"rule exact: under the orthogonal rule {reasons[0]}"
+        return _Planned(_maps(checkpoint, target, "exact", asked), "exact", attention, (why, *notes))
+    why = f"rule orthogonal: {stored} holds square roots, and the config can divide every norm's eps"
+    return _Planned(maps, "orthogonal", attention, (why, *notes))
+
+
+def _maps(checkpoint: Checkpoint, target: Mapping[str, Any], rule: str, asked: _Choice) -> dict[str, AxisMap]:
+    tied, narrow = checkpoint.is_tied, asked.stored(checkpoint) not in WIDE
+    return plan_maps(Growth(checkpoint.architecture, checkpoint.resolved, target, rule, asked.rope, tied, narrow))
 
 
 def _check_choices(rule: str, attention: str, rope: str, dtype: str | None, noise: float) -> None:
@@ -95,36 +175,6 @@ def _check_choices(rule: str, attention: str, rope: str, dtype: str | None, nois
     ):
         if value not in known:
             raise PlanError(f"{name} is {value!r}, expected one of {', '.join(str(k) for k in known if k)}")
-
-
-def _maps(checkpoint: Checkpoint, target: Mapping[str, Any], rule: str, rope: str, stored: str) -> dict[str, AxisMap]:
-    tied, narrow = checkpoint.is_tied, stored not in WIDE
-    return plan_maps(Growth(checkpoint.architecture, checkpoint.resolved, target, rule, rope, tied, narrow))
-
-
-def _choose_rule(rule: str, stored: str, lossy: Callable[[], tuple[str, ...]]) -> tuple[str, str]:
-    """(the rule, why); `lossy` tells what the orthogonal rule would lose."""
-    if rule != "auto":
-        return rule, f"rule {rule}: asked for"
-    if stored not in WIDE:
-        return "exact", f"rule exact: {stored} cannot hold a square root to 1e-7"
-    reasons = lossy()
-    if reasons:
-        return "exact", f"rule exact: under the orthogonal rule {reasons[0]}"
-    return "orthogonal", f"rule orthogonal: {stored} holds square roots, and the config can divide every norm's eps"
-
-
-def _choose_attention(attention: str, checkpoint: Checkpoint, factor: int, stored: str) -> tuple[str, str]:
-    if attention != "auto":
-        return attention, f"attention {attention}: asked for"
-    if stored not in WIDE:
-        return "heads", f"attention heads: whole-head copies round nothing in {stored}"
-    target = by_factor(checkpoint, factor, "head-dim")
-    try:
-        _maps(checkpoint, target_config(checkpoint, target), "exact", "nested", stored)
-    except PlanError as error:
-        return "heads", f"attention heads: {error}"
-    return "head-dim", f"attention head-dim: the head count stays, {stored} holds the fourth root"
 
 
 def _position_notes(checkpoint: Checkpoint, maps: Mapping[str, AxisMap]) -> list[str]:

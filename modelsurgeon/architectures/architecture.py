@@ -1,0 +1,297 @@
+"""Architectures are tables: which axes a model has, which of them each tensor writes and reads, what its norms need.
+
+Keys of `tensors` are names on disk, with the placeholders of `template.py`; `{layer.last}` is the last layer's number.
+Of two templates that fit a name the one with fewer placeholders holds. A tensor that no template names is refused, and
+so is one that is missing; so is a config key with an effect that the table does not know.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from modelsurgeon.architectures.config import INERT, lookup
+from modelsurgeon.architectures.template import NUMBER, Template, expand
+from modelsurgeon.architectures.words import Axis, Config, Default, Multiple, Quotient, Rotary, Tie, labels
+from modelsurgeon.errors import ArchitectureError, SourceError
+from modelsurgeon.maps.signature import Signature, parse
+
+__all__ = [  # what tables are written with, all from one place
+    "Architecture",
+    "Axis",
+    "Config",
+    "Default",
+    "Form",
+    "Multiple",
+    "Quotient",
+    "Rotary",
+    "Template",
+    "Tie",
+    "labels",
+]
+
+
+# What a table's function raises for a config of wrong types: a setting that makes no sense, and no mistake of ours.
+SENSELESS = (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError)
+
+
+@dataclass(frozen=True)
+class Form:
+    """Another layout of the same family.
+
+    name     what people call it; no other form of its table has the same
+    when     whether a checkpoint has it: a function of its config and of the (canonical) names of its tensors
+    tensors  {template: signature, or None for one that this layout lacks}
+    axes     {name: Axis}
+    fields   {field of Architecture: value}
+    """
+
+    name: str
+    when: Callable[[Config, frozenset[str]], bool]
+    tensors: Mapping[str, str | None] = field(default_factory=dict)
+    axes: Mapping[str, Axis] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    def of(self, table: Architecture) -> Architecture:
+        """The table of this layout."""
+        tensors = {**table.tensors, **self.tensors}
+        kept = {name: text for name, text in tensors.items() if text is not None}
+        return replace(table, tensors=kept, axes={**table.axes, **self.axes}, **self.fields)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Everything that surgery must know of a family.
+
+    axes       name -> Axis
+    tensors    name template -> signature
+    counters   {layer} -> the config key that counts it
+    norm       "layer" or "rms"
+    eps        the config key of the norms' eps, or None where the code fixes it
+    tie        the output head's tie, or None
+    prefix     what names may lack in files of the bare body
+    offset     what the model adds to every gain: 1 for (1 + w)
+    weightless signatures of norms that hold no tensor
+    fixed_eps  templates of norms whose eps the code fixes, where others' is in the config
+    multiplied tensors whose product the model multiplies by a power of an axis' size: {template: (axis, power)}, or
+               (axis, power, what must be true) as in `Axis.when`
+    factors    {config key: (template, power)}: the model multiplies a tensor's product by that power of the key's value
+    softcap    (config key, what its absence means) of the bound that a tanh puts on logits; null: none
+    clip       the config key of a clamp on queries, keys and values
+    fills      {template: number}: what gaps hold
+    computed   tensors whose gaps are computed, {template: function(size, new size) -> function(start, stop) -> rows}
+    keys       further config keys that have an effect, but none that depends on width
+    requires   {key: (accepted values ...)}: anything else is refused
+    defaults   {key: function(config)}: values of absent keys that matter
+    multiples  {key: key, or number}: the library cannot run a config where the first is no multiple of the second
+    projected  (axis, axis): the library leaves out the projection between them where their sizes are equal
+    equal      {key: key, or function(config)}: derived keys that are written to the file, before and after
+    aliases    {other name in config.json: native key}
+    synonyms   (old, new) pieces of tensor names
+    ignored    tensors that the library recomputes: not carried over
+    only       {piece of a template: function(config, layer)}: which layers have the tensors of such templates
+    forms      other layouts, applied in order where they hold
+    outputs    {name of a model's output: the axis of its last dimension}
+    model      the transformers class used when config.json names none
+    """
+
+    axes: Mapping[str, Axis]
+    tensors: Mapping[str, str]
+    norm: str
+    eps: str | None
+    model: str
+    counters: Mapping[str, str] = field(default_factory=lambda: {"layer": "num_hidden_layers"})
+    tie: Tie | None = None
+    rotary: Rotary | None = None
+    prefix: str = ""
+    offset: float = 0.0
+    weightless: tuple[str, ...] = ()
+    fixed_eps: tuple[str, ...] = ()
+    multiplied: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    factors: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+    softcap: tuple[str, float | None] | None = None
+    clip: str | None = None
+    fills: Mapping[str, float] = field(default_factory=dict)
+    computed: Mapping[str, Callable[[int, int], Any]] = field(default_factory=dict)
+    keys: tuple[str, ...] = ()
+    requires: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    defaults: Mapping[str, Default] = field(default_factory=dict)
+    multiples: Mapping[str, str | int] = field(default_factory=dict)
+    projected: tuple[str, str] | None = None
+    equal: Mapping[str, str | Default] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    synonyms: tuple[tuple[str, str], ...] = ()
+    ignored: tuple[str, ...] = ()
+    only: Mapping[str, Callable[[Config, int], bool]] = field(default_factory=dict)
+    forms: tuple[Form, ...] = ()
+    outputs: Mapping[str, str] = field(default_factory=lambda: {"last_hidden_state": "final"})
+
+    @cached_property
+    def templates(self) -> tuple[Template, ...]:
+        """The table, one template a tensor."""
+        return tuple(template for name, text in self.tensors.items() for template in expand(name, text))
+
+    @cached_property
+    def _shapes(self) -> dict[str, list[Template]]:
+        """{name with every number and placeholder as #: templates, the most literal first}: for finding by name."""
+        found: dict[str, list[Template]] = {}
+        for template in sorted(self.templates, key=lambda template: template.name.count("{")):
+            found.setdefault(NUMBER.sub("#", template.name), []).append(template)
+        return found
+
+    @cached_property
+    def norms(self) -> tuple[tuple[str, Signature], ...]:
+        """(template's name, signature) of every norm: of its gain, or of one that has none."""
+        gains = [(t.name, t.signature) for t in self.templates if t.signature.normalises is not None]
+        return (*gains, *((text, parse(text)) for text in self.weightless))
+
+    def fitted(self, config: Config, names: Iterable[str]) -> Architecture:
+        """The table for a checkpoint: what depends on its config, or on the tensors that it holds, is decided."""
+        table, present = self, None
+        if self.forms:
+            present = frozenset(map(self.canonical, names))
+        for form in self.forms:
+            if _asked(form.when, config, present or frozenset()):
+                table = form.of(table)
+        last = {counter: table.value(config, key) for counter, key in table.counters.items()}
+        ends = [counter for counter in last if any(f"{{{counter}.last}}" in name for name in table.tensors)]
+        for counter in ends:
+            number = last[counter] - 1 if isinstance(last[counter], int) else 0
+            renamed = {name.replace(f"{{{counter}.last}}", str(number)): t for name, t in table.tensors.items()}
+            table = replace(table, tensors=renamed)
+        return table if table is self else replace(table, forms=())
+
+    @cached_property
+    def accounted_keys(self) -> frozenset[str]:
+        """Every config key that this table knows."""
+        axes = {key for axis in self.axes.values() for key in (axis.key, axis.active, axis.groups) if key}
+        rotary = {"rope_parameters", "rope_theta", "rope_scaling", "partial_rotary_factor"} if self.rotary else set()
+        rotary |= {self.rotary.size_key} if self.rotary and self.rotary.size_key else set()
+        named = {*self.keys, *self.requires, *self.defaults, *self.equal, *self.counters.values(), *self.aliases}
+        single = {key for key in (self.eps, self.clip) if key}
+        every = {key.split(".")[0] for key in axes | rotary | named | single}
+        return frozenset(INERT | every).union(*(form.of(self).accounted_keys for form in self.unfolded))
+
+    @property
+    def dotted(self) -> frozenset[str]:
+        """The keys that this table looks up in nested objects."""
+        axes = [key for axis in self.axes.values() for key in (axis.key, axis.active, axis.groups, axis.when)]
+        keys = [*axes, self.eps, self.clip, *self.keys, *self.requires, *self.defaults, *self.equal]
+        return frozenset(key for key in keys if isinstance(key, str) and "." in key)
+
+    @property
+    def unfolded(self) -> tuple[Form, ...]:
+        """The forms, each without further ones: what they add to the keys that are known."""
+        return tuple(replace(form, fields={**form.fields, "forms": ()}) for form in self.forms)
+
+    def canonical(self, name: str) -> str:
+        """The name on disk -> the name in the table (prefix and old spellings undone)."""
+        return self._looked_up(name)[0]
+
+    def template(self, name: str) -> Template | None:
+        """The line of the table for a name on disk. None: the library recomputes this tensor.
+
+        Raises ArchitectureError when nothing accounts for it.
+        """
+        found = self._looked_up(name)[1]
+        if found:
+            return found
+        if self.is_recomputed(name):
+            return None
+        raise ArchitectureError(f"tensor {name!r}: no line of this model type's table accounts for it")
+
+    def is_recomputed(self, name: str) -> bool:
+        """Whether the library makes this tensor itself, or ignores what a file says."""
+        return any(re.fullmatch(pattern, name) for pattern in self.ignored)
+
+    @cached_property
+    def _seen(self) -> dict[str, tuple[str, Template | None]]:
+        """{name on disk: (canonical name, template)} of every name asked for so far: a large model has 100,000."""
+        return {}
+
+    def _looked_up(self, name: str) -> tuple[str, Template | None]:
+        if name not in self._seen:
+            canonical = name
+            for old, new in self.synonyms:
+                canonical = canonical.replace(old, new)
+            found = self._find(canonical)
+            if self.prefix and not found and self._find(self.prefix + canonical):
+                canonical, found = self.prefix + canonical, self._find(self.prefix + canonical)
+            self._seen[name] = (canonical, None if self.is_recomputed(name) else found)
+        return self._seen[name]
+
+    def _find(self, name: str) -> Template | None:
+        alike = self._shapes.get(NUMBER.sub("#", name), ())
+        return next((template for template in alike if template.pattern.fullmatch(name)), None)
+
+    def spread(self, template: Template) -> tuple[str, ...]:
+        """The axes whose coordinates are tensors of their own, by name."""
+        return tuple(name for name in template.placeholders if name in self.axes)
+
+    def numbers(self, template: Template, name: str) -> dict[str, int]:
+        """{counter or axis: number} in a name on disk."""
+        found = template.pattern.fullmatch(self.canonical(name))
+        return {key: int(number) for key, number in found.groupdict().items()} if found else {}
+
+    def is_in(self, template: Template, config: Config, numbers: Mapping[str, int]) -> bool:
+        """Whether the layer of these numbers ({counter: number}) has the template's tensors at all."""
+        if not numbers:
+            return True
+        layer = next(iter(numbers.values()))
+        return all(_asked(has, config, layer) for piece, has in self.only.items() if piece in template.name)
+
+    def resolve(self, config: Config) -> dict[str, Any]:
+        """The config as the library reads it: other names of a key, where present, win over the native one."""
+        named = {native: config[alias] for alias, native in self.aliases.items() if config.get(alias) is not None}
+        return {**config, **named}
+
+    def value(self, config: Config, key: str) -> Any:
+        """A config value, or what its absence means."""
+        value = lookup(config, key)
+        if value is None and key in self.defaults:
+            return _asked(self.defaults[key], config)
+        return value
+
+    def holds(self, config: Config, when: str | Default | None) -> bool:
+        """Whether what `Axis.when` names is true."""
+        if when is None:
+            return True
+        return bool(self.value(config, when) if isinstance(when, str) else _asked(when, config))
+
+    def derived(self, config: Config) -> dict[str, Any]:
+        """What derived keys must say: those that the config writes, and those whose absence means something."""
+        rules = {k: rule for k, rule in self.equal.items() if lookup(config, k) is not None or k in self.defaults}
+        return {k: lookup(config, rule) if isinstance(rule, str) else _asked(rule, config) for k, rule in rules.items()}
+
+    def spelled_out(self, config: Config) -> dict[str, Any]:
+        """The values that absent keys stand for."""
+        return {key: default(config) for key, default in self.defaults.items() if lookup(config, key) is None}
+
+    def sizes(self, config: Config) -> dict[str, int]:
+        """{axis: size}. Raises SourceError for a size that is no positive integer."""
+        return {name: self.size(config, name) for name in self.axes}
+
+    def size(self, config: Config, name: str) -> int:
+        axis = self.axes[name]
+        size = lookup(config, axis.key) if axis.key else None
+        if size is None:
+            if axis.default is None:
+                raise SourceError(f"config.json: no {axis.key!r}, which is the size of the axis {name!r}")
+            try:
+                size = axis.default(config)
+            except SENSELESS as error:
+                raise SourceError(f"config.json: the size of axis {name!r} cannot be told ({error!r})") from None
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise SourceError(f"config.json: {axis.key or name} is {size!r}, expected a positive integer")
+        return size
+
+
+def _asked(rule: Callable[..., Any], config: Config, *further: Any) -> Any:
+    """What a table's function says of a config. Raises SourceError where the config makes no sense to it."""
+    try:
+        return rule(config, *further)
+    except SENSELESS as error:
+        raise SourceError(f"config.json: a setting makes no sense here ({error!r})") from None

@@ -1,0 +1,73 @@
+"""ALBERT: a post-norm encoder whose layers share their weights, under embeddings of a size of their own.
+
+`num_hidden_layers` passes go through `num_hidden_groups` groups of `inner_group_num` layers. The embeddings are always
+projected, so their size never has to grow with the stream; the masked-LM head works at that size, too.
+Upstream: transformers/models/albert/modeling_albert.py.
+"""
+
+from modelsurgeon.architectures.architecture import Architecture, Axis, Quotient, Tie, labels
+from modelsurgeon.architectures.tables.bert import CHOICE, TOKENS, unpooled
+
+ARCHITECTURE = Architecture(
+    model="AlbertForMaskedLM",
+    norm="layer",
+    eps="layer_norm_eps",
+    prefix="albert.",
+    counters={"group": "num_hidden_groups", "inner": "inner_group_num"},
+    tie=Tie(
+        "predictions.decoder.weight",
+        "albert.embeddings.word_embeddings.weight",
+        also={"predictions.decoder.bias": "predictions.bias"},
+        requires="predictions.dense.weight",
+    ),
+    axes={
+        "vocab": Axis("vocab_size"),
+        "positions": Axis("max_position_embeddings"),
+        "types": Axis("type_vocab_size"),
+        "labels": Axis(default=labels),
+        "hidden": Axis("hidden_size", through="residual"),
+        "embedded": Axis("embedding_size", through="rank"),
+        "transform": Axis("embedding_size", through="pointwise"),
+        "final": Axis("embedding_size", through="rank"),
+        "pooled": Axis("hidden_size", through="pointwise"),
+        "mlp": Axis("intermediate_size", through="pointwise"),
+        "heads": Axis("num_attention_heads", through="heads"),
+        "head": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
+        "value": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="linear"),
+    },
+    tensors={
+        "albert.embeddings.word_embeddings.weight": "vocab -> embedded",
+        "albert.embeddings.position_embeddings.weight": "positions -> embedded",
+        "albert.embeddings.token_type_embeddings.weight": "types -> embedded",
+        "albert.embeddings.LayerNorm.{weight,bias}": "embedded => embedded",
+        "albert.encoder.embedding_hidden_mapping_in.{weight,bias}": "hidden <- embedded",
+        **{
+            f"albert.encoder.albert_layer_groups.{{group}}.albert_layers.{{inner}}.{name}.{{weight,bias}}": text
+            for name, text in {
+                "attention.query": "(heads head~) <- hidden",
+                "attention.key": "(heads head) <- hidden",
+                "attention.value": "(heads value) <- hidden",
+                "attention.dense": "hidden <- (heads value)",
+                "attention.LayerNorm": "hidden => hidden",
+                "ffn": "mlp <- hidden",
+                "ffn_output": "hidden <- mlp",
+                "full_layer_layer_norm": "hidden => hidden",
+            }.items()
+        },
+        "albert.pooler.{weight,bias}?": "pooled <- hidden",
+        "predictions.dense.{weight,bias}?": "transform <- hidden",
+        "predictions.LayerNorm.{weight,bias}?": "transform => final",
+        "predictions.bias?": "vocab <-",
+        "predictions.decoder.{weight,bias}?": "vocab <- final",
+        "sop_classifier.classifier.{weight,bias}?": "labels <- pooled",
+        "classifier.{weight,bias}?": "labels <- pooled",
+        "qa_outputs.{weight,bias}?": "labels <- hidden",
+    },
+    forms=(unpooled("albert.pooler.weight"), TOKENS, CHOICE),
+    outputs={"last_hidden_state": "hidden", "pooler_output": "pooled"},
+    keys=("classifier_dropout_prob", "hidden_act", "num_hidden_layers"),
+    requires={"position_embedding_type": (None, "absolute")},
+    defaults={"tie_word_embeddings": lambda c: True},
+    synonyms=((".gamma", ".weight"), (".beta", ".bias")),
+    ignored=(r".*embeddings\.position_ids",),
+)

@@ -1,0 +1,64 @@
+"""BLOOM: pre-norm with ALiBi, a norm behind the embedding, queries, keys and values in one tensor, head by head.
+
+The MLP is four times as wide as the stream, in the code. With `apply_residual_connection_post_layernorm` the sums start
+from the norms' outputs: every norm then writes the residual, as in a post-norm model.
+Upstream: transformers/models/bloom/modeling_bloom.py.
+"""
+
+from modelsurgeon.architectures import alibi
+from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Multiple, Quotient, Tie, labels
+
+ARCHITECTURE = Architecture(
+    model="BloomForCausalLM",
+    norm="layer",
+    eps="layer_norm_epsilon",
+    prefix="transformer.",
+    counters={"layer": "n_layer"},
+    tie=Tie("lm_head.weight", "transformer.word_embeddings.weight"),
+    axes={
+        "vocab": Axis("vocab_size"),
+        "labels": Axis(default=labels),
+        "embedded": Axis("hidden_size", through="residual"),
+        "stream": Axis("hidden_size", through="residual"),
+        "hidden": Axis("hidden_size", through="residual"),
+        "final": Axis("hidden_size", through="residual"),
+        "mlp": Axis(default=Multiple("hidden_size", 4), through="pointwise"),
+        "heads": Axis("n_head", through="heads", slopes=alibi.bloom),
+        "head": Axis(default=Quotient("hidden_size", "n_head"), through="inner", scaled=-0.5),
+        "value": Axis(default=Quotient("hidden_size", "n_head"), through="linear"),
+    },
+    tensors={
+        "transformer.word_embeddings.weight": "vocab -> embedded",
+        "transformer.word_embeddings_layernorm.{weight,bias}": "embedded => stream",
+        "transformer.h.{layer}.input_layernorm.{weight,bias}": "stream => hidden",
+        "transformer.h.{layer}.self_attention.query_key_value.{weight,bias}": (
+            "(heads (head~ + head + value)) <- hidden"
+        ),
+        "transformer.h.{layer}.self_attention.dense.{weight,bias}": "stream <- (heads value)",
+        "transformer.h.{layer}.post_attention_layernorm.{weight,bias}": "stream => hidden",
+        "transformer.h.{layer}.mlp.dense_h_to_4h.{weight,bias}": "mlp <- hidden",
+        "transformer.h.{layer}.mlp.dense_4h_to_h.{weight,bias}": "stream <- mlp",
+        "transformer.ln_f.{weight,bias}": "stream => final",
+        "lm_head.weight?": "vocab <- final",
+        "score.weight?": "labels <- final",
+        "classifier.{weight,bias}?": "labels <- final",
+        "qa_outputs.{weight,bias}?": "2 <- final",
+    },
+    forms=(
+        Form(
+            "post-norm",
+            when=lambda c, names: bool(c.get("apply_residual_connection_post_layernorm")),
+            tensors={
+                "transformer.h.{layer}.input_layernorm.{weight,bias}": "stream => stream",
+                "transformer.h.{layer}.self_attention.query_key_value.{weight,bias}": (
+                    "(heads (head~ + head + value)) <- stream"
+                ),
+                "transformer.h.{layer}.post_attention_layernorm.{weight,bias}": "stream => stream",
+                "transformer.h.{layer}.mlp.dense_h_to_4h.{weight,bias}": "mlp <- stream",
+            },
+        ),
+    ),
+    keys=("apply_residual_connection_post_layernorm", "pretraining_tp", "slow_but_exact"),
+    defaults={"tie_word_embeddings": lambda c: True},
+    aliases={"n_embed": "hidden_size", "num_attention_heads": "n_head", "num_hidden_layers": "n_layer"},
+)

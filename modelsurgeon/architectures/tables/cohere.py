@@ -1,0 +1,59 @@
+"""Cohere: LayerNorms without biases, one for attention and MLP, which run side by side; interleaved rotary pairs.
+
+With `use_qk_norm`, a LayerNorm over each head's query and key has a row of gains for each head.
+Upstream: transformers/models/cohere/modeling_cohere.py.
+"""
+
+from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Quotient, Rotary, Tie
+
+HEAD_DIM = Quotient("hidden_size", "num_attention_heads")
+
+ARCHITECTURE = Architecture(
+    model="CohereForCausalLM",
+    norm="layer",
+    eps="layer_norm_eps",
+    prefix="model.",
+    rotary=Rotary("interleaved"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
+    axes={
+        "vocab": Axis("vocab_size"),
+        "stream": Axis("hidden_size", through="residual"),
+        "hidden": Axis("hidden_size", through="residual"),
+        "final": Axis("hidden_size", through="residual"),
+        "mlp": Axis("intermediate_size", through="pointwise"),
+        "heads": Axis("num_attention_heads", through="heads"),
+        "kv": Axis("num_key_value_heads", lambda c: c["num_attention_heads"], through="heads", follows="heads"),
+        "head": Axis("head_dim", HEAD_DIM, through="inner", scaled=-0.5),
+        "value": Axis("head_dim", HEAD_DIM, through="linear"),
+    },
+    tensors={
+        "model.embed_tokens.weight": "vocab -> stream",
+        "model.layers.{layer}.input_layernorm.weight": "stream => hidden",
+        "model.layers.{layer}.self_attn.q_proj.{weight,bias?}": "(heads head~) <- hidden",
+        "model.layers.{layer}.self_attn.k_proj.{weight,bias?}": "(kv head) <- hidden",
+        "model.layers.{layer}.self_attn.v_proj.{weight,bias?}": "(kv value) <- hidden",
+        "model.layers.{layer}.self_attn.o_proj.{weight,bias?}": "stream <- (heads value)",
+        "model.layers.{layer}.mlp.gate_proj.weight": "mlp <- hidden",
+        "model.layers.{layer}.mlp.up_proj.weight": "mlp <- hidden",
+        "model.layers.{layer}.mlp.down_proj.weight": "stream <- mlp",
+        "model.norm.weight": "stream => final",
+        "lm_head.weight?": "vocab <- final",
+    },
+    forms=(
+        Form(
+            "qk norm",
+            when=lambda config, names: bool(config.get("use_qk_norm")),
+            axes={"prehead": Axis("head_dim", HEAD_DIM, through="normed", follows="head")},
+            tensors={
+                "model.layers.{layer}.self_attn.q_proj.{weight,bias?}": "(heads prehead) <- hidden",
+                "model.layers.{layer}.self_attn.k_proj.{weight,bias?}": "(kv prehead) <- hidden",
+                "model.layers.{layer}.self_attn.q_norm.weight": "prehead => heads head~",
+                "model.layers.{layer}.self_attn.k_norm.weight": "prehead => kv head",
+            },
+        ),
+    ),
+    keys=("attention_bias", "hidden_act", "logit_scale", "max_position_embeddings", "use_qk_norm"),
+    factors={"logit_scale": ("lm_head.weight", 1.0)},
+    defaults={"logit_scale": lambda c: 0.0625, "tie_word_embeddings": lambda c: True},
+    ignored=(r".*rotary_emb\.inv_freq",),
+)

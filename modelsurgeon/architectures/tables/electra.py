@@ -1,0 +1,84 @@
+"""ELECTRA: BERT's body under embeddings of a size of their own; a generator, or a discriminator of replaced tokens.
+
+Between embeddings and body lies a projection only where their sizes differ. Where they are one size the embeddings'
+norm writes the stream itself, and both sizes grow together.
+Upstream: transformers/models/electra/modeling_electra.py.
+"""
+
+from dataclasses import replace
+
+from modelsurgeon.architectures.architecture import Axis, Form, Tie
+from modelsurgeon.architectures.tables.bert import ARCHITECTURE as BERT
+from modelsurgeon.architectures.tables.bert import names_task
+
+LAYERS = {name: text for name, text in BERT.tensors.items() if name.startswith("bert.encoder.")}
+
+ARCHITECTURE = replace(
+    BERT,
+    model="ElectraForMaskedLM",
+    prefix="electra.",
+    tie=Tie(
+        "generator_lm_head.weight",
+        "electra.embeddings.word_embeddings.weight",
+        requires="generator_predictions.dense.weight",
+    ),
+    axes={
+        **BERT.axes,
+        "embedded": Axis("hidden_size", through="residual"),
+        "transform": Axis("hidden_size", through="pointwise"),
+        "final": Axis("hidden_size", through="residual"),
+    },
+    tensors={
+        "electra.embeddings.word_embeddings.weight": "vocab -> embedded",
+        "electra.embeddings.position_embeddings.weight": "positions -> embedded",
+        "electra.embeddings.token_type_embeddings.weight": "types -> embedded",
+        "electra.embeddings.LayerNorm.{weight,bias}": "embedded => hidden",
+        "electra.embeddings_project.{weight,bias}?": "hidden <- embedded",
+        **{name.replace("bert.", "electra.", 1): text for name, text in LAYERS.items()},
+        "generator_predictions.dense.{weight,bias}?": "transform <- hidden",
+        "generator_predictions.LayerNorm.{weight,bias}?": "transform => final",
+        "generator_lm_head.weight?": "vocab <- final",
+        "generator_lm_head.bias?": "vocab <-",
+        "discriminator_predictions.dense.{weight,bias}?": "pooled <- hidden",
+        "discriminator_predictions.dense_prediction.{weight,bias}?": "1 <- pooled",
+        "sequence_summary.summary.{weight,bias}?": "pooled <- hidden",
+        "classifier.dense.{weight,bias}?": "pooled <- hidden",
+        "classifier.out_proj.{weight,bias}?": "labels <- pooled",
+        "classifier.{weight,bias}?": "labels <- hidden",
+        "qa_outputs.{weight,bias}?": "labels <- hidden",
+    },
+    keys=(
+        *BERT.keys,
+        "summary_activation",
+        "summary_first_dropout",
+        "summary_last_dropout",
+        "summary_type",
+        "summary_use_proj",
+    ),
+    equal={"embedding_size": "hidden_size"},
+    outputs={"last_hidden_state": "hidden"},
+    projected=("embedded", "hidden"),
+    forms=(
+        Form(
+            "projected",
+            when=lambda config, names: "electra.embeddings_project.weight" in names,
+            tensors={"electra.embeddings.LayerNorm.{weight,bias}": "embedded => embedded"},
+            axes={
+                "embedded": Axis("embedding_size", through="rank"),
+                "transform": Axis("embedding_size", through="pointwise"),
+                "final": Axis("embedding_size", through="rank"),
+            },
+            fields={"equal": {}},
+        ),
+        Form(
+            "multiple choice",
+            when=lambda config, names: names_task(config, "MultipleChoice"),
+            tensors={"classifier.{weight,bias}?": "1 <- hidden"},
+        ),
+        Form(
+            "summary",
+            when=lambda config, names: "sequence_summary.summary.weight" in names,
+            tensors={"classifier.{weight,bias}?": "1 <- pooled"},
+        ),
+    ),
+)

@@ -1,0 +1,95 @@
+"""gpt-oss: experts in every layer, stored in one tensor, and a sink for each head that takes part in its softmax.
+
+Gate and up projections alternate along the last dimension, and [in, out] is the stored order. The router's bias enters
+before the softmax over the chosen experts.
+Upstream: transformers/models/gpt_oss/modeling_gpt_oss.py.
+"""
+
+from typing import Any
+
+from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Quotient, Rotary, Tie, labels
+
+
+def rope(config: Config) -> dict[str, Any]:
+    """The rotary parameters of a config that lacks this key: the older one's, or else YaRN."""
+    scaling = config.get("rope_scaling") or {
+        "rope_type": "yarn",
+        "factor": 32.0,
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "truncate": False,
+        "original_max_position_embeddings": 4096,
+    }
+    return {"rope_theta": config.get("rope_theta", 150000.0), **scaling}
+
+
+def head_size(config: Config) -> int:
+    """64 where the key is absent, a quotient where it is null."""
+    return Quotient("hidden_size", "num_attention_heads")(config) if "head_dim" in config else 64
+
+
+ARCHITECTURE = Architecture(
+    model="GptOssForCausalLM",
+    norm="rms",
+    eps="rms_norm_eps",
+    prefix="model.",
+    rotary=Rotary("half"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
+    axes={
+        "vocab": Axis("vocab_size"),
+        "labels": Axis(default=labels),
+        "stream": Axis("hidden_size", through="residual"),
+        "hidden": Axis("hidden_size", through="residual"),
+        "final": Axis("hidden_size", through="residual"),
+        "mlp": Axis("intermediate_size", through="pointwise"),
+        "experts": Axis("num_local_experts", lambda c: 128, through="experts", active="num_experts_per_tok"),
+        "choice": Axis("num_local_experts", lambda c: 128, through="choice", follows="experts"),
+        "heads": Axis("num_attention_heads", through="heads"),
+        "kv": Axis(
+            "num_key_value_heads",
+            lambda c: c["num_attention_heads"] if "num_key_value_heads" in c else 8,
+            through="heads",
+            follows="heads",
+        ),
+        "head": Axis("head_dim", head_size, through="inner", scaled=-0.5),
+        "value": Axis("head_dim", head_size, through="linear"),
+    },
+    tensors={
+        "model.embed_tokens.weight": "vocab -> stream",
+        "model.layers.{layer}.input_layernorm.weight": "stream => hidden",
+        "model.layers.{layer}.self_attn.sinks": "heads <-",
+        "model.layers.{layer}.self_attn.q_proj.{weight,bias?}": "(heads head~) <- hidden",
+        "model.layers.{layer}.self_attn.k_proj.{weight,bias?}": "(kv head) <- hidden",
+        "model.layers.{layer}.self_attn.v_proj.{weight,bias?}": "(kv value) <- hidden",
+        "model.layers.{layer}.self_attn.o_proj.{weight,bias?}": "stream <- (heads value)",
+        "model.layers.{layer}.post_attention_layernorm.weight": "stream => hidden",
+        "model.layers.{layer}.mlp.router.weight": "experts <- hidden",
+        "model.layers.{layer}.mlp.router.bias": "choice <-",
+        "model.layers.{layer}.mlp.experts.gate_up_proj": "experts~ hidden -> (mlp 2)",
+        "model.layers.{layer}.mlp.experts.gate_up_proj_bias": "experts (mlp 2) <-",
+        "model.layers.{layer}.mlp.experts.down_proj": "experts~ mlp -> stream",
+        "model.layers.{layer}.mlp.experts.down_proj_bias": "experts stream <-",
+        "model.norm.weight": "stream => final",
+        "lm_head.weight?": "vocab <- final",
+        "score.{weight,bias}?": "labels <- final",
+    },
+    fills={"model.layers.{layer}.mlp.router.bias": -8192.0},
+    keys=(
+        "attention_bias",
+        "hidden_act",
+        "layer_types",
+        "max_position_embeddings",
+        "output_router_logits",
+        "router_aux_loss_coef",
+        "sliding_window",
+        "swiglu_alpha",
+        "swiglu_limit",
+    ),
+    defaults={
+        "num_experts_per_tok": lambda c: 4,
+        "rope_parameters": rope,
+        "tie_word_embeddings": lambda c: False,
+    },
+    aliases={"num_experts": "num_local_experts"},
+    ignored=(r".*rotary_emb\.inv_freq",),
+)

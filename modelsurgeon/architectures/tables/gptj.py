@@ -1,0 +1,51 @@
+"""GPT-J: attention and MLP side by side behind one norm, the first `rotary_dim` of each head turned in adjacent pairs.
+
+The frequencies are of the fixed base 10000, over `rotary_dim`. The head has a bias of its own, tied or not.
+Upstream: transformers/models/gptj/modeling_gptj.py.
+"""
+
+from modelsurgeon.architectures.architecture import Architecture, Axis, Multiple, Quotient, Rotary, Tie, labels
+
+ARCHITECTURE = Architecture(
+    model="GPTJForCausalLM",
+    norm="layer",
+    eps="layer_norm_epsilon",
+    prefix="transformer.",
+    counters={"layer": "n_layer"},
+    rotary=Rotary("interleaved", size_key="rotary_dim"),
+    tie=Tie("lm_head.weight", "transformer.wte.weight", requires="lm_head.bias"),
+    axes={
+        "vocab": Axis("vocab_size"),
+        "labels": Axis(default=labels),
+        "stream": Axis("n_embd", through="residual"),
+        "hidden": Axis("n_embd", through="residual"),
+        "final": Axis("n_embd", through="residual"),
+        "mlp": Axis("n_inner", Multiple("n_embd", 4), through="pointwise"),
+        "heads": Axis("n_head", through="heads"),
+        "head": Axis(default=Quotient("n_embd", "n_head"), through="inner", scaled=-0.5),
+        "value": Axis(default=Quotient("n_embd", "n_head"), through="linear"),
+    },
+    tensors={
+        "transformer.wte.weight": "vocab -> stream",
+        "transformer.h.{layer}.ln_1.{weight,bias}": "stream => hidden",
+        "transformer.h.{layer}.attn.q_proj.weight": "(heads head~) <- hidden",
+        "transformer.h.{layer}.attn.k_proj.weight": "(heads head) <- hidden",
+        "transformer.h.{layer}.attn.v_proj.weight": "(heads value) <- hidden",
+        "transformer.h.{layer}.attn.out_proj.weight": "stream <- (heads value)",
+        "transformer.h.{layer}.mlp.fc_in.{weight,bias}": "mlp <- hidden",
+        "transformer.h.{layer}.mlp.fc_out.{weight,bias}": "stream <- mlp",
+        "transformer.ln_f.{weight,bias}": "stream => final",
+        "lm_head.{weight,bias}?": "vocab <- final",
+        "score.weight?": "labels <- final",
+        "qa_outputs.{weight,bias}?": "labels <- final",
+    },
+    keys=("activation_function", "attn_pdrop", "embd_pdrop", "n_positions", "resid_pdrop"),
+    defaults={"rotary_dim": lambda c: 64, "tie_word_embeddings": lambda c: False},
+    aliases={
+        "hidden_size": "n_embd",
+        "max_position_embeddings": "n_positions",
+        "num_attention_heads": "n_head",
+        "num_hidden_layers": "n_layer",
+    },
+    ignored=(r".*\.attn\.(masked_)?bias", r".*\.attn\.embed_positions"),
+)

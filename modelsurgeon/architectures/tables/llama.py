@@ -1,0 +1,49 @@
+"""Llama: pre-norm RMSNorm, rotary grouped-query attention, gated MLP.
+
+Files of its question-answering class say `transformer.` where others say `model.`.
+Upstream: transformers/models/llama/modeling_llama.py.
+"""
+
+from modelsurgeon.architectures.architecture import Architecture, Axis, Quotient, Rotary, Tie, labels
+
+ARCHITECTURE = Architecture(
+    model="LlamaForCausalLM",
+    norm="rms",
+    eps="rms_norm_eps",
+    prefix="model.",
+    rotary=Rotary("half"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
+    axes={
+        "vocab": Axis("vocab_size"),
+        "labels": Axis(default=labels),
+        "stream": Axis("hidden_size", through="residual"),
+        "hidden": Axis("hidden_size", through="residual"),
+        "final": Axis("hidden_size", through="residual"),
+        "mlp": Axis("intermediate_size", through="pointwise"),
+        "heads": Axis("num_attention_heads", through="heads"),
+        "kv": Axis("num_key_value_heads", lambda c: c["num_attention_heads"], through="heads", follows="heads"),
+        "head": Axis("head_dim", Quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
+        "value": Axis("head_dim", Quotient("hidden_size", "num_attention_heads"), through="linear"),
+    },
+    tensors={
+        "model.embed_tokens.weight": "vocab -> stream",
+        "model.layers.{layer}.input_layernorm.weight": "stream => hidden",
+        "model.layers.{layer}.self_attn.q_proj.{weight,bias?}": "(heads head~) <- hidden",
+        "model.layers.{layer}.self_attn.k_proj.{weight,bias?}": "(kv head) <- hidden",
+        "model.layers.{layer}.self_attn.v_proj.{weight,bias?}": "(kv value) <- hidden",
+        "model.layers.{layer}.self_attn.o_proj.{weight,bias?}": "stream <- (heads value)",
+        "model.layers.{layer}.post_attention_layernorm.weight": "stream => hidden",
+        "model.layers.{layer}.mlp.gate_proj.{weight,bias?}": "mlp <- hidden",
+        "model.layers.{layer}.mlp.up_proj.{weight,bias?}": "mlp <- hidden",
+        "model.layers.{layer}.mlp.down_proj.{weight,bias?}": "stream <- mlp",
+        "model.norm.weight": "stream => final",
+        "lm_head.weight?": "vocab <- final",
+        "score.{weight,bias}?": "labels <- final",
+        "qa_outputs.{weight,bias}?": "2 <- final",
+    },
+    keys=("attention_bias", "hidden_act", "max_position_embeddings", "mlp_bias", "pretraining_tp"),
+    multiples={"hidden_size": "num_attention_heads"},
+    defaults={"tie_word_embeddings": lambda c: False},
+    synonyms=(("transformer.", "model."),),
+    ignored=(r".*rotary_emb\.inv_freq",),
+)

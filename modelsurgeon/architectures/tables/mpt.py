@@ -1,0 +1,66 @@
+"""MPT: pre-norm with ALiBi, no biases at all (its norms included), queries, keys and values one after another.
+
+The MLP is four times as wide as the stream, in the code. Upstream reads only `clip_qkv` and `softmax_scale` of what
+`attn_config` says of the function, and neither `expansion_ratio`, `no_bias`, `learned_pos_emb` nor `logit_scale`.
+Upstream: transformers/models/mpt/modeling_mpt.py.
+"""
+
+from modelsurgeon.architectures import alibi
+from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Multiple, Quotient, Tie, labels
+from modelsurgeon.architectures.config import lookup
+
+
+def _scales_by_head(config: Config) -> bool:
+    """Whether attention is divided by sqrt(head): no number of its own stands in its place."""
+    return lookup(config, "attn_config.softmax_scale") is None
+
+
+ARCHITECTURE = Architecture(
+    model="MptForCausalLM",
+    norm="layer",
+    eps="layer_norm_epsilon",
+    prefix="transformer.",
+    counters={"layer": "n_layers"},
+    clip="attn_config.clip_qkv",
+    tie=Tie("lm_head.weight", "transformer.wte.weight"),
+    axes={
+        "vocab": Axis("vocab_size"),
+        "labels": Axis(default=labels),
+        "stream": Axis("d_model", through="residual"),
+        "hidden": Axis("d_model", through="residual"),
+        "final": Axis("d_model", through="residual"),
+        "mlp": Axis(default=Multiple("d_model", 4), through="pointwise"),
+        "heads": Axis("n_heads", through="heads", slopes=alibi.mpt),
+        "head": Axis(default=Quotient("d_model", "n_heads"), through="inner", scaled=-0.5, when=_scales_by_head),
+        "value": Axis(default=Quotient("d_model", "n_heads"), through="linear"),
+    },
+    tensors={
+        "transformer.wte.weight": "vocab -> stream",
+        "transformer.blocks.{layer}.norm_1.weight": "stream => hidden",
+        "transformer.blocks.{layer}.attn.Wqkv.weight": "(heads head~ + heads head + heads value) <- hidden",
+        "transformer.blocks.{layer}.attn.out_proj.weight": "stream <- (heads value)",
+        "transformer.blocks.{layer}.norm_2.weight": "stream => hidden",
+        "transformer.blocks.{layer}.ffn.up_proj.weight": "mlp <- hidden",
+        "transformer.blocks.{layer}.ffn.down_proj.weight": "stream <- mlp",
+        "transformer.norm_f.weight": "stream => final",
+        "lm_head.weight?": "vocab <- final",
+        "score.weight?": "labels <- final",
+        "classifier.{weight,bias}?": "labels <- final",
+        "qa_outputs.{weight,bias}?": "2 <- final",
+    },
+    keys=(
+        "attn_config",
+        "emb_pdrop",
+        "embedding_fraction",
+        "expansion_ratio",
+        "init_device",
+        "learned_pos_emb",
+        "logit_scale",
+        "max_seq_len",
+        "no_bias",
+        "norm_type",
+        "resid_pdrop",
+    ),
+    defaults={"tie_word_embeddings": lambda c: True},
+    aliases={"hidden_size": "d_model", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"},
+)

@@ -1,0 +1,33 @@
+"""OLMo: Llama with LayerNorms that hold no tensor (eps 1e-5, fixed in the code), and a clamp on queries, keys, values.
+
+Nothing stands between the residual and the head that could take up a factor: a tied model cannot grow its residual.
+Upstream: transformers/models/olmo/modeling_olmo.py.
+"""
+
+from dataclasses import replace
+
+from modelsurgeon.architectures.tables.llama import ARCHITECTURE as LLAMA
+
+ARCHITECTURE = replace(
+    LLAMA,
+    model="OlmoForCausalLM",
+    multiples={},
+    norm="layer",
+    eps=None,
+    weightless=("stream => hidden", "stream => final"),
+    clip="clip_qkv",
+    tensors={
+        "model.embed_tokens.weight": "vocab -> stream",
+        "model.layers.{layer}.self_attn.q_proj.{weight,bias?}": "(heads head~) <- hidden",
+        "model.layers.{layer}.self_attn.k_proj.{weight,bias?}": "(kv head) <- hidden",
+        "model.layers.{layer}.self_attn.v_proj.{weight,bias?}": "(kv value) <- hidden",
+        "model.layers.{layer}.self_attn.o_proj.{weight,bias?}": "stream <- (heads value)",
+        "model.layers.{layer}.mlp.gate_proj.weight": "mlp <- hidden",
+        "model.layers.{layer}.mlp.up_proj.weight": "mlp <- hidden",
+        "model.layers.{layer}.mlp.down_proj.weight": "stream <- mlp",
+        "lm_head.weight?": "vocab <- final",
+        "score.weight?": "labels <- final",
+    },
+    keys=("attention_bias", "hidden_act", "max_position_embeddings"),
+    synonyms=(),
+)

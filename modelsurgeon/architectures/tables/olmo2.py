@@ -1,0 +1,42 @@
+"""OLMo2: Llama that norms what each branch returns, not what it reads; queries and keys are normed over all heads.
+
+Projections read the residual as it is, so there is no axis `hidden`.
+Upstream: transformers/models/olmo2/modeling_olmo2.py.
+"""
+
+from dataclasses import replace
+
+from modelsurgeon.architectures.architecture import Axis, Quotient
+from modelsurgeon.architectures.tables.llama import ARCHITECTURE as LLAMA
+
+ARCHITECTURE = replace(
+    LLAMA,
+    model="Olmo2ForCausalLM",
+    multiples={},
+    axes={
+        **{name: axis for name, axis in LLAMA.axes.items() if name != "hidden"},
+        "branch": Axis("hidden_size", through="residual"),
+        "preheads": Axis("num_attention_heads", through="normed", follows="heads"),
+        "prekv": Axis("num_key_value_heads", lambda c: c["num_attention_heads"], through="normed", follows="kv"),
+        "prehead": Axis("head_dim", Quotient("hidden_size", "num_attention_heads"), through="normed", follows="head"),
+    },
+    tensors={
+        "model.embed_tokens.weight": "vocab -> stream",
+        "model.layers.{layer}.self_attn.q_proj.{weight,bias?}": "(preheads prehead) <- stream",
+        "model.layers.{layer}.self_attn.k_proj.{weight,bias?}": "(prekv prehead) <- stream",
+        "model.layers.{layer}.self_attn.q_norm.weight": "(preheads prehead) => (heads head~)",
+        "model.layers.{layer}.self_attn.k_norm.weight": "(prekv prehead) => (kv head)",
+        "model.layers.{layer}.self_attn.v_proj.{weight,bias?}": "(kv value) <- stream",
+        "model.layers.{layer}.self_attn.o_proj.{weight,bias?}": "branch <- (heads value)",
+        "model.layers.{layer}.post_attention_layernorm.weight": "branch => stream",
+        "model.layers.{layer}.mlp.gate_proj.weight": "mlp <- stream",
+        "model.layers.{layer}.mlp.up_proj.weight": "mlp <- stream",
+        "model.layers.{layer}.mlp.down_proj.weight": "branch <- mlp",
+        "model.layers.{layer}.post_feedforward_layernorm.weight": "branch => stream",
+        "model.norm.weight": "stream => final",
+        "lm_head.weight?": "vocab <- final",
+        "score.weight?": "labels <- final",
+    },
+    keys=("attention_bias", "hidden_act", "max_position_embeddings"),
+    synonyms=(),
+)

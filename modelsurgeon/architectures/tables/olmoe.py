@@ -1,0 +1,74 @@
+"""OLMoE: experts in every layer, and an RMSNorm over all queries together and all keys together, then a clamp.
+
+The norm of the queries is as wide as the hidden stream, so heads x head size is always hidden_size.
+Upstream: transformers/models/olmoe/modeling_olmoe.py.
+"""
+
+from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Quotient, Rotary, Tie
+
+ARCHITECTURE = Architecture(
+    model="OlmoeForCausalLM",
+    norm="rms",
+    eps="rms_norm_eps",
+    prefix="model.",
+    rotary=Rotary("half"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
+    axes={
+        "vocab": Axis("vocab_size"),
+        "stream": Axis("hidden_size", through="residual"),
+        "hidden": Axis("hidden_size", through="residual"),
+        "final": Axis("hidden_size", through="residual"),
+        "mlp": Axis("intermediate_size", through="pointwise"),
+        "experts": Axis("num_experts", lambda c: 64, through="experts", active="num_experts_per_tok"),
+        "heads": Axis("num_attention_heads", through="heads"),
+        "preheads": Axis("num_attention_heads", through="normed", follows="heads"),
+        "kv": Axis("num_key_value_heads", lambda c: c["num_attention_heads"], through="heads", follows="heads"),
+        "prekv": Axis("num_key_value_heads", lambda c: c["num_attention_heads"], through="normed", follows="kv"),
+        "head": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
+        "prehead": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="normed", follows="head"),
+        "value": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="linear"),
+    },
+    tensors={
+        "model.embed_tokens.weight": "vocab -> stream",
+        "model.layers.{layer}.input_layernorm.weight": "stream => hidden",
+        "model.layers.{layer}.self_attn.q_proj.{weight,bias?}": "(preheads prehead) <- hidden",
+        "model.layers.{layer}.self_attn.k_proj.{weight,bias?}": "(prekv prehead) <- hidden",
+        "model.layers.{layer}.self_attn.q_norm.weight": "(preheads prehead) => (heads head~)",
+        "model.layers.{layer}.self_attn.k_norm.weight": "(prekv prehead) => (kv head)",
+        "model.layers.{layer}.self_attn.v_proj.{weight,bias?}": "(kv value) <- hidden",
+        "model.layers.{layer}.self_attn.o_proj.{weight,bias?}": "stream <- (heads value)",
+        "model.layers.{layer}.post_attention_layernorm.weight": "stream => hidden",
+        "model.layers.{layer}.mlp.gate.weight": "experts <- hidden",
+        "model.layers.{layer}.mlp.experts.{experts}.gate_proj.weight": "mlp <- hidden",
+        "model.layers.{layer}.mlp.experts.{experts}.up_proj.weight": "mlp <- hidden",
+        "model.layers.{layer}.mlp.experts.{experts}.down_proj.weight": "stream <- mlp",
+        "model.norm.weight": "stream => final",
+        "lm_head.weight?": "vocab <- final",
+    },
+    forms=(
+        Form(
+            "fused experts",
+            when=lambda config, names: any(name.endswith(".mlp.experts.gate_up_proj") for name in names),
+            tensors={
+                "model.layers.{layer}.mlp.experts.{experts}.gate_proj.weight": None,
+                "model.layers.{layer}.mlp.experts.{experts}.up_proj.weight": None,
+                "model.layers.{layer}.mlp.experts.{experts}.down_proj.weight": None,
+                "model.layers.{layer}.mlp.experts.gate_up_proj": "experts (mlp + mlp) <- hidden",
+                "model.layers.{layer}.mlp.experts.down_proj": "experts stream <- mlp",
+            },
+        ),
+    ),
+    clip="clip_qkv",
+    keys=(
+        "attention_bias",
+        "hidden_act",
+        "max_position_embeddings",
+        "norm_topk_prob",
+        "output_router_logits",
+        "router_aux_loss_coef",
+    ),
+    defaults={"num_experts_per_tok": lambda c: 8, "tie_word_embeddings": lambda c: False},
+    equal={"head_dim": Quotient("hidden_size", "num_attention_heads")},
+    aliases={"num_local_experts": "num_experts"},
+    ignored=(r".*rotary_emb\.inv_freq",),
+)

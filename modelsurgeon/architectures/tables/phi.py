@@ -1,0 +1,64 @@
+"""Phi: attention and MLP side by side behind one norm, biases everywhere (the head's too), half of each head rotated.
+
+`qk_layernorm` adds a norm on each head's query and key, of size hidden / heads whatever `head_dim` says.
+Upstream: transformers/models/phi/modeling_phi.py.
+"""
+
+from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Quotient, Rotary, Tie, labels
+
+_SIZE = Quotient("hidden_size", "num_attention_heads")
+
+ARCHITECTURE = Architecture(
+    model="PhiForCausalLM",
+    norm="layer",
+    eps="layer_norm_eps",
+    prefix="model.",
+    rotary=Rotary("half", partial=0.5),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", requires="lm_head.bias"),
+    axes={
+        "vocab": Axis("vocab_size"),
+        "labels": Axis(default=labels),
+        "stream": Axis("hidden_size", through="residual"),
+        "hidden": Axis("hidden_size", through="residual"),
+        "final": Axis("hidden_size", through="residual"),
+        "mlp": Axis("intermediate_size", through="pointwise"),
+        "heads": Axis("num_attention_heads", through="heads"),
+        "kv": Axis("num_key_value_heads", lambda c: c["num_attention_heads"], through="heads", follows="heads"),
+        "head": Axis("head_dim", _SIZE, through="inner", scaled=-0.5),
+        "value": Axis("head_dim", _SIZE, through="linear"),
+    },
+    tensors={
+        "model.embed_tokens.weight": "vocab -> stream",
+        "model.layers.{layer}.input_layernorm.{weight,bias}": "stream => hidden",
+        "model.layers.{layer}.self_attn.q_proj.{weight,bias}": "(heads head~) <- hidden",
+        "model.layers.{layer}.self_attn.k_proj.{weight,bias}": "(kv head) <- hidden",
+        "model.layers.{layer}.self_attn.v_proj.{weight,bias}": "(kv value) <- hidden",
+        "model.layers.{layer}.self_attn.dense.{weight,bias}": "stream <- (heads value)",
+        "model.layers.{layer}.mlp.fc1.{weight,bias}": "mlp <- hidden",
+        "model.layers.{layer}.mlp.fc2.{weight,bias}": "stream <- mlp",
+        "model.final_layernorm.{weight,bias}": "stream => final",
+        "lm_head.{weight,bias}?": "vocab <- final",
+        "score.{weight,bias}?": "labels <- final",
+    },
+    forms=(
+        Form(
+            "qk norm",
+            when=lambda c, names: bool(c.get("qk_layernorm")),
+            tensors={
+                "model.layers.{layer}.self_attn.q_proj.{weight,bias}": "(heads prehead) <- hidden",
+                "model.layers.{layer}.self_attn.k_proj.{weight,bias}": "(kv prehead) <- hidden",
+                "model.layers.{layer}.self_attn.q_layernorm.{weight,bias}": "prehead => head~",
+                "model.layers.{layer}.self_attn.k_layernorm.{weight,bias}": "prehead => head",
+            },
+            axes={
+                "head": Axis(default=_SIZE, through="inner", scaled=-0.5),
+                "prehead": Axis(default=_SIZE, through="normed", follows="head"),
+                "value": Axis(default=_SIZE, through="linear"),
+            },
+            fields={"equal": {"head_dim": _SIZE}},
+        ),
+    ),
+    keys=("embd_pdrop", "hidden_act", "max_position_embeddings", "qk_layernorm", "resid_pdrop"),
+    defaults={"tie_word_embeddings": lambda c: False},
+    ignored=(r".*rotary_emb\.inv_freq",),
+)

@@ -1,0 +1,71 @@
+"""Phi-3: Llama with queries, keys and values in one tensor, and gate and up in another.
+
+Under long-range scaling the library checks its lists of factors against hidden / heads, whatever `head_dim` says.
+Upstream: transformers/models/phi3/modeling_phi3.py.
+"""
+
+from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Form, Quotient, Rotary, Tie, labels
+from modelsurgeon.architectures.config import lookup
+
+_SIZE = Quotient("hidden_size", "num_attention_heads")
+
+
+def _has_factors(config: Config) -> bool:
+    """Whether the config lists a factor for each rotated pair: rope type longrope, or its old names su and yarn."""
+    records, lists = ("rope_parameters", "rope_scaling"), ("short_factor", "long_factor")
+    return any(lookup(config, f"{record}.{name}") is not None for record in records for name in lists)
+
+
+ARCHITECTURE = Architecture(
+    model="Phi3ForCausalLM",
+    norm="rms",
+    eps="rms_norm_eps",
+    prefix="model.",
+    rotary=Rotary("half", partial=1.0),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
+    axes={
+        "vocab": Axis("vocab_size"),
+        "labels": Axis(default=labels),
+        "stream": Axis("hidden_size", through="residual"),
+        "hidden": Axis("hidden_size", through="residual"),
+        "final": Axis("hidden_size", through="residual"),
+        "mlp": Axis("intermediate_size", through="pointwise"),
+        "heads": Axis("num_attention_heads", through="heads"),
+        "kv": Axis("num_key_value_heads", lambda c: c["num_attention_heads"], through="heads", follows="heads"),
+        "head": Axis("head_dim", _SIZE, through="inner", scaled=-0.5),
+        "value": Axis("head_dim", _SIZE, through="linear"),
+    },
+    tensors={
+        "model.embed_tokens.weight": "vocab -> stream",
+        "model.layers.{layer}.input_layernorm.weight": "stream => hidden",
+        "model.layers.{layer}.self_attn.qkv_proj.weight": "(heads head~ + kv head + kv value) <- hidden",
+        "model.layers.{layer}.self_attn.o_proj.weight": "stream <- (heads value)",
+        "model.layers.{layer}.post_attention_layernorm.weight": "stream => hidden",
+        "model.layers.{layer}.mlp.gate_up_proj.weight": "(mlp + mlp) <- hidden",
+        "model.layers.{layer}.mlp.down_proj.weight": "stream <- mlp",
+        "model.norm.weight": "stream => final",
+        "lm_head.weight?": "vocab <- final",
+        "score.{weight,bias}?": "labels <- final",
+    },
+    forms=(
+        Form(
+            "long range",
+            when=lambda c, names: _has_factors(c),
+            axes={
+                "head": Axis(default=_SIZE, through="inner", scaled=-0.5),
+                "value": Axis(default=_SIZE, through="linear"),
+            },
+            fields={"equal": {"head_dim": _SIZE}},
+        ),
+    ),
+    keys=(
+        "embd_pdrop",
+        "hidden_act",
+        "max_position_embeddings",
+        "original_max_position_embeddings",
+        "resid_pdrop",
+        "sliding_window",
+    ),
+    defaults={"tie_word_embeddings": lambda c: False},
+    ignored=(r".*rotary_emb\.inv_freq",),
+)

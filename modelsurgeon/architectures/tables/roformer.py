@@ -1,0 +1,100 @@
+"""RoFormer: BERT with rotary positions, read from a stored table of sines and cosines.
+
+The table's columns are the axis `angles`: pairs that growth inserts turn at the frequencies of the wider head.
+Embeddings may have a size of their own, with a projection to the stream's, as in ELECTRA.
+Upstream: transformers/models/roformer/modeling_roformer.py.
+"""
+
+from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Quotient, Rotary, Tie, labels
+from modelsurgeon.architectures.sinusoid import sinusoid
+from modelsurgeon.architectures.tables.bert import names_task
+
+HEAD = Quotient("hidden_size", "num_attention_heads")
+
+ARCHITECTURE = Architecture(
+    model="RoFormerForMaskedLM",
+    norm="layer",
+    eps="layer_norm_eps",
+    prefix="roformer.",
+    rotary=Rotary("interleaved"),
+    tie=Tie(
+        "cls.predictions.decoder.weight",
+        "roformer.embeddings.word_embeddings.weight",
+        also={"cls.predictions.decoder.bias": "cls.predictions.bias"},
+        requires="cls.predictions.transform.dense.weight",
+    ),
+    axes={
+        "vocab": Axis("vocab_size"),
+        "positions": Axis("max_position_embeddings"),
+        "types": Axis("type_vocab_size"),
+        "labels": Axis(default=labels),
+        "hidden": Axis("hidden_size", through="residual"),
+        "embedded": Axis("hidden_size", through="residual"),
+        "transform": Axis("hidden_size", through="pointwise"),
+        "final": Axis("hidden_size", through="residual"),
+        "pooled": Axis("hidden_size", through="pointwise"),
+        "mlp": Axis("intermediate_size", through="pointwise"),
+        "heads": Axis("num_attention_heads", through="heads"),
+        "head": Axis(default=HEAD, through="inner", scaled=-0.5),
+        "angles": Axis(default=HEAD, through="angles", follows="head"),
+        "value": Axis(default=HEAD, through="linear"),
+    },
+    tensors={
+        "roformer.embeddings.word_embeddings.weight": "vocab -> embedded",
+        "roformer.embeddings.token_type_embeddings.weight": "types -> embedded",
+        "roformer.embeddings.LayerNorm.{weight,bias}": "embedded => hidden",
+        "roformer.embeddings_project.{weight,bias}?": "hidden <- embedded",
+        "roformer.encoder.embed_positions.weight": "positions -> angles",
+        "roformer.encoder.layer.{layer}.attention.self.query.{weight,bias}": "(heads head~) <- hidden",
+        "roformer.encoder.layer.{layer}.attention.self.key.{weight,bias}": "(heads head) <- hidden",
+        "roformer.encoder.layer.{layer}.attention.self.value.{weight,bias}": "(heads value) <- hidden",
+        "roformer.encoder.layer.{layer}.attention.output.dense.{weight,bias}": "hidden <- (heads value)",
+        "roformer.encoder.layer.{layer}.attention.output.LayerNorm.{weight,bias}": "hidden => hidden",
+        "roformer.encoder.layer.{layer}.intermediate.dense.{weight,bias}": "mlp <- hidden",
+        "roformer.encoder.layer.{layer}.output.dense.{weight,bias}": "hidden <- mlp",
+        "roformer.encoder.layer.{layer}.output.LayerNorm.{weight,bias}": "hidden => hidden",
+        "cls.predictions.transform.dense.{weight,bias}?": "transform <- hidden",
+        "cls.predictions.transform.LayerNorm.{weight,bias}?": "transform => final",
+        "cls.predictions.bias?": "vocab <-",
+        "cls.predictions.decoder.{weight,bias}?": "vocab <- final",
+        "classifier.dense.{weight,bias}?": "pooled <- hidden",
+        "classifier.out_proj.{weight,bias}?": "labels <- pooled",
+        "classifier.{weight,bias}?": "labels <- hidden",
+        "qa_outputs.{weight,bias}?": "labels <- hidden",
+    },
+    computed={"roformer.encoder.embed_positions.weight": sinusoid},
+    outputs={"last_hidden_state": "hidden"},
+    keys=("hidden_act", "is_decoder", "rotary_value"),
+    projected=("embedded", "hidden"),
+    equal={"embedding_size": "hidden_size"},
+    defaults={"tie_word_embeddings": lambda c: True},
+    synonyms=((".gamma", ".weight"), (".beta", ".bias")),
+    forms=(
+        Form(
+            "projected",
+            when=lambda config, names: "roformer.embeddings_project.weight" in names,
+            tensors={"roformer.embeddings.LayerNorm.{weight,bias}": "embedded => embedded"},
+            axes={
+                "embedded": Axis("embedding_size", lambda c: c["hidden_size"], through="rank"),
+                "transform": Axis("embedding_size", lambda c: c["hidden_size"], through="pointwise"),
+                "final": Axis("embedding_size", lambda c: c["hidden_size"], through="rank"),
+            },
+            fields={"equal": {}},
+        ),
+        Form(
+            "rotary values",
+            when=lambda config, names: bool(config.get("rotary_value")),
+            axes={
+                "head": Axis(
+                    default=HEAD, scaled=-0.5, why="values turn with the keys, by angles that depend on its size"
+                ),
+                "value": Axis(default=HEAD, why="values turn with the keys, by angles that depend on its size"),
+            },
+        ),
+        Form(
+            "multiple choice",
+            when=lambda config, names: names_task(config, "MultipleChoice"),
+            tensors={"classifier.{weight,bias}?": "1 <- hidden"},
+        ),
+    ),
+)

@@ -1,0 +1,66 @@
+"""StableLM: Llama with LayerNorm, a quarter of each head rotated, and optionally a norm of its own for every head.
+
+Attention and MLP stand one after the other, or side by side behind one norm.
+Upstream: transformers/models/stablelm/modeling_stablelm.py.
+"""
+
+from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Quotient, Rotary, Tie, labels
+
+_SIZE = Quotient("hidden_size", "num_attention_heads")
+
+ARCHITECTURE = Architecture(
+    model="StableLmForCausalLM",
+    norm="layer",
+    eps="layer_norm_eps",
+    prefix="model.",
+    rotary=Rotary("half", partial=0.25),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
+    axes={
+        "vocab": Axis("vocab_size"),
+        "labels": Axis(default=labels),
+        "stream": Axis("hidden_size", through="residual"),
+        "hidden": Axis("hidden_size", through="residual"),
+        "final": Axis("hidden_size", through="residual"),
+        "mlp": Axis("intermediate_size", through="pointwise"),
+        "heads": Axis("num_attention_heads", through="heads"),
+        "kv": Axis("num_key_value_heads", lambda c: 32, through="heads", follows="heads"),
+        "head": Axis(default=_SIZE, through="inner", scaled=-0.5),
+        "value": Axis(default=_SIZE, through="linear"),
+    },
+    tensors={
+        "model.embed_tokens.weight": "vocab -> stream",
+        "model.layers.{layer}.input_layernorm.{weight,bias}": "stream => hidden",
+        "model.layers.{layer}.self_attn.q_proj.{weight,bias?}": "(heads head~) <- hidden",
+        "model.layers.{layer}.self_attn.k_proj.{weight,bias?}": "(kv head) <- hidden",
+        "model.layers.{layer}.self_attn.v_proj.{weight,bias?}": "(kv value) <- hidden",
+        "model.layers.{layer}.self_attn.o_proj.weight": "stream <- (heads value)",
+        "model.layers.{layer}.post_attention_layernorm.{weight,bias}": "stream => hidden",
+        "model.layers.{layer}.mlp.gate_proj.weight": "mlp <- hidden",
+        "model.layers.{layer}.mlp.up_proj.weight": "mlp <- hidden",
+        "model.layers.{layer}.mlp.down_proj.weight": "stream <- mlp",
+        "model.norm.{weight,bias}": "stream => final",
+        "lm_head.weight?": "vocab <- final",
+        "score.{weight,bias}?": "labels <- final",
+    },
+    forms=(
+        Form(
+            "parallel",
+            when=lambda c, names: bool(c.get("use_parallel_residual")),
+            tensors={"model.layers.{layer}.post_attention_layernorm.{weight,bias}": None},
+        ),
+        Form(
+            "qk norm",
+            when=lambda c, names: bool(c.get("qk_layernorm")),
+            tensors={
+                "model.layers.{layer}.self_attn.q_proj.{weight,bias?}": "(heads prehead) <- hidden",
+                "model.layers.{layer}.self_attn.k_proj.{weight,bias?}": "(kv prehead) <- hidden",
+                "model.layers.{layer}.self_attn.q_layernorm.norms.{heads}.weight": "prehead => head~",
+                "model.layers.{layer}.self_attn.k_layernorm.norms.{kv}.weight": "prehead => head",
+            },
+            axes={"prehead": Axis(default=_SIZE, through="normed", follows="head")},
+        ),
+    ),
+    keys=("hidden_act", "max_position_embeddings", "qk_layernorm", "use_parallel_residual", "use_qkv_bias"),
+    defaults={"tie_word_embeddings": lambda c: False},
+    ignored=(r".*rotary_emb\.inv_freq",),
+)

@@ -1,0 +1,42 @@
+"""StarCoder2: rotary grouped-query attention as in Llama, with LayerNorms, a plain MLP, and biases everywhere.
+
+Upstream: transformers/models/starcoder2/modeling_starcoder2.py.
+"""
+
+from dataclasses import replace
+
+from modelsurgeon.architectures.architecture import Axis
+from modelsurgeon.architectures.tables.llama import ARCHITECTURE as LLAMA
+
+ARCHITECTURE = replace(
+    LLAMA,
+    model="Starcoder2ForCausalLM",
+    multiples={},
+    norm="layer",
+    eps="norm_epsilon",
+    axes={**LLAMA.axes, "kv": Axis("num_key_value_heads", lambda c: 2, through="heads", follows="heads")},
+    tensors={
+        "model.embed_tokens.weight": "vocab -> stream",
+        "model.layers.{layer}.input_layernorm.{weight,bias}": "stream => hidden",
+        "model.layers.{layer}.self_attn.q_proj.{weight,bias?}": "(heads head~) <- hidden",
+        "model.layers.{layer}.self_attn.k_proj.{weight,bias?}": "(kv head) <- hidden",
+        "model.layers.{layer}.self_attn.v_proj.{weight,bias?}": "(kv value) <- hidden",
+        "model.layers.{layer}.self_attn.o_proj.{weight,bias?}": "stream <- (heads value)",
+        "model.layers.{layer}.post_attention_layernorm.{weight,bias}": "stream => hidden",
+        "model.layers.{layer}.mlp.c_fc.{weight,bias?}": "mlp <- hidden",
+        "model.layers.{layer}.mlp.c_proj.{weight,bias?}": "stream <- mlp",
+        "model.norm.{weight,bias}": "stream => final",
+        "lm_head.weight?": "vocab <- final",
+        "score.{weight,bias}?": "labels <- final",
+    },
+    keys=(
+        "embedding_dropout",
+        "hidden_act",
+        "max_position_embeddings",
+        "residual_dropout",
+        "sliding_window",
+        "use_bias",
+    ),
+    defaults={"tie_word_embeddings": lambda c: True},
+    synonyms=(),
+)

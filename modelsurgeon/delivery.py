@@ -1,0 +1,253 @@
+"""From a planned checkpoint to where it is wanted: a folder, a URL, a repository of the Hub; verified before if asked.
+
+    save to a staging folder -> verify it there -> publish it by one rename -> tell its initial loss -> upload or push
+
+Nothing appears that is not whole; where the result is not the same function, nothing appears at all.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from modelsurgeon.errors import DifferentError, OptionsError
+from modelsurgeon.operations.operation import Companion, Operation
+from modelsurgeon.reports.card import metadata_of, model_card
+from modelsurgeon.reports.initial_loss import sides
+from modelsurgeon.running.environment import check_place
+from modelsurgeon.saving.plan import Plan, make_plan
+from modelsurgeon.saving.publish import check_push, check_target, push, upload
+from modelsurgeon.saving.save import check_output, save
+from modelsurgeon.saving.writer import Progress
+from modelsurgeon.text import parse_size
+from modelsurgeon.verification.verify import Report, verify
+
+Say = Callable[[str], None]
+
+
+def nothing(*_: Any) -> None:
+    """Tells nobody."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Where a result goes, and how it is written. The same names and defaults are options of every command.
+
+    output       a folder or a URL (s3://...); None: only to the Hub
+    shard_size   the largest shard, "500MB" or bytes; None: shards stay as they are where they can, else 5 GB
+    device       where the arithmetic is done: cpu or cuda
+    workers      shards written at once
+    memory       what may be resident, "1GB" or bytes; None: no bound but that of the pieces
+    overwrite    replace an output that exists
+    verify       verify first; publish only what is the same function
+    push_to_hub  "org/name": verify, then upload with a card
+    private      make the repository that `push_to_hub` creates private
+    create_pr    `push_to_hub` opens a pull request
+    measure      of operations that make new numbers: run the result for its initial loss
+    """
+
+    output: str | None = None
+    shard_size: str | int | None = None
+    device: str = "cpu"
+    workers: int = 1
+    memory: str | int | None = "1GB"
+    overwrite: bool = False
+    verify: bool = False
+    push_to_hub: str | None = None
+    private: bool = False
+    create_pr: bool = False
+    measure: bool = True
+
+    def check(self) -> None:
+        """Raise OptionsError for what contradicts itself."""
+        if (self.private or self.create_pr) and not self.push_to_hub:
+            option = "--private" if self.private else "--create-pr"
+            raise OptionsError(f"{option} is for --push-to-hub")
+        if self.workers < 1:
+            raise OptionsError(f"workers is {self.workers}, expected 1 or more")
+        check_place("float32", self.device)
+        _ = self.shard_bytes, self.memory_bytes  # what is no size raises OutputError
+
+    @property
+    def remote(self) -> str | None:
+        """The output, where it is a URL."""
+        return self.output if self.output and "://" in self.output and not self.output.startswith("file://") else None
+
+    @property
+    def folder(self) -> Path | None:
+        """The output, where it is a folder on a disk."""
+        if self.output is None or self.remote:
+            return None
+        return Path(self.output.removeprefix("file://"))
+
+    @property
+    def shard_bytes(self) -> int | None:
+        return parse_size(self.shard_size) if isinstance(self.shard_size, str) else self.shard_size
+
+    @property
+    def memory_bytes(self) -> int | None:
+        return parse_size(self.memory, "memory") if isinstance(self.memory, str) else self.memory
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A result that is planned: of what, by what, with what beside it, and how it is written.
+
+    command  the command line that makes the same again
+    """
+
+    source: Checkpoint
+    result: Checkpoint
+    operations: Sequence[Operation]
+    wanted: Wanted
+    plan: Plan
+    companion: Companion | None = None
+    command: str = ""
+
+
+@dataclass
+class Delivered:
+    """What became of it, as far as it came.
+
+    result        what was asked for: the folder, the URL, or the page of the push
+    report        of the verification, where one was asked for
+    notices       lines that a user should read: what was taken over from an earlier run, NaN in the source ...
+    initial_loss  before and after, for operations that make new numbers
+    pushed        the URL of the commit or of the pull request
+    """
+
+    result: str = ""
+    report: Report | None = None
+    notices: list[str] = field(default_factory=list)
+    initial_loss: dict[str, Any] | None = None
+    pushed: str | None = None
+
+
+def check_targets(source: Checkpoint, wanted: Wanted, *, dry_run: bool = False) -> dict[str, Any]:
+    """Raise OutputError, before anything is done, for what may not be written; what the source's card tells of it."""
+    if wanted.folder:
+        check_output(source, wanted.folder, wanted.overwrite or dry_run)
+    if wanted.remote and not dry_run:
+        check_target(wanted.remote, wanted.overwrite)
+    if wanted.push_to_hub:
+        check_push(wanted.push_to_hub, private=wanted.private, create_pr=wanted.create_pr)
+        return metadata_of(source.origin.folder)
+    return {}
+
+
+def planned(
+    source: Checkpoint, result: Checkpoint, operations: Sequence[Operation], wanted: Wanted, command: str = ""
+) -> Planned:
+    """What will be done, with the companions that operations bring. Raises PlanError where the memory is too little."""
+    memory = wanted.memory_bytes
+    found = [operation.companion(source, result, memory, wanted.folder) for operation in operations]
+    companion = next((one for one in found if one is not None), None)
+    if companion:
+        result = replace(result, notes=(*result.notes, *companion.notes))
+    plan = make_plan(source, result, memory, wanted.workers)
+    if companion:
+        plan = replace(plan, peak_memory=max(plan.peak_memory, companion.peak))
+    return Planned(source, result, operations, wanted, plan, companion, command)
+
+
+def deliver(
+    job: Planned,
+    metadata: dict[str, Any],
+    *,
+    progress: Progress | None = None,
+    say: Say = nothing,
+    verified: Callable[[Report], None] = nothing,
+    lost: Callable[[dict[str, Any]], None] = nothing,
+    tells_loss: bool = True,
+    quiet: bool = True,
+) -> Delivered:
+    """Carry it out.
+
+    metadata  of the source's own card (`check_targets`)
+    progress  called with the bytes written since the last call
+    say       called with a line that a user should read
+    verified  called with the verification's report, before anything appears
+    lost      called with the initial loss, before and after; not computed where `tells_loss` is off
+    Raises DifferentError, with `delivered`, where the result is not the same function; else what saving raises.
+    """
+    done = Delivered()
+
+    def notice(line: str) -> None:
+        done.notices.append(line)
+        say(line)
+
+    def accept(staged: Path) -> None:
+        if job.wanted.verify or job.wanted.push_to_hub:
+            done.report = _verified(job, staged, str(job.wanted.output or folder))
+            verified(done.report)
+            if not done.report.same:
+                raise DifferentError("the result is not the same function, so nothing was written", done)
+
+    with _destination(job.wanted) as folder:
+        _save(job, folder, progress, notice, accept)
+        if tells_loss and any(operation.tells_loss for operation in job.operations):
+            before = job.source if job.source.tensors else None
+            done.initial_loss = sides(before, folder, job.wanted.memory_bytes, measure=job.wanted.measure)
+            lost(done.initial_loss)
+        _publish(job, folder, metadata, quiet, done)
+    return done
+
+
+@contextmanager
+def _destination(wanted: Wanted) -> Iterator[Path]:
+    """The folder to write: the one asked for, or one for the time until it is published."""
+    if wanted.folder:
+        yield wanted.folder
+        return
+    parent = Path(mkdtemp(prefix="modelsurgeon-"))
+    try:
+        yield parent / "result"
+    except BaseException:
+        if not (parent / "result").exists():  # else it stays: only publishing failed, and its error says where it is
+            shutil.rmtree(parent)
+        raise
+    shutil.rmtree(parent)
+
+
+def _save(job: Planned, folder: Path, progress: Progress | None, say: Say, accept: Callable[[Path], None]) -> None:
+    wanted = job.wanted
+    save(
+        job.result,
+        folder,
+        shard_size=wanted.shard_bytes,
+        overwrite=wanted.overwrite,
+        device=wanted.device,
+        workers=wanted.workers,
+        budget=job.plan.budget,
+        progress=progress,
+        say=say,
+        companion=job.companion,
+        accept=accept,
+    )
+
+
+def _verified(job: Planned, staged: Path, name: str) -> Report:
+    """What verification finds in a folder that has not appeared yet, under the name that it will have."""
+    opened = open_checkpoint(staged)
+    return verify(job.source, replace(opened, origin=replace(opened.origin, id=name)))
+
+
+def _publish(job: Planned, folder: Path, metadata: dict[str, Any], quiet: bool, done: Delivered) -> None:
+    """Bring the folder to where it was asked for."""
+    wanted = job.wanted
+    done.result = str(folder) if wanted.folder else ""
+    if wanted.remote:
+        done.result = upload(folder, wanted.remote, overwrite=wanted.overwrite)
+    if wanted.push_to_hub:
+        assert done.report
+        card = model_card(open_checkpoint(folder), done.report, command=job.command, source_card=metadata)
+        message = f"modelsurgeon {' '.join(operation.name for operation in job.operations)}"
+        how = {"private": wanted.private, "create_pr": wanted.create_pr, "quiet": quiet}
+        done.pushed = push(folder, wanted.push_to_hub, card=card, message=message, **how)
+        done.result = done.result or done.pushed

@@ -1,0 +1,374 @@
+"""The Python API: checkpoints as values. Operations on them are lazy; nothing is written before `save`.
+
+    >>> model = open_model("demo")                          # headers only
+    >>> wide = model.widen(factor=2).untie_embeddings()     # nothing read, nothing written
+    >>> saved = wide.save("wide", verify=True)              # whole or absent
+    >>> verify("demo", saved).verdict
+    'same function'
+
+The command line is a skin over this: the same options under the same names, with the same defaults. Every operation of
+the registry is a method of `Model`; those that read a config are functions of the package (`modelsurgeon.init`).
+"""
+
+from __future__ import annotations
+
+import inspect as introspection
+import os
+import shlex
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from modelsurgeon.architectures import overview
+from modelsurgeon.checkpoints import inspection, integrity
+from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from modelsurgeon.checkpoints.source import locate
+from modelsurgeon.delivery import Delivered, Wanted, check_targets, deliver, planned
+from modelsurgeon.diagnosis.diagnose import Diagnosis, diagnose_all
+from modelsurgeon.errors import OptionsError, OutputError
+from modelsurgeon.operations import registry
+from modelsurgeon.operations.operation import Operation
+from modelsurgeon.operations.transforms.initial import blank
+from modelsurgeon.operations.transforms.replay import applied
+from modelsurgeon.progress import Tell, silent
+from modelsurgeon.reports import page, verification_page
+from modelsurgeon.reports.tables import plan_text
+from modelsurgeon.running.assembly import assemble
+from modelsurgeon.running.environment import check_place
+from modelsurgeon.saving.plan import Plan, make_plan
+from modelsurgeon.text import parse_size
+from modelsurgeon.verification.verify import Report
+from modelsurgeon.verification.verify import verify as compare
+
+Say = Callable[[str], None]
+
+
+class ShownPlan(Plan):
+    """A plan that prints as `--dry-run` shows it."""
+
+    def __str__(self) -> str:
+        return plan_text(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A checkpoint, and what is to be done to it.
+
+    source      as it was opened
+    checkpoint  as it will be: config and lazy tensors
+    operations  what makes the one of the other, in order
+    """
+
+    source: Checkpoint
+    checkpoint: Checkpoint
+    operations: tuple[Operation, ...] = ()
+
+    def __getattr__(self, name: str) -> Callable[..., Model]:
+        """An operation as a method: `widen(factor=2)`. What it takes and raises: help(model.widen)."""
+        operation = _operation(name, "checkpoint")
+        return _as_function(operation, lambda **options: self.apply(operation(**options)), Model)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *(registry.method(one) for one in registry.offered() if one.reads == "checkpoint")]
+
+    def __repr__(self) -> str:
+        done = "".join(f".{registry.method(type(one))}(...)" for one in self.operations)
+        return f"Model({self.source.origin.id!r}){done}"
+
+    def apply(self, operation: Operation) -> Model:
+        """What an operation makes of it, lazily. Raises PlanError where it does not exist, OptionsError for options
+        that contradict each other, SourceError and ArchitectureError where the checkpoint does not fit its table."""
+        return Model(self.source, applied(operation, self.checkpoint), (*self.operations, operation))
+
+    def plan(self, memory: str | int | None = "1GB", workers: int = 1) -> ShownPlan:
+        """What will be done, tensor by tensor: `print` shows what `--dry-run` does. Reads headers at most.
+
+        Raises PlanError where so much memory is too little.
+        """
+        found = make_plan(self.source, self.checkpoint, Wanted(memory=memory).memory_bytes, workers)
+        return ShownPlan(**vars(found))
+
+    def save(
+        self,
+        output: str | os.PathLike[str] | None = None,
+        *,
+        shard_size: str | int | None = None,
+        device: str = "cpu",
+        workers: int = 1,
+        memory: str | int | None = "1GB",
+        overwrite: bool = False,
+        verify: bool = False,
+        push_to_hub: str | None = None,
+        private: bool = False,
+        create_pr: bool = False,
+        measure: bool = True,
+        progress: Tell = silent,
+        say: Say = lambda line: None,
+    ) -> Saved:
+        """Write it to a folder or a URL, whole or not at all; the options are those of the command line (`Wanted`).
+
+        progress  called with ("writing", bytes so far, bytes in all)
+        say       called with a line that a user should read
+        Raises OutputError where the output cannot be written, DifferentError where it was to be verified and is not
+        the same function, PlanError where the memory is too little, OSError where the machine fails.
+        """
+        target = None if output is None else os.fspath(output)
+        wanted = Wanted(
+            target, shard_size, device, workers, memory, overwrite, verify, push_to_hub, private, create_pr, measure
+        )
+        wanted.check()
+        if target is None and not push_to_hub:
+            raise OptionsError("no output; name a folder or a URL, or a repository to push to")
+        metadata = check_targets(self.source, wanted)
+        job = planned(self.source, self.checkpoint, self.operations, wanted, self._command())
+        done = deliver(job, metadata, progress=_counted(progress, job.plan.bytes[1]), say=say)
+        return Saved(wanted.folder, done)
+
+    def load(self, dtype: str | None = None, device: str = "cpu") -> Any:
+        """The model of `transformers`, in evaluation mode; nothing is written to a disk.
+
+        Lazy tensors flow into its parameters one by one: beside the model one piece of a tensor is in memory.
+        dtype  "float32", "bfloat16" ...; None: what the config says
+        Raises SourceError where the library cannot build it, or would make up some of its weights.
+        """
+        check_place(dtype or "float32", device)
+        self.checkpoint.fetch()
+        return assemble(self.checkpoint, dtype, device)
+
+    def _command(self) -> str:
+        """The command lines that make the same again."""
+        return "\n".join(_spelled(one, self.source.origin.id) for one in self.operations)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What was written; it names its folder wherever a path is asked for.
+
+    path  the folder; None where the result went to a URL or to the Hub alone
+    """
+
+    path: Path | None
+    delivered: Delivered
+
+    def __fspath__(self) -> str:
+        return self.delivered.result
+
+    @property
+    def report(self) -> Report | None:
+        """The verification's report, where one was asked for."""
+        return self.delivered.report
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a user should know of the writing: shards taken over, NaN in the source."""
+        return tuple(self.delivered.notices)
+
+    @property
+    def initial_loss(self) -> Mapping[str, Any] | None:
+        """Of what makes new numbers: the loss that training starts from, predicted and measured."""
+        return self.delivered.initial_loss
+
+    @property
+    def pushed(self) -> str | None:
+        """The URL of the commit or of the pull request, where it was pushed."""
+        return self.delivered.pushed
+
+    def open(self) -> Model:
+        """What was written, opened again."""
+        return open_model(self)
+
+
+Source = str | os.PathLike[str] | Model
+
+
+def open_model(source: Source, revision: str | None = None, *, stream: bool = False) -> Model:
+    """Open a folder, a Hub id (org/name), a URL or "demo", reading headers only.
+
+    revision  branch, tag or commit of a Hub id
+    stream    read a Hub id piece by piece; store none of it
+    Raises SourceError where it cannot be read or contradicts itself, ArchitectureError where no table fits it.
+    """
+    if isinstance(source, Model):
+        return source
+    checkpoint = open_checkpoint(os.fspath(source), revision, stream=stream)
+    return Model(checkpoint, checkpoint)
+
+
+def verify(
+    source: Source,
+    result: Source,
+    *,
+    infer: bool = False,
+    trainable: bool = False,
+    report: str | os.PathLike[str] | None = None,
+    text: str | Path | None = None,
+    samples: int = 4,
+    length: int = 128,
+    dtype: str = "float32",
+    device: str = "cpu",
+    memory: str | int | None = None,
+    trust_remote_code: bool = False,
+    revision: str | None = None,
+    progress: Tell = silent,
+) -> Report:
+    """Is `result` the same function as `source`? Weights, outputs and behaviour are compared; `report.same` says it.
+
+    infer     without a record: derive the maps from the weights
+    trainable tell whether training will part the copies: one backward pass
+    report    write all that was found, with plots, as one page of HTML
+    text      what both models run on: a text, or the path of a file; None: a sample
+    memory    of device auto: weights in memory before the disk
+    progress  called with (what, done, total)
+    Raises what opening and running raise: SourceError, ArchitectureError, OptionsError.
+    """
+    check_place(dtype, device, auto=True)
+    if report is not None:
+        page.check_target(Path(report))
+    size = parse_size(memory, "memory") if isinstance(memory, str) else memory
+    opened = open_model(source, revision).checkpoint, open_model(result).checkpoint
+    running: dict[str, Any] = {"samples": samples, "length": length, "dtype": dtype, "device": device, "memory": size}
+    running |= {"text": read_text(text), "trust_remote_code": trust_remote_code}
+    found = compare(*opened, infer=infer, behaviour=True, trainable=trainable, tell=progress, **running)
+    if report is not None:
+        verification_page.write_page(Path(report), found.to_json())
+    return found
+
+
+def check_files(result: str | os.PathLike[str], revision: str | None = None) -> integrity.Integrity:
+    """Are the files of a result still what was written? Sizes and hashes against its record.
+
+    Raises SourceError where no record of hashes lies beside them.
+    """
+    return integrity.check_files(locate(os.fspath(result), revision, weights=False))
+
+
+def diagnose(
+    source: Source,
+    *,
+    weights: bool = False,
+    text: str | Path | None = None,
+    samples: int = 16,
+    length: int = 128,
+    dtype: str = "float32",
+    device: str = "cpu",
+    memory: str | int = "1GB",
+    stream: bool = False,
+    trust_remote_code: bool = False,
+    revision: str | None = None,
+    progress: Tell = silent,
+) -> Diagnosis:
+    """What a checkpoint needs: bottlenecks, outliers, copies, saturation; `findings` has what to act on.
+
+    weights  only what the weights tell: nothing is run
+    text     what the model runs on: a text, or the path of a file; None: a sample
+    memory   what may be resident for the weights
+    Raises SourceError, ArchitectureError, PlanError where so little memory is too little.
+    """
+    check_place(dtype, device, auto=True)
+    size = parse_size(memory, "memory") if isinstance(memory, str) else memory
+    running: dict[str, Any] = {"samples": samples, "length": length, "dtype": dtype, "device": device}
+    running |= {"text": read_text(text), "trust_remote_code": trust_remote_code}
+    opened = open_model(source, revision, stream=stream).checkpoint
+    return diagnose_all([opened], weights_only=weights, memory=size, tell=progress, **running)[0]
+
+
+def inspect(source: str | os.PathLike[str], revision: str | None = None) -> inspection.Inspection:
+    """What can be seen of any checkpoint by its headers: sizes, tensors, and what would be refused.
+
+    Raises SourceError where there is neither config nor header.
+    """
+    return inspection.inspect(os.fspath(source), revision)
+
+
+def families(model_type: str | None = None) -> tuple[overview.Row, ...]:
+    """Which widths of which families can grow, and to which sizes; of one family, or of all.
+
+    Raises ArchitectureError for an unknown model type.
+    """
+    return overview.family(model_type) if model_type else overview.families()
+
+
+def read_text(text: str | Path | None) -> str | None:
+    """A text, or what the file of a path holds. Raises OptionsError for a file that holds no text."""
+    if not isinstance(text, Path):
+        return text
+    try:
+        return text.read_text(encoding="utf-8")
+    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError) as error:
+        raise OptionsError(f"--text {text}: cannot be read as UTF-8 text ({error})") from None
+
+
+# --- operations as functions -----------------------------------------------------------------------------------------
+
+
+def of_config(name: str) -> Callable[..., Saved]:
+    """An operation that reads a config, as a function: `init(config, "fresh", seed=1)` writes a new checkpoint.
+
+    Its options and those of `Model.save` are taken alike. Raises AttributeError where there is none of this name.
+    """
+    operation = _operation(name, "config")
+
+    def make(config: str | os.PathLike[str] | Mapping[str, Any], output: Any = None, **options: Any) -> Saved:
+        own = {one.name: options.pop(one.name) for one in fields(operation) if one.name in options}
+        empty = blank(config if isinstance(config, Mapping) else os.fspath(config))
+        folder = Wanted(None if output is None else os.fspath(output)).folder
+        if folder and not isinstance(config, Mapping):
+            check_output_of_config(config, folder)
+        return Model(empty, empty).apply(operation(**own)).save(output, **options)
+
+    return _as_function(operation, make, Saved)
+
+
+def check_output_of_config(config: str | os.PathLike[str], folder: Path) -> None:
+    """Raise OutputError for an output in whose place the config lies."""
+    source = Path(config)
+    home = source.parent if source.is_file() else source
+    if home.exists() and folder.resolve() == home.resolve():
+        raise OutputError(f"{folder}: holds the config {config}, which is never replaced")
+
+
+def _operation(name: str, reads: str) -> type[Operation]:
+    offered = (one for one in registry.offered() if one.reads == reads) if not name.startswith("_") else ()
+    found = next((one for one in offered if registry.method(one) == name), None)
+    if found is None:
+        raise AttributeError(f"no operation {name!r} on a {reads}; there are: {', '.join(registry.known())}")
+    return found
+
+
+def _as_function(operation: type[Operation], call: Callable[..., Any], returns: Any) -> Callable[..., Any]:
+    """The call, with the options and the help of an operation."""
+    taken = introspection.signature(operation).parameters.values()
+    options = [parameter.replace(kind=introspection.Parameter.KEYWORD_ONLY) for parameter in taken]
+    helps = (f"    {one.name}  {one.metadata.get('help', '')}" for one in fields(operation))
+    own = [p for p in introspection.signature(call).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    call.__signature__ = introspection.Signature([*own, *options], return_annotation=returns)  # type: ignore[attr-defined]
+    call.__name__ = registry.method(operation)
+    call.__doc__ = "\n".join([introspection.getdoc(operation) or "", "", *helps])
+    return call
+
+
+def _spelled(operation: Operation, source: str) -> str:
+    """The command line of an operation with the options that are not as usual."""
+    words = ["modelsurgeon", operation.name, source]
+    for one in fields(operation):
+        value = getattr(operation, one.name)
+        if value != one.default:
+            flag = one.metadata.get("flag") or f"--{one.name.replace('_', '-')}"
+            pairs = [f"{k}={v}" for k, v in value.items()] if isinstance(value, Mapping) else None
+            values = pairs or (list(value) if isinstance(value, tuple) else [value])
+            words += [word for each in values for word in (flag, str(each))]
+    return shlex.join([*words, "-o", "result"])
+
+
+def _counted(progress: Tell, total: int) -> Callable[[int], None]:
+    """The bytes since the last call, added up: shards are written by several threads."""
+    lock, done = threading.Lock(), [0]
+
+    def advance(count: int) -> None:
+        with lock:
+            done[0] += count
+            progress("writing", done[0], total)
+
+    return advance

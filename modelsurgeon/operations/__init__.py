@@ -1,0 +1,1 @@
+"""What can be done to a checkpoint: one file an operation; `transforms/` does their work."""

@@ -1,0 +1,53 @@
+"""A new checkpoint of a config, to train from: every tensor is drawn when it is written.
+
+    modelsurgeon init config.json -o fresh --std log-n-over-d
+    init("config.json", "fresh", std="log-n-over-d")
+
+How, and what the choices mean: `transforms/initial.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from modelsurgeon.errors import PlanError
+from modelsurgeon.operations.operation import Operation, Replayed, option
+from modelsurgeon.operations.registry import register
+
+if TYPE_CHECKING:
+    from modelsurgeon.checkpoints.checkpoint import Checkpoint
+    from modelsurgeon.checkpoints.record import Step
+
+
+@register
+@dataclass(frozen=True)
+class Init(Operation):
+    """Make a new checkpoint of a config, to train from; what is not asked for is as transformers has it."""
+
+    name = "init"
+    reads = "config"
+
+    std: str | None = option(
+        None,
+        "Standard deviation of all that is random: 0.02; log-n-over-d: of a tied embedding.",
+        metavar="STD",
+    )
+    distribution: str | None = option(None, "normal, or truncated at two deviations.")
+    residual: str | None = option(None, "Deviation of what writes to the stream: none, gpt2 or wang.")
+    dtype: str | None = option(None, "Store as float32, bfloat16 ... [default: the config's].", recorded=False)
+    seed: int = option(0, "Seed for the numbers.")
+
+    def apply(self, checkpoint: Checkpoint) -> Checkpoint:
+        from modelsurgeon.operations.transforms.initial import Choices, begin
+
+        std = None if self.std is None else str(self.std)
+        return begin(checkpoint, Choices(std, self.distribution, self.residual, self.dtype, self.seed))
+
+    @property
+    def tells_loss(self) -> bool:
+        return True
+
+    @classmethod
+    def replay(cls, before: Replayed, step: Step) -> Replayed:
+        raise PlanError("a step 'init' on record: it made a new checkpoint of a config, and follows from no other one")

@@ -1,0 +1,234 @@
+"""An operation: a checkpoint in, a checkpoint out, lazily. Its options are its fields.
+
+    @register
+    @dataclass(frozen=True)
+    class Shift(Operation):
+        \"\"\"Multiply the embedding by a power of two, and divide what reads it.\"\"\"
+
+        name = "shift"
+        by: int = option(1, "The exponent of two.")
+
+        def apply(self, checkpoint):
+            ...
+
+That file in this folder is all: the command with its --help, the Python method `model.shift(by=2)`, plan, record,
+replay, proof and model card follow from it. The first line of the docstring is what --help says.
+
+Nothing heavy is imported here or at the top of an operation's file: --help must not wait for torch.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from modelsurgeon.errors import PlanError
+
+if TYPE_CHECKING:
+    from modelsurgeon.checkpoints.checkpoint import Checkpoint
+    from modelsurgeon.checkpoints.record import Step
+
+T = TypeVar("T")
+SEED = "seed"  # an option of this name has a place of its own on record
+JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", Path: "string"}
+
+
+def option(default: T, help: str, *, flag: str | None = None, metavar: str | None = None, recorded: bool = True) -> T:
+    """A field of an operation that the command line, Python and records know.
+
+    help      one sentence for --help
+    flag      its name on the command line, where that is not --name-of-the-field
+    recorded  whether it says what the result is, and so belongs on record
+    """
+    made: T = field(default=default, metadata={"help": help, "flag": flag, "metavar": metavar, "recorded": recorded})
+    return made
+
+
+class Companion(Protocol):
+    """Further files that go with a checkpoint.
+
+    nbytes  how large they are
+    peak    bytes resident at most while they are written
+    notes   what a user should know of them, beside the checkpoint's
+    """
+
+    @property
+    def nbytes(self) -> int: ...
+
+    @property
+    def peak(self) -> int: ...
+
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+
+    def write(self, folder: Path) -> None:
+        """Write them."""
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What the proof asks of a tensor that copies none of the source's.
+
+    zero   that it is zero; else that it is finite
+    met    what is said of one that is
+    unmet  what is said of one that is not
+    """
+
+    zero: bool
+    met: str
+    unmet: str
+
+
+@dataclass(frozen=True)
+class Guess:
+    """How a result without a record may have been made by an operation, as far as that goes.
+
+    checkpoint  the source with that done to it
+    step        for the proof; None where nothing was done
+    lines       what was found, for people
+    """
+
+    checkpoint: Checkpoint
+    step: Step | None = None
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What can be done to a checkpoint; an instance is one with its options.
+
+    name     on the command line and on record; the Python method has _ for -
+    reads    what it is given: "checkpoint", or "config", of which it makes a new one
+    offered  whether users can ask for it; else it is only known from records and from `verify --infer`
+    grows    whether its steps are maps of axes, and nothing else
+    """
+
+    name: ClassVar[str]
+    reads: ClassVar[str] = "checkpoint"
+    offered: ClassVar[bool] = True
+    grows: ClassVar[bool] = False
+
+    def check(self) -> None:
+        """Raise OptionsError for options that contradict each other."""
+
+    def apply(self, checkpoint: Checkpoint) -> Checkpoint:
+        """What it makes of a checkpoint; reads headers at most.
+
+        A result that has no further step gets one with the recorded options.
+        """
+        raise NotImplementedError
+
+    @property
+    def lossless(self) -> bool:
+        """Whether the result is the same function, up to rounding."""
+        return True
+
+    def undo(self) -> Operation | None:
+        """The operation that gives back what was there before, to the last bit; None where none does."""
+        return None
+
+    @classmethod
+    def replay(cls, before: Replayed, step: Step) -> Replayed:
+        """The checkpoint with a step on record done to it again. Raises PlanError where that cannot be."""
+        return before.applied(cls.from_step(step))
+
+    @classmethod
+    def demands(
+        cls, step: Step, expected: Checkpoint, result: Checkpoint, names: Mapping[str, str]
+    ) -> Mapping[str, Demand]:
+        """{tensor of `expected` that copies none of the source's: what the proof asks of it}.
+
+        expected  the source with all steps replayed
+        names     {tensor of `expected`: the result's name for it}
+        """
+        return {}
+
+    @classmethod
+    def guess(cls, source: Checkpoint, result: Checkpoint) -> Guess:
+        """Whether a result without a record shows that this was done."""
+        return Guess(source)
+
+    def companion(self, before: Checkpoint, after: Checkpoint, memory: int | None, output: Path | None) -> Any:
+        """Further files that go with the result (`Companion`), or None."""
+        return None
+
+    def told(self, after: Checkpoint) -> tuple[str, ...]:
+        """What a user should hear before the plan: what was found for options that leave a choice."""
+        return ()
+
+    @property
+    def tells_loss(self) -> bool:
+        """Whether the result is for training from: its initial loss is then predicted, and measured if wanted."""
+        return False
+
+    def arguments(self) -> dict[str, Any]:
+        """The options as they stand on record."""
+        recorded = [one.name for one in fields(self) if one.metadata.get("recorded", True) and one.name != SEED]
+        return {name: getattr(self, name) for name in recorded}
+
+    @classmethod
+    def from_step(cls, step: Step) -> Operation:
+        """The operation of a step on record. Raises PlanError for arguments that it does not have."""
+        given = {**step.arguments, **({SEED: step.seed} if step.seed is not None else {})}
+        hints = option_types(cls)
+        for name, value in given.items():
+            if name not in hints or not _fits(hints[name], value):
+                raise PlanError(f"a step {cls.name!r} on record with {name} = {value!r:.80}, which it cannot have")
+        return cls(**given)
+
+
+class Replayed(Protocol):
+    """A checkpoint on its way through the steps on record (`transforms/replay.py`)."""
+
+    def applied(self, operation: Operation) -> Replayed:
+        """An operation, on what is there by now."""
+
+    def growing(self, maps: Mapping[str, Any]) -> Replayed:
+        """Further growth, {axis: map}: composed with the growth that came just before."""
+
+    def beneath(self, transform: Any) -> Replayed:
+        """A transform that commutes with the growth that came just before, done before that."""
+
+
+def option_types(operation: type[Operation]) -> dict[str, Any]:
+    """{option: its type}, in the order of the fields."""
+    hints = get_type_hints(operation)
+    return {one.name: hints[one.name] for one in fields(operation)}
+
+
+def schema(operation: type[Operation]) -> dict[str, Any]:
+    """JSON Schema of an operation's options, as a recipe or a record holds them."""
+    properties = {}
+    for one, hint in zip(fields(operation), option_types(operation).values(), strict=True):
+        default = {} if one.default is MISSING or isinstance(one.default, tuple) else {"default": one.default}
+        properties[one.name] = {**_schema(hint), **default, "description": one.metadata.get("help", "")}
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _schema(hint: Any) -> dict[str, Any]:
+    found: list[dict[str, Any]] = []
+    for one in _alternatives(hint):
+        origin = get_origin(one) or one
+        if origin is type(None):
+            found.append({"type": "null"})
+        elif origin in (tuple, list):
+            found.append({"type": "array", "items": _schema(get_args(one)[0])})
+        elif origin in JSON_TYPES:
+            found.append({"type": JSON_TYPES[origin]})
+        else:
+            found.append({"type": "object"})
+    return found[0] if len(found) == 1 else {"anyOf": found}
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    """Whether a value of JSON is one of a type."""
+    kind = "null" if value is None else JSON_TYPES.get(type(value), "array" if isinstance(value, list) else "object")
+    wanted = [one["type"] for one in _schema(hint).get("anyOf", [_schema(hint)])]
+    return kind in wanted or (kind == "integer" and "number" in wanted)

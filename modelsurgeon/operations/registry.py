@@ -1,0 +1,69 @@
+"""Every operation, by its name: each module of this folder that registers one.
+
+    >>> find("widen").name, method(find("untie-embeddings"))
+    ('widen', 'untie_embeddings')
+
+The command line, the Python API, records, proofs, plans and model cards ask here; none of them names an operation.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+from typing import TypeVar
+
+from modelsurgeon import operations
+from modelsurgeon.errors import PlanError
+from modelsurgeon.operations.operation import Operation
+
+Kind = TypeVar("Kind", bound=type[Operation])
+
+_registered: dict[str, type[Operation]] = {}
+
+
+def register(operation: Kind) -> Kind:
+    """Make an operation known. Raises ValueError where its name is another one's."""
+    if _registered.setdefault(operation.name, operation) is not operation:
+        raise ValueError(f"two operations are called {operation.name!r}")
+    return operation
+
+
+def forget(operation: type[Operation]) -> None:
+    """Undo `register`: for tests that define operations of their own."""
+    _registered.pop(operation.name, None)
+
+
+def known() -> dict[str, type[Operation]]:
+    """{name: operation}, in alphabetical order."""
+    _load()
+    return dict(sorted(_registered.items()))
+
+
+def offered() -> tuple[type[Operation], ...]:
+    """Those that users can ask for."""
+    return tuple(operation for operation in known().values() if operation.offered)
+
+
+def find(name: str) -> type[Operation]:
+    """The operation of this name. Raises PlanError, with the list of known ones, where there is none."""
+    if name not in known():
+        raise PlanError(f"a step {name!r} on record, expected one of {', '.join(known())}")
+    return known()[name]
+
+
+def that_grows() -> type[Operation]:
+    """The operation whose steps are maps of axes, and nothing else."""
+    return next(operation for operation in known().values() if operation.grows)
+
+
+def method(operation: type[Operation]) -> str:
+    """What Python calls it."""
+    return operation.name.replace("-", "_")
+
+
+@cache
+def _load() -> None:
+    for module in pkgutil.iter_modules(operations.__path__):
+        if not module.ispkg:
+            importlib.import_module(f"{operations.__name__}.{module.name}")

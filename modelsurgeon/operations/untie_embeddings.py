@@ -1,0 +1,78 @@
+"""Untying: an output head of its own, the same logits to the last bit; or a fresh one, for training from there.
+
+    modelsurgeon untie-embeddings demo -o untied
+    open("demo").untie_embeddings(head="orthogonal", seed=1)
+
+How: `transforms/untying.py` copies the embedding, `transforms/fresh_heads.py` makes heads that are no copies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from modelsurgeon.errors import OptionsError
+from modelsurgeon.operations.operation import Guess, Operation, Replayed, option
+from modelsurgeon.operations.registry import register
+
+if TYPE_CHECKING:
+    from modelsurgeon.checkpoints.checkpoint import Checkpoint
+    from modelsurgeon.checkpoints.record import Step
+
+COPY = "copy"
+SEEDED = ("orthogonal", "normal")  # the heads that chance decides
+
+
+@register
+@dataclass(frozen=True)
+class UntieEmbeddings(Operation):
+    """Give the output head a tensor of its own: the same logits to the last bit, or a fresh head to train from."""
+
+    name = "untie-embeddings"
+
+    head: str | None = option(None, "copy (lossless) [default], half-swap, shuffle, orthogonal or normal.")
+    std: float | None = option(None, "Standard deviation for --head normal [default: initializer_range].")
+    seed: int | None = option(None, "Seed for --head orthogonal and normal [default: 0].")
+
+    @property
+    def kind(self) -> str:
+        """The head that is made."""
+        return self.head or COPY
+
+    def check(self) -> None:
+        if self.std is not None and self.kind != "normal":
+            raise OptionsError(f"--std is for --head normal, and the head is {self.kind}")
+        if self.seed is not None and self.kind not in SEEDED:
+            raise OptionsError(f"--seed is for --head {' and '.join(SEEDED)}, and the head is {self.kind}")
+
+    def apply(self, checkpoint: Checkpoint) -> Checkpoint:
+        from modelsurgeon.operations.transforms.fresh_heads import with_fresh_head
+        from modelsurgeon.operations.transforms.untying import untie_embeddings
+
+        if self.kind == COPY:
+            return untie_embeddings(checkpoint)
+        return with_fresh_head(checkpoint, self.kind, self.std, self.seed or 0)
+
+    @property
+    def lossless(self) -> bool:
+        return self.kind == COPY
+
+    @property
+    def tells_loss(self) -> bool:
+        return self.head is not None
+
+    @classmethod
+    def replay(cls, before: Replayed, step: Step) -> Replayed:
+        from modelsurgeon.operations.transforms.untying import untie_embeddings
+
+        # Maps keep tied tensors equal: to untie and then to grow is the same as to grow and then to untie.
+        return super().replay(before, step) if step.arguments.get("head") else before.beneath(untie_embeddings)
+
+    @classmethod
+    def guess(cls, source: Checkpoint, result: Checkpoint) -> Guess:
+        from modelsurgeon.operations.transforms.untying import guess_untied
+
+        return guess_untied(source, result)
+
+    def arguments(self) -> dict[str, Any]:
+        return {key: value for key, value in super().arguments().items() if value is not None}
