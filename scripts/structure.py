@@ -1,4 +1,4 @@
-"""How the package hangs together, read off its source: rooms, arrows between modules, what is imported inside functions.
+"""How the package hangs together, read off its source: rooms, arrows between modules, imports inside of functions.
 
 python scripts/structure.py                     this tree
 python scripts/structure.py OTHER/modelsurgeon  another one, without the order of rooms where it has none of them
