@@ -32,8 +32,7 @@ def command_of(operation: type[Operation], carry_out: Callable[[Operation, Reque
 
     def call(**given: Any) -> None:
         request = Request(**{parameter.name: given[parameter.name] for parameter in shared})
-        options = {one.name: given[one.name] for one in fields(operation)}
-        made = operation(**{name: tuple(v) if isinstance(v, list) else v for name, v in options.items()})
+        made = operation(**{one.name: _value(one, given[one.name]) for one in fields(operation)})
         try:
             made.check()
         except OptionsError as error:
@@ -70,6 +69,13 @@ def _parameter(one: Field[Any], hint: Any) -> inspect.Parameter:
     return inspect.Parameter(
         one.name, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[_typed(hint), shown], default=default
     )
+
+
+def _value(one: Field[Any], given: Any) -> Any:
+    """What typer found, as the operation has it."""
+    if isinstance(one.default, tuple):
+        return tuple(given or ())
+    return given
 
 
 def _typed(hint: Any) -> Any:
