@@ -24,7 +24,8 @@ from modelsurgeon.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from modelsurgeon.model import Model, Saved, check_files, diagnose, families, inspect, verify
+    from modelsurgeon.delivery import Saved
+    from modelsurgeon.model import Model, check_files, diagnose, families, inspect, verify
     from modelsurgeon.model import open_model as open
     from modelsurgeon.operations.operation import Operation, option
     from modelsurgeon.operations.registry import register
@@ -55,8 +56,9 @@ __all__ = [
 ]
 
 _HOMES = {  # name: the module that has it
-    **dict.fromkeys(("Model", "Saved", "check_files", "diagnose", "families", "inspect", "open", "verify"), "model"),
+    **dict.fromkeys(("Model", "check_files", "diagnose", "families", "inspect", "open", "verify"), "model"),
     **dict.fromkeys(("Operation", "option"), "operations.operation"),
+    "Saved": "delivery",
     "register": "operations.registry",
 }
 _INNER = {"open": "open_model"}  # what they are called there, where a builtin has the name

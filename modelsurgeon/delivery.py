@@ -16,10 +16,10 @@ from tempfile import mkdtemp
 from typing import Any
 
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from modelsurgeon.diagnosis.starting import sides
 from modelsurgeon.errors import DifferentError, OptionsError
 from modelsurgeon.operations.operation import Companion, Operation
 from modelsurgeon.reports.card import metadata_of, model_card
-from modelsurgeon.reports.initial_loss import sides
 from modelsurgeon.running.environment import check_place
 from modelsurgeon.saving.plan import Plan, make_plan
 from modelsurgeon.saving.publish import check_push, check_target, push, upload
@@ -112,21 +112,26 @@ class Planned:
 
 
 @dataclass
-class Delivered:
-    """What became of it, as far as it came.
+class Saved:
+    """What became of it, as far as it came; it names its folder wherever a path is asked for.
 
     result        what was asked for: the folder, the URL, or the page of the push
+    path          the folder; None where the result went to a URL or to the Hub alone
     report        of the verification, where one was asked for
     notices       lines that a user should read: what was taken over from an earlier run, NaN in the source ...
-    initial_loss  before and after, for operations that make new numbers
+    initial_loss  before and after, of operations that make new numbers
     pushed        the URL of the commit or of the pull request
     """
 
     result: str = ""
+    path: Path | None = None
     report: Report | None = None
     notices: list[str] = field(default_factory=list)
     initial_loss: dict[str, Any] | None = None
     pushed: str | None = None
+
+    def __fspath__(self) -> str:
+        return self.result
 
 
 def check_targets(source: Checkpoint, wanted: Wanted, *, dry_run: bool = False) -> dict[str, Any]:
@@ -166,7 +171,7 @@ def deliver(
     lost: Callable[[dict[str, Any]], None] = nothing,
     tells_loss: bool = True,
     quiet: bool = True,
-) -> Delivered:
+) -> Saved:
     """Carry it out.
 
     metadata  of the source's own card (`check_targets`)
@@ -174,9 +179,9 @@ def deliver(
     say       called with a line that a user should read
     verified  called with the verification's report, before anything appears
     lost      called with the initial loss, before and after; not computed where `tells_loss` is off
-    Raises DifferentError, with `delivered`, where the result is not the same function; else what saving raises.
+    Raises DifferentError, with what is known by then, where the result is another function; else what saving raises.
     """
-    done = Delivered()
+    done = Saved(path=job.wanted.folder)
 
     def notice(line: str) -> None:
         done.notices.append(line)
@@ -238,7 +243,7 @@ def _verified(job: Planned, staged: Path, name: str) -> Report:
     return verify(job.source, replace(opened, origin=replace(opened.origin, id=name)))
 
 
-def _publish(job: Planned, folder: Path, metadata: dict[str, Any], quiet: bool, done: Delivered) -> None:
+def _publish(job: Planned, folder: Path, metadata: dict[str, Any], quiet: bool, done: Saved) -> None:
     """Bring the folder to where it was asked for."""
     wanted = job.wanted
     done.result = str(folder) if wanted.folder else ""

@@ -41,9 +41,9 @@ class OutputError(ModelSurgeonError):
 class DifferentError(ModelSurgeonError):
     """The result is not the same function, so it was not written. That is an answer: exit code 1.
 
-    delivered  what was found until then, the verification's report among it (`delivery.Delivered`)
+    saved  what was found until then, the verification's report among it (`delivery.Saved`)
     """
 
-    def __init__(self, message: str, delivered: Any = None) -> None:
+    def __init__(self, message: str, saved: Any = None) -> None:
         super().__init__(message)
-        self.delivered = delivered
+        self.saved = saved

@@ -25,7 +25,7 @@ from modelsurgeon.architectures import overview
 from modelsurgeon.checkpoints import inspection, integrity
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.checkpoints.source import locate
-from modelsurgeon.delivery import Delivered, Wanted, check_targets, deliver, planned
+from modelsurgeon.delivery import Saved, Wanted, check_targets, deliver, planned
 from modelsurgeon.diagnosis.diagnose import Diagnosis, diagnose_all
 from modelsurgeon.errors import OptionsError, OutputError
 from modelsurgeon.operations import registry
@@ -123,8 +123,7 @@ class Model:
             raise OptionsError("no output; name a folder or a URL, or a repository to push to")
         metadata = check_targets(self.source, wanted)
         job = planned(self.source, self.checkpoint, self.operations, wanted, self._command())
-        done = deliver(job, metadata, progress=_counted(progress, job.plan.bytes[1]), say=say)
-        return Saved(wanted.folder, done)
+        return deliver(job, metadata, progress=_counted(progress, job.plan.bytes[1]), say=say)
 
     def load(self, dtype: str | None = None, device: str = "cpu") -> Any:
         """The model of `transformers`, in evaluation mode; nothing is written to a disk.
@@ -142,45 +141,7 @@ class Model:
         return "\n".join(_spelled(one, self.source.origin.id) for one in self.operations)
 
 
-@dataclass(frozen=True)
-class Saved:
-    """What was written; it names its folder wherever a path is asked for.
-
-    path  the folder; None where the result went to a URL or to the Hub alone
-    """
-
-    path: Path | None
-    delivered: Delivered
-
-    def __fspath__(self) -> str:
-        return self.delivered.result
-
-    @property
-    def report(self) -> Report | None:
-        """The verification's report, where one was asked for."""
-        return self.delivered.report
-
-    @property
-    def notices(self) -> tuple[str, ...]:
-        """What a user should know of the writing: shards taken over, NaN in the source."""
-        return tuple(self.delivered.notices)
-
-    @property
-    def initial_loss(self) -> Mapping[str, Any] | None:
-        """Of what makes new numbers: the loss that training starts from, predicted and measured."""
-        return self.delivered.initial_loss
-
-    @property
-    def pushed(self) -> str | None:
-        """The URL of the commit or of the pull request, where it was pushed."""
-        return self.delivered.pushed
-
-    def open(self) -> Model:
-        """What was written, opened again."""
-        return open_model(self)
-
-
-Source = str | os.PathLike[str] | Model
+Source = str | os.PathLike[str] | Model  # what `save` returns is a path, too
 
 
 def open_model(source: Source, revision: str | None = None, *, stream: bool = False) -> Model:

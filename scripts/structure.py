@@ -1,13 +1,16 @@
 """How the package hangs together, read off its source: rooms, arrows between modules, imports inside of functions.
 
-python scripts/structure.py                     this tree
-python scripts/structure.py OTHER/modelsurgeon  another one, without the order of rooms where it has none of them
+    python scripts/structure.py                     this tree
+    python scripts/structure.py OTHER/modelsurgeon  another one
 
-depth       modules on the longest chain of imports (circles counted as one)
-upward      imports of a room that comes later (`ROOMS`)
-circles     groups of modules that import each other, imports for types and inside functions counted too
-in functions  imports of own modules inside of functions, and those of them that are not for weight: a light module
-            may put off what loads torch or another large library, and nothing else may be put off
+A room is a folder; what lies at the root is one at the bottom (`BASE`) and one at the top (`TOP`). In a tree that has
+no rooms every module at the root counts as one.
+
+    depth         rooms on the longest chain of imports, circles counted as one; modules on it
+    upward        imports of a room that comes later (`ROOMS`)
+    circles       groups of modules that import each other; imports for types and inside functions count
+    in functions  imports of own modules inside of functions, and those of them that are not for weight: a light module
+                  may put off what loads torch or another large library, and nothing else may be put off
 """
 
 from __future__ import annotations
@@ -20,17 +23,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+TABLES = ("tables", "architectures")  # a file for each family: where they lie, and where they lay in older trees
 PACKAGE = Path(__file__).parents[1] / "modelsurgeon"
-# Each room imports only from rooms before it; modules at the root are rooms of their own.
+BASE, TOP = ("errors", "progress", "text", "version"), ("__init__", "__main__", "delivery", "model")
+# Each room imports only from rooms before it.
 ROOMS = (
-    "errors units progress text maps architectures files tensors checkpoints running growth training operations saving "
-    "proof verification diagnosis reports delivery model cli __main__"
+    "base maps architectures files tensors checkpoints running growth training operations saving proof verification "
+    "diagnosis reports top cli"
 ).split()
 HEAVY = {
     "accelerate",
     "fsspec",
     "huggingface_hub",
     "jinja2",
+    "markupsafe",
     "matplotlib",
     "numpy",
     "rich",
@@ -105,60 +111,34 @@ class Structure:
     # --- what is measured ---
 
     def room(self, name: str) -> str:
-        return name.partition(".")[0]
+        first = name.partition(".")[0]
+        if not self.has_rooms:
+            return first
+        return "base" if first in BASE else "top" if first in TOP else first
+
+    @cached_property
+    def has_rooms(self) -> bool:
+        return "model" in self.modules
 
     @cached_property
     def upward(self) -> list[Arrow]:
+        """Imports against the order of rooms; `__main__` alone may ask the command line."""
         order = {room: at for at, room in enumerate(ROOMS)}
-        known = (arrow for arrow in self.inner if {self.room(arrow.source), self.room(arrow.module)} <= order.keys())
-        return [arrow for arrow in known if order[self.room(arrow.source)] < order[self.room(arrow.module)]]
+        between = [(a, order.get(self.room(a.source), -1), order.get(self.room(a.module), -1)) for a in self.inner]
+        found = [a for a, here, there in between if -1 < here < there and a.source != "__main__"]
+        return found if self.has_rooms else []
 
     @cached_property
     def circles(self) -> list[tuple[str, ...]]:
-        return [group for group in self._groups({(a.source, a.module) for a in self.inner}) if len(group) > 1]
+        groups = _groups(list(self.modules), {(a.source, a.module) for a in self.inner})
+        return [group for group in groups if len(group) > 1]
 
     @cached_property
-    def depth(self) -> int:
-        pairs = {(a.source, a.module) for a in self.inner if not a.for_types}
-        groups = self._groups(pairs)
-        home = {name: number for number, group in enumerate(groups) for name in group}
-        below: dict[int, int] = {}
-
-        def levels(number: int) -> int:
-            if number not in below:
-                next_ones = {home[b] for a, b in pairs if home[a] == number} - {number}
-                below[number] = 1 + max(map(levels, next_ones), default=0)
-            return below[number]
-
-        return max(map(levels, range(len(groups))))
-
-    def _groups(self, pairs: set[tuple[str, str]]) -> list[tuple[str, ...]]:
-        """Modules that reach each other, together (Tarjan's algorithm)."""
-        after: dict[str, list[str]] = {name: [] for name in self.modules}
-        for a, b in sorted(pairs):
-            after[a].append(b)
-        order: dict[str, int] = {}
-        low: dict[str, int] = {}
-        stack: list[str] = []
-        groups: list[tuple[str, ...]] = []
-
-        def visit(name: str) -> None:
-            order[name] = low[name] = len(order)
-            stack.append(name)
-            for other in after[name]:
-                if other not in order:
-                    visit(other)
-                if other in stack:
-                    low[name] = min(low[name], low[other])
-            if low[name] == order[name]:
-                at = stack.index(name)
-                groups.append(tuple(sorted(stack[at:])))
-                del stack[at:]
-
-        for name in self.modules:
-            if name not in order:
-                visit(name)
-        return groups
+    def depth(self) -> tuple[int, int]:
+        """(rooms, modules) on the longest chain."""
+        pairs = {(a.source, a.module) for a in self.inner if a.source != "__main__"}
+        rooms = {(self.room(a), self.room(b)) for a, b in pairs}
+        return _levels({self.room(name) for name in self.modules}, rooms), _levels(set(self.modules), pairs)
 
     @cached_property
     def heavy(self) -> frozenset[str]:
@@ -182,14 +162,51 @@ class Structure:
     @cached_property
     def files_by_room(self) -> Counter[str]:
         """Files a folder, its own `__init__` and the tables left out."""
-        own = [name for name in self.modules if "." in name and not name.endswith("__init__")]
-        return Counter(
-            name.rpartition(".")[0] for name in own if ".tables." not in name and name[:14] != "architectures."
-        )
+        folders = [name.rpartition(".")[0] for name in self.modules if not name.endswith("__init__")]
+        return Counter(folder for folder in folders if folder and folder.rpartition(".")[2] not in TABLES)
 
     @property
     def lines(self) -> int:
         return sum(path.read_text(encoding="utf-8").count("\n") for path in self.modules.values())
+
+
+def _levels(names: set[str], pairs: set[tuple[str, str]]) -> int:
+    """How many names are on the longest chain; those that reach each other are one."""
+    groups = _groups(sorted(names), pairs)
+    home = {name: number for number, group in enumerate(groups) for name in group}
+    below: dict[int, int] = {}
+    for number in range(len(groups)):  # Tarjan's algorithm gives what is reached first
+        below[number] = 1 + max((below[home[b]] for a, b in pairs if home[a] == number != home[b]), default=0)
+    return max(below.values())
+
+
+def _groups(names: list[str], pairs: set[tuple[str, str]]) -> list[tuple[str, ...]]:
+    """Names that reach each other, together (Tarjan's algorithm)."""
+    after: dict[str, list[str]] = {name: [] for name in names}
+    for a, b in sorted(pairs):
+        after[a].append(b)
+    order: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    groups: list[tuple[str, ...]] = []
+
+    def visit(name: str) -> None:
+        order[name] = low[name] = len(order)
+        stack.append(name)
+        for other in after[name]:
+            if other not in order:
+                visit(other)
+            if other in stack:
+                low[name] = min(low[name], low[other])
+        if low[name] == order[name]:
+            at = stack.index(name)
+            groups.append(tuple(sorted(stack[at:])))
+            del stack[at:]
+
+    for name in names:
+        if name not in order:
+            visit(name)
+    return groups
 
 
 def report(structure: Structure) -> Iterator[str]:
@@ -197,8 +214,8 @@ def report(structure: Structure) -> Iterator[str]:
     rooms = structure.files_by_room
     largest = rooms.most_common(1)[0] if rooms else ("", 0)
     yield f"modules at the root      {len(root)}"
-    yield f"import depth             {structure.depth}"
-    yield f"upward arrows            {len(structure.upward)}"
+    yield "depth                    {} rooms, {} modules".format(*structure.depth)
+    yield f"upward arrows            {len(structure.upward) if structure.has_rooms else 'no order'}"
     yield f"circles                  {len(structure.circles)}"
     yield f"imports in functions     {len(structure.put_off)}, of them not for weight {len(structure.hidden)}"
     yield f"files in a room, at most {largest[1]} ({largest[0]})"

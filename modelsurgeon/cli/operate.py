@@ -9,7 +9,7 @@ from typing import Any
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.cli import terminal
 from modelsurgeon.cli.request import Request
-from modelsurgeon.delivery import Delivered, Planned, check_targets, deliver, planned
+from modelsurgeon.delivery import Planned, Saved, check_targets, deliver, planned
 from modelsurgeon.errors import DifferentError
 from modelsurgeon.model import check_output_of_config
 from modelsurgeon.operations.operation import Operation
@@ -17,7 +17,6 @@ from modelsurgeon.operations.transforms.initial import blank
 from modelsurgeon.operations.transforms.replay import applied
 from modelsurgeon.reports import tables
 from modelsurgeon.reports.card import reproducing_command
-from modelsurgeon.reports.initial_loss import lines
 from modelsurgeon.verification.verify import Report
 
 
@@ -26,7 +25,7 @@ class Outcome:
     """What --json tells of a run."""
 
     job: Planned
-    done: Delivered
+    done: Saved
 
     def to_json(self) -> dict[str, Any]:
         steps, done = self.job.result.steps, self.done
@@ -60,7 +59,7 @@ def operate(operation: Operation, request: Request) -> None:
         if console:
             tables.show_plan(job.plan, console)
         if request.as_json:
-            terminal.print_json(Outcome(job, Delivered()).to_json())
+            terminal.print_json(Outcome(job, Saved()).to_json())
         return
     if console:
         tables.show_notes(job.result.notes, job.result.lossy, console)
@@ -77,7 +76,7 @@ def _opened(operation: Operation, source: str, request: Request) -> Checkpoint:
     return open_checkpoint(source, request.revision, stream=request.stream)
 
 
-def _delivered(job: Planned, metadata: dict[str, Any], request: Request) -> Delivered:
+def _delivered(job: Planned, metadata: dict[str, Any], request: Request) -> Saved:
     """Carry it out, telling on stderr what comes up. Raises DifferentError, after what --json tells then."""
     console = terminal.console(request.quiet)
 
@@ -86,7 +85,7 @@ def _delivered(job: Planned, metadata: dict[str, Any], request: Request) -> Deli
             tables.show_report(report, console)
 
     def tell(loss: dict[str, Any]) -> None:
-        for line in lines(loss):
+        for line in tables.loss_lines(loss):
             terminal.line(line, console)
 
     try:
@@ -103,7 +102,7 @@ def _delivered(job: Planned, metadata: dict[str, Any], request: Request) -> Deli
             )
     except DifferentError as error:
         if request.as_json:
-            terminal.print_json({"output": None, **Outcome(job, error.delivered).to_json()})
+            terminal.print_json({"output": None, **Outcome(job, error.saved).to_json()})
         raise
     if done.pushed:
         terminal.line(f"pushed to {done.pushed}", console)

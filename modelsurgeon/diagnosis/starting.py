@@ -1,24 +1,18 @@
-"""Predicted and measured initial loss, before an operation and after it: for the terminal, and for --json.
-
-initial loss before: 136.2 measured (random ids, 508 tokens), 256.0 predicted; guessing has 8.318
-"""
+"""What training starts from: predicted and measured initial loss, before an operation and after it."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from modelsurgeon.checkpoints.checkpoint import open_checkpoint
+from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.checkpoints.head_path import find_path
 from modelsurgeon.diagnosis.expected import expected
 from modelsurgeon.diagnosis.loss import initial_loss
 from modelsurgeon.errors import ModelSurgeonError
 from modelsurgeon.running.losses import Loss, measured_loss
 from modelsurgeon.text import plain
-
-if TYPE_CHECKING:
-    from modelsurgeon.checkpoints.checkpoint import Checkpoint
 
 Side = dict[str, Any]
 
@@ -36,11 +30,6 @@ def sides(before: Checkpoint | None, folder: Path, memory: int | None, *, measur
     tokenizer = before.origin.folder.path if before else folder
     found = {"before": _side(before, tokenizer, memory, measure)} if before else {}
     return {**found, "after": _side(after, folder, memory, measure)}
-
-
-def lines(found: dict[str, Side]) -> list[str]:
-    """What is said of them, a line each."""
-    return [_line(f"initial loss {name}" if len(found) > 1 else "initial loss", side) for name, side in found.items()]
 
 
 def _side(checkpoint: Checkpoint, tokenizer: Path | None, memory: int | None, measure: bool) -> Side:
@@ -66,21 +55,3 @@ def _run(checkpoint: Checkpoint, tokenizer: Path | None, memory: int | None) -> 
         return measured_loss(checkpoint, memory=memory, folder=tokenizer)
     except (ModelSurgeonError, MemoryError) as error:  # the operation itself is done; this only tells of it
         return Loss(None, why=str(error))
-
-
-def _line(name: str, side: Side) -> str:
-    run = side["run"]
-    said = [f"not measured: {run['why']}"]
-    if run["loss"] is not None:
-        said = [f"{_number(run['loss'])} measured ({run['inputs']}, {run['tokens']} tokens)"]
-    if side["expected"] is not None:
-        formula = "log(e^(d sigma) + n - 1)" if side["tied"] else "log n + half the logits' variance"
-        said.append(f"{_number(side['predicted'])} predicted ({formula})")
-        said.append(f"{_number(side['expected'])} were all logits independent; guessing has {_number(side['uniform'])}")
-    elif "why" in side:
-        said.append(f"no formula tells it ({side['why']}); guessing has {_number(side['uniform'])}")
-    return f"{name}: {', '.join(said)}"
-
-
-def _number(value: Any) -> str:
-    return value if isinstance(value, str) else f"{value:.4g}"
