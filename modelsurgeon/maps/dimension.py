@@ -92,6 +92,44 @@ class Dimension:
         """[g] bool: which fold groups are made of free gaps."""
         return np.bincount(self.group, weights=self.free, minlength=len(self.group_source)) > 0
 
+    def then(self, later: Dimension) -> Dimension | None:
+        """This growth followed by a later one, as one; None where a mean is in the way, or where a later growth copies
+        some parts of a sum more often than others.
+
+        A group of the later growth folds to one coordinate of the middle; those of all parts of a sum fold together.
+        """
+        if self.means or later.means or np.any(later.group_factor[later.group_source != GAP] == 0):
+            return None
+        gap = later.source == GAP
+        middle = np.where(gap, 0, later.source)
+        kept = np.flatnonzero(later.group_source != GAP)
+        at = later.group_source[kept]  # the middle coordinate that each group folds to
+        turn = _occurrence(at)
+        times = np.bincount(at, minlength=self.new_size)
+        if any(len(set(times[self.group == group])) > 1 for group in np.flatnonzero(np.bincount(self.group) > 1)):
+            return None
+        width = int(times.max(initial=1))
+        names = np.full(len(later.group_source), -1)  # of the groups that fold together
+        names[kept] = self.group[at] * width + turn
+        names[later.group_source == GAP] = len(self.group_source) * width + np.arange(np.sum(later.group_source == GAP))
+        every, number = np.unique(names, return_inverse=True)
+        old = every // width
+        new = old >= len(self.group_source)
+        old = np.where(new, 0, old)
+        through = np.ones(len(later.group_source))
+        through[kept] = self.dual[at] / later.group_factor[kept]
+        source = np.where(gap, GAP, self.source[middle])
+        return Dimension(
+            self.size,
+            source,
+            np.where(source == GAP, 0.0, later.factor * self.factor[middle]),
+            number[later.group],
+            later.dual * through[later.group],
+            np.where(new, GAP, self.group_source[old]),
+            np.where(new, 0.0, self.group_factor[old]),
+            later.free | (~gap & self.free[middle]),
+        )
+
     @property
     def extended_size(self) -> int:
         """How many coordinates a source may name: the old ones, and the means of some."""
@@ -169,6 +207,15 @@ class Dimension:
         rests = np.zeros((row[-1] + 1, rank.max() + 1))
         rests[row, rank] = self.factor[order]
         return order[first], rests[:, 1:]
+
+
+def _occurrence(values: np.ndarray) -> np.ndarray:
+    """[n] int64: how many equal values stand before each one."""
+    order = np.argsort(values, kind="stable")
+    first = np.r_[True, np.diff(values[order]) != 0][: len(order)]
+    found = np.empty(len(values), dtype=np.int64)
+    found[order] = np.arange(len(values)) - np.maximum.accumulate(np.where(first, np.arange(len(values)), 0))
+    return found
 
 
 def plain(size: int) -> Dimension:

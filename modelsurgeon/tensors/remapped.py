@@ -99,6 +99,32 @@ class Remapped:
         return all(factor == 0 or is_power_of_two(factor) for factor in self.factors)
 
     @property
+    def fused(self) -> Remapped:
+        """The same without a remapped tensor in between, as far as two growths can be told as one.
+
+        What lies between is rounded and may hold noise; this is neither.
+        """
+        if not isinstance(self.base, Remapped):
+            return self
+        inner = self.base.fused
+        dimensions = [one.then(later) for one, later in zip(inner.dimensions, self.dimensions, strict=True)]
+        alike = (inner.offset, inner.fill, inner.free) == (self.offset, self.fill, self.free)
+        still = [all(one.is_identity for one in part) for part in (inner.dimensions, self.dimensions)]
+        if callable(inner.fill) or callable(self.fill) or None in dimensions or not (alike or any(still)):
+            return self
+        if inner.offset != self.offset:  # (1 + w) grows as a whole, and w alone is multiplied
+            return self
+        grows = self if still[0] else inner
+        return replace(
+            grows,
+            base=inner.base,
+            dimensions=tuple(one for one in dimensions if one is not None),
+            dtype=self.dtype,
+            constant=inner.constant * self.constant,
+            noise=None,
+        )
+
+    @property
     def work_dtype(self) -> torch.dtype:
         """What blocks are computed in: the stored dtype where nothing rounds, else a wider one."""
         if self.is_exact:
