@@ -5,10 +5,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check clean
+.PHONY: help demo test test-all check clean
 
 help:  ## list these targets
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST)
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST)
 
 demo: $(READY)  ## widen the bundled checkpoint to twice its width, and measure what changed
 	$(BIN)/modelsurgeon widen demo -o build/wide --factor 2 --overwrite
@@ -16,6 +16,9 @@ demo: $(READY)  ## widen the bundled checkpoint to twice its width, and measure 
 
 test: check  ## lint, types and all tests
 	$(BIN)/pytest
+
+test-all: check  ## the same with what is slow: the full fault campaign, the documents of all trained checkpoints
+	$(BIN)/pytest -m 'slow or not slow'
 
 check: $(READY)  ## lint and types
 	scripts/check

@@ -330,6 +330,6 @@ def _counted(progress: Tell, total: int) -> Callable[[int], None]:
     def advance(count: int) -> None:
         with lock:
             done[0] += count
-            progress("writing", done[0], total)
+            progress("writing", min(done[0], total), total)  # headers are written, too
 
     return advance

@@ -1,0 +1,1 @@
+"""What a model is: words, tables, lookup, positions."""

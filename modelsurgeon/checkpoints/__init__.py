@@ -1,0 +1,1 @@
+"""Config, tensors, side files and record: opened, checked, inspected."""

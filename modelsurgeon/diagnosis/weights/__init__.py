@@ -1,0 +1,1 @@
+"""What the weights tell, in one pass over them."""

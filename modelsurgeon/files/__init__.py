@@ -1,0 +1,1 @@
+"""Bytes of strangers, judged before they are believed."""

@@ -1,0 +1,1 @@
+"""From two configs to maps to tensors."""

@@ -1,0 +1,1 @@
+"""One file for what axes pass through: which map lets them grow."""

@@ -1,0 +1,1 @@
+"""Documents made readable: pages, charts, tables for the terminal, the model card."""

@@ -1,0 +1,1 @@
+"""Models in transformers: loading, inputs, outputs, losses."""

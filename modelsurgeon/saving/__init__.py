@@ -1,0 +1,1 @@
+"""Whole or absent: on a disk, behind a URL, on the Hub."""

@@ -1,0 +1,1 @@
+"""Lazy tensors, and what computing them takes."""
