@@ -83,7 +83,7 @@ class Telling:
     before  one that is run first
     forget  what that one made, `wide`, loses its record: then maps are derived from weights
     runs    it runs the model, which takes seconds
-    demo    it is asked of the demo checkpoint alone
+    demo    it is asked of the demo checkpoint alone: others, float32 ones, show bare rounding as a string (7.74e-07)
     """
 
     line: str

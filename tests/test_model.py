@@ -7,6 +7,7 @@ import inspect
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 
@@ -69,7 +70,7 @@ def registered():
 def test_a_first_session_does_what_the_page_shows(tmp_path, monkeypatch, registered, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "session.py").write_text("\n".join(SESSION))
-    exec(compile("\n".join(SESSION), "docs/python.md", "exec"), {"__name__": "session"})
+    runpy.run_path("session.py", run_name="session")
     shown = capsys.readouterr().out
     plan = run("widen", "demo", "--factor", 2, "--dry-run").err.split("\n")[0]
     assert plan.split() == shown.split("\n")[0].split()  # its headings
