@@ -24,7 +24,7 @@ from modelsurgeon.architectures import registry
 from modelsurgeon.diagnosis.loss import predicted, predicted_closely, predicted_untied
 from modelsurgeon.operations.transforms.fresh_heads import half_swap, shuffle
 from modelsurgeon.operations.transforms.initial import deviation_for_uniform
-from modelsurgeon.tensors.turned import Rotation
+from modelsurgeon.tensors.random.turned import Rotation
 
 WIDTHS, VOCABS = (64, 256, 768), (1000, 32000)
 WINDOWS, LENGTH = 2, 64

@@ -23,7 +23,9 @@ from modelsurgeon.maps.axis_map import GAP, MEAN
 from modelsurgeon.maps.dimension import Dimension, along, concatenation, plain, product
 from modelsurgeon.proof import blocks, fold
 from modelsurgeon.tensors import arithmetic, means, remapped
+from modelsurgeon.tensors import stored as stored_tensors
 from modelsurgeon.tensors.arena import Arena, fresh
+from modelsurgeon.tensors.cost import of_pieces
 from modelsurgeon.tensors.dtypes import DTYPES
 from modelsurgeon.tensors.noise import Noise
 from modelsurgeon.tensors.pieces import Piece
@@ -399,7 +401,7 @@ def test_a_piece_takes_no_more_memory_than_was_told(
     for most in MEASURED:
         pieces = [piece for piece in lazy.pieces(most) if piece.again is None]
         for piece in {*pieces[:1], *pieces[len(pieces) // 2 :][:1], *pieces[-1:]}:
-            assert peak(lambda piece=piece: lazy.read_piece(piece, empty=fresh)) <= lazy.working_set(most), most
+            assert peak(lambda piece=piece: lazy.read_piece(piece, empty=fresh)) <= of_pieces(lazy, most), most
 
 
 def peak(work: Callable[[], Any]) -> int:
@@ -419,7 +421,7 @@ def test_working_sets_of_matrices_are_a_few_pieces(tmp_path: Path) -> None:
         base = stored(torch.zeros(shape, dtype=torch.bfloat16), tmp_path)
         lazy = Remapped(base, tuple(copied(size) for size in shape), "BF16")
         for most in (1 << 14, 1 << 18):
-            assert lazy.working_set(most) <= 5 * most + (1 << 19)
+            assert of_pieces(lazy, most) <= 5 * most + (1 << 19)
 
 
 @pytest.mark.parametrize("side", ["writers", "readers"])
@@ -442,7 +444,7 @@ def test_experts_are_folded_in_memory_that_does_not_depend_on_their_size(
 def test_an_arena_that_was_told_its_size_asks_for_no_more(case: tuple[Any, Make], base: Stored) -> None:
     lazy = case[1](base)
     for most in (64, 1 << 20) if base.dtype in ("BF16", "F64") else (1 << 20,):  # small ones in the least and largest
-        arena = Arena(lazy.working_set(most))
+        arena = Arena(of_pieces(lazy, most))
         for piece in lazy.pieces(most):
             lazy.read_piece(piece, empty=arena.reset())
             assert len(arena._held) == 1
@@ -473,7 +475,7 @@ def test_integers_and_nothing_are_not_looked_at(tmp_path: Path) -> None:
 
 
 def test_all_of_a_large_tensor_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remapped, "COUNTED", 7)
+    monkeypatch.setattr(stored_tensors, "COUNTED", 7)
     values = numbers((13, 11), torch.float32, unusual=True)
     assert count_unusual(stored(values, tmp_path)) == (int(values.isnan().sum()), int(values.isinf().sum()))
 

@@ -31,7 +31,7 @@ def measured(tmp_path: Path) -> Stored:
 
 
 def stored(folder: Path, weight: torch.Tensor, files: dict[str, Any]) -> Checkpoint:
-    config = json.loads((Path(embedding_passes.__file__).parents[1] / "demo" / "config.json").read_text())
+    config = json.loads((Path(embedding_passes.__file__).parents[2] / "demo" / "config.json").read_text())
     config |= {"vocab_size": weight.shape[0], "hidden_size": weight.shape[1]}
     (folder / "config.json").write_text(json.dumps(config))
     for name, value in files.items():

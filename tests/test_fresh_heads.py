@@ -20,14 +20,15 @@ from modelsurgeon.checkpoints.checkpoint import open_checkpoint
 from modelsurgeon.diagnosis.expected import expected
 from modelsurgeon.diagnosis.loss import predicted
 from modelsurgeon.errors import PlanError
-from modelsurgeon.operations.transforms.fresh_heads import KINDS, half_swap, shuffle, with_fresh_head
+from modelsurgeon.operations.transforms.fresh_heads import KINDS, SEEDED, half_swap, shuffle, with_fresh_head
 from modelsurgeon.proof.proof import prove
 from modelsurgeon.running.environment import environment
 from modelsurgeon.running.losses import measured_loss
 from modelsurgeon.saving.save import save
-from modelsurgeon.saving.shards import write_shard
+from modelsurgeon.saving.shards import Shard, write_shard
 from modelsurgeon.tensors.budget import SMALLEST, plan_memory
-from modelsurgeon.tensors.turned import Rotation, Turned, times_transpose
+from modelsurgeon.tensors.random.drawn import uniform
+from modelsurgeon.tensors.random.turned import Rotation, Turned, times_transpose
 from modelsurgeon.verification.verify import Asked, Report
 
 LLAMA, T5 = tiny.named("llama-tied"), tiny.named("t5-tied")
@@ -113,7 +114,7 @@ def test_a_rotation_is_orthogonal_and_keeps_norms(size):
 
 
 def test_rotations_and_reflections_are_equally_likely():
-    """Without the signs of R's diagonal, LAPACK's Q of a 2 x 2 matrix is always one reflection."""
+    """Without their signs, two reflections of a plane are always a rotation."""
     found = [Rotation(2, str(key)).matrix for key in range(100)]
     turns = sum(float(torch.linalg.det(p)) > 0 for p in found)
     assert 25 < turns < 75  # five deviations of a fair coin
@@ -173,7 +174,7 @@ def test_the_bytes_do_not_depend_on_pieces_shards_workers_or_threads(kind, sourc
     index = json.loads((shards / "model.safetensors.index.json").read_text())["weight_map"]
     assert torch.equal(load_file(shards / index[HEAD])[HEAD], wanted)
     budget = replace(plan_memory(head.tensors.values()), piece=40)  # parts of a row of 32 columns
-    write_shard(tmp_path / "pieces.safetensors", {HEAD: head.tensors[HEAD]}, budget=budget)
+    write_shard(tmp_path / "pieces.safetensors", Shard({HEAD: head.tensors[HEAD]}), budget=budget)
     assert torch.equal(load_file(tmp_path / "pieces.safetensors")[HEAD], wanted)
     if kind != "shuffle":
         other = with_fresh_head(before, kind, seed=4).tensors[HEAD]
@@ -223,7 +224,7 @@ def test_verify_says_different_and_why_and_publishes_nothing(source, tmp_path):
 
 
 def test_verify_publishes_no_fresh_head(source, tmp_path, monkeypatch):
-    monkeypatch.setattr("modelsurgeon.cli.operate._verify", lambda before, staged, *rest: _proof_alone(before, staged))
+    monkeypatch.setattr("modelsurgeon.delivery._verified", lambda job, staged, name: _proof_alone(job.source, staged))
     done = run("untie-embeddings", source(LLAMA), "-o", tmp_path / "no", "--head", "half-swap", "--verify")
     assert done.code == 1 and not (tmp_path / "no").exists()
 
@@ -241,6 +242,37 @@ def test_a_fresh_head_comes_in_its_turn_when_steps_are_replayed(source, tmp_path
     proof = prove(before, open_checkpoint(save(grown, tmp_path / "out")))
     assert proof.summary != "wrong" and len(proof.lossy) == 2
     assert isinstance(with_fresh_head(before, "orthogonal").tensors[HEAD], Turned)
+
+
+@pytest.mark.parametrize("kind", SEEDED)
+def test_a_record_from_before_there_were_portable_numbers_is_replayed_with_those_it_was_written_with(
+    kind, source, tmp_path
+):
+    before = open_checkpoint(source(LLAMA))
+    out = save(with_fresh_head(before, kind, seed=3, numbers=None), tmp_path / "out")
+    arguments = open_checkpoint(out).steps[-1].arguments
+    assert arguments == ({"head": kind, "std": 0.02} if kind == "normal" else {"head": kind})  # as it was recorded
+    tensors = load_file(out / "model.safetensors")
+    assert torch.equal(tensors[HEAD], earlier(kind, tensors[EMBEDDING]))
+    proof = prove(before, open_checkpoint(out))
+    assert proof.summary == "exact" and "last bits follow the processor" in proof.lossy[0]
+
+    record = json.loads((out / "modelsurgeon.json").read_text())
+    for numbers, said in (("portable", HEAD), ("later", "random numbers 'later', expected portable")):
+        record["steps"][-1]["arguments"]["numbers"] = numbers
+        (out / "modelsurgeon.json").write_text(json.dumps(record))
+        wrong = prove(before, open_checkpoint(out)).wrong
+        assert len(wrong) == 1 and said in wrong[0].name + wrong[0].detail
+
+
+def earlier(kind, embedding):
+    """The numbers of old: torch's quantiles, and the Q of LAPACK's QR with the signs of R."""
+    shape = embedding.shape if kind == "normal" else (32, 32)
+    numbers = uniform(f"3/{HEAD}", 0)[: math.prod(shape)].reshape(shape).erfinv().mul_(math.sqrt(2))
+    if kind == "normal":
+        return numbers * 0.02
+    q, r = torch.linalg.qr(numbers.double())
+    return (embedding.double() @ (q * torch.sgn(r.diagonal())).T).float()
 
 
 def test_copy_is_what_it_was(source, tmp_path):

@@ -543,6 +543,8 @@ def on_terminal(code, variables):
 def test_a_download_shows_its_progress_on_a_terminal_only(hub, tmp_path, capfd):
     locate("org/name").folder.fetch(["model.safetensors"])
     assert capfd.readouterr() == ("", "")
-    code = "from modelsurgeon.hub import open_repository; open_repository('org/name').fetch(['model.safetensors'])"
+    code = (
+        "from modelsurgeon.files.hub import open_repository; open_repository('org/name').fetch(['model.safetensors'])"
+    )
     out, shown = on_terminal(code, environment(hub, tmp_path / "other") | {"PYTHONPATH": str(ROOT)})
     assert out == "" and "Fetching 1 files" in shown

@@ -19,9 +19,9 @@ from modelsurgeon.errors import PlanError, SourceError
 from modelsurgeon.operations.transforms import library
 from modelsurgeon.operations.transforms.initial import Choices, begin, blank
 from modelsurgeon.saving.save import _request, save
-from modelsurgeon.saving.shards import plan_shards, write_shard
+from modelsurgeon.saving.shards import Shard, plan_shards, write_shard
 from modelsurgeon.tensors.budget import plan_memory
-from modelsurgeon.tensors.drawn import BLOCK, Drawn, Table, left, standard
+from modelsurgeon.tensors.random.drawn import BLOCK, Drawn, Table, left, standard
 
 FAMILIES = [next(v for v in tiny.variants() if v.main and v.model_type == name) for name in registry.known()]
 LOADED = ("gpt2", "t5", "whisper", "deepseek_v3", "gemma2")  # odd names, ties, sines, buffers, gains of 1 + w
@@ -143,7 +143,7 @@ def test_numbers_do_not_depend_on_how_a_tensor_is_cut_or_stored(tmp_path):
             replace(whole, dtype=dtype).read(0, 3), every.to(replace(whole, dtype=dtype).read(0, 1).dtype)
         )
     budget = replace(plan_memory([whole]), piece=1000)
-    write_shard(tmp_path / "pieces.safetensors", {"a": whole}, budget=budget)
+    write_shard(tmp_path / "pieces.safetensors", Shard({"a": whole}), budget=budget)
     assert torch.equal(load_file(tmp_path / "pieces.safetensors")["a"], every)
     torch.set_num_threads(3)
     try:

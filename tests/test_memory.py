@@ -34,7 +34,8 @@ CONFIG = {
 }
 PROGRAM = """
 from pathlib import Path
-from modelsurgeon import cli, tensor
+from modelsurgeon.cli import main as cli
+from modelsurgeon.tensors import remapped as tensor
 {}
 try:
     cli.main()
@@ -95,9 +96,7 @@ def test_pieces_are_as_large_as_the_memory_allows(monkeypatch):
         def __init__(self):
             pass
 
-        def working_set(self, most):
-            return 3 * most
-
+    monkeypatch.setattr(budget, "of_pieces", lambda tensor, most: 3 * most)
     monkeypatch.setattr(budget, "resident", lambda: 300_000_000)
     base = 300_000_000 + budget.SLACK + budget.WORKER
     ample = plan_memory([Thrice()], 10**9)

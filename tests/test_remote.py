@@ -12,9 +12,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import known_implementations
 
 from command import contents, run
+from modelsurgeon.checkpoints import source as sources
 from modelsurgeon.checkpoints.source import DEMO, locate, read_config_of
 from modelsurgeon.errors import SourceError
-from modelsurgeon.files import remote
 from modelsurgeon.files.file import LocalFile
 from modelsurgeon.files.remote import BEGIN, KEPT, PIECE, Pieces, RemoteFile, RemoteFolder, bounds, open_remote
 
@@ -284,7 +284,7 @@ def test_a_url_of_no_folder_is_refused_in_one_line(url, said, demo, monkeypatch)
 
 def test_a_model_type_without_a_table_costs_the_config_alone(files, monkeypatch):
     files.pipe_file("/other/config.json", b'{"model_type": "perceiver"}')
-    monkeypatch.setattr(remote, "open_remote", lambda url: RemoteFolder(url, files, "/other"))
+    monkeypatch.setattr(sources, "open_remote", lambda url: RemoteFolder(url, files, "/other"))
     done = run("widen", "memory://other", "--dry-run")
     assert done.code == 2 and "unknown model_type 'perceiver'" in done.err
     assert files.asked == [(0, 27)]

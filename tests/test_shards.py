@@ -17,7 +17,7 @@ from modelsurgeon.maps.axis_map import GAP, MEAN
 from modelsurgeon.maps.dimension import along, concatenation, plain, product
 from modelsurgeon.maps.orders import copies, gathered, power_of_two_shares
 from modelsurgeon.saving import writer
-from modelsurgeon.saving.shards import cores_left, write_shard
+from modelsurgeon.saving.shards import Shard, cores_left, write_shard
 from modelsurgeon.tensors import arithmetic, budget, means
 from modelsurgeon.tensors.arena import Arena
 from modelsurgeon.tensors.arithmetic import holds_tiny
@@ -65,7 +65,7 @@ def tiled(base, count, axes=(0, 1), side="readers", dtype=None):
 
 
 def written(folder, tensors):
-    write_shard(folder / "new.safetensors", tensors)
+    write_shard(folder / "new.safetensors", Shard(tensors))
     return load_file(folder / "new.safetensors")
 
 
@@ -105,14 +105,14 @@ def test_a_shard_is_laid_out_byte_for_byte_as_the_library_does(tmp_path):
         "empty": torch.zeros(0, 4),
         'quoted "name"': random(2),
     }
-    write_shard(tmp_path / "new.safetensors", stored(tmp_path, tensors))
+    write_shard(tmp_path / "new.safetensors", Shard(stored(tmp_path, tensors)))
     assert (tmp_path / "new.safetensors").read_bytes() == (tmp_path / "source.safetensors").read_bytes()
 
 
 def test_a_shard_of_grown_tensors_is_what_the_library_saves_of_them(tmp_path, block_size):
     source = stored(tmp_path, {"b": random(ROWS, COLUMNS, dtype=torch.bfloat16), "a": random(COLUMNS)})
     tensors = {name: tiled(base, 2) for name, base in source.items()}
-    write_shard(tmp_path / "new.safetensors", tensors)
+    write_shard(tmp_path / "new.safetensors", Shard(tensors))
     save_file({n: t.read(0, t.shape[0]) for n, t in tensors.items()}, tmp_path / "expected.safetensors", FORMAT)
     assert (tmp_path / "new.safetensors").read_bytes() == (tmp_path / "expected.safetensors").read_bytes()
 
@@ -286,7 +286,7 @@ def test_a_full_disk_is_raised_from_the_thread_that_writes(tmp_path, monkeypatch
     monkeypatch.setattr(budget, "LARGEST", TOO_SMALL)
     monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(OSError, match="No space left") as raised:
-        write_shard(tmp_path / "new.safetensors", {"a": tiled(source, 2)})
+        write_shard(tmp_path / "new.safetensors", Shard({"a": tiled(source, 2)}))
     assert raised.value.errno == errno.ENOSPC
 
 
@@ -294,14 +294,14 @@ def test_what_goes_wrong_in_computing_is_raised_and_the_thread_ends(tmp_path):
     source = stored(tmp_path, {"a": random(ROWS, COLUMNS)})["a"]
     os.truncate(source.file.path, source.start + 4 * COLUMNS)
     with pytest.raises(Exception, match="ends at byte"):
-        write_shard(tmp_path / "new.safetensors", {"a": tiled(source, 2)})
+        write_shard(tmp_path / "new.safetensors", Shard({"a": tiled(source, 2)}))
 
 
 def test_progress_adds_up_to_the_bytes_of_the_file(tmp_path, block_size):
     source = stored(tmp_path, {"a": random(ROWS, COLUMNS), "b": random(COLUMNS)})
     tensors = {"a": tiled(source["a"], 3), "b": source["b"]}
     done = []
-    write_shard(tmp_path / "new.safetensors", tensors, progress=done.append)
+    write_shard(tmp_path / "new.safetensors", Shard(tensors), progress=done.append)
     assert sum(done) == (tmp_path / "new.safetensors").stat().st_size
 
 

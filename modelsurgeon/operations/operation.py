@@ -23,7 +23,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from modelsurgeon.errors import PlanError
 
@@ -170,7 +170,7 @@ class Operation:
         return {name: getattr(self, name) for name in recorded}
 
     @classmethod
-    def from_step(cls, step: Step) -> Operation:
+    def from_step(cls, step: Step) -> Self:
         """The operation of a step on record. Raises PlanError for arguments that it does not have."""
         given = {**step.arguments, **({SEED: step.seed} if step.seed is not None else {})}
         hints = option_types(cls)
@@ -182,6 +182,9 @@ class Operation:
 
 class Replayed(Protocol):
     """A checkpoint on its way through the steps on record (`transforms/replay.py`)."""
+
+    def onto(self, transform: Any) -> Replayed:
+        """A transform (Checkpoint -> Checkpoint), on what is there by now."""
 
     def applied(self, operation: Operation) -> Replayed:
         """An operation, on what is there by now."""

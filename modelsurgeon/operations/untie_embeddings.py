@@ -8,7 +8,7 @@ How: `transforms/untying.py` copies the embedding, `transforms/fresh_heads.py` m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from modelsurgeon.errors import OptionsError
@@ -63,10 +63,15 @@ class UntieEmbeddings(Operation):
 
     @classmethod
     def replay(cls, before: Replayed, step: Step) -> Replayed:
+        from modelsurgeon.operations.transforms.fresh_heads import with_fresh_head
         from modelsurgeon.operations.transforms.untying import untie_embeddings
 
-        # Maps keep tied tensors equal: to untie and then to grow is the same as to grow and then to untie.
-        return super().replay(before, step) if step.arguments.get("head") else before.beneath(untie_embeddings)
+        how = dict(step.arguments)
+        if not how.get("head"):  # maps keep tied tensors equal: to untie and then to grow is to grow and then to untie
+            return before.beneath(untie_embeddings)
+        numbers = how.pop("numbers", None)  # which random ones: records of before there were portable ones name none
+        asked = cls.from_step(replace(step, arguments=how))
+        return before.onto(lambda c: with_fresh_head(c, asked.kind, asked.std, asked.seed or 0, numbers))
 
     @classmethod
     def guess(cls, source: Checkpoint, result: Checkpoint) -> Guess:

@@ -1,7 +1,7 @@
 """Lazy tensors by a rule of their own, neither bytes of a file nor a gather of another tensor.
 
-Drawn     normal numbers, or one number everywhere (`drawn.py`)
-Turned    rows of another tensor times an orthogonal matrix (`turned.py`)
+Drawn     normal numbers, or one number everywhere (`random/drawn.py`)
+Turned    rows of another tensor times an orthogonal matrix (`random/turned.py`)
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from modelsurgeon.tensors.stored import Stored
 
 
 class Computed(ABC):
-    """A lazy tensor by a rule of its own. Its numbers do not depend on how it is cut, nor on threads.
+    """A lazy tensor by a rule of its own. Its numbers do not depend on how it is cut, on threads or the machine.
 
     dtype  what it is stored in
     shape  its sizes, at least one

@@ -28,38 +28,43 @@ from modelsurgeon.checkpoints.record import Step
 from modelsurgeon.errors import PlanError
 from modelsurgeon.maps import dimension
 from modelsurgeon.operations.transforms.untying import flag_off
-from modelsurgeon.tensors.drawn import Drawn
 from modelsurgeon.tensors.lazy import LazyTensor
+from modelsurgeon.tensors.random.drawn import Drawn
+from modelsurgeon.tensors.random.earlier import EarlierDrawn, EarlierRotation
+from modelsurgeon.tensors.random.turned import Rotation, Turned
 from modelsurgeon.tensors.remapped import Remapped
-from modelsurgeon.tensors.turned import Rotation, Turned
 
 COPY = "copy"
 KINDS = ("half-swap", "shuffle", "orthogonal", "normal")
 STANDARD = 0.02
 SEEDED = ("orthogonal", "normal")  # those that chance decides
+PORTABLE = "portable"  # random numbers that are the same on every machine
 
 
 @dataclass(frozen=True)
 class FreshHead:
     """Which head to make.
 
-    kind  one of KINDS
-    std   of a normal one: its deviation
-    seed  of those that chance decides
+    kind     one of KINDS
+    std      of a normal one: its deviation
+    seed     of those that chance decides
+    numbers  PORTABLE; None: those of records that name none, the same on one kind of processor (`earlier.py`)
     """
 
     kind: str
     std: float = 0.0
     seed: int = 0
+    numbers: str | None = PORTABLE
 
     @property
     def says(self) -> str:
         """What it is, behind "the head is"."""
+        chance = f"seed {self.seed}" if self.numbers else f"seed {self.seed}, whose last bits follow the processor"
         return {
             "half-swap": "the embedding with the halves of its rows swapped",
             "shuffle": "the embedding with its columns shuffled in groups",
-            "orthogonal": f"the embedding turned by a random orthogonal matrix (seed {self.seed})",
-            "normal": f"new, normal with deviation {self.std:g} (seed {self.seed})",
+            "orthogonal": f"the embedding turned by a random orthogonal matrix ({chance})",
+            "normal": f"new, normal with deviation {self.std:g} ({chance})",
         }[self.kind]
 
     def notes(self, width: int) -> tuple[str, ...]:
@@ -76,9 +81,10 @@ class FreshHead:
         """
         width, key = embedding.shape[-1], f"{self.seed}/{name}"
         if self.kind == "normal":
-            return Drawn(embedding.shape, embedding.dtype, self.std, key)
+            drawn = Drawn if self.numbers else EarlierDrawn
+            return drawn(embedding.shape, embedding.dtype, self.std, key)
         if self.kind == "orthogonal":
-            return Turned(embedding, Rotation(width, key))
+            return Turned(embedding, (Rotation if self.numbers else EarlierRotation)(width, key))
         return _permuted(embedding, half_swap(width) if self.kind == "half-swap" else np.argsort(shuffle(width)))
 
 
@@ -122,16 +128,19 @@ def permutation(source: np.ndarray) -> dimension.Dimension:
     return dimension.Dimension(len(source), source, ones, every, ones, source, ones, np.zeros(len(source), dtype=bool))
 
 
-def with_fresh_head(checkpoint: Checkpoint, kind: str, std: float | None = None, seed: int = 0) -> Checkpoint:
+def with_fresh_head(
+    checkpoint: Checkpoint, kind: str, std: float | None = None, seed: int = 0, numbers: str | None = PORTABLE
+) -> Checkpoint:
     """The checkpoint with a new output head of its own, lazily, in the place of any that it has.
 
-    kind  half-swap, shuffle, orthogonal or normal
-    std   of a normal one; None: the config's initializer_range, else 0.02
-    seed  of an orthogonal or a normal one
+    kind     half-swap, shuffle, orthogonal or normal
+    std      of a normal one; None: the config's initializer_range, else 0.02
+    seed     of an orthogonal or a normal one
+    numbers  which random ones, as on record: "portable"; None: those of before there were such
     Raises PlanError where there is no head, or none of this kind can be made; what `check` raises.
     """
     checkpoint = replace(checkpoint, notes=(*checkpoint.notes, *check(checkpoint)))
-    head = _asked_head(checkpoint, kind, std, seed)
+    head = _asked_head(checkpoint, kind, std, seed, numbers)
     tie = checkpoint.architecture.tie
     if tie is None or not checkpoint.has_head:
         raise PlanError(f"--head {kind}: the model has no output head that its embedding could be tied to")
@@ -151,13 +160,14 @@ def with_fresh_head(checkpoint: Checkpoint, kind: str, std: float | None = None,
         config = {**checkpoint.architecture.spelled_out(checkpoint.resolved), **config}
     lossy = f"{name} is {head.says}: the logits are not the source's; it is for training from here"
     arguments = {"head": kind, **({"std": head.std} if kind == "normal" else {})}
+    arguments |= {"numbers": numbers} if kind in SEEDED and numbers else {}
     step = Step("untie-embeddings", arguments, seed=seed if kind in SEEDED else None, lossy=(lossy,))
     steps, every = (*checkpoint.steps, step), (*checkpoint.lossy, lossy)
     notes = (*checkpoint.notes, *head.notes(embedding.shape[-1]))
     return replace(checkpoint, config=config, tensors=tensors, steps=steps, lossy=every, notes=notes)
 
 
-def _asked_head(checkpoint: Checkpoint, kind: str, std: float | None, seed: int) -> FreshHead:
+def _asked_head(checkpoint: Checkpoint, kind: str, std: float | None, seed: int, numbers: str | None) -> FreshHead:
     if kind not in KINDS:
         raise PlanError(f"head {kind!r}, expected copy, {', '.join(KINDS)}")
     if std is not None and kind != "normal":
@@ -165,4 +175,6 @@ def _asked_head(checkpoint: Checkpoint, kind: str, std: float | None, seed: int)
     wanted = configured_deviation(checkpoint.resolved) if std is None else std
     if isinstance(wanted, bool) or not isinstance(wanted, int | float) or not 0 < wanted < math.inf:
         raise PlanError(f"std {wanted!r}, expected a number above 0")
-    return FreshHead(kind, wanted, seed)
+    if numbers not in (PORTABLE, None):
+        raise PlanError(f"random numbers {numbers!r}, expected {PORTABLE}; written by a later version?")
+    return FreshHead(kind, wanted, seed, numbers)

@@ -39,9 +39,9 @@ from modelsurgeon.operations.transforms.fresh_heads import configured_deviation
 from modelsurgeon.operations.transforms.library import Start, starts
 from modelsurgeon.running.settings import as_read
 from modelsurgeon.tensors import quantised
-from modelsurgeon.tensors.drawn import TRUNCATED, Drawn, Table
 from modelsurgeon.tensors.dtypes import DTYPE_NAMES
 from modelsurgeon.tensors.lazy import LazyTensor
+from modelsurgeon.tensors.random.drawn import TRUNCATED, Drawn, Table
 
 LOG_N_OVER_D = "log-n-over-d"
 DISTRIBUTIONS: Mapping[str, float | None] = {"normal": None, "truncated": TRUNCATED}

@@ -22,7 +22,7 @@ import torch
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import SourceError
 from modelsurgeon.running.reference import LOADING, model_class, quiet
-from modelsurgeon.tensors.drawn import FAR
+from modelsurgeon.tensors.random.drawn import FAR
 
 
 @dataclass(frozen=True)

@@ -49,9 +49,13 @@ class Replay:
         """What is there by now. Raises PlanError where the maps do not commute with the model."""
         return remap(self.base, self.maps) if self.maps else self.base
 
+    def onto(self, transform: Callable[[Checkpoint], Checkpoint]) -> Replay:
+        """A transform, on what is there by now."""
+        return Replay(transform(self.grown()))
+
     def applied(self, operation: Operation) -> Replay:
         """An operation, on what is there by now."""
-        return Replay(applied(operation, self.grown()))
+        return self.onto(lambda checkpoint: applied(operation, checkpoint))
 
     def growing(self, maps: Mapping[str, AxisMap]) -> Replay:
         """Further growth, composed with the growth that came just before."""

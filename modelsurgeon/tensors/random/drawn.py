@@ -5,7 +5,8 @@
 Every BLOCK numbers of a tensor, counted in the order of its bytes, come from a counter-based generator (Philox) keyed
 by the seed and the tensor's name: what stands at a place does not depend on how the tensor is cut, on threads or
 workers. A normal number is the quantile of a uniform one of 24 bits, in float32, rounded once to the dtype: the same
-numbers in every dtype, none beyond 5.42 deviations (where there are 6 of 1e8).
+numbers in every dtype, none beyond 5.42 deviations (where there are 6 of 1e8). The same bits on every machine, too:
+`quantile.py`.
 
 Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (Philox), doi 10.1145/2063384.2063405.
 """
@@ -24,9 +25,10 @@ from blake3 import blake3
 from modelsurgeon.tensors.arena import Empty, fresh
 from modelsurgeon.tensors.computed import Computed
 from modelsurgeon.tensors.dtypes import DTYPES
+from modelsurgeon.tensors.random.quantile import Quantile, normal_quantile
 
 BLOCK = 1 << 16  # numbers that are drawn at a time: they stay in the processor's cache
-SCRATCH = 24  # bytes for each of them: random words twice, uniform and normal numbers, what is kept
+SCRATCH = 48  # bytes for each of them: random words twice, uniform and normal numbers, the quantile's, what is kept
 STEP = 1 << 11  # of a block that is not wanted to its end, so many more at a time
 KEPT = 8  # blocks that are kept: rows that end inside of one
 MOST_THREADS = 4  # that draw for one worker
@@ -53,6 +55,11 @@ class Drawn(Computed):
     cut: float | None = None
     mean: float = 0.0
     zeros: tuple[int, ...] = ()
+
+    @staticmethod
+    def quantile(uniform: np.ndarray) -> np.ndarray:
+        """What makes uniform numbers normal ones."""
+        return normal_quantile(uniform)
 
     @property
     def says(self) -> str:
@@ -92,7 +99,8 @@ class Drawn(Computed):
         def draw(block: int) -> None:
             low, high = max(at, block * BLOCK), min(at + len(out), (block + 1) * BLOCK)
             count = min(BLOCK, -(-(high - block * BLOCK) // STEP) * STEP)
-            numbers = (_kept if high - low < BLOCK else standard)(self.key, block, self.cut, count)
+            drawn = _kept if high - low < BLOCK else standard
+            numbers = drawn(self.key, block, self.cut, count, self.quantile)
             part = numbers[low - block * BLOCK : high - block * BLOCK] * self.deviation
             out[low - at : high - at] = part.add_(self.mean) if self.mean else part
 
@@ -149,16 +157,21 @@ def left(cut: float | None) -> float:
     return math.sqrt(1 - lost)
 
 
-def standard(key: str, block: int, cut: float | None = None, count: int = BLOCK) -> torch.Tensor:
+def standard(
+    key: str, block: int, cut: float | None = None, count: int = BLOCK, quantile: Quantile = normal_quantile
+) -> torch.Tensor:
     """[count] float32: the first standard normal numbers of a block, none of them beyond `cut`."""
+    return torch.from_numpy(quantile(uniform(key, block, cut, count).numpy()))
+
+
+def uniform(key: str, block: int, cut: float | None = None, count: int = BLOCK) -> torch.Tensor:
+    """[count] float32: the first numbers of a block, uniform between -1 and 1, or closer to 0 with normal ones cut."""
     first, second = np.frombuffer(blake3(key.encode()).digest(length=16), dtype="<u8")
     words = np.random.Philox(key=[int(first), int(second)], counter=[0, block, 0, 0]).random_raw(count // 2)
-    uniform = torch.from_numpy(words.astype("<u8", copy=False).view("<i4"))
+    signed = torch.from_numpy(words.astype("<u8", copy=False).view("<i4"))
     # 24 bits and a half: every value is a float32, none is 0 or 1, and the distribution is symmetric
-    numbers = uniform.bitwise_right_shift_(8).mul_(2).add_(1).to(torch.float32).mul_(2.0**-24)
-    if cut is not None:
-        numbers.mul_(math.erf(cut / math.sqrt(2)))
-    return torch.erfinv(numbers, out=numbers).mul_(math.sqrt(2))
+    numbers = signed.bitwise_right_shift_(8).mul_(2).add_(1).to(torch.float32).mul_(2.0**-24)
+    return numbers if cut is None else numbers.mul_(math.erf(cut / math.sqrt(2)))
 
 
 _kept = lru_cache(maxsize=KEPT)(standard)

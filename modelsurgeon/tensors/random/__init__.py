@@ -1,0 +1,1 @@
+"""New numbers: drawn, turned; the same on every machine."""
