@@ -1,4 +1,4 @@
-"""How every test runs: one thread a worker, no network, nothing printed by `transformers`; and tiny saved models."""
+"""How every test runs: of OMP_NUM_THREADS threads, else one; no network, nothing printed; and tiny saved models."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ import transformers
 import tiny
 from modelsurgeon.tensors import budget
 
-torch.set_num_threads(1)  # of two cores, each xdist worker takes one
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # of two cores, each xdist worker takes one
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 # The same examples in every run, and no deadline: the cores are shared.
@@ -48,6 +48,12 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plan memory as if no other test had left its models here; `test_memory.py` measures processes of their own."""
     monkeypatch.setattr(budget, "resident", lambda: 300_000_000)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """What a test draws of torch's own generator does not depend on the tests that this worker ran before."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)

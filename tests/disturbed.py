@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 from modelsurgeon.cli import main
 from modelsurgeon.files import durable

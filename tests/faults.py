@@ -115,27 +115,33 @@ def _place(stand: Stand, scene: Scene, size: int | None = None) -> Iterator[None
 
 def kill(stand: Stand, number: int) -> Struck:
     """SIGKILL at a moment; of some, a byte of a finished shard changes afterwards, as where a disk lost it."""
-    return _signalled(stand, "kill", number, [signal.SIGKILL], {-signal.SIGKILL, 0})
+    return _signalled(stand, "kill", number, {-signal.SIGKILL, 0})
 
 
 def interrupt(stand: Stand, number: int) -> Struck:
     """SIGINT or SIGTERM at a moment."""
     codes = {0, 130, 143, -signal.SIGTERM}  # killed by it: before the program was asked not to be
-    return _signalled(stand, "signal", number, [signal.SIGINT, signal.SIGTERM], codes)
+    return _signalled(stand, "signal", number, codes)
 
 
-def scene_of(draw: random.Random) -> str:
-    """What is drawn first of a signal."""
-    return draw.choice(sorted(SCENES))
+SIGNALS = {"kill": [signal.SIGKILL], "signal": [signal.SIGINT, signal.SIGTERM]}
 
 
-def _signalled(stand: Stand, kind: str, number: int, signals: list[int], codes: set[int]) -> Struck:
-    """Half of the moments are times, half are calls that change the disk; some are near the end."""
-    draw = random.Random(f"{kind} {number}")
-    name, sent = scene_of(draw), draw.choice(signals)
-    scene, disturb, strike = SCENES[name], nothing, None
+def moment_of(kind: str, draw: random.Random) -> tuple[str, int, float, bool]:
+    """(scene, signal, part of the run, whether of its time), which are drawn first.
+
+    Half of the moments are times, half are calls that change the disk; some are near the end.
+    """
+    name, sent = draw.choice(sorted(SCENES)), draw.choice(SIGNALS[kind])
     part = draw.choice([draw.random(), draw.random(), 0.85 + 0.15 * draw.random()])
-    if draw.random() < 0.5:
+    return name, sent, part, draw.random() < 0.5
+
+
+def _signalled(stand: Stand, kind: str, number: int, codes: set[int]) -> Struck:
+    draw = random.Random(f"{kind} {number}")
+    name, sent, part, timed = moment_of(kind, draw)
+    scene, disturb, strike = SCENES[name], nothing, None
+    if timed:
         strike = (part * stand.seconds[scene.command], sent)
         what = f"{name}, signal {sent} after {strike[0]:.3f} s"
     else:

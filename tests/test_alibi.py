@@ -42,6 +42,9 @@ def slopes(family: str) -> Callable[[int], np.ndarray]:
 def test_slopes_are_those_of_the_library(family, n):
     found = slopes(family)(n)
     assert found.dtype == np.float64
+    if family == "falcon":  # bfloat16: equal, since no slope lies near the middle between two of its numbers
+        digits = 2**8 * np.frexp(alibi.bloom({}, n))[0]
+        assert np.abs(digits % 1 - 0.5).min() > 1000 * 2**8 * ULP
     np.testing.assert_allclose(found, upstream(family, n), rtol=0 if family == "falcon" else ULP)
 
 
@@ -80,15 +83,16 @@ def test_every_old_head_finds_its_slope_among_the_librarys_new_ones(family, n, m
     assert places.dtype == np.int64 and places.shape == (m,)
     assert sorted(places[places != GAP]) == list(range(n))
     kept = places != GAP
-    # float32 powers of two neighbouring bases: SAME; at most 32 heads here
-    np.testing.assert_allclose(upstream(family, m)[kept], upstream(family, n)[places[kept]], rtol=alibi.SAME)
+    # float32 powers of two neighbouring bases: SAME; at most 32 heads here, each rounded by torch to a neighbour or not
+    bound = alibi.SAME + 2 * ULP
+    np.testing.assert_allclose(upstream(family, m)[kept], upstream(family, n)[places[kept]], rtol=bound)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(("n", "m"), GROWTHS)
 def test_heads_that_are_repeated_instead_are_seen(family, n, m):
     tiled = np.arange(m) % n
-    assert not np.allclose(upstream(family, m), upstream(family, n)[tiled], rtol=alibi.SAME)
+    assert not np.allclose(upstream(family, m), upstream(family, n)[tiled], rtol=alibi.SAME + 2 * ULP)
 
 
 def test_places_of_powers_of_two_are_every_other_one():

@@ -21,7 +21,7 @@ from modelsurgeon.saving.save import save
 
 # A float64 product rounded once to float32 is off by at most half a unit in the last place.
 ROUNDING = 2**-24
-TOLERANCE, NOTICED = 5e-5, 5e-4  # of the logits, and what a mistake moves them by: see test_transforms.py
+TOLERANCE, NOTICED = tiny.ROUNDING, 10 * tiny.ROUNDING  # of the logits, and what a mistake moves them by
 
 BODY = "bert.encoder.layer.{}."
 ATTENTION = BODY + "attention.self."

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from faults import BEFORE, HARMLESS, KEPT, KINDS, REFUSED, STOOD, campaign, scene_of
+from faults import BEFORE, HARMLESS, KEPT, KINDS, REFUSED, SIGNALS, STOOD, campaign, moment_of
 from modelsurgeon.checkpoints import checkpoint
 from modelsurgeon.files import durable
 from modelsurgeon.saving import save, staging
@@ -27,6 +27,7 @@ from stand import OUT, Stand, build
 SMALL = {"kill": 8, "signal": 4, "full": 3, "cut": 4, "flip": 24}
 FULL = {"kill": 240, "signal": 40, "full": 40, "cut": 80, "flip": 600}
 MOST = 40  # faults that a mutant may live through
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # numpy's begin when it is imported
 
 
 # Processes of their own, of one thread: `python -c "test_faults.NAME(...)"`
@@ -41,7 +42,7 @@ def elsewhere(function: str, *arguments: object) -> list[dict[str, Any]]:
         stdout=subprocess.PIPE,
         text=True,
         check=True,
-        env={**os.environ, "PYTHONPATH": f"{tests.parent}:{tests}"},
+        env={**os.environ, "PYTHONPATH": f"{tests.parent}:{tests}", **ONE_THREAD},
     )
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -53,7 +54,7 @@ def tried(counts: str, jobs: str) -> None:
 
 
 def planted() -> None:
-    """Print, for every mutant, what was first seen to be wrong."""
+    """Print, for every mutant, what was seen to be wrong."""
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         stand = build(Path(folder))
         for name, mutant in MUTANTS.items():
@@ -80,15 +81,22 @@ class Mutant:
     scene: str = ""
 
     def seen(self, stand: Stand) -> list[str]:
-        """What was wrong with the first run that was."""
+        """What was wrong, up to the first run of which these words were said."""
+        found = list[str]()
         for number in itertools.islice(self._numbers(), MOST):
-            if wrong := KINDS[self.kind](replace(stand, plant=self.plant), number).wrong:
-                return list(wrong)
-        return []
+            found += KINDS[self.kind](replace(stand, plant=self.plant), number).wrong
+            if self.words in "".join(found):
+                break
+        return found
 
     def _numbers(self) -> Iterator[int]:
-        drawn = ((number, scene_of(random.Random(f"{self.kind} {number}"))) for number in itertools.count())
-        return (number for number, scene in drawn if self.scene in ("", scene))
+        """Of signals, those at a call: what a time meets, the speed of a machine decides."""
+        for number in itertools.count():
+            if self.kind in SIGNALS:
+                scene, _, _, timed = moment_of(self.kind, random.Random(f"{self.kind} {number}"))
+                if timed or self.scene not in ("", scene):
+                    continue
+            yield number
 
 
 class Equal(str):

@@ -145,11 +145,12 @@ def test_numbers_do_not_depend_on_how_a_tensor_is_cut_or_stored(tmp_path):
     budget = replace(plan_memory([whole]), piece=1000)
     write_shard(tmp_path / "pieces.safetensors", Shard({"a": whole}), budget=budget)
     assert torch.equal(load_file(tmp_path / "pieces.safetensors")["a"], every)
+    before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
         assert torch.equal(whole.read(0, 3), every)
     finally:
-        torch.set_num_threads(1)
+        torch.set_num_threads(before)
 
 
 def test_a_checkpoint_is_the_same_in_shards_and_another_seed_is_another_request(folder, tmp_path):

@@ -75,17 +75,25 @@ def widened(large, out, *options, program=""):
     return json.loads(document)["plan"]["peak_memory"], int(peak)
 
 
+def tight(large, out, *options):
+    """40 MB less than it would take by itself: how large the libraries are is another number on every machine."""
+    stated, _ = widened(large, out, "--dry-run", *options)
+    return f"{stated // 10**6 - 40}MB"
+
+
 SHARDS = ("--rule", "exact", "--workers", 2, "--shard-size", "150MB")
 
 
 @pytest.mark.parametrize("options", [SHARDS, ("--dtype", "float32")], ids=["two at once", "rounded"])
 def test_no_more_is_resident_than_is_stated_and_no_more_is_stated_than_was_asked_for(options, large, tmp_path):
-    stated, peak = widened(large, tmp_path / "out", "--memory", "420MB", *options)
-    assert peak <= stated <= parse_size("420MB")
+    asked = tight(large, tmp_path / "out", *options)
+    stated, peak = widened(large, tmp_path / "out", "--memory", asked, *options)
+    assert peak <= stated <= parse_size(asked)
 
 
 def test_tensors_that_are_held_whole_would_be_more_than_is_stated(large, tmp_path):
-    stated, peak = widened(large, tmp_path / "out", "--memory", "420MB", "--dtype", "float32", program=WHOLE)
+    asked = tight(large, tmp_path / "out", "--dtype", "float32")
+    stated, peak = widened(large, tmp_path / "out", "--memory", asked, "--dtype", "float32", program=WHOLE)
     assert peak > stated
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import itertools
+import math
 import os
-import time
+import threading
 
 import numpy as np
 import pytest
@@ -230,19 +231,34 @@ def test_an_unchanged_tensor_is_copied_byte_for_byte(tmp_path, monkeypatch, kern
     assert torch.equal(found.view(torch.int16), every.view(torch.int16))
 
 
-def slow_pwrite(monkeypatch):
-    pwrite = os.pwrite
+def slow_disk(monkeypatch):
+    """Nothing is written before the next block has been computed, where there is one that need not wait for it."""
+    computed, changed = [0], threading.Condition()
 
-    def slow(*arguments):
-        time.sleep(0.005)
-        return pwrite(*arguments)
+    def telling(method):
+        def call(self, *arguments):
+            with changed:
+                computed[0] = max(computed[0], self._at + (method is leave))  # behind all that waits to be written
+                changed.notify_all()
+            return method(self, *arguments)
 
-    monkeypatch.setattr(os, "pwrite", slow)
+        return call
+
+    def slow(self, view, at):
+        with changed:
+            if not changed.wait_for(lambda: computed[0] > at, timeout=10):
+                computed[0] = math.inf  # the next block waits for this one: so may the test, but once
+        write(self, view, at)
+
+    write, leave = writer.Writer._write, writer.Writer.__exit__
+    monkeypatch.setattr(writer.Writer, "_write", slow)
+    for name in ("put", "repeat", "__exit__"):
+        monkeypatch.setattr(writer.Writer, name, telling(getattr(writer.Writer, name)))
 
 
 def test_a_block_is_not_overwritten_before_a_slow_disk_has_it(tmp_path, monkeypatch):
     monkeypatch.setattr(budget, "LARGEST", TOO_SMALL)
-    slow_pwrite(monkeypatch)
+    slow_disk(monkeypatch)
     old = random(ROWS, COLUMNS)
     found = written(tmp_path, {"a": tiled(stored(tmp_path, {"a": old})["a"], 2, side="writers")})["a"]
     assert torch.equal(found, old.repeat(2, 2))
@@ -252,7 +268,7 @@ def test_with_memory_for_one_block_a_slow_disk_would_get_the_next_one(tmp_path, 
     monkeypatch.setattr(budget, "LARGEST", TOO_SMALL)
     monkeypatch.setattr(writer, "_wait", lambda pending: None)
     monkeypatch.setattr(writer, "cycle", lambda arenas: itertools.cycle(arenas[:1]))
-    slow_pwrite(monkeypatch)
+    slow_disk(monkeypatch)
     old = random(ROWS, COLUMNS)
     found = written(tmp_path, {"a": tiled(stored(tmp_path, {"a": old})["a"], 2, side="writers")})["a"]
     assert not torch.equal(found, old.repeat(2, 2))
@@ -307,9 +323,14 @@ def test_progress_adds_up_to_the_bytes_of_the_file(tmp_path, block_size):
 
 def test_torch_computes_on_as_many_threads_after_the_shards_as_before():
     before = torch.get_num_threads()
-    with cores_left(4):
-        assert torch.get_num_threads() == 1
-    assert torch.get_num_threads() == before
+    try:
+        for threads, left in ((1, 1), (10, 2)):  # two of them write and hash, the rest are four workers'
+            torch.set_num_threads(threads)
+            with cores_left(4):
+                assert torch.get_num_threads() == left
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_what_was_written_is_sent_to_the_disk_at_once_and_leaves_the_cache_later(tmp_path, monkeypatch):

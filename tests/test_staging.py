@@ -177,16 +177,17 @@ def contend(out: Path, count: int) -> str:
     return "".join(sorted(found.decode()))
 
 
-def finish_often(out: str, times: str) -> None:
-    """Save again and again, also when others do; prints how often that was refused."""
+def finish_often(out: str, times: str, met: str) -> None:
+    """Save again and again, until runs have met, which the file `met` says; prints how often that was refused."""
     done = refused = 0
-    while done < int(times):
+    while done < int(times) or not Path(met).exists():
         try:
             save(Path(out), overwrite=True)
             done += 1
         except OutputError as error:
             assert "another run writes it" in str(error) or "other runs write it" in str(error), error
             refused += 1
+            Path(met).touch()
     print(refused)
 
 
@@ -484,8 +485,10 @@ def test_of_runs_that_begin_at_once_one_writes(before, tmp_path):
     assert end(elsewhere("race", tmp_path, before)).split() == [ONE_WRITES] * ROUNDS
 
 
-def test_runs_that_end_while_others_begin_leave_one_whole_output(out):
-    processes = [elsewhere("finish_often", out, 10) for _ in range(3)]
+def test_runs_that_end_while_others_begin_leave_one_whole_output(tmp_path):
+    out = tmp_path / "place" / "out"
+    out.parent.mkdir()
+    processes = [elsewhere("finish_often", out, 10, tmp_path / "met") for _ in range(3)]
     refused = [int(end(process)) for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0] and sum(refused) > 0
     assert whole(out)
