@@ -13,5 +13,7 @@ from modelsurgeon.operations.widen import Widen
 def widen(
     checkpoint: Checkpoint, factor: int | None = None, settings: Mapping[str, Any] | None = None, **options: Any
 ) -> Checkpoint:
-    """The checkpoint at other widths, lazily; `options` are those of `Widen`."""
+    """The checkpoint at other widths, lazily; `options` are those of `Widen`, `attention` where there is a factor."""
+    if factor is None and settings:
+        options.pop("attention", None)
     return applied(Widen(factor=factor, set=settings or {}, **{"noise": 0.0, **options}), checkpoint)

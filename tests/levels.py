@@ -31,7 +31,7 @@ SHORT = {"length": 16, "samples": 1}
 def widened(mutant: Mutant, source: Checkpoint, folder: Path) -> Path:
     """The result that a mistake is to be planted in, without it."""
     factor = None if mutant.settings else 2
-    how = {"rule": mutant.rule, **({"attention": mutant.attention} if factor else {})}
+    how = {"rule": mutant.rule, "attention": mutant.attention}
     return save(widen(source, factor, mutant.settings, **how, noise=mutant.noise), folder)
 
 

@@ -25,7 +25,7 @@ from modelsurgeon.errors import OutputError, PlanError, SourceError
 from modelsurgeon.files.file import LocalFile
 from modelsurgeon.files.json_file import read_json
 from modelsurgeon.running.reference import LOADING, model_class, quiet
-from modelsurgeon.tensors.budget import SLACK, resident
+from modelsurgeon.tensors import budget
 from modelsurgeon.text import show_size
 from modelsurgeon.training.optimizer import AdamState, adam_state, read_state
 from modelsurgeon.training.resume import OPTIMIZER
@@ -64,7 +64,7 @@ class TrainingState:
     @cached_property
     def peak(self) -> int:
         """Bytes resident while they are written: old moments, mapped, and the new ones."""
-        return resident() + SLACK + self.optimizer.old_nbytes + self.optimizer.nbytes
+        return budget.resident() + budget.SLACK + self.optimizer.old_nbytes + self.optimizer.nbytes
 
     def write(self, folder: Path) -> None:
         """Write the files. The grown moments are in memory meanwhile, whole: torch saves them so.
