@@ -1,7 +1,7 @@
 """The golden record: what the program writes, byte by byte, and what it tells, number by number.
 
     python tests/golden.py CHECKPOINTS_FOLDER                               put all of it on record again
-    python tests/golden.py CHECKPOINTS_FOLDER --only 'orthogonal-heads/*'   a part
+    python tests/golden.py CHECKPOINTS_FOLDER --only 'llama/*'   a part
 
 Whoever moves code about shows with it that nothing else changed; whoever changes a result on purpose makes the record
 again, and the diff tells which files of which checkpoints became others. All goes through the command line, in this
@@ -10,7 +10,6 @@ process. Each part of the record is a file of golden_data:
     llama/inputs.json            BLAKE3 of the checkpoint's own files: is it the one that was put on record?
     llama/files.json             BLAKE3 of every file that each case of `writing` writes; or code and line of a refusal
     llama/verify.json ...        each case of `telling`: a document, as `golden_numbers.kept` leaves it
-    orthogonal-heads/llama.json  as files.json, of `TURNING`
     families/llama.json ...      what needs no checkpoint
 
 Commands run in folders where nothing else lies and name all by relative paths: two such folders give the same record.
@@ -31,7 +30,7 @@ import blake3 as b3
 
 import command
 import modelsurgeon
-from golden_cases import CHECKPOINTS, DEMO, FAMILIES, QUIET, TURNING, Telling, telling, writing
+from golden_cases import CHECKPOINTS, DEMO, FAMILIES, QUIET, Telling, telling, writing
 from golden_numbers import differences, kept, layout, packed, unpacked
 
 DATA = Path(__file__).with_name("golden_data")
@@ -156,7 +155,6 @@ def parts(checkpoints: Path | None, names: Iterable[str] = CHECKPOINTS) -> dict[
     for name in names:
         made[f"{name}/inputs.json"] = functools.partial(inputs, name, checkpoints)
         made[f"{name}/files.json"] = functools.partial(cases, name, writing(name))
-        made[f"orthogonal-heads/{name}.json"] = functools.partial(cases, name, TURNING)
         for what, asked in telling(name).items():
             made[f"{name}/{what}.json"] = functools.partial(document, name, asked)
     for what, line in FAMILIES.items():
@@ -173,7 +171,7 @@ def main() -> None:
     """Put parts of the record on record again."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("checkpoints", type=Path, help="the folder that has all checkpoints, by name")
-    parser.add_argument("--only", default="*", metavar="PATTERN", help="parts, as llama/* or orthogonal-heads/*")
+    parser.add_argument("--only", default="*", metavar="PATTERN", help="parts, as llama/*")
     asked = parser.parse_args()
     for part, make in parts(asked.checkpoints).items():
         if fnmatch.fnmatch(part, asked.only):

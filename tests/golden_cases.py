@@ -64,6 +64,7 @@ WRITING = {  # what is done: how; it writes to `out`
     "untied": "untie-embeddings {source} -o out",
     "untied, the head's halves swapped": "untie-embeddings {source} -o out --head half-swap --no-measure",
     "untied, the head shuffled": "untie-embeddings {source} -o out --head shuffle --no-measure",
+    "untied, the head turned": "untie-embeddings {source} -o out --head orthogonal --seed 1 --no-measure",
     "untied, the head new": "untie-embeddings {source} -o out --head normal --seed 1 --no-measure",
     "begun anew by defaults": "init {source} -o out --no-measure",
     "begun anew, truncated, small residuals": (
@@ -71,8 +72,6 @@ WRITING = {  # what is done: how; it writes to `out`
     ),
 }
 ROTARY_ALONE = {"widened with rotary frequencies repeated"}
-# The matrix comes out of a QR decomposition, whose last bits are the processor's kernels': a place of its own.
-TURNING = {"untied, the head turned": "untie-embeddings {source} -o out --head orthogonal --seed 1 --no-measure"}
 
 
 @dataclass(frozen=True)

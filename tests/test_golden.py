@@ -17,7 +17,7 @@ import pytest
 import golden
 import golden_numbers
 from golden import ChangedError, OtherInputError, Place, hold, recorded
-from golden_cases import CHECKPOINTS, DEMO, FAMILIES, TELLING, TURNING, WRITING, Telling, telling, writing
+from golden_cases import CHECKPOINTS, DEMO, FAMILIES, TELLING, WRITING, Telling, telling, writing
 
 VARIABLE = "MODELSURGEON_CHECKPOINTS"
 NAMED = os.environ.get(VARIABLE)
@@ -48,11 +48,6 @@ def test_each_file_is_written_as_it_was_byte_by_byte(name: str, case: str, place
     hold(f"{name}/files.json", place.written(WRITING[case]), case)
 
 
-@pytest.mark.parametrize(("name", "case"), _cases(lambda name: TURNING))
-def test_a_turned_head_is_written_as_it_was_byte_by_byte(name: str, case: str, place: Place) -> None:
-    hold(f"orthogonal-heads/{name}.json", place.written(TURNING[case]), case)
-
-
 @pytest.mark.parametrize(("name", "case"), _cases(telling))
 def test_each_document_tells_what_it_told(name: str, case: str, place: Place) -> None:
     hold(f"{name}/{case}.json", place.told(TELLING[case]))
@@ -68,7 +63,6 @@ def test_the_record_has_each_case_and_no_other() -> None:
     assert on_record == {*golden.parts(FOLDER)}
     for name in CHECKPOINTS:
         assert [*recorded(f"{name}/files.json")] == [*writing(name)]
-        assert [*recorded(f"orthogonal-heads/{name}.json")] == [*TURNING]
 
 
 def test_the_record_lies_as_the_script_writes_it_and_is_small() -> None:
