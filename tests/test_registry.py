@@ -18,6 +18,7 @@ from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.checkpoints.record import Step
 from modelsurgeon.errors import OptionsError, PlanError
 from modelsurgeon.operations import registry
+from modelsurgeon.operations.insert_layers import InsertLayers
 from modelsurgeon.operations.operation import Operation, option, schema
 from modelsurgeon.operations.transforms.replay import applied, replay
 from modelsurgeon.operations.transforms.untying import scaled
@@ -168,3 +169,11 @@ def test_options_have_help_and_a_schema_that_their_defaults_fit(operation):
     jsonschema.validate({k: list(v) if isinstance(v, tuple) else v for k, v in vars(made).items()}, found)
     if operation.offered:
         assert all(entry["description"].endswith(".") for entry in found["properties"].values())
+
+
+def test_layers_that_are_inserted_add_zero_and_are_proven_by_the_record(llama, tmp_path):
+    layers = {"layer": [0, None, 1, None]}
+    saved = ms.open(llama).apply(InsertLayers(layers=layers)).save(tmp_path / "deep")
+    report = ms.verify(llama, saved, samples=1, length=8)
+    assert report.same and report.proven and ms.inspect(saved).numbers["num_hidden_layers"] == 4
+    assert sum("which adds zero" in verdict.detail for verdict in report.proof.verdicts) == 2 * 9

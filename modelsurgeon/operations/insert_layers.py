@@ -34,9 +34,9 @@ class InsertLayers(Operation):
     kinds: Mapping[str, list[Any]] = field(default_factory=dict)
 
     def apply(self, checkpoint: Checkpoint) -> Checkpoint:
-        from modelsurgeon.operations.transforms.layers import insert_layers
+        from modelsurgeon.operations.transforms.layers import silent_layers
 
-        return insert_layers(checkpoint, self.arguments())
+        return silent_layers(checkpoint, self.arguments())
 
     @classmethod
     def replay(cls, before: Replayed, step: Step) -> Replayed:

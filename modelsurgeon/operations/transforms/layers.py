@@ -21,9 +21,11 @@ from modelsurgeon.architectures.config import assigned
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.record import Step
 from modelsurgeon.errors import PlanError
+from modelsurgeon.maps.dimension import plain
 from modelsurgeon.operations.operation import Demand, Guess
 from modelsurgeon.running.settings import as_read
 from modelsurgeon.tensors.lazy import LazyTensor
+from modelsurgeon.tensors.remapped import Remapped
 
 OPERATION = "insert-layers"
 LISTS = ("layer_types", "no_rope_layers", "mlp_layer_types")  # one entry a layer
@@ -105,6 +107,18 @@ def insert_layers(checkpoint: Checkpoint, arguments: Mapping[str, Any]) -> Check
     for counter, layout in arguments["layers"].items():
         checkpoint = _inserted(checkpoint, counter, layout, arguments.get("kinds") or {})
     return checkpoint
+
+
+def silent_layers(checkpoint: Checkpoint, arguments: Mapping[str, Any]) -> Checkpoint:
+    """The checkpoint with further layers that add zero, lazily: copies of those before, but for what writes the sum."""
+    deeper = insert_layers(checkpoint, arguments)
+    asked = demands(arguments["layers"], deeper, deeper, {name: name for name in deeper.tensors})
+    zeros = {name: _zero(deeper.tensors[name]) for name, demand in asked.items() if demand.zero}
+    return replace(deeper, tensors={**deeper.tensors, **zeros})
+
+
+def _zero(tensor: LazyTensor) -> LazyTensor:
+    return Remapped(tensor, tuple(plain(size).emptied for size in tensor.shape), tensor.dtype)
 
 
 def _inserted(checkpoint: Checkpoint, counter: str, layout: Layout, kinds: Mapping[str, list[Any]]) -> Checkpoint:
