@@ -1,7 +1,7 @@
 """Which maps commute with what an axis passes through: the reasons why a grown model would be another function.
 
 Growth changes nothing so long as what stands between writer and reader commutes with E. Norms are checked in
-`norms.py`; everything else is checked here, for planned maps and for maps on record alike.
+`eps.py`; everything else is checked here, for planned maps and for maps on record alike.
 """
 
 from __future__ import annotations

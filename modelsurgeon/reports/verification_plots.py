@@ -3,7 +3,7 @@
     >>> str(by_position([4.7, 4.6], [4.7, 4.6], "loss"))[:4]
     '<svg'
 
-The marks are those of pages/drawing.py: every text is escaped, what is not finite is a cross.
+The marks are those of drawing.py: every text is escaped, what is not finite is a cross.
 """
 
 from __future__ import annotations

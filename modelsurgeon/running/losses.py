@@ -4,7 +4,7 @@
     Loss(loss=10.37, tokens=508, inputs="random ids", why="")
 
 Random ids never repeat but by chance, as the article's analysis assumes of text. Models that do not fit into the memory
-asked for are read from the disk layer by layer (`verification/reference.py`).
+asked for are read from the disk layer by layer (`reference.py`).
 """
 
 from __future__ import annotations
