@@ -22,6 +22,7 @@ from modelsurgeon.operations.insert_layers import InsertLayers
 from modelsurgeon.operations.operation import Operation, option, schema
 from modelsurgeon.operations.transforms.replay import applied, replay
 from modelsurgeon.operations.transforms.untying import scaled
+from modelsurgeon.operations.untie_embeddings import UntieEmbeddings
 from modelsurgeon.proof.proof import prove
 from modelsurgeon.reports.card import model_card
 from modelsurgeon.saving.save import save
@@ -177,3 +178,14 @@ def test_layers_that_are_inserted_add_zero_and_are_proven_by_the_record(llama, t
     report = ms.verify(llama, saved, samples=1, length=8)
     assert report.same and report.proven and ms.inspect(saved).numbers["num_hidden_layers"] == 4
     assert sum("which adds zero" in verdict.detail for verdict in report.proof.verdicts) == 2 * 9
+
+
+@pytest.mark.parametrize("name", ["llama-tied", "gpt2-tied"])
+@pytest.mark.parametrize("rule", ["exact", "orthogonal"])
+def test_growth_of_a_tied_head_and_then_of_its_own_is_proven_against_the_root(name, rule, source, tmp_path):
+    root = made = open_checkpoint(source(tiny.named(name)))
+    for step in (GROWN, UntieEmbeddings(), GROWN):
+        made = widen(made, 2, rule=rule, attention="heads", noise=0.5) if step == GROWN else applied(step, made)
+    save(made, tmp_path / "out")
+    proof = prove(root, open_checkpoint(tmp_path / "out"))
+    assert proof.summary == ("exact" if rule == "exact" else "rounded"), proof.wrong[:2]

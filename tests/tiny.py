@@ -4,7 +4,7 @@ Fresh models have gains of 1 and biases of 0, which hides most errors; here gain
 0 by 0.3, and matrices have the deviation that keeps activations near 1. Sizes differ from one another where the family
 allows it, so that a swapped axis cannot fit by chance.
 
-A new table in modelsurgeon/architectures/ needs one line in SIZES; it is then tried tied and untied. Further forms of
+A new table in architectures/tables/ needs one line in SIZES; it is then tried tied and untied. Further forms of
 a family (bare bodies, classifiers, other flags) are lines in FORMS.
 """
 

@@ -58,8 +58,13 @@ class Replay:
         return self.onto(lambda checkpoint: applied(operation, checkpoint))
 
     def growing(self, maps: Mapping[str, AxisMap]) -> Replay:
-        """Further growth, composed with the growth that came just before."""
-        return Replay(self.base, composed([self.maps, maps]))
+        """Further growth, composed with the growth that came just before.
+
+        Where the one had its sums among writers (of a tied head) and the other has them among readers, no map says
+        both: they stay apart, and the proof tells them as one tensor by tensor (`Remapped.fused`).
+        """
+        alike = all(self.maps[axis].split == later.split for axis, later in maps.items() if axis in self.maps)
+        return Replay(self.base, composed([self.maps, maps])) if alike else Replay(self.grown(), maps)
 
     def beneath(self, transform: Callable[[Checkpoint], Checkpoint]) -> Replay:
         """A transform that commutes with the growth that came just before, done before that."""
