@@ -34,6 +34,7 @@ from modelsurgeon.operations.transforms.initial import blank
 from modelsurgeon.operations.transforms.replay import applied
 from modelsurgeon.progress import Tell, silent
 from modelsurgeon.reports import page, verification_page
+from modelsurgeon.reports.card import RESULT
 from modelsurgeon.reports.tables import plan_text
 from modelsurgeon.running.assembly import assemble
 from modelsurgeon.running.environment import check_place
@@ -137,8 +138,11 @@ class Model:
         return assemble(self.checkpoint, dtype, device)
 
     def _command(self) -> str:
-        """The command lines that make the same again."""
-        return "\n".join(_spelled(one, self.source.origin.id) for one in self.operations)
+        """The command line that makes the same again: one command for each operation, in a pipe."""
+        last = len(self.operations)
+        sources = [self.source.origin.id, *["-"] * last]
+        outputs = [*(f"{RESULT}-{number}" for number in range(1, last)), RESULT]
+        return " | ".join(map(_spelled, self.operations, sources, outputs))
 
 
 Source = str | os.PathLike[str] | Model  # what `save` returns is a path, too
@@ -310,8 +314,8 @@ def _as_function(operation: type[Operation], call: Callable[..., Any], returns: 
     return call
 
 
-def _spelled(operation: Operation, source: str) -> str:
-    """The command line of an operation with the options that are not as usual."""
+def _spelled(operation: Operation, source: str, output: str) -> str:
+    """The command line of an operation, with the options that are not as usual."""
     words = ["modelsurgeon", operation.name, source]
     for one in fields(operation):
         value = getattr(operation, one.name)
@@ -319,8 +323,8 @@ def _spelled(operation: Operation, source: str) -> str:
             flag = one.metadata.get("flag") or f"--{one.name.replace('_', '-')}"
             pairs = [f"{k}={v}" for k, v in value.items()] if isinstance(value, Mapping) else None
             values = pairs or (list(value) if isinstance(value, tuple) else [value])
-            words += [word for each in values for word in (flag, str(each))]
-    return shlex.join([*words, "-o", "result"])
+            words += [flag] if value is True else [word for each in values for word in (flag, str(each))]
+    return shlex.join([*words, "-o", output])
 
 
 def _counted(progress: Tell, total: int) -> Callable[[int], None]:

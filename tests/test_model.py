@@ -17,6 +17,7 @@ import torch
 import modelsurgeon as ms
 import tiny
 from command import ROOT, contents, run
+from modelsurgeon import delivery
 from modelsurgeon.cli.request import Request
 from modelsurgeon.delivery import Wanted
 from modelsurgeon.model import Model
@@ -117,6 +118,17 @@ def test_python_and_the_command_line_write_the_same_bytes(tmp_path):
     made = ms.open("demo").widen(factor=2, seed=3).save(tmp_path / "python")
     assert run("widen", "demo", "-o", tmp_path / "command", "--factor", 2, "--seed", 3).code == 0
     assert contents(made.path) == contents(tmp_path / "command")
+
+
+def test_a_card_names_the_command_line_that_makes_the_same(monkeypatch, tmp_path):
+    cards = []
+    monkeypatch.setattr(delivery, "check_push", lambda *_, **__: None)
+    monkeypatch.setattr(delivery, "push", lambda *_, card, **__: cards.append(card) or "https://there")
+    model = ms.open("demo").widen(set={"intermediate_size": 384}, seed=2).untie_embeddings()
+    saved = model.save(tmp_path / "out", push_to_hub="org/name")
+    assert (saved.pushed, saved.result) == ("https://there", str(tmp_path / "out"))
+    first = "modelsurgeon widen demo --set intermediate_size=384 --seed 2 -o result-1"
+    assert f"{first} | modelsurgeon untie-embeddings - -o result\n" in cards[0]
 
 
 def test_a_wrong_option_is_a_type_error_and_a_wrong_value_a_plan_error():
