@@ -155,7 +155,18 @@ def test_an_operation_that_is_not_lossless_is_labelled_so(llama):
 
 def test_two_operations_of_one_name_are_refused():
     with pytest.raises(ValueError, match="two operations are called 'widen'"):
-        registry.register(type("Other", (Operation,), {"name": "widen"}))
+        registry.register(dataclass(frozen=True)(type("Other", (Operation,), {"name": "widen"})))
+
+
+@pytest.mark.parametrize("name", ["verify", "save", "Turn", "turn_it", "turn-", "", "-", "--help"])
+def test_a_name_that_no_command_or_method_can_have_is_refused(name):
+    with pytest.raises(ValueError, match="an operation cannot be called"):
+        registry.register(dataclass(frozen=True)(type("Other", (Operation,), {"name": name})))
+
+
+def test_options_that_would_be_none_are_told():
+    with pytest.raises(TypeError, match=r"Other: put @dataclass\(frozen=True\) under @register"):
+        registry.register(type("Other", (Shift,), {"name": "turn"}))
 
 
 def test_an_unknown_step_is_refused_by_name(llama):

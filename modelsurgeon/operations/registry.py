@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from functools import cache
 from typing import TypeVar
 
@@ -18,12 +19,23 @@ from modelsurgeon.errors import PlanError
 from modelsurgeon.operations.operation import Operation
 
 Kind = TypeVar("Kind", bound=type[Operation])
+NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+TAKEN = frozenset("apply checkpoint diagnose families inspect load open operations plan save source verify".split())
 
 _registered: dict[str, type[Operation]] = {}
 
 
 def register(operation: Kind) -> Kind:
-    """Make an operation known. Raises ValueError where its name is another one's."""
+    """Make an operation known: a decorator.
+
+    Raises ValueError where its name is none, or another one's, and TypeError for a class that is no dataclass of its own.
+    """
+    if not NAME.fullmatch(operation.name) or operation.name in TAKEN:
+        raise ValueError(
+            f"an operation cannot be called {operation.name!r}; expected a free name as in untie-embeddings"
+        )
+    if "__dataclass_params__" not in vars(operation):
+        raise TypeError(f"{operation.__name__}: put @dataclass(frozen=True) under @register")
     if _registered.setdefault(operation.name, operation) is not operation:
         raise ValueError(f"two operations are called {operation.name!r}")
     return operation
