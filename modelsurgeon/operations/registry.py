@@ -28,11 +28,11 @@ _registered: dict[str, type[Operation]] = {}
 def register(operation: Kind) -> Kind:
     """Make an operation known: a decorator.
 
-    Raises ValueError where its name is none, or another one's, and TypeError for a class that is no dataclass of its own.
+    Raises ValueError where its name is none, or another one's, TypeError for a class that is no dataclass of its own.
     """
     if not NAME.fullmatch(operation.name) or operation.name in TAKEN:
         raise ValueError(
-            f"an operation cannot be called {operation.name!r}; expected a free name as in untie-embeddings"
+            f"an operation cannot be called {operation.name!r}; expected a name as untie-embeddings is one"
         )
     if "__dataclass_params__" not in vars(operation):
         raise TypeError(f"{operation.__name__}: put @dataclass(frozen=True) under @register")
