@@ -163,9 +163,6 @@ class Reading:
         self._say(name, best, about, maps)
         return best.axis_map
 
-    def _votes(self, about: Sequence[Template], maps: Mapping[str, AxisMap]) -> int:
-        return sum(self._may_fit(template, maps) for template in about)
-
     def _say(self, name: str, best: Candidate, about: Sequence[Template], maps: Mapping[str, AxisMap]) -> None:
         chosen = {**maps, name: best.axis_map}
         against = [t for t in about if not self._may_fit(t, chosen)]
