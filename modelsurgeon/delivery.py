@@ -127,7 +127,7 @@ class Saved:
     path: Path | None = None
     report: Report | None = None
     notices: list[str] = field(default_factory=list)
-    initial_loss: dict[str, Any] | None = None
+    initial_loss: dict[str, Any] | None = field(default=None, repr=False)
     pushed: str | None = None
 
     def __fspath__(self) -> str:

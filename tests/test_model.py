@@ -8,6 +8,7 @@ import json
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 
@@ -20,6 +21,7 @@ from command import ROOT, contents, run
 from modelsurgeon import delivery
 from modelsurgeon.cli.request import Request
 from modelsurgeon.delivery import Wanted
+from modelsurgeon.maps.orders import copies
 from modelsurgeon.model import Model
 from modelsurgeon.operations import registry
 from modelsurgeon.running import assembly
@@ -161,6 +163,25 @@ def test_progress_counts_the_bytes_that_are_written(tmp_path):
     wide.save(tmp_path / "out", workers=2, shard_size="3MB", progress=lambda *said: told.append(said))
     assert told == sorted(told, key=lambda said: said[1])
     assert told[-1][1] >= told[-1][2] == wide.plan().bytes[1]
+
+
+def test_what_a_notebook_shows_of_a_result_fits_a_line(tmp_path):
+    model = ms.open("demo")
+    saved = model.widen(factor=2).save(tmp_path / "out", verify=True)
+    report, found = saved.report, ms.diagnose("demo")
+    assert repr(report) == "Report('same function', same=True, proven=True)"
+    assert repr(found) == f"Diagnosis('demo', {len(found.findings)} findings)"
+    assert repr(model.checkpoint) == f"Checkpoint('demo', llama, {len(model.checkpoint.tensors)} tensors)"
+    assert repr(copies(2, 3, 1.0, (0.25, 0.25, 0.5))) == "AxisMap(2 -> 6)"
+    assert len(repr(saved)) < 300 + len(str(tmp_path))
+
+
+def test_a_plan_says_a_note_once_whatever_number_of_operations_say_it(source, tmp_path):
+    folder = shutil.copytree(source(FIRST[0]), tmp_path / "source")
+    (folder / "beside.onnx").write_bytes(b"0")
+    notes = ms.open(folder).widen(factor=2).widen(factor=2).plan().notes
+    assert sorted(set(notes)) == sorted(notes)
+    assert any("beside.onnx" in note for note in notes)
 
 
 # --- loaded without a disk -------------------------------------------------------------------------------------------

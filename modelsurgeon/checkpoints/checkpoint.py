@@ -61,6 +61,9 @@ class Checkpoint:
     lossy: tuple[str, ...] = field(default=())
     described: File | None = None
 
+    def __repr__(self) -> str:
+        return f"Checkpoint({self.origin.id!r}, {self.config.get('model_type')}, {len(self.tensors)} tensors)"
+
     @cached_property
     def architecture(self) -> Architecture:
         """The table of its model type. Raises ArchitectureError for an unknown one."""

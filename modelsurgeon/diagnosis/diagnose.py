@@ -59,6 +59,9 @@ class Diagnosis:
     memory: dict[str, int] = field(default_factory=dict)
     verdicts: tuple[Verdict, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"Diagnosis({self.checkpoint.origin.id!r}, {len(self.findings)} findings)"
+
     @property
     def findings(self) -> tuple[Verdict, ...]:
         """What is to be acted on or watched, the worst first."""

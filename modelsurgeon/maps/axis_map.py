@@ -62,6 +62,9 @@ class AxisMap:
         if error > LAW_TOLERANCE * max(1.0, abs(self.gain)):
             raise PlanError(f"an axis map breaks D E = {self.gain:g} I by {error:.1e}")
 
+    def __repr__(self) -> str:
+        return f"AxisMap({self.size} -> {len(self.source)})"
+
     @property
     def new_size(self) -> int:
         return len(self.source)

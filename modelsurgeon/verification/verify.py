@@ -90,6 +90,9 @@ class Report:
     seconds: Mapping[str, float] = field(default_factory=dict)
     command: str | None = None
 
+    def __repr__(self) -> str:
+        return f"Report({self.verdict!r}, same={self.same}, proven={self.proven})"
+
     @property
     def same(self) -> bool:
         if self.by_proof_alone:

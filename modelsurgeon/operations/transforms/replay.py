@@ -24,6 +24,8 @@ def applied(operation: Operation, checkpoint: Checkpoint) -> Checkpoint:
     """What an operation makes of a checkpoint, with a step on record. Raises what the operation raises."""
     operation.check()
     after = operation.apply(checkpoint)
+    if len(told := tuple(dict.fromkeys(after.notes))) < len(after.notes):  # two operations say the same of one source
+        after = replace(after, notes=told)
     if len(after.steps) > len(checkpoint.steps) or _is_as_it_was(checkpoint, after):
         return after
     lossy = after.lossy[len(checkpoint.lossy) :]
