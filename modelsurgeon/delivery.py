@@ -88,11 +88,11 @@ class Wanted:
 
     @property
     def shard_bytes(self) -> int | None:
-        return parse_size(self.shard_size) if isinstance(self.shard_size, str) else self.shard_size
+        return None if self.shard_size is None else parse_size(self.shard_size)
 
     @property
     def memory_bytes(self) -> int | None:
-        return parse_size(self.memory, "memory") if isinstance(self.memory, str) else self.memory
+        return None if self.memory is None else parse_size(self.memory, "memory")
 
 
 @dataclass(frozen=True)
@@ -151,8 +151,11 @@ def planned(
 ) -> Planned:
     """What will be done, with the companions that operations bring. Raises PlanError where the memory is too little."""
     memory = wanted.memory_bytes
-    found = [operation.companion(source, result, memory, wanted.folder) for operation in operations]
-    companion = next((one for one in found if one is not None), None)
+    found = [(one.name, one.companion(source, result, memory, wanted.folder)) for one in operations]
+    bringing = {name: files for name, files in found if files is not None}
+    if sum(files is not None for _, files in found) > 1:
+        raise OptionsError(f"{' and '.join(bringing)}: further files go with a result once; ask one operation for them")
+    companion = next(iter(bringing.values()), None)
     if companion:
         result = replace(result, notes=(*result.notes, *companion.notes))
     plan = make_plan(source, result, memory, wanted.workers)

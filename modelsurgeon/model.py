@@ -168,7 +168,7 @@ def verify(
     infer: bool = False,
     trainable: bool = False,
     report: str | os.PathLike[str] | None = None,
-    text: str | Path | None = None,
+    text: str | os.PathLike[str] | None = None,
     samples: int = 4,
     length: int = 128,
     dtype: str = "float32",
@@ -183,7 +183,7 @@ def verify(
     infer     without a record: derive the maps from the weights
     trainable tell whether training will part the copies: one backward pass
     report    write all that was found, with plots, as one page of HTML
-    text      what both models run on: a text, or the path of a file; None: a sample
+    text      the file of the text that both models run on; None: a sample
     memory    of device auto: weights in memory before the disk
     progress  called with (what, done, total)
     Raises what opening and running raise: SourceError, ArchitectureError, OptionsError.
@@ -191,7 +191,7 @@ def verify(
     check_place(dtype, device, auto=True)
     if report is not None:
         page.check_target(Path(report))
-    size = parse_size(memory, "memory") if isinstance(memory, str) else memory
+    size = None if memory is None else parse_size(memory, "memory")
     opened = open_model(source, revision).checkpoint, open_model(result).checkpoint
     running: dict[str, Any] = {"samples": samples, "length": length, "dtype": dtype, "device": device, "memory": size}
     running |= {"text": read_text(text), "trust_remote_code": trust_remote_code}
@@ -213,7 +213,7 @@ def diagnose(
     source: Source,
     *,
     weights: bool = False,
-    text: str | Path | None = None,
+    text: str | os.PathLike[str] | None = None,
     samples: int = 16,
     length: int = 128,
     dtype: str = "float32",
@@ -227,16 +227,15 @@ def diagnose(
     """What a checkpoint needs: bottlenecks, outliers, copies, saturation; `findings` has what to act on.
 
     weights  only what the weights tell: nothing is run
-    text     what the model runs on: a text, or the path of a file; None: a sample
+    text     the file of the text that the model runs on; None: a sample
     memory   what may be resident for the weights
     Raises SourceError, ArchitectureError, PlanError where so little memory is too little.
     """
     check_place(dtype, device, auto=True)
-    size = parse_size(memory, "memory") if isinstance(memory, str) else memory
     running: dict[str, Any] = {"samples": samples, "length": length, "dtype": dtype, "device": device}
-    running |= {"text": read_text(text), "trust_remote_code": trust_remote_code}
+    running |= {"text": read_text(text), "trust_remote_code": trust_remote_code, "memory": parse_size(memory, "memory")}
     opened = open_model(source, revision, stream=stream).checkpoint
-    return diagnose_all([opened], weights_only=weights, memory=size, tell=progress, **running)[0]
+    return diagnose_all([opened], weights_only=weights, tell=progress, **running)[0]
 
 
 def inspect(source: str | os.PathLike[str], revision: str | None = None) -> inspection.Inspection:
@@ -255,14 +254,14 @@ def families(model_type: str | None = None) -> tuple[overview.Row, ...]:
     return overview.family(model_type) if model_type else overview.families()
 
 
-def read_text(text: str | Path | None) -> str | None:
-    """A text, or what the file of a path holds. Raises OptionsError for a file that holds no text."""
-    if not isinstance(text, Path):
-        return text
+def read_text(file: str | os.PathLike[str] | None) -> str | None:
+    """The text of a file, where one is asked for. Raises OptionsError for a file that holds no text."""
+    if file is None:
+        return None
     try:
-        return text.read_text(encoding="utf-8")
-    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError) as error:
-        raise OptionsError(f"--text {text}: cannot be read as UTF-8 text ({error})") from None
+        return Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptionsError(f"--text {os.fspath(file)}: cannot be read as UTF-8 text ({error})") from None
 
 
 # --- operations as functions -----------------------------------------------------------------------------------------

@@ -51,12 +51,12 @@ def plain(value: Any) -> Any:
     return repr(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def parse_size(text: str, what: str = "shard size") -> int:
-    """Bytes. Raises OutputError for what is no size.
+def parse_size(text: str | int, what: str = "shard size") -> int:
+    """Bytes, of a text or of their number. Raises OutputError for what is no size.
 
     what  it is the size of, for the message
     """
-    match = re.fullmatch(r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*([KMGT]I?)?B?\s*", text, re.IGNORECASE)
+    match = re.fullmatch(r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*([KMGT]I?)?B?\s*", str(text), re.IGNORECASE)
     size = int(float(match[1]) * UNITS[(match[2] or "").upper()]) if match else 0
     if size < 1:
         raise OutputError(f"{what} {text!r}: expected a number of bytes, as in 500MB, 5GB or 2GiB")

@@ -11,6 +11,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -147,6 +148,50 @@ def test_a_wrong_option_is_a_type_error_and_a_wrong_value_a_plan_error():
         model.save()
     with pytest.raises(ms.OptionsError, match="device 'tpu'"):
         model.save("anywhere", device="tpu")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"factor": True}, "widen: factor is True, expected a whole number or None"),
+        ({"factor": 2.0}, "widen: factor is 2.0, expected a whole number or None"),
+        ({"noise": None}, "widen: noise is None, expected a number"),
+        ({"seed": 1.5}, "widen: seed is 1.5, expected a whole number"),
+        ({"set": "hidden_size=256"}, "widen: set is 'hidden_size=256', expected a list or names with values"),
+        ({"params": 9_000_000}, "widen: params is 9000000, expected a text or None"),
+        ({"rule": None}, "widen: rule is None, expected a text"),
+    ],
+)
+def test_an_option_of_another_type_is_told(options, said):
+    with pytest.raises(ms.OptionsError, match=re.escape(said)):
+        ms.open("demo").widen(**options)
+
+
+@pytest.mark.parametrize("option", ["shard_size", "memory"])
+@pytest.mark.parametrize("size", [0, -1, "0", "much"])
+def test_what_is_no_size_is_refused_as_a_text_and_as_a_number(option, size, tmp_path):
+    with pytest.raises(ms.OutputError, match=f"{option.replace('_', ' ')} {size!r}: expected a number of bytes"):
+        ms.open("demo").widen(factor=2).save(tmp_path / "out", **{option: size})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_text_is_a_file_as_on_the_command_line(tmp_path):
+    for ask in (lambda text: ms.verify("demo", "demo", text=text), lambda text: ms.diagnose("demo", text=text)):
+        for nowhere in ("nowhere.txt", tmp_path):
+            with pytest.raises(ms.OptionsError, match=f"--text {nowhere}: cannot be read"):
+                ask(nowhere)
+    (tmp_path / "text").write_text("The river was high and the road was closed for most of the week. " * 40)
+    given, sample = (ms.verify("demo", "demo", text=text, samples=1) for text in (str(tmp_path / "text"), None))
+    assert given.to_json()["settings"] != sample.to_json()["settings"]
+
+
+def test_further_files_of_two_operations_are_refused_not_dropped(monkeypatch, tmp_path):
+    files = SimpleNamespace(nbytes=1, peak=1, notes=(), write=lambda folder: None)
+    for name in ("widen", "untie-embeddings"):
+        monkeypatch.setattr(registry.known()[name], "companion", lambda *_: files)
+    with pytest.raises(ms.OptionsError, match="widen and untie-embeddings: further files go with a result once"):
+        ms.open("demo").widen(factor=2).untie_embeddings().save(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_not_the_same_function_is_not_written(tmp_path):

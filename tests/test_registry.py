@@ -158,7 +158,9 @@ def test_two_operations_of_one_name_are_refused():
         registry.register(dataclass(frozen=True)(type("Other", (Operation,), {"name": "widen"})))
 
 
-@pytest.mark.parametrize("name", ["verify", "save", "Turn", "turn_it", "turn-", "", "-", "--help"])
+@pytest.mark.parametrize(
+    "name", ["verify", "save", "check-files", "option", "model", "Turn", "turn_it", "turn-", "", "-", "--help"]
+)
 def test_a_name_that_no_command_or_method_can_have_is_refused(name):
     with pytest.raises(ValueError, match="an operation cannot be called"):
         registry.register(dataclass(frozen=True)(type("Other", (Operation,), {"name": name})))

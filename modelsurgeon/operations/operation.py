@@ -25,7 +25,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from modelsurgeon.errors import PlanError
+from modelsurgeon.errors import OptionsError, PlanError
 
 if TYPE_CHECKING:
     from modelsurgeon.checkpoints.checkpoint import Checkpoint
@@ -34,6 +34,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 SEED = "seed"  # an option of this name has a place of its own on record
 JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", Path: "string"}
+PYTHON_TYPES = {
+    **JSON_TYPES,
+    type(None): "null",
+    list: "array",
+    tuple: "array",
+    Mapping: "object",
+}  # bool before int
+WORDS = {
+    **{"boolean": "true or false", "integer": "a whole number", "number": "a number", "string": "a text"},
+    **{"array": "a list", "object": "names with values", "null": "None"},
+}
 
 
 def option(default: T, help: str, *, flag: str | None = None, metavar: str | None = None, recorded: bool = True) -> T:
@@ -113,6 +124,14 @@ class Operation:
 
     def check(self) -> None:
         """Raise OptionsError for options that contradict each other."""
+
+    def check_types(self) -> None:
+        """Raise OptionsError for an option of another type than its field's."""
+        for name, hint in option_types(type(self)).items():
+            value = getattr(self, name)
+            if not _fits(hint, value):
+                expected = " or ".join(WORDS[kind] for kind in _kinds(hint))
+                raise OptionsError(f"{self.name}: {name} is {value!r:.80}, expected {expected}")
 
     def apply(self, checkpoint: Checkpoint) -> Checkpoint:
         """What it makes of a checkpoint; reads headers at most.
@@ -230,8 +249,12 @@ def _schema(hint: Any) -> dict[str, Any]:
     return found[0] if len(found) == 1 else {"anyOf": found}
 
 
+def _kinds(hint: Any) -> list[str]:
+    """What values of a type are in JSON."""
+    return [one["type"] for one in _schema(hint).get("anyOf", [_schema(hint)])]
+
+
 def _fits(hint: Any, value: Any) -> bool:
-    """Whether a value of JSON is one of a type."""
-    kind = "null" if value is None else JSON_TYPES.get(type(value), "array" if isinstance(value, list) else "object")
-    wanted = [one["type"] for one in _schema(hint).get("anyOf", [_schema(hint)])]
-    return kind in wanted or (kind == "integer" and "number" in wanted)
+    """Whether a value is one of a type, or what JSON has of it."""
+    kind = next((kind for python, kind in PYTHON_TYPES.items() if isinstance(value, python)), None)
+    return kind in _kinds(hint) or (kind == "integer" and "number" in _kinds(hint))

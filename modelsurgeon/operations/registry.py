@@ -20,7 +20,12 @@ from modelsurgeon.operations.operation import Operation
 
 Kind = TypeVar("Kind", bound=type[Operation])
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-TAKEN = frozenset("apply checkpoint diagnose families inspect load open operations plan save source verify".split())
+TAKEN = frozenset(
+    """
+    apply check-files checkpoint diagnose errors families inspect load model open operations option plan register save
+    source verify version
+    """.split()
+)
 
 _registered: dict[str, type[Operation]] = {}
 

@@ -22,6 +22,7 @@ from modelsurgeon.operations.operation import Operation
 
 def applied(operation: Operation, checkpoint: Checkpoint) -> Checkpoint:
     """What an operation makes of a checkpoint, with a step on record. Raises what the operation raises."""
+    operation.check_types()
     operation.check()
     after = operation.apply(checkpoint)
     if len(told := tuple(dict.fromkeys(after.notes))) < len(after.notes):  # two operations say the same of one source
