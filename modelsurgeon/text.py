@@ -63,9 +63,9 @@ def parse_size(text: str | int, what: str = "shard size") -> int:
     return size
 
 
-def parse_count(text: str) -> int:
+def parse_count(text: str | int) -> int:
     """Parameters. Raises PlanError for what is no number of them."""
-    match = re.fullmatch(r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*([KMBT])?\s*", text, re.IGNORECASE)
+    match = re.fullmatch(r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*([KMBT])?\s*", str(text), re.IGNORECASE)
     count = round(Fraction(match[1]) * COUNTS[(match[2] or "").upper()]) if match else 0
     if count < 1:
         raise PlanError(f"{text!r} parameters: expected a number of them, as in 350M or 1.5B")

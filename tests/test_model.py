@@ -158,13 +158,22 @@ def test_a_wrong_option_is_a_type_error_and_a_wrong_value_a_plan_error():
         ({"noise": None}, "widen: noise is None, expected a number"),
         ({"seed": 1.5}, "widen: seed is 1.5, expected a whole number"),
         ({"set": "hidden_size=256"}, "widen: set is 'hidden_size=256', expected a list or names with values"),
-        ({"params": 9_000_000}, "widen: params is 9000000, expected a text or None"),
+        ({"params": 9.5}, "widen: params is 9.5, expected a text or a whole number or None"),
         ({"rule": None}, "widen: rule is None, expected a text"),
     ],
 )
 def test_an_option_of_another_type_is_told(options, said):
     with pytest.raises(ms.OptionsError, match=re.escape(said)):
         ms.open("demo").widen(**options)
+
+
+def test_a_number_is_taken_where_the_command_line_has_a_text_of_it(tmp_path):
+    text, number = (ms.open("demo").widen(params=params).checkpoint.config for params in ("9M", 9_000_000))
+    assert text == number
+    for std in ("0.03", 0.03):
+        ms.init(ROOT / "modelsurgeon" / "demo" / "config.json", tmp_path / str(type(std)), std=std, measure=False)
+    made = [contents(folder)["model.safetensors"] for folder in tmp_path.iterdir()]
+    assert len(made) == 2 and made[0] == made[1]
 
 
 @pytest.mark.parametrize("option", ["shard_size", "memory"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import Field, fields
+from types import NoneType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
@@ -79,8 +80,8 @@ def _value(one: Field[Any], given: Any) -> Any:
 
 
 def _typed(hint: Any) -> Any:
-    """The type as typer knows it: several values are a list."""
+    """The type as typer knows it: several values are a list, and what is a text or a number is a text."""
     for one in get_args(hint):
         if get_origin(one) is tuple:
             return list[str] | None
-    return hint
+    return str | None if {str, NoneType} < set(get_args(hint)) else hint

@@ -28,7 +28,7 @@ class Init(Operation):
     name = "init"
     reads = "config"
 
-    std: str | None = option(
+    std: str | float | None = option(
         None,
         "Standard deviation of all that is random: 0.02; log-n-over-d: of a tied embedding.",
         metavar="STD",

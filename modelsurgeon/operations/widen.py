@@ -38,7 +38,7 @@ class Widen(Operation):
         (), "One size by its config key: hidden_size=1024; repeatable.", metavar="KEY=VALUE"
     )
     like: str | None = option(None, "The widths of another config: a config.json, a folder or a Hub id.")
-    params: str | None = option(None, "The nearest size of the same proportions, as in 350M or 1.5B.")
+    params: str | int | None = option(None, "The nearest size of the same proportions, as in 350M or 1.5B.")
     rule: str = option("auto", "orthogonal, exact or auto.")
     attention: str = option("auto", "What a factor grows: head-dim, heads or auto.")
     rope: str = option("nested", "nested (lossless) or repeat (approximate).")

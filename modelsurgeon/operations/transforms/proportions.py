@@ -36,7 +36,7 @@ GROWING = (*SUMMED, "pointwise", "heads")
 
 
 def settings_for(
-    checkpoint: Checkpoint, sizes: Iterable[str] | Mapping[str, int], like: str | None, params: str | None
+    checkpoint: Checkpoint, sizes: Iterable[str] | Mapping[str, int], like: str | None, params: str | int | None
 ) -> tuple[dict[str, int], tuple[str, ...]]:
     """(settings, notes on them) for sizes by their config keys, the widths of another config, a number of parameters.
 
