@@ -191,6 +191,8 @@ def verify(
     check_place(dtype, device, auto=True)
     if report is not None:
         page.check_target(Path(report))
+    if memory is not None and device != "auto":
+        raise OptionsError("--memory bounds what --device auto keeps in memory; ask for both")
     size = None if memory is None else parse_size(memory, "memory")
     opened = open_model(source, revision).checkpoint, open_model(result).checkpoint
     running: dict[str, Any] = {"samples": samples, "length": length, "dtype": dtype, "device": device, "memory": size}
@@ -232,6 +234,8 @@ def diagnose(
     Raises SourceError, ArchitectureError, PlanError where so little memory is too little.
     """
     check_place(dtype, device, auto=True)
+    if stream and not weights:
+        raise OptionsError("--stream stores nothing, and what is not stored cannot be run; ask for --weights too")
     running: dict[str, Any] = {"samples": samples, "length": length, "dtype": dtype, "device": device}
     running |= {"text": read_text(text), "trust_remote_code": trust_remote_code, "memory": parse_size(memory, "memory")}
     opened = open_model(source, revision, stream=stream).checkpoint

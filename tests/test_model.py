@@ -167,6 +167,13 @@ def test_an_option_of_another_type_is_told(options, said):
         ms.open("demo").widen(**options)
 
 
+def test_an_option_that_would_say_nothing_is_refused_as_on_the_command_line():
+    with pytest.raises(ms.OptionsError, match="--memory bounds what --device auto keeps"):
+        ms.verify("demo", "demo", memory="1GB")
+    with pytest.raises(ms.OptionsError, match="--stream stores nothing"):
+        ms.diagnose("demo", stream=True)
+
+
 def test_a_number_is_taken_where_the_command_line_has_a_text_of_it(tmp_path):
     text, number = (ms.open("demo").widen(params=params).checkpoint.config for params in ("9M", 9_000_000))
     assert text == number

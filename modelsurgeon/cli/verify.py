@@ -52,8 +52,6 @@ def verify_command(
         return _verify_files(source, result, revision, as_json, quiet)
     if result is None:
         raise typer.BadParameter("no RESULT; name what was made of SOURCE, or ask for --files of one alone")
-    if memory is not None and device != "auto":
-        raise typer.BadParameter("--memory bounds what --device auto keeps in memory; ask for both")
     if report:
         from modelsurgeon.reports.page import check_target
 
