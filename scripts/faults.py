@@ -3,7 +3,7 @@
     python scripts/faults.py [--kills 240 --signals 40 --full 40 --cuts 80 --flips 600] [--jobs 2] [--readme README.md]
     python scripts/faults.py --only kill:17 [flip:3 ...]
 
-`tests/faults.py` says what a fault is and what must hold after it. What does not is listed on stderr, with what repeats
+`tests/support/faults.py` says what a fault is and what must hold after it. What does not is listed on stderr, with what repeats
 it alone. Exits with 1 where anything is wrong. The small disks take root; without, bytes are counted in their place.
 """
 
@@ -15,12 +15,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from readme import write_block
 
-import faults
-from faults import BEFORE, HARMLESS, KEPT, REFUSED, STOOD, Struck
+from support import faults
+from support.faults import BEFORE, HARMLESS, KEPT, REFUSED, STOOD, Struck
 
 WHERE = (BEFORE, KEPT, STOOD, REFUSED, HARMLESS)
 HEADINGS = ("fault", "runs", *WHERE, "wrong")

@@ -5,7 +5,7 @@
 A cell is the worst of all forms of the family, sizes and rules: max |difference| of any output over its deviation;
 "-" where the family has no such axis, "refused" where no growth of it keeps the function. What is refused, and what a
 plan says to be approximate, is listed on stderr. Exits with 1 where anything is neither lossless nor refused nor said
-to be approximate. `tests/growths.py` lists what is tried; the test suite runs a part of it.
+to be approximate. `tests/support/growths.py` lists what is tried; the test suite runs a part of it.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from itertools import groupby
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import torch
 import transformers
 from readme import write_block
 
-import tiny
-from growths import COLUMNS, NARROW, Trial, trials
+from support import tiny
+from support.growths import COLUMNS, NARROW, Trial, trials
 
 HEADINGS = ("family", "forms", *COLUMNS, "weights")
 

@@ -2,7 +2,7 @@
 
     python scripts/mutants.py [--jobs 2] [--only FAMILY ...] [--readme README.md]
 
-Prints one line a mistake; `tests/mutants.py` has them, `tests/levels.py` says what the levels are. The README's block
+Prints one line a mistake; `tests/support/mutants.py` has them, `tests/support/levels.py` says what the levels are. The README's block
 `levels` counts them by kind. Exits with 1 where one passes, where one is seen by other levels than are on record, and
 where a result without a mistake is called different.
 """
@@ -20,16 +20,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import torch
 import transformers
 from readme import write_block
 
-import tiny
-from levels import DECIDING, seen_by, widened
 from modelsurgeon.checkpoints.checkpoint import open_checkpoint
-from mutants import KINDS, LEVELS, Mutant, every_mutant, every_noisy_mutant
+from support import tiny
+from support.levels import DECIDING, seen_by, widened
+from support.mutants import KINDS, LEVELS, Mutant, every_mutant, every_noisy_mutant
 
 MUTANTS = [*every_mutant(), *every_noisy_mutant()]
 ROW = "| {} |"

@@ -15,8 +15,8 @@ import pytest
 import torch
 import transformers
 
-import tiny
 from modelsurgeon.tensors import budget
+from support import tiny
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # of two cores, each xdist worker takes one
 transformers.logging.set_verbosity_error()

@@ -14,10 +14,9 @@ from typing import Any
 
 import pytest
 
-import golden
-import golden_numbers
-from golden import ChangedError, OtherInputError, Place, hold, recorded
-from golden_cases import CHECKPOINTS, DEMO, FAMILIES, TELLING, WRITING, Telling, telling, writing
+from support import golden, golden_numbers
+from support.golden import ChangedError, OtherInputError, Place, hold, recorded
+from support.golden_cases import CHECKPOINTS, DEMO, FAMILIES, TELLING, WRITING, Telling, telling, writing
 
 VARIABLE = "MODELSURGEON_CHECKPOINTS"
 NAMED = os.environ.get(VARIABLE)

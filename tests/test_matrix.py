@@ -11,10 +11,10 @@ from dataclasses import replace
 import pytest
 from safetensors.torch import load_file, save_file
 
-import tiny
-from growths import COLUMNS, Growth, Source, Trial, growths, some_trials
 from modelsurgeon.checkpoints.checkpoint import open_checkpoint
 from modelsurgeon.errors import PlanError
+from support import tiny
+from support.growths import COLUMNS, Growth, Source, Trial, growths, some_trials
 
 # Classifiers of a family differ in their last line alone: one of each family is tried.
 CLASSIFIERS = ("-sequence", "-token", "-question", "-choice")
@@ -22,7 +22,7 @@ LAST = {v.model_type: v for v in tiny.variants() if v.name.endswith(CLASSIFIERS)
 VARIANTS = [v for v in tiny.variants() if not v.name.endswith(CLASSIFIERS) or v == LAST[v.model_type]]
 FAMILIES = [v for v in VARIANTS if v.main and not v.tied]  # nothing is refused on a tie's account
 
-# {growth: the families that have none such}; all others have. Messages and ways out are in tests/test_refusals.py.
+# {growth: the families that have none such}; all others have. Messages and ways out are in tests/growth/test_refusals.py.
 REFUSED = {
     # a LayerNorm reads what another one writes, and means are not kept but by whole multiples (post-norm)
     "d_model=44": "bart whisper",  # whisper: GELU writes what its encoder sums

@@ -17,8 +17,6 @@ import pytest
 import torch
 
 import modelsurgeon as ms
-import tiny
-from command import ROOT, contents, run
 from modelsurgeon import delivery
 from modelsurgeon.cli.request import Request
 from modelsurgeon.delivery import Wanted
@@ -26,6 +24,8 @@ from modelsurgeon.maps.orders import copies
 from modelsurgeon.model import Model
 from modelsurgeon.operations import registry
 from modelsurgeon.running import assembly
+from support import tiny
+from support.command import ROOT, contents, run
 
 PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
 SESSION = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

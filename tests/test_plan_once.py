@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-import tiny
-from command import run
 from modelsurgeon.operations.transforms import widening
 from modelsurgeon.saving import plan, save, shards
+from support import tiny
+from support.command import run
 
 
 @pytest.fixture

@@ -17,8 +17,6 @@ from typing import Any
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
-import tiny
-from growths import LOSSLESS, Growth, Source
 from modelsurgeon.architectures import registry
 from modelsurgeon.architectures.config import lookup
 from modelsurgeon.checkpoints.checkpoint import open_checkpoint
@@ -28,9 +26,11 @@ from modelsurgeon.growth.targets import ATTENTIONS, settable
 from modelsurgeon.operations.transforms.untying import untie_embeddings
 from modelsurgeon.proof.proof import prove
 from modelsurgeon.saving.save import save
+from support import tiny
+from support.growths import LOSSLESS, Growth, Source
 
 EXAMPLES = int(os.environ.get("MODELSURGEON_EXAMPLES", "0"))
-# In bf16 the rule `exact` stores in float32 what would round: as in tests/test_transforms.py.
+# In bf16 the rule `exact` stores in float32 what would round: as in tests/operations/test_transforms.py.
 FLOAT32 = 5e-5
 
 FORMS = {kind: [v for v in tiny.variants() if v.model_type == kind] for kind in registry.known()}

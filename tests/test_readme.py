@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from command import Finished, shell
+from support.command import Finished, shell
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 COMMANDS = "".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from command import ROOT
+from support.command import ROOT
 
 _spec = importlib.util.spec_from_file_location("structure", ROOT / "scripts" / "structure.py")
 assert _spec and _spec.loader
