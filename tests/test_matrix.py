@@ -22,7 +22,7 @@ LAST = {v.model_type: v for v in tiny.variants() if v.name.endswith(CLASSIFIERS)
 VARIANTS = [v for v in tiny.variants() if not v.name.endswith(CLASSIFIERS) or v == LAST[v.model_type]]
 FAMILIES = [v for v in VARIANTS if v.main and not v.tied]  # nothing is refused on a tie's account
 
-# {growth: the families that have none such}; all others have. Messages and ways out are in tests/growth/test_refusals.py.
+# {growth: the families that have none such}; all others have. tests/growth/test_refusals.py has the messages.
 REFUSED = {
     # a LayerNorm reads what another one writes, and means are not kept but by whole multiples (post-norm)
     "d_model=44": "bart whisper",  # whisper: GELU writes what its encoder sums

@@ -33,7 +33,9 @@ NOTICED = 10 * TOLERANCE  # what a mistake must move the outputs by
 SEEN = 1e2 * LOSSLESS  # the same in float64
 
 VARIANTS = tiny.variants()
-TIED = [v for v in VARIANTS if v.tied and v.name != "deberta-v2-fixed-head"]  # tests/growth/test_refusals.py has that one
+TIED = [
+    v for v in VARIANTS if v.tied and v.name != "deberta-v2-fixed-head"
+]  # tests/growth/test_refusals.py has that one
 FAMILIES = [v for v in VARIANTS if v.main and not v.tied]  # one form of each
 HEADS = [v for v in VARIANTS if v.main and v.tied and not v.table.weightless]  # OLMo's tied head cannot grow
 TIED_IN = [(v, ("float32", "bfloat16")[index % 2]) for index, v in enumerate(TIED)]

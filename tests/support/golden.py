@@ -130,7 +130,9 @@ def recorded(part: str, case: str = "") -> Any:
     path = DATA / part
     value = unpacked(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
     if not path.exists() or (case and case not in value):
-        raise ChangedError(f"{part} {case}: not on record; make it: python tests/support/golden.py CHECKPOINTS --only {part}")
+        raise ChangedError(
+            f"{part} {case}: not on record; make it: python tests/support/golden.py CHECKPOINTS --only {part}"
+        )
     return value[case] if case else value
 
 
