@@ -4,7 +4,8 @@
     python scripts/faults.py --only kill:17 [flip:3 ...]
 
 `tests/support/faults.py` says what a fault is and what must hold after it. What does not is listed on stderr, with
-what repeats it alone. Exits with 1 where anything is wrong. The small disks take root; without, bytes are counted in their place.
+what repeats it alone. Exits with 1 where anything is wrong. The small disks take root; without, bytes are counted in
+their place.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python scripts/mutants.py [--jobs 2] [--only FAMILY ...] [--readme README.md]
 
 Prints one line a mistake; `tests/support/mutants.py` has them, `tests/support/levels.py` says what the levels
-are. The README's block `levels` counts them by kind. Exits with 1 where one passes, where one is seen by other levels than are on record, and
-where a result without a mistake is called different.
+are. The README's block `levels` counts them by kind. Exits with 1 where one passes, where one is seen by other levels
+than are on record, and where a result without a mistake is called different.
 """
 
 from __future__ import annotations
