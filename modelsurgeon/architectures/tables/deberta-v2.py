@@ -1,4 +1,3 @@
-# ruff: noqa: N999  (the file is named as the model type)
 """DeBERTa v2 and v3: a post-norm encoder with disentangled attention.
 
 Beside q.k, queries meet keys of relative positions (`c2p`) and keys meet queries of them (`p2c`); both come from one
