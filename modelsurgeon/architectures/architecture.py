@@ -15,7 +15,20 @@ from typing import Any
 
 from modelsurgeon.architectures.config import INERT, lookup
 from modelsurgeon.architectures.template import NUMBER, Template, expand
-from modelsurgeon.architectures.words import Axis, Config, Default, Multiple, Quotient, Rotary, Tie, labels
+from modelsurgeon.architectures.words import (
+    Axis,
+    Config,
+    Default,
+    Key,
+    Multiple,
+    Null,
+    Quotient,
+    Rotary,
+    Rule,
+    Tie,
+    labels,
+    meaning,
+)
 from modelsurgeon.errors import ArchitectureError, SourceError
 from modelsurgeon.maps.signature import Signature, parse
 
@@ -25,7 +38,9 @@ __all__ = [  # what tables are written with, all from one place
     "Config",
     "Default",
     "Form",
+    "Key",
     "Multiple",
+    "Null",
     "Quotient",
     "Rotary",
     "Template",
@@ -83,9 +98,9 @@ class Architecture:
     clip       the config key of a clamp on queries, keys and values
     fills      {template: number}: what gaps hold
     computed   tensors whose gaps are computed, {template: function(size, new size) -> function(start, stop) -> rows}
-    keys       further config keys that have an effect, but none that depends on width
+    keys       further config keys that have an effect, but none that depends on width: one string, between blanks
     requires   {key: (accepted values ...)}: anything else is refused
-    defaults   {key: function(config)}: values of absent keys that matter
+    defaults   {key: constant, or function(config)}: values of absent keys that matter
     multiples  {key: key, or number}: the library cannot run a config where the first is no multiple of the second
     projected  (axis, axis): the library leaves out the projection between them where their sizes are equal
     equal      {key: key, or function(config)}: derived keys that are written to the file, before and after
@@ -116,12 +131,12 @@ class Architecture:
     clip: str | None = None
     fills: Mapping[str, float] = field(default_factory=dict)
     computed: Mapping[str, Callable[[int, int], Any]] = field(default_factory=dict)
-    keys: tuple[str, ...] = ()
+    keys: str = ""
     requires: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     defaults: Mapping[str, Default] = field(default_factory=dict)
     multiples: Mapping[str, str | int] = field(default_factory=dict)
     projected: tuple[str, str] | None = None
-    equal: Mapping[str, str | Default] = field(default_factory=dict)
+    equal: Mapping[str, str | Rule] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
     synonyms: tuple[tuple[str, str], ...] = ()
     ignored: tuple[str, ...] = ()
@@ -170,7 +185,14 @@ class Architecture:
         axes = {key for axis in self.axes.values() for key in (axis.key, axis.active, axis.groups) if key}
         rotary = {"rope_parameters", "rope_theta", "rope_scaling", "partial_rotary_factor"} if self.rotary else set()
         rotary |= {self.rotary.size_key} if self.rotary and self.rotary.size_key else set()
-        named = {*self.keys, *self.requires, *self.defaults, *self.equal, *self.counters.values(), *self.aliases}
+        named = {
+            *self.keys.split(),
+            *self.requires,
+            *self.defaults,
+            *self.equal,
+            *self.counters.values(),
+            *self.aliases,
+        }
         single = {key for key in (self.eps, self.clip) if key}
         every = {key.split(".")[0] for key in axes | rotary | named | single}
         return frozenset(INERT | every).union(*(form.of(self).accounted_keys for form in self.unfolded))
@@ -179,7 +201,7 @@ class Architecture:
     def dotted(self) -> frozenset[str]:
         """The keys that this table looks up in nested objects."""
         axes = [key for axis in self.axes.values() for key in (axis.key, axis.active, axis.groups, axis.when)]
-        keys = [*axes, self.eps, self.clip, *self.keys, *self.requires, *self.defaults, *self.equal]
+        keys = [*axes, self.eps, self.clip, *self.keys.split(), *self.requires, *self.defaults, *self.equal]
         return frozenset(key for key in keys if isinstance(key, str) and "." in key)
 
     @property
@@ -252,10 +274,10 @@ class Architecture:
         """A config value, or what its absence means."""
         value = lookup(config, key)
         if value is None and key in self.defaults:
-            return _asked(self.defaults[key], config)
+            return _asked(meaning, self.defaults[key], config)
         return value
 
-    def holds(self, config: Config, when: str | Default | None) -> bool:
+    def holds(self, config: Config, when: str | Rule | None) -> bool:
         """Whether what `Axis.when` names is true."""
         if when is None:
             return True
@@ -268,7 +290,7 @@ class Architecture:
 
     def spelled_out(self, config: Config) -> dict[str, Any]:
         """The values that absent keys stand for."""
-        return {key: default(config) for key, default in self.defaults.items() if lookup(config, key) is None}
+        return {key: meaning(default, config) for key, default in self.defaults.items() if lookup(config, key) is None}
 
     def sizes(self, config: Config) -> dict[str, int]:
         """{axis: size}. Raises SourceError for a size that is no positive integer."""
@@ -281,7 +303,7 @@ class Architecture:
             if axis.default is None:
                 raise SourceError(f"config.json: no {axis.key!r}, which is the size of the axis {name!r}")
             try:
-                size = axis.default(config)
+                size = meaning(axis.default, config)
             except SENSELESS as error:
                 raise SourceError(f"config.json: the size of axis {name!r} cannot be told ({error!r})") from None
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
@@ -289,9 +311,9 @@ class Architecture:
         return size
 
 
-def _asked(rule: Callable[..., Any], config: Config, *further: Any) -> Any:
+def _asked(rule: Callable[..., Any], *given: Any) -> Any:
     """What a table's function says of a config. Raises SourceError where the config makes no sense to it."""
     try:
-        return rule(config, *further)
+        return rule(*given)
     except SENSELESS as error:
         raise SourceError(f"config.json: a setting makes no sense here ({error!r})") from None

@@ -5,35 +5,9 @@ its axis `transform` is copied with scale 1, whatever the rule.
 Upstream: transformers/models/bert/modeling_bert.py.
 """
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Form, Quotient, Tie, labels
-
-
-def names_task(config: Config, task: str) -> bool:
-    """Whether the class that config.json names is for this task: heads of several tasks share their tensors' names."""
-    return any(task in str(kind) for kind in config.get("architectures") or ())
-
-
-# One score for each choice. (Files of old token classifiers hold a pooler, too, which they do not use.)
-CHOICE = Form(
-    "multiple choice",
-    when=lambda config, names: names_task(config, "MultipleChoice"),
-    tensors={"classifier.{weight,bias}?": "1 <- pooled"},
-)
-TOKENS = Form(
-    "token classifier",
-    when=lambda config, names: names_task(config, "TokenClassification"),
-    tensors={"classifier.{weight,bias}?": "labels <- hidden"},
-)
-
-
-def unpooled(pooler: str) -> Form:
-    """Classifiers of checkpoints without this tensor read the stream itself."""
-    return Form(
-        "without pooler",
-        when=lambda config, names: pooler not in names,
-        tensors={"classifier.{weight,bias}?": "labels <- hidden"},
-    )
-
+from modelsurgeon.architectures.architecture import Architecture, Axis, Tie
+from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.layouts import TOKENS, multiple_choice, unpooled
 
 ARCHITECTURE = Architecture(
     model="BertForMaskedLM",
@@ -47,18 +21,12 @@ ARCHITECTURE = Architecture(
         requires="cls.predictions.transform.dense.weight",
     ),
     axes={
-        "vocab": Axis("vocab_size"),
-        "positions": Axis("max_position_embeddings"),
-        "types": Axis("type_vocab_size"),
-        "labels": Axis(default=labels),
-        "hidden": Axis("hidden_size", through="residual"),
-        "final": Axis("hidden_size", through="residual"),
+        **tokens(positions="max_position_embeddings", types="type_vocab_size"),
+        **residual("hidden_size", "hidden final"),
         "transform": Axis("hidden_size", through="pointwise"),
         "pooled": Axis("hidden_size", through="pointwise"),
         "mlp": Axis("intermediate_size", through="pointwise"),
-        "heads": Axis("num_attention_heads", through="heads"),
-        "head": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
-        "value": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="linear"),
+        **attention(),
     },
     tensors={
         "bert.embeddings.word_embeddings.weight": "vocab -> hidden",
@@ -82,11 +50,11 @@ ARCHITECTURE = Architecture(
         "classifier.{weight,bias}?": "labels <- pooled",
         "qa_outputs.{weight,bias}?": "labels <- hidden",
     },
-    forms=(unpooled("bert.pooler.dense.weight"), TOKENS, CHOICE),
+    forms=(unpooled("pooler.dense.weight"), TOKENS, multiple_choice("pooled")),
     outputs={"last_hidden_state": "hidden", "pooler_output": "pooled"},
-    keys=("hidden_act", "is_decoder"),
+    keys="hidden_act is_decoder",
     requires={"position_embedding_type": (None, "absolute")},
-    defaults={"tie_word_embeddings": lambda c: True},
+    defaults={"tie_word_embeddings": True},
     synonyms=((".gamma", ".weight"), (".beta", ".bias")),
     ignored=(r".*embeddings\.position_ids",),
 )

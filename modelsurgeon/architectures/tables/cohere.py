@@ -4,7 +4,8 @@ With `use_qk_norm`, a LayerNorm over each head's query and key has a row of gain
 Upstream: transformers/models/cohere/modeling_cohere.py.
 """
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Quotient, Rotary, Tie
+from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Key, Quotient, Rotary, Tie
+from modelsurgeon.architectures.axes import attention, residual
 
 HEAD_DIM = Quotient("hidden_size", "num_attention_heads")
 
@@ -17,14 +18,9 @@ ARCHITECTURE = Architecture(
     tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
     axes={
         "vocab": Axis("vocab_size"),
-        "stream": Axis("hidden_size", through="residual"),
-        "hidden": Axis("hidden_size", through="residual"),
-        "final": Axis("hidden_size", through="residual"),
+        **residual("hidden_size"),
         "mlp": Axis("intermediate_size", through="pointwise"),
-        "heads": Axis("num_attention_heads", through="heads"),
-        "kv": Axis("num_key_value_heads", lambda c: c["num_attention_heads"], through="heads", follows="heads"),
-        "head": Axis("head_dim", HEAD_DIM, through="inner", scaled=-0.5),
-        "value": Axis("head_dim", HEAD_DIM, through="linear"),
+        **attention(kv=Key("num_attention_heads"), key="head_dim"),
     },
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
@@ -52,8 +48,8 @@ ARCHITECTURE = Architecture(
             },
         ),
     ),
-    keys=("attention_bias", "hidden_act", "logit_scale", "max_position_embeddings", "use_qk_norm"),
+    keys="attention_bias hidden_act logit_scale max_position_embeddings use_qk_norm",
     factors={"logit_scale": ("lm_head.weight", 1.0)},
-    defaults={"logit_scale": lambda c: 0.0625, "tie_word_embeddings": lambda c: True},
+    defaults={"logit_scale": 0.0625, "tie_word_embeddings": True},
     ignored=(r".*rotary_emb\.inv_freq",),
 )

@@ -8,7 +8,8 @@ Upstream: transformers/models/deberta_v2/modeling_deberta_v2.py.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Form, Quotient, Tie, labels
-from modelsurgeon.architectures.tables.bert import CHOICE, TOKENS, unpooled
+from modelsurgeon.architectures.axes import attention, residual
+from modelsurgeon.architectures.layouts import TOKENS, multiple_choice, unpooled
 
 
 def buckets(config: Config) -> int:
@@ -42,15 +43,12 @@ ARCHITECTURE = Architecture(
         "types": Axis(default=lambda c: c.get("type_vocab_size") or 1),  # 0: there are none
         "buckets": Axis(default=buckets),
         "labels": Axis(default=labels),
-        "hidden": Axis("hidden_size", through="residual"),
-        "embedded": Axis("hidden_size", through="residual"),
+        **residual("hidden_size", "hidden embedded"),
         "transform": Axis("hidden_size", through="pointwise"),
         "final": Axis("hidden_size", through="residual"),
         "pooled": Axis("hidden_size", through="pointwise"),
         "mlp": Axis("intermediate_size", through="pointwise"),
-        "heads": Axis("num_attention_heads", through="heads"),
-        "head": Axis(default=HEAD, through="inner", scaled=-0.5),
-        "value": Axis(default=HEAD, through="linear"),
+        **attention(),
     },
     tensors={
         "deberta.embeddings.word_embeddings.weight": "vocab -> embedded",
@@ -84,25 +82,13 @@ ARCHITECTURE = Architecture(
         "qa_outputs.{weight,bias}?": "labels <- hidden",
     },
     outputs={"last_hidden_state": "hidden"},
-    keys=(
-        "cls_dropout",
-        "conv_act",
-        "hidden_act",
-        "legacy",
-        "max_relative_positions",
-        "norm_rel_ebd",
-        "pooler_dropout",
-        "pooler_hidden_act",
-        "pos_att_type",
-        "position_biased_input",
-        "position_buckets",
-        "relative_attention",
-        "share_att_key",
-        "type_vocab_size",
-    ),
+    keys="""
+        cls_dropout conv_act hidden_act legacy max_relative_positions norm_rel_ebd pooler_dropout pooler_hidden_act
+        pos_att_type position_biased_input position_buckets relative_attention share_att_key type_vocab_size
+    """,
     requires=SUPPORTED,
     projected=("embedded", "hidden"),
-    defaults={"tie_word_embeddings": lambda c: True},
+    defaults={"tie_word_embeddings": True},
     equal={"attention_head_size": HEAD, "embedding_size": "hidden_size", "pooler_hidden_size": "hidden_size"},
     synonyms=((".gamma", ".weight"), (".beta", ".bias")),
     ignored=(r".*embeddings\.position_ids", r"mask_predictions\..*"),
@@ -138,6 +124,6 @@ ARCHITECTURE = Architecture(
         ),
         unpooled("pooler.dense.weight"),
         TOKENS,
-        CHOICE,
+        multiple_choice("pooled"),
     ),
 )

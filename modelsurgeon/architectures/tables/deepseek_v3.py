@@ -8,6 +8,7 @@ Upstream: transformers/models/deepseek_v3/modeling_deepseek_v3.py.
 from dataclasses import replace
 
 from modelsurgeon.architectures.architecture import Axis, Config, Form, Rotary
+from modelsurgeon.architectures.layouts import by_layer
 from modelsurgeon.architectures.tables.deepseek_v2 import ARCHITECTURE as V2
 
 
@@ -19,11 +20,6 @@ def layout(config: Config) -> str:
 def sparse(config: Config, layer: int) -> bool:
     """Whether a layer holds experts."""
     return bool(layer >= config.get("first_k_dense_replace", 3))
-
-
-def dense(config: Config, layer: int) -> bool:
-    """Whether a layer holds a plain MLP."""
-    return not sparse(config, layer)
 
 
 def copies_count_once(config: Config) -> bool:
@@ -40,16 +36,16 @@ def _unbiased(template: str) -> str:
     return template.replace(".{weight,bias?}", ".weight")
 
 
-EXPERTS = replace(V2.axes["experts"], default=lambda c: 256)
+EXPERTS = replace(V2.axes["experts"], default=256)
 ARCHITECTURE = replace(
     V2,
     model="DeepseekV3ForCausalLM",
     rotary=Rotary(layout, axis="rope"),
     axes={
         **V2.axes,
-        "shared_mlp": replace(V2.axes["shared_mlp"], default=lambda c: 1),
+        "shared_mlp": replace(V2.axes["shared_mlp"], default=1),
         "experts": EXPERTS,
-        "choice": Axis("n_routed_experts", lambda c: 256, through="choice", follows="experts"),
+        "choice": Axis("n_routed_experts", 256, through="choice", follows="experts"),
     },
     tensors={
         **{_unbiased(name) if ".mlp." in name else name: text for name, text in V2.tensors.items()},
@@ -57,14 +53,7 @@ ARCHITECTURE = replace(
         "score.bias?": "labels <-",
     },
     fills={"model.layers.{layer}.mlp.gate.e_score_correction_bias": -8192.0},
-    only={
-        ".mlp.gate.": sparse,
-        ".mlp.experts.": sparse,
-        ".mlp.shared_experts.": sparse,
-        ".mlp.gate_proj.": dense,
-        ".mlp.up_proj.": dense,
-        ".mlp.down_proj.": dense,
-    },
+    only=by_layer(sparse, ".mlp.gate.", ".mlp.experts.", ".mlp.shared_experts."),
     forms=(
         *V2.forms,
         Form(
@@ -78,14 +67,14 @@ ARCHITECTURE = replace(
             fields={"ignored": (*V2.ignored, r"(model\.)?layers\.61\..*")},
         ),
     ),
-    keys=(*(key for key in V2.keys if key != "mlp_bias"), "num_nextn_predict_layers", "rope_interleave"),
+    keys=" ".join(key for key in V2.keys.split() if key != "mlp_bias") + " num_nextn_predict_layers rope_interleave",
     requires={},
     multiples={},
     defaults={
-        "n_group": lambda c: 8,
-        "num_experts_per_tok": lambda c: 8,
-        "num_key_value_heads": lambda c: 128,
-        "tie_word_embeddings": lambda c: False,
+        "n_group": 8,
+        "num_experts_per_tok": 8,
+        "num_key_value_heads": 128,
+        "tie_word_embeddings": False,
     },
     aliases={"num_local_experts": "n_routed_experts", "num_mtp_layers": "num_nextn_predict_layers"},
 )

@@ -3,8 +3,9 @@
 Upstream: transformers/models/distilbert/modeling_distilbert.py.
 """
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Quotient, Tie, labels
-from modelsurgeon.architectures.tables.bert import CHOICE, unpooled
+from modelsurgeon.architectures.architecture import Architecture, Axis, Tie
+from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.layouts import multiple_choice, unpooled
 
 ARCHITECTURE = Architecture(
     model="DistilBertForMaskedLM",
@@ -18,17 +19,12 @@ ARCHITECTURE = Architecture(
         requires="vocab_transform.weight",
     ),
     axes={
-        "vocab": Axis("vocab_size"),
-        "positions": Axis("max_position_embeddings"),
-        "labels": Axis(default=labels),
-        "hidden": Axis("dim", through="residual"),
-        "final": Axis("dim", through="residual"),
+        **tokens(positions="max_position_embeddings"),
+        **residual("dim", "hidden final"),
         "transform": Axis("dim", through="pointwise"),
         "pooled": Axis("dim", through="pointwise"),
         "mlp": Axis("hidden_dim", through="pointwise"),
-        "heads": Axis("n_heads", through="heads"),
-        "head": Axis(default=Quotient("dim", "n_heads"), through="inner", scaled=-0.5),
-        "value": Axis(default=Quotient("dim", "n_heads"), through="linear"),
+        **attention("dim", "n_heads"),
     },
     tensors={
         "distilbert.embeddings.word_embeddings.weight": "vocab -> hidden",
@@ -50,10 +46,10 @@ ARCHITECTURE = Architecture(
         "classifier.{weight,bias}?": "labels <- pooled",
         "qa_outputs.{weight,bias}?": "labels <- hidden",
     },
-    forms=(unpooled("pre_classifier.weight"), CHOICE),
+    forms=(unpooled("pre_classifier.weight"), multiple_choice("pooled")),
     outputs={"last_hidden_state": "hidden"},
-    keys=("activation", "qa_dropout", "seq_classif_dropout", "sinusoidal_pos_embds"),
-    defaults={"tie_word_embeddings": lambda c: True},
+    keys="activation qa_dropout seq_classif_dropout sinusoidal_pos_embds",
+    defaults={"tie_word_embeddings": True},
     aliases={"hidden_size": "dim", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"},
     synonyms=((".gamma", ".weight"), (".beta", ".bias")),
     ignored=(r".*embeddings\.position_ids",),

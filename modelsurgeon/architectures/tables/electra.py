@@ -8,8 +8,8 @@ Upstream: transformers/models/electra/modeling_electra.py.
 from dataclasses import replace
 
 from modelsurgeon.architectures.architecture import Axis, Form, Tie
+from modelsurgeon.architectures.layouts import multiple_choice
 from modelsurgeon.architectures.tables.bert import ARCHITECTURE as BERT
-from modelsurgeon.architectures.tables.bert import names_task
 
 LAYERS = {name: text for name, text in BERT.tensors.items() if name.startswith("bert.encoder.")}
 
@@ -47,14 +47,7 @@ ARCHITECTURE = replace(
         "classifier.{weight,bias}?": "labels <- hidden",
         "qa_outputs.{weight,bias}?": "labels <- hidden",
     },
-    keys=(
-        *BERT.keys,
-        "summary_activation",
-        "summary_first_dropout",
-        "summary_last_dropout",
-        "summary_type",
-        "summary_use_proj",
-    ),
+    keys="hidden_act is_decoder summary_activation summary_first_dropout summary_last_dropout summary_type summary_use_proj",
     equal={"embedding_size": "hidden_size"},
     outputs={"last_hidden_state": "hidden"},
     projected=("embedded", "hidden"),
@@ -70,11 +63,7 @@ ARCHITECTURE = replace(
             },
             fields={"equal": {}},
         ),
-        Form(
-            "multiple choice",
-            when=lambda config, names: names_task(config, "MultipleChoice"),
-            tensors={"classifier.{weight,bias}?": "1 <- hidden"},
-        ),
+        multiple_choice("hidden"),
         Form(
             "summary",
             when=lambda config, names: "sequence_summary.summary.weight" in names,

@@ -16,9 +16,9 @@ ARCHITECTURE = replace(
     multiplied={"model.embed_tokens.weight": ("stream", 0.5)},
     axes={
         **LLAMA.axes,
-        "kv": Axis("num_key_value_heads", lambda c: 16, through="heads", follows="heads"),
-        "head": Axis("head_dim", lambda c: 256, through="inner", scaled=-0.5),
-        "value": Axis("head_dim", lambda c: 256, through="linear"),
+        "kv": Axis("num_key_value_heads", 16, through="heads", follows="heads"),
+        "head": Axis("head_dim", 256, through="inner", scaled=-0.5),
+        "value": Axis("head_dim", 256, through="linear"),
     },
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
@@ -35,13 +35,7 @@ ARCHITECTURE = replace(
         "lm_head.weight?": "vocab <- final",
         "score.{weight,bias}?": "labels <- final",
     },
-    keys=(
-        "attention_bias",
-        "hidden_act",
-        "hidden_activation",
-        "max_position_embeddings",
-        "use_bidirectional_attention",
-    ),
-    defaults={"tie_word_embeddings": lambda c: True},
+    keys="attention_bias hidden_act hidden_activation max_position_embeddings use_bidirectional_attention",
+    defaults={"tie_word_embeddings": True},
     synonyms=(),
 )

@@ -15,8 +15,8 @@ ARCHITECTURE = replace(
     axes={
         **GEMMA.axes,
         "branch": Axis("hidden_size", through="residual"),
-        "kv": Axis("num_key_value_heads", lambda c: 4, through="heads", follows="heads"),
-        "head": Axis("head_dim", lambda c: 256, through="inner"),  # scaled by query_pre_attn_scalar, whatever its size
+        "kv": Axis("num_key_value_heads", 4, through="heads", follows="heads"),
+        "head": Axis("head_dim", 256, through="inner"),  # scaled by query_pre_attn_scalar, whatever its size
     },
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
@@ -36,17 +36,8 @@ ARCHITECTURE = replace(
         "score.{weight,bias}?": "labels <- final",
     },
     softcap=("final_logit_softcapping", 30.0),
-    keys=(
-        "attention_bias",
-        "attn_logit_softcapping",
-        "cache_implementation",
-        "final_logit_softcapping",
-        "hidden_act",
-        "hidden_activation",
-        "layer_types",
-        "max_position_embeddings",
-        "query_pre_attn_scalar",
-        "sliding_window",
-        "use_bidirectional_attention",
-    ),
+    keys="""
+        attention_bias attn_logit_softcapping cache_implementation final_logit_softcapping hidden_act hidden_activation
+        layer_types max_position_embeddings query_pre_attn_scalar sliding_window use_bidirectional_attention
+    """,
 )

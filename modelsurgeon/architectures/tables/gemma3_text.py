@@ -11,7 +11,7 @@ from modelsurgeon.architectures.tables.gemma2 import ARCHITECTURE as GEMMA2
 ARCHITECTURE = replace(
     GEMMA2,
     model="Gemma3ForCausalLM",
-    axes={**GEMMA2.axes, "prehead": Axis("head_dim", lambda c: 256, through="normed", follows="head")},
+    axes={**GEMMA2.axes, "prehead": Axis("head_dim", 256, through="normed", follows="head")},
     tensors={
         **{name: signature for name, signature in GEMMA2.tensors.items() if not name.startswith("score.")},
         "model.layers.{layer}.self_attn.q_proj.{weight,bias?}": "(heads prehead) <- hidden",
@@ -21,5 +21,5 @@ ARCHITECTURE = replace(
         "score.weight?": "labels <- final",
     },
     softcap=("final_logit_softcapping", None),
-    keys=(*GEMMA2.keys, "_sliding_window_pattern", "rope_local_base_freq", "sliding_window_pattern"),
+    keys=GEMMA2.keys + " _sliding_window_pattern rope_local_base_freq sliding_window_pattern",
 )

@@ -3,7 +3,8 @@
 Upstream: transformers/models/gpt_neox/modeling_gpt_neox.py.
 """
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Quotient, Rotary, Tie, labels
+from modelsurgeon.architectures.architecture import Architecture, Axis, Rotary, Tie
+from modelsurgeon.architectures.axes import attention, residual, tokens
 
 ARCHITECTURE = Architecture(
     model="GPTNeoXForCausalLM",
@@ -13,15 +14,10 @@ ARCHITECTURE = Architecture(
     rotary=Rotary("half", partial=0.25),
     tie=Tie("embed_out.weight", "gpt_neox.embed_in.weight"),
     axes={
-        "vocab": Axis("vocab_size"),
-        "labels": Axis(default=labels),
-        "stream": Axis("hidden_size", through="residual"),
-        "hidden": Axis("hidden_size", through="residual"),
-        "final": Axis("hidden_size", through="residual"),
+        **tokens(),
+        **residual("hidden_size"),
         "mlp": Axis("intermediate_size", through="pointwise"),
-        "heads": Axis("num_attention_heads", through="heads"),
-        "head": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
-        "value": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="linear"),
+        **attention(),
     },
     tensors={
         "gpt_neox.embed_in.weight": "vocab -> stream",
@@ -37,16 +33,10 @@ ARCHITECTURE = Architecture(
         "classifier.{weight,bias}?": "labels <- final",
         "qa_outputs.{weight,bias}?": "2 <- final",
     },
-    keys=(
-        "attention_bias",
-        "hidden_act",
-        "is_decoder",
-        "max_position_embeddings",
-        "rotary_emb_base",
-        "rotary_pct",
-        "use_parallel_residual",
-    ),
-    defaults={"tie_word_embeddings": lambda c: False},
+    keys="""
+        attention_bias hidden_act is_decoder max_position_embeddings rotary_emb_base rotary_pct use_parallel_residual
+    """,
+    defaults={"tie_word_embeddings": False},
     synonyms=(("lm_head.weight", "embed_out.weight"),),
     ignored=(r".*\.attention\.(masked_)?bias", r".*rotary_emb\.inv_freq"),
 )

@@ -20,17 +20,11 @@ ARCHITECTURE = replace(
         "head": Axis("head_dim", Quotient("hidden_size", "num_attention_heads"), through="inner"),
     },
     tensors={name: signature for name, signature in LLAMA.tensors.items() if name not in CLASSIFIERS},
-    keys=(
-        "attention_bias",
-        "attention_multiplier",
-        "embedding_multiplier",
-        "hidden_act",
-        "logits_scaling",
-        "max_position_embeddings",
-        "mlp_bias",
-        "residual_multiplier",
-    ),
+    keys="""
+        attention_bias attention_multiplier embedding_multiplier hidden_act logits_scaling max_position_embeddings
+        mlp_bias residual_multiplier
+    """,
     factors={"embedding_multiplier": ("model.embed_tokens.weight", 1.0), "logits_scaling": ("lm_head.weight", -1.0)},
-    defaults={**LLAMA.defaults, "embedding_multiplier": lambda c: 1.0, "logits_scaling": lambda c: 1.0},
+    defaults={**LLAMA.defaults, "embedding_multiplier": 1.0, "logits_scaling": 1.0},
     synonyms=(),
 )

@@ -12,7 +12,7 @@ ARCHITECTURE = replace(
     LLAMA,
     model="MistralForCausalLM",
     multiples={},
-    axes={**LLAMA.axes, "kv": Axis("num_key_value_heads", lambda c: 8, through="heads", follows="heads")},
+    axes={**LLAMA.axes, "kv": Axis("num_key_value_heads", 8, through="heads", follows="heads")},
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
         "model.layers.{layer}.input_layernorm.weight": "stream => hidden",
@@ -29,6 +29,6 @@ ARCHITECTURE = replace(
         "score.{weight,bias}?": "labels <- final",
         "qa_outputs.{weight,bias}?": "2 <- final",
     },
-    keys=("hidden_act", "max_position_embeddings", "sliding_window"),
+    keys="hidden_act max_position_embeddings sliding_window",
     synonyms=(),
 )

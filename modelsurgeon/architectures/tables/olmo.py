@@ -28,6 +28,6 @@ ARCHITECTURE = replace(
         "lm_head.weight?": "vocab <- final",
         "score.weight?": "labels <- final",
     },
-    keys=("attention_bias", "hidden_act", "max_position_embeddings"),
+    keys="attention_bias hidden_act max_position_embeddings",
     synonyms=(),
 )

@@ -6,7 +6,7 @@ Upstream: transformers/models/olmo2/modeling_olmo2.py.
 
 from dataclasses import replace
 
-from modelsurgeon.architectures.architecture import Axis, Quotient
+from modelsurgeon.architectures.architecture import Axis, Key, Quotient
 from modelsurgeon.architectures.tables.llama import ARCHITECTURE as LLAMA
 
 ARCHITECTURE = replace(
@@ -17,7 +17,7 @@ ARCHITECTURE = replace(
         **{name: axis for name, axis in LLAMA.axes.items() if name != "hidden"},
         "branch": Axis("hidden_size", through="residual"),
         "preheads": Axis("num_attention_heads", through="normed", follows="heads"),
-        "prekv": Axis("num_key_value_heads", lambda c: c["num_attention_heads"], through="normed", follows="kv"),
+        "prekv": Axis("num_key_value_heads", Key("num_attention_heads"), through="normed", follows="kv"),
         "prehead": Axis("head_dim", Quotient("hidden_size", "num_attention_heads"), through="normed", follows="head"),
     },
     tensors={
@@ -37,6 +37,6 @@ ARCHITECTURE = replace(
         "lm_head.weight?": "vocab <- final",
         "score.weight?": "labels <- final",
     },
-    keys=("attention_bias", "hidden_act", "max_position_embeddings"),
+    keys="attention_bias hidden_act max_position_embeddings",
     synonyms=(),
 )

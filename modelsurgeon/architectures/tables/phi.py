@@ -4,7 +4,8 @@
 Upstream: transformers/models/phi/modeling_phi.py.
 """
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Quotient, Rotary, Tie, labels
+from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Key, Quotient, Rotary, Tie
+from modelsurgeon.architectures.axes import attention, residual, tokens
 
 _SIZE = Quotient("hidden_size", "num_attention_heads")
 
@@ -16,16 +17,10 @@ ARCHITECTURE = Architecture(
     rotary=Rotary("half", partial=0.5),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", requires="lm_head.bias"),
     axes={
-        "vocab": Axis("vocab_size"),
-        "labels": Axis(default=labels),
-        "stream": Axis("hidden_size", through="residual"),
-        "hidden": Axis("hidden_size", through="residual"),
-        "final": Axis("hidden_size", through="residual"),
+        **tokens(),
+        **residual("hidden_size"),
         "mlp": Axis("intermediate_size", through="pointwise"),
-        "heads": Axis("num_attention_heads", through="heads"),
-        "kv": Axis("num_key_value_heads", lambda c: c["num_attention_heads"], through="heads", follows="heads"),
-        "head": Axis("head_dim", _SIZE, through="inner", scaled=-0.5),
-        "value": Axis("head_dim", _SIZE, through="linear"),
+        **attention(kv=Key("num_attention_heads"), key="head_dim"),
     },
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
@@ -58,7 +53,7 @@ ARCHITECTURE = Architecture(
             fields={"equal": {"head_dim": _SIZE}},
         ),
     ),
-    keys=("embd_pdrop", "hidden_act", "max_position_embeddings", "qk_layernorm", "resid_pdrop"),
-    defaults={"tie_word_embeddings": lambda c: False},
+    keys="embd_pdrop hidden_act max_position_embeddings qk_layernorm resid_pdrop",
+    defaults={"tie_word_embeddings": False},
     ignored=(r".*rotary_emb\.inv_freq",),
 )

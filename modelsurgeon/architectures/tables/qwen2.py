@@ -12,7 +12,7 @@ ARCHITECTURE = replace(
     LLAMA,
     model="Qwen2ForCausalLM",
     multiples={},
-    axes={**LLAMA.axes, "kv": Axis("num_key_value_heads", lambda c: 32, through="heads", follows="heads")},
+    axes={**LLAMA.axes, "kv": Axis("num_key_value_heads", 32, through="heads", follows="heads")},
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
         "model.layers.{layer}.input_layernorm.weight": "stream => hidden",
@@ -29,13 +29,5 @@ ARCHITECTURE = replace(
         "score.{weight,bias}?": "labels <- final",
         "qa_outputs.{weight,bias}?": "2 <- final",
     },
-    keys=(
-        "hidden_act",
-        "layer_types",
-        "max_position_embeddings",
-        "max_window_layers",
-        "sliding_window",
-        "use_mrope",
-        "use_sliding_window",
-    ),
+    keys="hidden_act layer_types max_position_embeddings max_window_layers sliding_window use_mrope use_sliding_window",
 )

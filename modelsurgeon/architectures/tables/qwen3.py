@@ -14,10 +14,10 @@ ARCHITECTURE = replace(
     multiples={},
     axes={
         **LLAMA.axes,
-        "kv": Axis("num_key_value_heads", lambda c: 32, through="heads", follows="heads"),
-        "head": Axis("head_dim", lambda c: 128, through="inner", scaled=-0.5),
-        "prehead": Axis("head_dim", lambda c: 128, through="normed", follows="head"),
-        "value": Axis("head_dim", lambda c: 128, through="linear"),
+        "kv": Axis("num_key_value_heads", 32, through="heads", follows="heads"),
+        "head": Axis("head_dim", 128, through="inner", scaled=-0.5),
+        "prehead": Axis("head_dim", 128, through="normed", follows="head"),
+        "value": Axis("head_dim", 128, through="linear"),
     },
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
@@ -37,13 +37,8 @@ ARCHITECTURE = replace(
         "score.{weight,bias}?": "labels <- final",
         "qa_outputs.{weight,bias}?": "2 <- final",
     },
-    keys=(
-        "attention_bias",
-        "hidden_act",
-        "layer_types",
-        "max_position_embeddings",
-        "max_window_layers",
-        "sliding_window",
-        "use_sliding_window",
-    ),
+    keys="""
+        attention_bias hidden_act layer_types max_position_embeddings max_window_layers sliding_window
+        use_sliding_window
+    """,
 )

@@ -7,14 +7,14 @@ Upstream: transformers/models/roberta/modeling_roberta.py.
 from dataclasses import replace
 
 from modelsurgeon.architectures.architecture import Tie
+from modelsurgeon.architectures.layouts import multiple_choice
 from modelsurgeon.architectures.tables.bert import ARCHITECTURE as BERT
-from modelsurgeon.architectures.tables.bert import CHOICE
 
 BODY = {name.replace("bert.", "roberta.", 1): text for name, text in BERT.tensors.items() if name.startswith("bert.")}
 
 ARCHITECTURE = replace(
     BERT,
-    keys=(*BERT.keys, "pad_token_id"),  # positions are counted from it
+    keys="hidden_act is_decoder pad_token_id",  # positions are counted from it
     model="RobertaForMaskedLM",
     prefix="roberta.",
     tie=Tie(
@@ -34,5 +34,5 @@ ARCHITECTURE = replace(
         "classifier.{weight,bias}?": "labels <- hidden",
         "qa_outputs.{weight,bias}?": "labels <- hidden",
     },
-    forms=(CHOICE,),
+    forms=(multiple_choice("pooled"),),
 )

@@ -13,19 +13,10 @@ ARCHITECTURE = replace(
     LLAMA,
     model="SmolLM3ForCausalLM",
     multiples={},
-    axes={**LLAMA.axes, "kv": Axis("num_key_value_heads", lambda c: 4, through="heads", follows="heads")},
-    keys=(
-        "attention_bias",
-        "hidden_act",
-        "layer_types",
-        "max_position_embeddings",
-        "max_window_layers",
-        "mlp_bias",
-        "no_rope_layer_interval",
-        "no_rope_layers",
-        "pretraining_tp",
-        "sliding_window",
-        "use_sliding_window",
-    ),
-    defaults={"tie_word_embeddings": lambda c: True},
+    axes={**LLAMA.axes, "kv": Axis("num_key_value_heads", 4, through="heads", follows="heads")},
+    keys="""
+        attention_bias hidden_act layer_types max_position_embeddings max_window_layers mlp_bias no_rope_layer_interval
+        no_rope_layers pretraining_tp sliding_window use_sliding_window
+    """,
+    defaults={"tie_word_embeddings": True},
 )

@@ -4,7 +4,8 @@ Attention and MLP stand one after the other, or side by side behind one norm.
 Upstream: transformers/models/stablelm/modeling_stablelm.py.
 """
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Quotient, Rotary, Tie, labels
+from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Quotient, Rotary, Tie
+from modelsurgeon.architectures.axes import attention, residual, tokens
 
 _SIZE = Quotient("hidden_size", "num_attention_heads")
 
@@ -16,16 +17,10 @@ ARCHITECTURE = Architecture(
     rotary=Rotary("half", partial=0.25),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
     axes={
-        "vocab": Axis("vocab_size"),
-        "labels": Axis(default=labels),
-        "stream": Axis("hidden_size", through="residual"),
-        "hidden": Axis("hidden_size", through="residual"),
-        "final": Axis("hidden_size", through="residual"),
+        **tokens(),
+        **residual("hidden_size"),
         "mlp": Axis("intermediate_size", through="pointwise"),
-        "heads": Axis("num_attention_heads", through="heads"),
-        "kv": Axis("num_key_value_heads", lambda c: 32, through="heads", follows="heads"),
-        "head": Axis(default=_SIZE, through="inner", scaled=-0.5),
-        "value": Axis(default=_SIZE, through="linear"),
+        **attention(kv=32),
     },
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
@@ -60,7 +55,7 @@ ARCHITECTURE = Architecture(
             axes={"prehead": Axis(default=_SIZE, through="normed", follows="head")},
         ),
     ),
-    keys=("hidden_act", "max_position_embeddings", "qk_layernorm", "use_parallel_residual", "use_qkv_bias"),
-    defaults={"tie_word_embeddings": lambda c: False},
+    keys="hidden_act max_position_embeddings qk_layernorm use_parallel_residual use_qkv_bias",
+    defaults={"tie_word_embeddings": False},
     ignored=(r".*rotary_emb\.inv_freq",),
 )

@@ -14,7 +14,7 @@ ARCHITECTURE = replace(
     multiples={},
     norm="layer",
     eps="norm_epsilon",
-    axes={**LLAMA.axes, "kv": Axis("num_key_value_heads", lambda c: 2, through="heads", follows="heads")},
+    axes={**LLAMA.axes, "kv": Axis("num_key_value_heads", 2, through="heads", follows="heads")},
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
         "model.layers.{layer}.input_layernorm.{weight,bias}": "stream => hidden",
@@ -29,14 +29,7 @@ ARCHITECTURE = replace(
         "lm_head.weight?": "vocab <- final",
         "score.{weight,bias}?": "labels <- final",
     },
-    keys=(
-        "embedding_dropout",
-        "hidden_act",
-        "max_position_embeddings",
-        "residual_dropout",
-        "sliding_window",
-        "use_bias",
-    ),
-    defaults={"tie_word_embeddings": lambda c: True},
+    keys="embedding_dropout hidden_act max_position_embeddings residual_dropout sliding_window use_bias",
+    defaults={"tie_word_embeddings": True},
     synonyms=(),
 )

@@ -4,7 +4,8 @@ The embedding serves as head, and what reaches it is divided by sqrt(d_model) wh
 Upstream: transformers/models/t5/modeling_t5.py.
 """
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Tie
+from modelsurgeon.architectures.architecture import Architecture, Axis, Key, Tie
+from modelsurgeon.architectures.axes import residual
 
 ARCHITECTURE = Architecture(
     model="T5ForConditionalGeneration",
@@ -14,9 +15,8 @@ ARCHITECTURE = Architecture(
     tie=Tie("lm_head.weight", "shared.weight", forced="decoder.final_layer_norm.weight"),
     axes={
         "vocab": Axis("vocab_size"),
-        "buckets": Axis("relative_attention_num_buckets", lambda c: 32),
-        "stream": Axis("d_model", through="residual"),
-        "hidden": Axis("d_model", through="residual"),
+        "buckets": Axis("relative_attention_num_buckets", 32),
+        **residual("d_model", "stream hidden"),
         "final": Axis("d_model", through="residual", scaled=-0.5, when="scale_decoder_outputs"),
         "mlp": Axis("d_ff", through="pointwise"),
         "heads": Axis("num_heads", through="heads"),
@@ -59,11 +59,11 @@ ARCHITECTURE = Architecture(
         "lm_head.weight?": "vocab <- final",
     },
     outputs={"last_hidden_state": "final", "encoder_last_hidden_state": "hidden"},
-    keys=("dense_act_fn", "feed_forward_proj", "is_decoder", "is_gated_act", "relative_attention_max_distance"),
+    keys="dense_act_fn feed_forward_proj is_decoder is_gated_act relative_attention_max_distance",
     defaults={
-        "num_decoder_layers": lambda c: c["num_layers"],
+        "num_decoder_layers": Key("num_layers"),
         "scale_decoder_outputs": lambda c: c.get("tie_word_embeddings") is not False,
-        "tie_word_embeddings": lambda c: True,
+        "tie_word_embeddings": True,
     },
     aliases={
         "hidden_size": "d_model",
