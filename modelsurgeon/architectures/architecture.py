@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 from modelsurgeon.architectures.config import INERT, lookup
@@ -45,6 +46,7 @@ __all__ = [  # what tables are written with, all from one place
     "Rotary",
     "Template",
     "Tie",
+    "but",
     "labels",
 ]
 
@@ -309,6 +311,39 @@ class Architecture:
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise SourceError(f"config.json: {axis.key or name} is {size!r}, expected a positive integer")
         return size
+
+
+def but(
+    other: Architecture,
+    model: str,
+    *,
+    prefix: str | None = None,
+    axes: Mapping[str, Axis] = MappingProxyType({}),
+    tensors: Mapping[str, str] = MappingProxyType({}),
+    keys: str = "",
+    without: tuple[str, ...] = (),
+) -> Architecture:
+    """The table of a family that differs from another in three lines at most, its class and prefix aside.
+
+    axes, tensors, keys  what it has besides, or otherwise
+    without              keys whose absence means nothing to it
+    """
+    old, new = other.prefix, other.prefix if prefix is None else prefix
+    tie = other.tie and replace(other.tie, embedding=_moved(other.tie.embedding, old, new))
+    return replace(
+        other,
+        model=model,
+        prefix=new,
+        tie=tie,
+        axes={**other.axes, **axes},
+        tensors={**{_moved(name, old, new): text for name, text in other.tensors.items()}, **tensors},
+        keys=f"{other.keys} {keys}",
+        defaults={key: default for key, default in other.defaults.items() if key not in without},
+    )
+
+
+def _moved(name: str, old: str, new: str) -> str:
+    return new + name.removeprefix(old) if old and name.startswith(old) else name
 
 
 def _asked(rule: Callable[..., Any], *given: Any) -> Any:

@@ -9,13 +9,25 @@ from modelsurgeon.architectures.architecture import Architecture, Axis, Config, 
 from modelsurgeon.architectures.axes import residual, tokens
 from modelsurgeon.architectures.layouts import by_layer, fused_experts
 
-DIRECT = "its queries come straight from the hidden state"
-
 
 def sparse(config: Config, layer: int) -> bool:
     """Whether a layer holds experts."""
     return bool(layer >= config.get("first_k_dense_replace", 0))
 
+
+DIRECT = "its queries come straight from the hidden state"
+DIRECT_QUERIES = Form(
+    "direct queries",
+    when=lambda config, names: "q_lora_rank" in config and config["q_lora_rank"] is None,
+    tensors={
+        "model.layers.{layer}.self_attn.q_a_proj.{weight,bias?}": None,
+        "model.layers.{layer}.self_attn.q_a_layernorm.weight": None,
+        "model.layers.{layer}.self_attn.q_b_proj.weight": None,
+        "model.layers.{layer}.self_attn.q_proj.weight": "(heads (nope~ + rope~)) <- hidden",
+    },
+    axes={name: Axis("q_lora_rank", 1536, why=DIRECT) for name in ("pre_q_rank", "q_rank")},
+    fields={"fixed_eps": ("model.layers.{layer}.self_attn.kv_a_layernorm.weight",)},
+)
 
 ARCHITECTURE = Architecture(
     model="DeepseekV2ForCausalLM",
@@ -67,18 +79,7 @@ ARCHITECTURE = Architecture(
     },
     only=by_layer(sparse, ".mlp.gate.", ".mlp.experts.", ".mlp.shared_experts."),
     forms=(
-        Form(
-            "direct queries",
-            when=lambda config, names: "q_lora_rank" in config and config["q_lora_rank"] is None,
-            tensors={
-                "model.layers.{layer}.self_attn.q_a_proj.{weight,bias?}": None,
-                "model.layers.{layer}.self_attn.q_a_layernorm.weight": None,
-                "model.layers.{layer}.self_attn.q_b_proj.weight": None,
-                "model.layers.{layer}.self_attn.q_proj.weight": "(heads (nope~ + rope~)) <- hidden",
-            },
-            axes={name: Axis("q_lora_rank", 1536, why=DIRECT) for name in ("pre_q_rank", "q_rank")},
-            fields={"fixed_eps": ("model.layers.{layer}.self_attn.kv_a_layernorm.weight",)},
-        ),
+        DIRECT_QUERIES,
         fused_experts("expert_mlp"),
     ),
     fixed_eps=(

@@ -5,17 +5,14 @@ norm writes the stream itself, and both sizes grow together.
 Upstream: transformers/models/electra/modeling_electra.py.
 """
 
-from dataclasses import replace
-
-from modelsurgeon.architectures.architecture import Axis, Form, Tie
+from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Tie
+from modelsurgeon.architectures.axes import attention, residual, tokens
 from modelsurgeon.architectures.layouts import multiple_choice
-from modelsurgeon.architectures.tables.bert import ARCHITECTURE as BERT
 
-LAYERS = {name: text for name, text in BERT.tensors.items() if name.startswith("bert.encoder.")}
-
-ARCHITECTURE = replace(
-    BERT,
+ARCHITECTURE = Architecture(
     model="ElectraForMaskedLM",
+    norm="layer",
+    eps="layer_norm_eps",
     prefix="electra.",
     tie=Tie(
         "generator_lm_head.weight",
@@ -23,10 +20,13 @@ ARCHITECTURE = replace(
         requires="generator_predictions.dense.weight",
     ),
     axes={
-        **BERT.axes,
-        "embedded": Axis("hidden_size", through="residual"),
+        **tokens(positions="max_position_embeddings", types="type_vocab_size"),
+        **residual("hidden_size", "hidden final"),
         "transform": Axis("hidden_size", through="pointwise"),
-        "final": Axis("hidden_size", through="residual"),
+        "pooled": Axis("hidden_size", through="pointwise"),
+        "mlp": Axis("intermediate_size", through="pointwise"),
+        **attention(),
+        "embedded": Axis("hidden_size", through="residual"),
     },
     tensors={
         "electra.embeddings.word_embeddings.weight": "vocab -> embedded",
@@ -34,7 +34,14 @@ ARCHITECTURE = replace(
         "electra.embeddings.token_type_embeddings.weight": "types -> embedded",
         "electra.embeddings.LayerNorm.{weight,bias}": "embedded => hidden",
         "electra.embeddings_project.{weight,bias}?": "hidden <- embedded",
-        **{name.replace("bert.", "electra.", 1): text for name, text in LAYERS.items()},
+        "electra.encoder.layer.{layer}.attention.self.query.{weight,bias}": "(heads head~) <- hidden",
+        "electra.encoder.layer.{layer}.attention.self.key.{weight,bias}": "(heads head) <- hidden",
+        "electra.encoder.layer.{layer}.attention.self.value.{weight,bias}": "(heads value) <- hidden",
+        "electra.encoder.layer.{layer}.attention.output.dense.{weight,bias}": "hidden <- (heads value)",
+        "electra.encoder.layer.{layer}.attention.output.LayerNorm.{weight,bias}": "hidden => hidden",
+        "electra.encoder.layer.{layer}.intermediate.dense.{weight,bias}": "mlp <- hidden",
+        "electra.encoder.layer.{layer}.output.dense.{weight,bias}": "hidden <- mlp",
+        "electra.encoder.layer.{layer}.output.LayerNorm.{weight,bias}": "hidden => hidden",
         "generator_predictions.dense.{weight,bias}?": "transform <- hidden",
         "generator_predictions.LayerNorm.{weight,bias}?": "transform => final",
         "generator_lm_head.weight?": "vocab <- final",
@@ -47,7 +54,14 @@ ARCHITECTURE = replace(
         "classifier.{weight,bias}?": "labels <- hidden",
         "qa_outputs.{weight,bias}?": "labels <- hidden",
     },
-    keys="hidden_act is_decoder summary_activation summary_first_dropout summary_last_dropout summary_type summary_use_proj",
+    keys="""
+        hidden_act is_decoder summary_activation summary_first_dropout summary_last_dropout summary_type
+        summary_use_proj
+    """,
+    requires={"position_embedding_type": (None, "absolute")},
+    defaults={"tie_word_embeddings": True},
+    synonyms=((".gamma", ".weight"), (".beta", ".bias")),
+    ignored=(r".*embeddings\.position_ids",),
     equal={"embedding_size": "hidden_size"},
     outputs={"last_hidden_state": "hidden"},
     projected=("embedded", "hidden"),

@@ -3,22 +3,23 @@
 Upstream: transformers/models/gemma/modeling_gemma.py.
 """
 
-from dataclasses import replace
+from modelsurgeon.architectures.architecture import Architecture, Axis, Rotary, Tie
+from modelsurgeon.architectures.axes import attention, residual, tokens
 
-from modelsurgeon.architectures.architecture import Axis
-from modelsurgeon.architectures.tables.llama import ARCHITECTURE as LLAMA
-
-ARCHITECTURE = replace(
-    LLAMA,
+ARCHITECTURE = Architecture(
     model="GemmaForCausalLM",
-    multiples={},
+    norm="rms",
+    eps="rms_norm_eps",
+    prefix="model.",
+    rotary=Rotary("half"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
     offset=1.0,
     multiplied={"model.embed_tokens.weight": ("stream", 0.5)},
     axes={
-        **LLAMA.axes,
-        "kv": Axis("num_key_value_heads", 16, through="heads", follows="heads"),
-        "head": Axis("head_dim", 256, through="inner", scaled=-0.5),
-        "value": Axis("head_dim", 256, through="linear"),
+        **tokens(),
+        **residual("hidden_size"),
+        "mlp": Axis("intermediate_size", through="pointwise"),
+        **attention(kv=16, key="head_dim", size=256),
     },
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
@@ -37,5 +38,5 @@ ARCHITECTURE = replace(
     },
     keys="attention_bias hidden_act hidden_activation max_position_embeddings use_bidirectional_attention",
     defaults={"tie_word_embeddings": True},
-    synonyms=(),
+    ignored=(r".*rotary_emb\.inv_freq",),
 )

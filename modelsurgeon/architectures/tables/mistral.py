@@ -3,16 +3,22 @@
 Upstream: transformers/models/mistral/modeling_mistral.py.
 """
 
-from dataclasses import replace
+from modelsurgeon.architectures.architecture import Architecture, Axis, Rotary, Tie
+from modelsurgeon.architectures.axes import attention, residual, tokens
 
-from modelsurgeon.architectures.architecture import Axis
-from modelsurgeon.architectures.tables.llama import ARCHITECTURE as LLAMA
-
-ARCHITECTURE = replace(
-    LLAMA,
+ARCHITECTURE = Architecture(
     model="MistralForCausalLM",
-    multiples={},
-    axes={**LLAMA.axes, "kv": Axis("num_key_value_heads", 8, through="heads", follows="heads")},
+    norm="rms",
+    eps="rms_norm_eps",
+    prefix="model.",
+    rotary=Rotary("half"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
+    axes={
+        **tokens(),
+        **residual("hidden_size"),
+        "mlp": Axis("intermediate_size", through="pointwise"),
+        **attention(kv=8, key="head_dim"),
+    },
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
         "model.layers.{layer}.input_layernorm.weight": "stream => hidden",
@@ -30,5 +36,6 @@ ARCHITECTURE = replace(
         "qa_outputs.{weight,bias}?": "2 <- final",
     },
     keys="hidden_act max_position_embeddings sliding_window",
-    synonyms=(),
+    defaults={"tie_word_embeddings": False},
+    ignored=(r".*rotary_emb\.inv_freq",),
 )

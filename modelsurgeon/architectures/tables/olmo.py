@@ -4,18 +4,24 @@ Nothing stands between the residual and the head that could take up a factor: a 
 Upstream: transformers/models/olmo/modeling_olmo.py.
 """
 
-from dataclasses import replace
+from modelsurgeon.architectures.architecture import Architecture, Axis, Key, Rotary, Tie
+from modelsurgeon.architectures.axes import attention, residual, tokens
 
-from modelsurgeon.architectures.tables.llama import ARCHITECTURE as LLAMA
-
-ARCHITECTURE = replace(
-    LLAMA,
+ARCHITECTURE = Architecture(
     model="OlmoForCausalLM",
-    multiples={},
     norm="layer",
     eps=None,
+    prefix="model.",
+    rotary=Rotary("half"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
     weightless=("stream => hidden", "stream => final"),
     clip="clip_qkv",
+    axes={
+        **tokens(),
+        **residual("hidden_size"),
+        "mlp": Axis("intermediate_size", through="pointwise"),
+        **attention(kv=Key("num_attention_heads"), key="head_dim"),
+    },
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
         "model.layers.{layer}.self_attn.q_proj.{weight,bias?}": "(heads head~) <- hidden",
@@ -29,5 +35,6 @@ ARCHITECTURE = replace(
         "score.weight?": "labels <- final",
     },
     keys="attention_bias hidden_act max_position_embeddings",
-    synonyms=(),
+    defaults={"tie_word_embeddings": False},
+    ignored=(r".*rotary_emb\.inv_freq",),
 )

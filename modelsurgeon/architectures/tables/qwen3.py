@@ -3,21 +3,22 @@
 Upstream: transformers/models/qwen3/modeling_qwen3.py.
 """
 
-from dataclasses import replace
+from modelsurgeon.architectures.architecture import Architecture, Axis, Rotary, Tie
+from modelsurgeon.architectures.axes import attention, residual, tokens
 
-from modelsurgeon.architectures.architecture import Axis
-from modelsurgeon.architectures.tables.llama import ARCHITECTURE as LLAMA
-
-ARCHITECTURE = replace(
-    LLAMA,
+ARCHITECTURE = Architecture(
     model="Qwen3ForCausalLM",
-    multiples={},
+    norm="rms",
+    eps="rms_norm_eps",
+    prefix="model.",
+    rotary=Rotary("half"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
     axes={
-        **LLAMA.axes,
-        "kv": Axis("num_key_value_heads", 32, through="heads", follows="heads"),
-        "head": Axis("head_dim", 128, through="inner", scaled=-0.5),
+        **tokens(),
+        **residual("hidden_size"),
+        "mlp": Axis("intermediate_size", through="pointwise"),
+        **attention(kv=32, key="head_dim", size=128),
         "prehead": Axis("head_dim", 128, through="normed", follows="head"),
-        "value": Axis("head_dim", 128, through="linear"),
     },
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
@@ -41,4 +42,7 @@ ARCHITECTURE = replace(
         attention_bias hidden_act layer_types max_position_embeddings max_window_layers sliding_window
         use_sliding_window
     """,
+    defaults={"tie_word_embeddings": False},
+    synonyms=(("transformer.", "model."),),
+    ignored=(r".*rotary_emb\.inv_freq",),
 )

@@ -4,18 +4,14 @@ The table has as many rows as the config says (`max_position_embeddings`), the u
 Upstream: transformers/models/roberta/modeling_roberta.py.
 """
 
-from dataclasses import replace
-
-from modelsurgeon.architectures.architecture import Tie
+from modelsurgeon.architectures.architecture import Architecture, Axis, Tie
+from modelsurgeon.architectures.axes import attention, residual, tokens
 from modelsurgeon.architectures.layouts import multiple_choice
-from modelsurgeon.architectures.tables.bert import ARCHITECTURE as BERT
 
-BODY = {name.replace("bert.", "roberta.", 1): text for name, text in BERT.tensors.items() if name.startswith("bert.")}
-
-ARCHITECTURE = replace(
-    BERT,
-    keys="hidden_act is_decoder pad_token_id",  # positions are counted from it
+ARCHITECTURE = Architecture(
     model="RobertaForMaskedLM",
+    norm="layer",
+    eps="layer_norm_eps",
     prefix="roberta.",
     tie=Tie(
         "lm_head.decoder.weight",
@@ -23,8 +19,28 @@ ARCHITECTURE = replace(
         also={"lm_head.decoder.bias": "lm_head.bias"},
         requires="lm_head.dense.weight",
     ),
+    axes={
+        **tokens(positions="max_position_embeddings", types="type_vocab_size"),
+        **residual("hidden_size", "hidden final"),
+        "transform": Axis("hidden_size", through="pointwise"),
+        "pooled": Axis("hidden_size", through="pointwise"),
+        "mlp": Axis("intermediate_size", through="pointwise"),
+        **attention(),
+    },
     tensors={
-        **BODY,
+        "roberta.embeddings.word_embeddings.weight": "vocab -> hidden",
+        "roberta.embeddings.position_embeddings.weight": "positions -> hidden",
+        "roberta.embeddings.token_type_embeddings.weight": "types -> hidden",
+        "roberta.embeddings.LayerNorm.{weight,bias}": "hidden => hidden",
+        "roberta.encoder.layer.{layer}.attention.self.query.{weight,bias}": "(heads head~) <- hidden",
+        "roberta.encoder.layer.{layer}.attention.self.key.{weight,bias}": "(heads head) <- hidden",
+        "roberta.encoder.layer.{layer}.attention.self.value.{weight,bias}": "(heads value) <- hidden",
+        "roberta.encoder.layer.{layer}.attention.output.dense.{weight,bias}": "hidden <- (heads value)",
+        "roberta.encoder.layer.{layer}.attention.output.LayerNorm.{weight,bias}": "hidden => hidden",
+        "roberta.encoder.layer.{layer}.intermediate.dense.{weight,bias}": "mlp <- hidden",
+        "roberta.encoder.layer.{layer}.output.dense.{weight,bias}": "hidden <- mlp",
+        "roberta.encoder.layer.{layer}.output.LayerNorm.{weight,bias}": "hidden => hidden",
+        "roberta.pooler.dense.{weight,bias}?": "pooled <- hidden",
         "lm_head.dense.{weight,bias}?": "transform <- hidden",
         "lm_head.layer_norm.{weight,bias}?": "transform => final",
         "lm_head.bias?": "vocab <-",
@@ -35,4 +51,10 @@ ARCHITECTURE = replace(
         "qa_outputs.{weight,bias}?": "labels <- hidden",
     },
     forms=(multiple_choice("pooled"),),
+    outputs={"last_hidden_state": "hidden", "pooler_output": "pooled"},
+    keys="hidden_act is_decoder pad_token_id",  # positions are counted from the padding's
+    requires={"position_embedding_type": (None, "absolute")},
+    defaults={"tie_word_embeddings": True},
+    synonyms=((".gamma", ".weight"), (".beta", ".bias")),
+    ignored=(r".*embeddings\.position_ids",),
 )

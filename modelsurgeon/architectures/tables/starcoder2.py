@@ -3,18 +3,22 @@
 Upstream: transformers/models/starcoder2/modeling_starcoder2.py.
 """
 
-from dataclasses import replace
+from modelsurgeon.architectures.architecture import Architecture, Axis, Rotary, Tie
+from modelsurgeon.architectures.axes import attention, residual, tokens
 
-from modelsurgeon.architectures.architecture import Axis
-from modelsurgeon.architectures.tables.llama import ARCHITECTURE as LLAMA
-
-ARCHITECTURE = replace(
-    LLAMA,
+ARCHITECTURE = Architecture(
     model="Starcoder2ForCausalLM",
-    multiples={},
     norm="layer",
     eps="norm_epsilon",
-    axes={**LLAMA.axes, "kv": Axis("num_key_value_heads", 2, through="heads", follows="heads")},
+    prefix="model.",
+    rotary=Rotary("half"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
+    axes={
+        **tokens(),
+        **residual("hidden_size"),
+        "mlp": Axis("intermediate_size", through="pointwise"),
+        **attention(kv=2, key="head_dim"),
+    },
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
         "model.layers.{layer}.input_layernorm.{weight,bias}": "stream => hidden",
@@ -31,5 +35,5 @@ ARCHITECTURE = replace(
     },
     keys="embedding_dropout hidden_act max_position_embeddings residual_dropout sliding_window use_bias",
     defaults={"tie_word_embeddings": True},
-    synonyms=(),
+    ignored=(r".*rotary_emb\.inv_freq",),
 )
