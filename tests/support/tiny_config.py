@@ -95,6 +95,7 @@ OVERRIDES: Mapping[str, Mapping[str, Any]] = {
         "num_local_experts": 6,
     },
     "roformer": {"embedding_size": 32},
+    "seed_oss": {"attention_out_bias": True, "mlp_bias": True},
     "smollm3": {"no_rope_layers": [1, 0]},
     "stablelm": {"hidden_size": 64},  # as gpt_neox
     "t5": {**_T5, "feed_forward_proj": "relu"},
