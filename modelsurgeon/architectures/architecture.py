@@ -51,6 +51,8 @@ __all__ = [  # what tables are written with, all from one place
 ]
 
 
+FREQUENCIES = r".*rotary_emb\.inv_freq"
+
 # What a table's function raises for a config of wrong types: a setting that makes no sense, and no mistake of ours.
 SENSELESS = (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError)
 
@@ -102,13 +104,13 @@ class Architecture:
     computed   tensors whose gaps are computed, {template: function(size, new size) -> function(start, stop) -> rows}
     keys       further config keys that have an effect, but none that depends on width: one string, between blanks
     requires   {key: (accepted values ...)}: anything else is refused
-    defaults   {key: constant, or function(config)}: values of absent keys that matter
+    defaults   {key: constant, or function(config)}: values of absent keys that matter, the tie's aside
     multiples  {key: key, or number}: the library cannot run a config where the first is no multiple of the second
     projected  (axis, axis): the library leaves out the projection between them where their sizes are equal
     equal      {key: key, or function(config)}: derived keys that are written to the file, before and after
     aliases    {other name in config.json: native key}
     synonyms   (old, new) pieces of tensor names
-    ignored    tensors that the library recomputes: not carried over
+    ignored    tensors that the library recomputes, beside rotary frequencies: not carried over
     only       {piece of a template: function(config, layer)}: which layers have the tensors of such templates
     forms      other layouts, applied in order where they hold
     outputs    {name of a model's output: the axis of its last dimension}
@@ -203,7 +205,7 @@ class Architecture:
     def dotted(self) -> frozenset[str]:
         """The keys that this table looks up in nested objects."""
         axes = [key for axis in self.axes.values() for key in (axis.key, axis.active, axis.groups, axis.when)]
-        keys = [*axes, self.eps, self.clip, *self.keys.split(), *self.requires, *self.defaults, *self.equal]
+        keys = [*axes, self.eps, self.clip, *self.keys.split(), *self.requires, *self.absent, *self.equal]
         return frozenset(key for key in keys if isinstance(key, str) and "." in key)
 
     @property
@@ -229,7 +231,8 @@ class Architecture:
 
     def is_recomputed(self, name: str) -> bool:
         """Whether the library makes this tensor itself, or ignores what a file says."""
-        return any(re.fullmatch(pattern, name) for pattern in self.ignored)
+        patterns = (*self.ignored, FREQUENCIES) if self.rotary else self.ignored
+        return any(re.fullmatch(pattern, name) for pattern in patterns)
 
     @cached_property
     def _seen(self) -> dict[str, tuple[str, Template | None]]:
@@ -272,11 +275,16 @@ class Architecture:
         named = {native: config[alias] for alias, native in self.aliases.items() if config.get(alias) is not None}
         return {**config, **named}
 
+    @property
+    def absent(self) -> Mapping[str, Default]:
+        """{key: what its absence means}"""
+        return {**self.defaults, **({"tie_word_embeddings": self.tie.default} if self.tie else {})}
+
     def value(self, config: Config, key: str) -> Any:
         """A config value, or what its absence means."""
         value = lookup(config, key)
-        if value is None and key in self.defaults:
-            return _asked(meaning, self.defaults[key], config)
+        if value is None and key in self.absent:
+            return _asked(meaning, self.absent[key], config)
         return value
 
     def holds(self, config: Config, when: str | Rule | None) -> bool:
@@ -287,12 +295,12 @@ class Architecture:
 
     def derived(self, config: Config) -> dict[str, Any]:
         """What derived keys must say: those that the config writes, and those whose absence means something."""
-        rules = {k: rule for k, rule in self.equal.items() if lookup(config, k) is not None or k in self.defaults}
+        rules = {k: rule for k, rule in self.equal.items() if lookup(config, k) is not None or k in self.absent}
         return {k: lookup(config, rule) if isinstance(rule, str) else _asked(rule, config) for k, rule in rules.items()}
 
     def spelled_out(self, config: Config) -> dict[str, Any]:
         """The values that absent keys stand for."""
-        return {key: meaning(default, config) for key, default in self.defaults.items() if lookup(config, key) is None}
+        return {key: meaning(default, config) for key, default in self.absent.items() if lookup(config, key) is None}
 
     def sizes(self, config: Config) -> dict[str, int]:
         """{axis: size}. Raises SourceError for a size that is no positive integer."""

@@ -2,7 +2,8 @@
 
     axes={**tokens(), **residual("hidden_size"), "mlp": ..., **attention(kv=8, key="head_dim")}
 
-are vocab and labels; stream, hidden and final; the MLP; heads, kv, head and value.
+are vocab and labels; stream, hidden and final; the MLP; heads, kv, head and value. `decoder(kv=8, key="head_dim")` is
+all of them.
 """
 
 from __future__ import annotations
@@ -47,4 +48,16 @@ def attention(
         **grouped,
         f"{side}head": Axis(key, size, through="inner", scaled=scaled, when=when),
         f"{side}value": Axis(key, size, through="linear"),
+    }
+
+
+def decoder(
+    *, kv: Default | None = None, key: str | None = None, size: Default | None = None, scaled: float = -0.5
+) -> dict[str, Axis]:
+    """All usual axes of a decoder of `hidden_size` and `intermediate_size`; the options are those of `attention`."""
+    return {
+        **tokens(),
+        **residual("hidden_size"),
+        "mlp": Axis("intermediate_size", through="pointwise"),
+        **attention(kv=kv, key=key, size=size, scaled=scaled),
     }

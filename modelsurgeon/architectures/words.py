@@ -67,6 +67,7 @@ class Tie:
 
     head       the head's tensor, absent on disk while tied
     embedding  the tensor that it is tied to
+    default    whether a config without `tie_word_embeddings` ties them
     axis       what the head reads: grown so that one tensor can serve as both
     also       further tensors that the flag gates, {target: source}
     forced     the library ties whenever both tensors are equal, whatever the flag: an own head must differ, so it is
@@ -77,6 +78,7 @@ class Tie:
 
     head: str
     embedding: str
+    default: bool
     axis: str = "final"
     also: Mapping[str, str] = field(default_factory=dict)
     forced: str | None = None

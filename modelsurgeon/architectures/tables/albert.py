@@ -2,7 +2,6 @@
 
 `num_hidden_layers` passes go through `num_hidden_groups` groups of `inner_group_num` layers. The embeddings are always
 projected, so their size never has to grow with the stream; the masked-LM head works at that size, too.
-Upstream: transformers/models/albert/modeling_albert.py.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Tie
@@ -20,6 +19,7 @@ ARCHITECTURE = Architecture(
         "albert.embeddings.word_embeddings.weight",
         also={"predictions.decoder.bias": "predictions.bias"},
         requires="predictions.dense.weight",
+        default=True,
     ),
     axes={
         **tokens(positions="max_position_embeddings", types="type_vocab_size"),
@@ -63,7 +63,6 @@ ARCHITECTURE = Architecture(
     outputs={"last_hidden_state": "hidden", "pooler_output": "pooled"},
     keys="classifier_dropout_prob hidden_act num_hidden_layers",
     requires={"position_embedding_type": (None, "absolute")},
-    defaults={"tie_word_embeddings": True},
     synonyms=((".gamma", ".weight"), (".beta", ".bias")),
     ignored=(r".*embeddings\.position_ids",),
 )

@@ -2,7 +2,6 @@
 
 The output of each norm is the residual; the last one of the decoder is what the head reads. The token embeddings may be
 multiplied by sqrt(d_model), positions never. The decoder alone, with a head, is a causal language model.
-Upstream: transformers/models/bart/modeling_bart.py.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Tie, labels
@@ -46,6 +45,7 @@ ARCHITECTURE = Architecture(
             "model.encoder.embed_tokens.weight": "model.shared.weight",
             "model.decoder.embed_tokens.weight": "model.shared.weight",
         },
+        default=True,
     ),
     axes={
         "vocab": Axis("vocab_size"),
@@ -80,7 +80,7 @@ ARCHITECTURE = Architecture(
     keys="""
         activation_dropout activation_function decoder_layerdrop encoder_layerdrop is_decoder max_position_embeddings
     """,
-    defaults={"scale_embedding": False, "tie_word_embeddings": True},
+    defaults={"scale_embedding": False},
     aliases={
         "hidden_size": "d_model",
         "num_attention_heads": "encoder_attention_heads",
@@ -98,7 +98,7 @@ ARCHITECTURE = Architecture(
                 "model.decoder.embed_tokens.weight": "vocab -> hidden",
             },
             fields={
-                "tie": Tie("lm_head.weight", "model.decoder.embed_tokens.weight"),
+                "tie": Tie("lm_head.weight", "model.decoder.embed_tokens.weight", default=True),
                 "multiplied": {"model.decoder.embed_tokens.weight": ("hidden", 0.5, "scale_embedding")},
             },
         ),

@@ -2,7 +2,6 @@
 
 The output of each norm is the residual, so `hidden` is both. The masked-LM head's dense layer ends in an activation:
 its axis `transform` is copied with scale 1, whatever the rule.
-Upstream: transformers/models/bert/modeling_bert.py.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Tie
@@ -19,6 +18,7 @@ ARCHITECTURE = Architecture(
         "bert.embeddings.word_embeddings.weight",
         also={"cls.predictions.decoder.bias": "cls.predictions.bias"},
         requires="cls.predictions.transform.dense.weight",
+        default=True,
     ),
     axes={
         **tokens(positions="max_position_embeddings", types="type_vocab_size"),
@@ -54,7 +54,6 @@ ARCHITECTURE = Architecture(
     outputs={"last_hidden_state": "hidden", "pooler_output": "pooled"},
     keys="hidden_act is_decoder",
     requires={"position_embedding_type": (None, "absolute")},
-    defaults={"tie_word_embeddings": True},
     synonyms=((".gamma", ".weight"), (".beta", ".bias")),
     ignored=(r".*embeddings\.position_ids",),
 )

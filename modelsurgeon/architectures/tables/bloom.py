@@ -2,7 +2,6 @@
 
 The MLP is four times as wide as the stream, in the code. With `apply_residual_connection_post_layernorm` the sums start
 from the norms' outputs: every norm then writes the residual, as in a post-norm model.
-Upstream: transformers/models/bloom/modeling_bloom.py.
 """
 
 from modelsurgeon.architectures import alibi
@@ -15,7 +14,7 @@ ARCHITECTURE = Architecture(
     eps="layer_norm_epsilon",
     prefix="transformer.",
     counters={"layer": "n_layer"},
-    tie=Tie("lm_head.weight", "transformer.word_embeddings.weight"),
+    tie=Tie("lm_head.weight", "transformer.word_embeddings.weight", default=True),
     axes={
         **tokens(),
         **residual("hidden_size", "embedded stream hidden final"),
@@ -54,6 +53,5 @@ ARCHITECTURE = Architecture(
         ),
     ),
     keys="apply_residual_connection_post_layernorm pretraining_tp slow_but_exact",
-    defaults={"tie_word_embeddings": True},
     aliases={"n_embed": "hidden_size", "num_attention_heads": "n_head", "num_hidden_layers": "n_layer"},
 )

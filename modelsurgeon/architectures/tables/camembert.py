@@ -1,7 +1,4 @@
-"""CamemBERT: RoBERTa's model, trained on French; its tensors have RoBERTa's names.
-
-Upstream: transformers/models/camembert/modeling_camembert.py.
-"""
+"""CamemBERT: RoBERTa's model, trained on French; its tensors have RoBERTa's names."""
 
 from modelsurgeon.architectures.architecture import but
 from modelsurgeon.architectures.tables.roberta import ARCHITECTURE as ROBERTA

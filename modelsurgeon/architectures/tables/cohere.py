@@ -1,7 +1,6 @@
 """Cohere: LayerNorms without biases, one for attention and MLP, which run side by side; interleaved rotary pairs.
 
 With `use_qk_norm`, a LayerNorm over each head's query and key has a row of gains for each head.
-Upstream: transformers/models/cohere/modeling_cohere.py.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Key, Quotient, Rotary, Tie
@@ -15,7 +14,7 @@ ARCHITECTURE = Architecture(
     eps="layer_norm_eps",
     prefix="model.",
     rotary=Rotary("interleaved"),
-    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=True),
     axes={
         "vocab": Axis("vocab_size"),
         **residual("hidden_size"),
@@ -50,6 +49,5 @@ ARCHITECTURE = Architecture(
     ),
     keys="attention_bias hidden_act logit_scale max_position_embeddings use_qk_norm",
     factors={"logit_scale": ("lm_head.weight", 1.0)},
-    defaults={"logit_scale": 0.0625, "tie_word_embeddings": True},
-    ignored=(r".*rotary_emb\.inv_freq",),
+    defaults={"logit_scale": 0.0625},
 )

@@ -4,7 +4,6 @@ Beside q.k, queries meet keys of relative positions (`c2p`) and keys meet querie
 table, through projections of their own or through those of the content. The scores are divided by
 sqrt(head * (1 + the number of such terms)). After the first layer a convolution may be added: its activation writes the
 stream, which then only copies of scale 1 pass.
-Upstream: transformers/models/deberta_v2/modeling_deberta_v2.py.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Form, Quotient, Tie, labels
@@ -36,6 +35,7 @@ ARCHITECTURE = Architecture(
         "deberta.embeddings.word_embeddings.weight",
         also={"cls.predictions.decoder.bias": "cls.predictions.bias"},
         requires="cls.predictions.transform.dense.weight",
+        default=True,
     ),
     axes={
         "vocab": Axis("vocab_size"),
@@ -88,7 +88,6 @@ ARCHITECTURE = Architecture(
     """,
     requires=SUPPORTED,
     projected=("embedded", "hidden"),
-    defaults={"tie_word_embeddings": True},
     equal={"attention_head_size": HEAD, "embedding_size": "hidden_size", "pooler_hidden_size": "hidden_size"},
     synonyms=((".gamma", ".weight"), (".beta", ".bias")),
     ignored=(r".*embeddings\.position_ids", r"mask_predictions\..*"),
@@ -116,6 +115,7 @@ ARCHITECTURE = Architecture(
                 "tie": Tie(
                     "cls.predictions.decoder.weight",
                     "deberta.embeddings.word_embeddings.weight",
+                    default=True,
                     requires="lm_predictions.lm_head.dense.weight",
                     refused="with legacy = false the model multiplies by its word embeddings themselves",
                 ),

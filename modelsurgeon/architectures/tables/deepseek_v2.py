@@ -2,7 +2,6 @@
 
 Each head's key is a part of its own (`nope`) and a rotated part (`rope`) that all heads share; the two parts together
 set the attention's scale. The shared experts are one MLP, `n_shared_experts` times as wide as an expert.
-Upstream: transformers/models/deepseek_v2/modeling_deepseek_v2.py.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Form, Rotary, Tie
@@ -35,7 +34,7 @@ ARCHITECTURE = Architecture(
     eps="rms_norm_eps",
     prefix="model.",
     rotary=Rotary("interleaved", axis="rope"),
-    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={
         **tokens(),
         **residual("hidden_size"),
@@ -91,7 +90,7 @@ ARCHITECTURE = Architecture(
         num_experts_per_tok output_router_logits pretraining_tp routed_scaling_factor topk_group
     """,
     requires={"topk_method": ("greedy", "group_limited_greedy")},
-    defaults={"tie_word_embeddings": False, "topk_method": "greedy"},
+    defaults={"topk_method": "greedy"},
     multiples={"hidden_size": "num_attention_heads", "kv_lora_rank": 2, "qk_nope_head_dim": 2},  # pairs lie behind them
     equal={
         "head_dim": "qk_rope_head_dim",
@@ -99,5 +98,4 @@ ARCHITECTURE = Architecture(
         "qk_head_dim": lambda c: int(c["qk_nope_head_dim"] + c["qk_rope_head_dim"]),
     },
     aliases={"num_experts": "n_routed_experts"},
-    ignored=(r".*rotary_emb\.inv_freq",),
 )

@@ -2,7 +2,6 @@
 
 Rotated pairs lie interleaved unless `rope_interleave` says otherwise. Released files hold one layer more, number 61,
 that predicts further tokens: the library leaves it out of the model.
-Upstream: transformers/models/deepseek_v3/modeling_deepseek_v3.py.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Form, Rotary, Tie
@@ -10,8 +9,6 @@ from modelsurgeon.architectures.axes import residual, tokens
 from modelsurgeon.architectures.layouts import by_layer, fused_experts
 from modelsurgeon.architectures.tables.deepseek_v2 import ARCHITECTURE as V2
 from modelsurgeon.architectures.tables.deepseek_v2 import DIRECT_QUERIES
-
-FREQUENCIES = r".*rotary_emb\.inv_freq"
 
 
 def layout(config: Config) -> str:
@@ -40,7 +37,7 @@ ARCHITECTURE = Architecture(
     eps="rms_norm_eps",
     prefix="model.",
     rotary=Rotary(layout, axis="rope"),
-    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={
         **tokens(),
         **residual("hidden_size"),
@@ -98,7 +95,7 @@ ARCHITECTURE = Architecture(
         Form(
             "layer 61 left out",
             when=lambda config, names: config.get("num_hidden_layers") in range(62),
-            fields={"ignored": (FREQUENCIES, r"(model\.)?layers\.61\..*")},
+            fields={"ignored": (r"(model\.)?layers\.61\..*",)},
         ),
     ),
     fixed_eps=(
@@ -110,8 +107,7 @@ ARCHITECTURE = Architecture(
         num_experts_per_tok output_router_logits pretraining_tp routed_scaling_factor topk_group
         num_nextn_predict_layers rope_interleave
     """,
-    defaults={"n_group": 8, "num_experts_per_tok": 8, "num_key_value_heads": 128, "tie_word_embeddings": False},
+    defaults={"n_group": 8, "num_experts_per_tok": 8, "num_key_value_heads": 128},
     equal=V2.equal,
     aliases={"num_local_experts": "n_routed_experts", "num_mtp_layers": "num_nextn_predict_layers"},
-    ignored=(FREQUENCIES,),
 )

@@ -1,7 +1,4 @@
-"""DistilBERT: half of BERT's layers, no token types, no pooler, norms whose eps is fixed in the code (1e-12).
-
-Upstream: transformers/models/distilbert/modeling_distilbert.py.
-"""
+"""DistilBERT: half of BERT's layers, no token types, no pooler, norms whose eps is fixed in the code (1e-12)."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Tie
 from modelsurgeon.architectures.axes import attention, residual, tokens
@@ -17,6 +14,7 @@ ARCHITECTURE = Architecture(
         "vocab_projector.weight",
         "distilbert.embeddings.word_embeddings.weight",
         requires="vocab_transform.weight",
+        default=True,
     ),
     axes={
         **tokens(positions="max_position_embeddings"),
@@ -49,7 +47,6 @@ ARCHITECTURE = Architecture(
     forms=(unpooled("pre_classifier.weight"), multiple_choice("pooled")),
     outputs={"last_hidden_state": "hidden"},
     keys="activation qa_dropout seq_classif_dropout sinusoidal_pos_embds",
-    defaults={"tie_word_embeddings": True},
     aliases={"hidden_size": "dim", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"},
     synonyms=((".gamma", ".weight"), (".beta", ".bias")),
     ignored=(r".*embeddings\.position_ids",),

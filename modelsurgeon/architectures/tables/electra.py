@@ -2,7 +2,6 @@
 
 Between embeddings and body lies a projection only where their sizes differ. Where they are one size the embeddings'
 norm writes the stream itself, and both sizes grow together.
-Upstream: transformers/models/electra/modeling_electra.py.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Tie
@@ -18,6 +17,7 @@ ARCHITECTURE = Architecture(
         "generator_lm_head.weight",
         "electra.embeddings.word_embeddings.weight",
         requires="generator_predictions.dense.weight",
+        default=True,
     ),
     axes={
         **tokens(positions="max_position_embeddings", types="type_vocab_size"),
@@ -59,7 +59,6 @@ ARCHITECTURE = Architecture(
         summary_use_proj
     """,
     requires={"position_embedding_type": (None, "absolute")},
-    defaults={"tie_word_embeddings": True},
     synonyms=((".gamma", ".weight"), (".beta", ".bias")),
     ignored=(r".*embeddings\.position_ids",),
     equal={"embedding_size": "hidden_size"},

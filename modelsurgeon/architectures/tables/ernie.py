@@ -1,7 +1,4 @@
-"""ERNIE: BERT, with embeddings of the task beside those of the sentence where the config says so.
-
-Upstream: transformers/models/ernie/modeling_ernie.py.
-"""
+"""ERNIE: BERT, with embeddings of the task beside those of the sentence where the config says so."""
 
 from modelsurgeon.architectures.architecture import Axis, but
 from modelsurgeon.architectures.tables.bert import ARCHITECTURE as BERT

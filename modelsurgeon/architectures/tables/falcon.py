@@ -2,7 +2,6 @@
 
 Attention and MLP stand side by side behind one norm or two, or one after the other. Positions are rotary or ALiBi;
 ALiBi is added before the division by sqrt(head), so that there a head's size has a say in the slopes.
-Upstream: transformers/models/falcon/modeling_falcon.py.
 """
 
 from modelsurgeon.architectures import alibi
@@ -32,7 +31,7 @@ ARCHITECTURE = Architecture(
     eps="layer_norm_epsilon",
     prefix="transformer.",
     rotary=Rotary("half"),
-    tie=Tie("lm_head.weight", "transformer.word_embeddings.weight"),
+    tie=Tie("lm_head.weight", "transformer.word_embeddings.weight", default=True),
     axes={
         **tokens(),
         **residual("hidden_size"),
@@ -99,7 +98,6 @@ ARCHITECTURE = Architecture(
         new_decoder_architecture num_kv_heads num_ln_in_parallel_attn parallel_attn rope_parameters rope_scaling
         rope_theta
     """,
-    defaults={"tie_word_embeddings": True},
     equal={"num_kv_heads": "num_attention_heads"},
     aliases={"n_embed": "hidden_size"},
     ignored=(r".*rotary_emb\.inv_freq",),

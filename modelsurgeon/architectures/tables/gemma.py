@@ -1,10 +1,7 @@
-"""Gemma: Llama with gains of the form (1 + w), embeddings times sqrt(hidden), and a head size of its own.
+"""Gemma: Llama with gains of the form (1 + w), embeddings times sqrt(hidden), and a head size of its own."""
 
-Upstream: transformers/models/gemma/modeling_gemma.py.
-"""
-
-from modelsurgeon.architectures.architecture import Architecture, Axis, Rotary, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.architecture import Architecture, Rotary, Tie
+from modelsurgeon.architectures.axes import decoder
 
 ARCHITECTURE = Architecture(
     model="GemmaForCausalLM",
@@ -12,15 +9,10 @@ ARCHITECTURE = Architecture(
     eps="rms_norm_eps",
     prefix="model.",
     rotary=Rotary("half"),
-    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=True),
     offset=1.0,
     multiplied={"model.embed_tokens.weight": ("stream", 0.5)},
-    axes={
-        **tokens(),
-        **residual("hidden_size"),
-        "mlp": Axis("intermediate_size", through="pointwise"),
-        **attention(kv=16, key="head_dim", size=256),
-    },
+    axes=decoder(kv=16, key="head_dim", size=256),
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
         "model.layers.{layer}.input_layernorm.weight": "stream => hidden",
@@ -37,6 +29,4 @@ ARCHITECTURE = Architecture(
         "score.{weight,bias}?": "labels <- final",
     },
     keys="attention_bias hidden_act hidden_activation max_position_embeddings use_bidirectional_attention",
-    defaults={"tie_word_embeddings": True},
-    ignored=(r".*rotary_emb\.inv_freq",),
 )

@@ -1,7 +1,4 @@
-"""Gemma 2: Gemma with norms before and after every branch, and attention scaled by a number in the config.
-
-Upstream: transformers/models/gemma2/modeling_gemma2.py.
-"""
+"""Gemma 2: Gemma with norms before and after every branch, and attention scaled by a number in the config."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Rotary, Tie
 from modelsurgeon.architectures.axes import attention, residual, tokens
@@ -12,7 +9,7 @@ ARCHITECTURE = Architecture(
     eps="rms_norm_eps",
     prefix="model.",
     rotary=Rotary("half"),
-    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=True),
     offset=1.0,
     multiplied={"model.embed_tokens.weight": ("stream", 0.5)},
     softcap=("final_logit_softcapping", 30.0),
@@ -45,6 +42,4 @@ ARCHITECTURE = Architecture(
         layer_types max_position_embeddings query_pre_attn_scalar sliding_window use_bidirectional_attention
     """,
     multiples={"hidden_size": "num_attention_heads"},
-    defaults={"tie_word_embeddings": True},
-    ignored=(r".*rotary_emb\.inv_freq",),
 )

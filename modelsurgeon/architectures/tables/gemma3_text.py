@@ -12,7 +12,7 @@ ARCHITECTURE = Architecture(
     eps="rms_norm_eps",
     prefix="model.",
     rotary=Rotary("half"),
-    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=True),
     offset=1.0,
     multiplied={"model.embed_tokens.weight": ("stream", 0.5)},
     softcap=("final_logit_softcapping", None),
@@ -49,6 +49,4 @@ ARCHITECTURE = Architecture(
         _sliding_window_pattern rope_local_base_freq sliding_window_pattern
     """,
     multiples={"hidden_size": "num_attention_heads"},
-    defaults={"tie_word_embeddings": True},
-    ignored=(r".*rotary_emb\.inv_freq",),
 )

@@ -1,7 +1,6 @@
 """GLM-4: norms before and after each branch, half of each head rotated in adjacent pairs, gate and up in one tensor.
 
 Queries, keys and values have biases, the output projection has none. `post_attention_layernorm` is what the MLP reads.
-Upstream: transformers/models/glm4/modeling_glm4.py.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Rotary, Tie
@@ -13,7 +12,7 @@ ARCHITECTURE = Architecture(
     eps="rms_norm_eps",
     prefix="model.",
     rotary=Rotary("interleaved", partial=0.5),
-    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={
         **tokens(),
         **residual("hidden_size", "stream hidden branch final"),
@@ -37,6 +36,4 @@ ARCHITECTURE = Architecture(
         "score.{weight,bias}?": "labels <- final",
     },
     keys="attention_bias hidden_act max_position_embeddings",
-    defaults={"tie_word_embeddings": False},
-    ignored=(r".*rotary_emb\.inv_freq",),
 )

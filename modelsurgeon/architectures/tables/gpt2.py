@@ -1,7 +1,4 @@
-"""GPT-2: pre-norm, learned positions, Conv1D weights stored [in, out], queries, keys and values in one tensor.
-
-Upstream: transformers/models/gpt2/modeling_gpt2.py.
-"""
+"""GPT-2: pre-norm, learned positions, Conv1D weights stored [in, out], queries, keys and values in one tensor."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Multiple, Tie
 from modelsurgeon.architectures.axes import attention, residual, tokens
@@ -12,7 +9,7 @@ ARCHITECTURE = Architecture(
     eps="layer_norm_epsilon",
     prefix="transformer.",
     counters={"layer": "n_layer"},
-    tie=Tie("lm_head.weight", "transformer.wte.weight"),
+    tie=Tie("lm_head.weight", "transformer.wte.weight", default=True),
     axes={
         **tokens(positions="n_positions"),
         **residual("n_embd"),
@@ -39,7 +36,7 @@ ARCHITECTURE = Architecture(
         scale_attn_by_inverse_layer_idx summary_activation summary_first_dropout summary_proj_to_labels summary_type
         summary_use_proj
     """,
-    defaults={"tie_word_embeddings": True, "scale_attn_weights": True},
+    defaults={"scale_attn_weights": True},
     aliases={
         "hidden_size": "n_embd",
         "max_position_embeddings": "n_positions",

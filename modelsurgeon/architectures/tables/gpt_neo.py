@@ -1,7 +1,4 @@
-"""GPT-Neo: GPT-2 in nn.Linear layout, its attention global or local layer by layer and not scaled at all.
-
-Upstream: transformers/models/gpt_neo/modeling_gpt_neo.py.
-"""
+"""GPT-Neo: GPT-2 in nn.Linear layout, its attention global or local layer by layer and not scaled at all."""
 
 from itertools import islice
 
@@ -28,7 +25,7 @@ ARCHITECTURE = Architecture(
     eps="layer_norm_epsilon",
     prefix="transformer.",
     counters={"layer": "num_layers"},
-    tie=Tie("lm_head.weight", "transformer.wte.weight"),
+    tie=Tie("lm_head.weight", "transformer.wte.weight", default=True),
     axes={
         **tokens(positions="max_position_embeddings"),
         **residual("hidden_size"),
@@ -53,7 +50,6 @@ ARCHITECTURE = Architecture(
         "qa_outputs.{weight,bias}?": "2 <- final",
     },
     keys="activation_function attention_types embed_dropout resid_dropout window_size",
-    defaults={"tie_word_embeddings": True},
     equal={"attention_layers": _attention_layers},
     aliases={"num_attention_heads": "num_heads", "num_hidden_layers": "num_layers"},
     ignored=(r".*\.attn\.attention\.(masked_)?bias",),

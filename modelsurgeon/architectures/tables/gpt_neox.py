@@ -1,10 +1,7 @@
-"""GPT-NeoX (Pythia): pre-norm, a quarter of each head rotated, queries, keys and values in one tensor, head by head.
+"""GPT-NeoX (Pythia): pre-norm, a quarter of each head rotated, queries, keys and values in one tensor, head by head."""
 
-Upstream: transformers/models/gpt_neox/modeling_gpt_neox.py.
-"""
-
-from modelsurgeon.architectures.architecture import Architecture, Axis, Rotary, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.architecture import Architecture, Rotary, Tie
+from modelsurgeon.architectures.axes import decoder
 
 ARCHITECTURE = Architecture(
     model="GPTNeoXForCausalLM",
@@ -12,13 +9,8 @@ ARCHITECTURE = Architecture(
     eps="layer_norm_eps",
     prefix="gpt_neox.",
     rotary=Rotary("half", partial=0.25),
-    tie=Tie("embed_out.weight", "gpt_neox.embed_in.weight"),
-    axes={
-        **tokens(),
-        **residual("hidden_size"),
-        "mlp": Axis("intermediate_size", through="pointwise"),
-        **attention(),
-    },
+    tie=Tie("embed_out.weight", "gpt_neox.embed_in.weight", default=False),
+    axes=decoder(),
     tensors={
         "gpt_neox.embed_in.weight": "vocab -> stream",
         "gpt_neox.layers.{layer}.input_layernorm.{weight,bias}": "stream => hidden",
@@ -36,7 +28,6 @@ ARCHITECTURE = Architecture(
     keys="""
         attention_bias hidden_act is_decoder max_position_embeddings rotary_emb_base rotary_pct use_parallel_residual
     """,
-    defaults={"tie_word_embeddings": False},
     synonyms=(("lm_head.weight", "embed_out.weight"),),
-    ignored=(r".*\.attention\.(masked_)?bias", r".*rotary_emb\.inv_freq"),
+    ignored=(r".*\.attention\.(masked_)?bias",),
 )

@@ -2,7 +2,6 @@
 
 Gate and up projections alternate along the last dimension, and [in, out] is the stored order. The router's bias enters
 before the softmax over the chosen experts.
-Upstream: transformers/models/gpt_oss/modeling_gpt_oss.py.
 """
 
 from typing import Any
@@ -35,7 +34,7 @@ ARCHITECTURE = Architecture(
     eps="rms_norm_eps",
     prefix="model.",
     rotary=Rotary("half"),
-    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={
         **tokens(),
         **residual("hidden_size"),
@@ -73,8 +72,6 @@ ARCHITECTURE = Architecture(
     defaults={
         "num_experts_per_tok": 4,
         "rope_parameters": rope,
-        "tie_word_embeddings": False,
     },
     aliases={"num_experts": "num_local_experts"},
-    ignored=(r".*rotary_emb\.inv_freq",),
 )

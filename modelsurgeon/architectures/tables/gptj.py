@@ -1,7 +1,6 @@
 """GPT-J: attention and MLP side by side behind one norm, the first `rotary_dim` of each head turned in adjacent pairs.
 
 The frequencies are of the fixed base 10000, over `rotary_dim`. The head has a bias of its own, tied or not.
-Upstream: transformers/models/gptj/modeling_gptj.py.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Multiple, Rotary, Tie
@@ -14,7 +13,7 @@ ARCHITECTURE = Architecture(
     prefix="transformer.",
     counters={"layer": "n_layer"},
     rotary=Rotary("interleaved", size_key="rotary_dim"),
-    tie=Tie("lm_head.weight", "transformer.wte.weight", requires="lm_head.bias"),
+    tie=Tie("lm_head.weight", "transformer.wte.weight", requires="lm_head.bias", default=False),
     axes={
         **tokens(),
         **residual("n_embd"),
@@ -36,7 +35,7 @@ ARCHITECTURE = Architecture(
         "qa_outputs.{weight,bias}?": "labels <- final",
     },
     keys="activation_function attn_pdrop embd_pdrop n_positions resid_pdrop",
-    defaults={"rotary_dim": 64, "tie_word_embeddings": False},
+    defaults={"rotary_dim": 64},
     aliases={
         "hidden_size": "n_embd",
         "max_position_embeddings": "n_positions",

@@ -1,7 +1,6 @@
 """Granite: Llama with four multipliers in the config, of the embedding, the scores, each branch and the logits.
 
 None of them depends on width: `attention_multiplier` is the whole scale of the scores, whatever the head's size.
-Upstream: transformers/models/granite/modeling_granite.py.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Key, Rotary, Tie
@@ -13,7 +12,7 @@ ARCHITECTURE = Architecture(
     eps="rms_norm_eps",
     prefix="model.",
     rotary=Rotary("half"),
-    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={
         "vocab": Axis("vocab_size"),
         **residual("hidden_size"),
@@ -39,6 +38,5 @@ ARCHITECTURE = Architecture(
         mlp_bias residual_multiplier
     """,
     factors={"embedding_multiplier": ("model.embed_tokens.weight", 1.0), "logits_scaling": ("lm_head.weight", -1.0)},
-    defaults={"tie_word_embeddings": False, "embedding_multiplier": 1.0, "logits_scaling": 1.0},
-    ignored=(r".*rotary_emb\.inv_freq",),
+    defaults={"embedding_multiplier": 1.0, "logits_scaling": 1.0},
 )

@@ -1,11 +1,10 @@
 """Llama: pre-norm RMSNorm, rotary grouped-query attention, gated MLP.
 
 Files of its question-answering class say `transformer.` where others say `model.`.
-Upstream: transformers/models/llama/modeling_llama.py.
 """
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Key, Rotary, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.architecture import Architecture, Key, Rotary, Tie
+from modelsurgeon.architectures.axes import decoder
 
 ARCHITECTURE = Architecture(
     model="LlamaForCausalLM",
@@ -13,13 +12,8 @@ ARCHITECTURE = Architecture(
     eps="rms_norm_eps",
     prefix="model.",
     rotary=Rotary("half"),
-    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
-    axes={
-        **tokens(),
-        **residual("hidden_size"),
-        "mlp": Axis("intermediate_size", through="pointwise"),
-        **attention(kv=Key("num_attention_heads"), key="head_dim"),
-    },
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
+    axes=decoder(kv=Key("num_attention_heads"), key="head_dim"),
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
         "model.layers.{layer}.input_layernorm.weight": "stream => hidden",
@@ -38,7 +32,5 @@ ARCHITECTURE = Architecture(
     },
     keys="attention_bias hidden_act max_position_embeddings mlp_bias pretraining_tp",
     multiples={"hidden_size": "num_attention_heads"},
-    defaults={"tie_word_embeddings": False},
     synonyms=(("transformer.", "model."),),
-    ignored=(r".*rotary_emb\.inv_freq",),
 )

@@ -1,10 +1,7 @@
-"""Mistral: Llama with a sliding window, no biases and other defaults.
+"""Mistral: Llama with a sliding window, no biases and other defaults."""
 
-Upstream: transformers/models/mistral/modeling_mistral.py.
-"""
-
-from modelsurgeon.architectures.architecture import Architecture, Axis, Rotary, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.architecture import Architecture, Rotary, Tie
+from modelsurgeon.architectures.axes import decoder
 
 ARCHITECTURE = Architecture(
     model="MistralForCausalLM",
@@ -12,13 +9,8 @@ ARCHITECTURE = Architecture(
     eps="rms_norm_eps",
     prefix="model.",
     rotary=Rotary("half"),
-    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
-    axes={
-        **tokens(),
-        **residual("hidden_size"),
-        "mlp": Axis("intermediate_size", through="pointwise"),
-        **attention(kv=8, key="head_dim"),
-    },
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
+    axes=decoder(kv=8, key="head_dim"),
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
         "model.layers.{layer}.input_layernorm.weight": "stream => hidden",
@@ -36,6 +28,4 @@ ARCHITECTURE = Architecture(
         "qa_outputs.{weight,bias}?": "2 <- final",
     },
     keys="hidden_act max_position_embeddings sliding_window",
-    defaults={"tie_word_embeddings": False},
-    ignored=(r".*rotary_emb\.inv_freq",),
 )

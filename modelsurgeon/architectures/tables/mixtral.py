@@ -14,7 +14,7 @@ ARCHITECTURE = Architecture(
     eps="rms_norm_eps",
     prefix="model.",
     rotary=Rotary("half"),
-    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={
         **tokens(),
         **residual("hidden_size"),
@@ -43,8 +43,7 @@ ARCHITECTURE = Architecture(
     keys="""
         hidden_act max_position_embeddings output_router_logits router_aux_loss_coef router_jitter_noise sliding_window
     """,
-    defaults={"num_experts_per_tok": 2, "tie_word_embeddings": False},
+    defaults={"num_experts_per_tok": 2},
     aliases={"num_experts": "num_local_experts"},
     synonyms=((".block_sparse_moe.", ".mlp."),),
-    ignored=(r".*rotary_emb\.inv_freq",),
 )

@@ -1,7 +1,6 @@
 """ModernBERT: a pre-norm encoder with rotary positions, gated MLPs, and layers that see all or a window.
 
 The embeddings' norm writes the stream, and the first layer's attention reads it as it is: it has no norm of its own.
-Upstream: transformers/models/modernbert/modeling_modernbert.py.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Rotary, Tie
@@ -14,7 +13,7 @@ ARCHITECTURE = Architecture(
     eps="norm_eps",
     prefix="model.",
     rotary=Rotary("half"),
-    tie=Tie("decoder.weight", "model.embeddings.tok_embeddings.weight"),
+    tie=Tie("decoder.weight", "model.embeddings.tok_embeddings.weight", default=True),
     axes={
         **tokens(),
         **residual("hidden_size", "embedded stream hidden"),
@@ -50,5 +49,4 @@ ARCHITECTURE = Architecture(
         mlp_dropout norm_bias position_embedding_type reference_compile repad_logits_with_grad sparse_pred_ignore_index
         sparse_prediction
     """,
-    defaults={"tie_word_embeddings": True},
 )

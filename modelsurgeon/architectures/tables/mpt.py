@@ -2,7 +2,6 @@
 
 The MLP is four times as wide as the stream, in the code. Upstream reads only `clip_qkv` and `softmax_scale` of what
 `attn_config` says of the function, and neither `expansion_ratio`, `no_bias`, `learned_pos_emb` nor `logit_scale`.
-Upstream: transformers/models/mpt/modeling_mpt.py.
 """
 
 from modelsurgeon.architectures import alibi
@@ -23,7 +22,7 @@ ARCHITECTURE = Architecture(
     prefix="transformer.",
     counters={"layer": "n_layers"},
     clip="attn_config.clip_qkv",
-    tie=Tie("lm_head.weight", "transformer.wte.weight"),
+    tie=Tie("lm_head.weight", "transformer.wte.weight", default=True),
     axes={
         **tokens(),
         **residual("d_model"),
@@ -48,6 +47,5 @@ ARCHITECTURE = Architecture(
         attn_config emb_pdrop embedding_fraction expansion_ratio init_device learned_pos_emb logit_scale max_seq_len
         no_bias norm_type resid_pdrop
     """,
-    defaults={"tie_word_embeddings": True},
     aliases={"hidden_size": "d_model", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"},
 )

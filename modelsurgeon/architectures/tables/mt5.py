@@ -1,7 +1,4 @@
-"""mT5: T5 whose head reads the decoder's output as it is, never divided by sqrt(d_model).
-
-Upstream: transformers/models/mt5/modeling_mt5.py.
-"""
+"""mT5: T5 whose head reads the decoder's output as it is, never divided by sqrt(d_model)."""
 
 from modelsurgeon.architectures.architecture import Axis, but
 from modelsurgeon.architectures.tables.t5 import ARCHITECTURE as T5

@@ -1,11 +1,10 @@
 """OLMo: Llama with LayerNorms that hold no tensor (eps 1e-5, fixed in the code), and a clamp on queries, keys, values.
 
 Nothing stands between the residual and the head that could take up a factor: a tied model cannot grow its residual.
-Upstream: transformers/models/olmo/modeling_olmo.py.
 """
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Key, Rotary, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.architecture import Architecture, Key, Rotary, Tie
+from modelsurgeon.architectures.axes import decoder
 
 ARCHITECTURE = Architecture(
     model="OlmoForCausalLM",
@@ -13,15 +12,10 @@ ARCHITECTURE = Architecture(
     eps=None,
     prefix="model.",
     rotary=Rotary("half"),
-    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     weightless=("stream => hidden", "stream => final"),
     clip="clip_qkv",
-    axes={
-        **tokens(),
-        **residual("hidden_size"),
-        "mlp": Axis("intermediate_size", through="pointwise"),
-        **attention(kv=Key("num_attention_heads"), key="head_dim"),
-    },
+    axes=decoder(kv=Key("num_attention_heads"), key="head_dim"),
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
         "model.layers.{layer}.self_attn.q_proj.{weight,bias?}": "(heads head~) <- hidden",
@@ -35,6 +29,4 @@ ARCHITECTURE = Architecture(
         "score.weight?": "labels <- final",
     },
     keys="attention_bias hidden_act max_position_embeddings",
-    defaults={"tie_word_embeddings": False},
-    ignored=(r".*rotary_emb\.inv_freq",),
 )

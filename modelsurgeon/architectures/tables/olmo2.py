@@ -1,7 +1,6 @@
 """OLMo2: Llama that norms what each branch returns, not what it reads; queries and keys are normed over all heads.
 
 Projections read the residual as it is, so there is no axis `hidden`.
-Upstream: transformers/models/olmo2/modeling_olmo2.py.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Key, Quotient, Rotary, Tie
@@ -13,7 +12,7 @@ ARCHITECTURE = Architecture(
     eps="rms_norm_eps",
     prefix="model.",
     rotary=Rotary("half"),
-    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={
         **tokens(),
         **residual("hidden_size", "stream final"),
@@ -42,6 +41,4 @@ ARCHITECTURE = Architecture(
         "score.weight?": "labels <- final",
     },
     keys="attention_bias hidden_act max_position_embeddings",
-    defaults={"tie_word_embeddings": False},
-    ignored=(r".*rotary_emb\.inv_freq",),
 )

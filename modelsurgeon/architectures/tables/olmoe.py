@@ -1,7 +1,6 @@
 """OLMoE: experts in every layer, and an RMSNorm over all queries together and all keys together, then a clamp.
 
 The norm of the queries is as wide as the hidden stream, so heads x head size is always hidden_size.
-Upstream: transformers/models/olmoe/modeling_olmoe.py.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Key, Quotient, Rotary, Tie
@@ -14,7 +13,7 @@ ARCHITECTURE = Architecture(
     eps="rms_norm_eps",
     prefix="model.",
     rotary=Rotary("half"),
-    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={
         "vocab": Axis("vocab_size"),
         **residual("hidden_size"),
@@ -48,8 +47,7 @@ ARCHITECTURE = Architecture(
     forms=(fused_experts("mlp"),),
     clip="clip_qkv",
     keys="attention_bias hidden_act max_position_embeddings norm_topk_prob output_router_logits router_aux_loss_coef",
-    defaults={"num_experts_per_tok": 8, "tie_word_embeddings": False},
+    defaults={"num_experts_per_tok": 8},
     equal={"head_dim": Quotient("hidden_size", "num_attention_heads")},
     aliases={"num_local_experts": "num_experts"},
-    ignored=(r".*rotary_emb\.inv_freq",),
 )

@@ -2,7 +2,6 @@
 
 Opt-350m is post-norm, without a norm at the end, and projects its narrower embedding in and out. There the output of
 each norm is the residual, so `hidden` is both. In the usual layout norms may also hold no tensors.
-Upstream: transformers/models/opt/modeling_opt.py.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Form, Tie, labels
@@ -39,7 +38,7 @@ ARCHITECTURE = Architecture(
     norm="layer",
     eps=None,
     prefix="model.",
-    tie=Tie("lm_head.weight", "model.decoder.embed_tokens.weight"),
+    tie=Tie("lm_head.weight", "model.decoder.embed_tokens.weight", default=True),
     axes={
         "vocab": Axis("vocab_size"),
         "positions": Axis(default=lambda c: c["max_position_embeddings"] + 2),
@@ -108,6 +107,5 @@ ARCHITECTURE = Architecture(
     keys="activation_function do_layer_norm_before enable_bias layer_norm_elementwise_affine max_position_embeddings",
     requires={"_remove_final_layer_norm": (None, False)},
     projected=("embedded", "stream"),
-    defaults={"tie_word_embeddings": True},
     equal={"word_embed_proj_dim": "hidden_size"},
 )

@@ -1,11 +1,10 @@
 """Phi: attention and MLP side by side behind one norm, biases everywhere (the head's too), half of each head rotated.
 
 `qk_layernorm` adds a norm on each head's query and key, of size hidden / heads whatever `head_dim` says.
-Upstream: transformers/models/phi/modeling_phi.py.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Key, Quotient, Rotary, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.axes import decoder
 
 _SIZE = Quotient("hidden_size", "num_attention_heads")
 
@@ -15,13 +14,8 @@ ARCHITECTURE = Architecture(
     eps="layer_norm_eps",
     prefix="model.",
     rotary=Rotary("half", partial=0.5),
-    tie=Tie("lm_head.weight", "model.embed_tokens.weight", requires="lm_head.bias"),
-    axes={
-        **tokens(),
-        **residual("hidden_size"),
-        "mlp": Axis("intermediate_size", through="pointwise"),
-        **attention(kv=Key("num_attention_heads"), key="head_dim"),
-    },
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", requires="lm_head.bias", default=False),
+    axes=decoder(kv=Key("num_attention_heads"), key="head_dim"),
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
         "model.layers.{layer}.input_layernorm.{weight,bias}": "stream => hidden",
@@ -54,6 +48,4 @@ ARCHITECTURE = Architecture(
         ),
     ),
     keys="embd_pdrop hidden_act max_position_embeddings qk_layernorm resid_pdrop",
-    defaults={"tie_word_embeddings": False},
-    ignored=(r".*rotary_emb\.inv_freq",),
 )

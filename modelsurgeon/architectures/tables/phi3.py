@@ -1,11 +1,10 @@
 """Phi-3: Llama with queries, keys and values in one tensor, and gate and up in another.
 
 Under long-range scaling the library checks its lists of factors against hidden / heads, whatever `head_dim` says.
-Upstream: transformers/models/phi3/modeling_phi3.py.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Form, Key, Quotient, Rotary, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.axes import decoder
 from modelsurgeon.architectures.config import lookup
 
 _SIZE = Quotient("hidden_size", "num_attention_heads")
@@ -23,13 +22,8 @@ ARCHITECTURE = Architecture(
     eps="rms_norm_eps",
     prefix="model.",
     rotary=Rotary("half", partial=1.0),
-    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
-    axes={
-        **tokens(),
-        **residual("hidden_size"),
-        "mlp": Axis("intermediate_size", through="pointwise"),
-        **attention(kv=Key("num_attention_heads"), key="head_dim"),
-    },
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
+    axes=decoder(kv=Key("num_attention_heads"), key="head_dim"),
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
         "model.layers.{layer}.input_layernorm.weight": "stream => hidden",
@@ -54,6 +48,4 @@ ARCHITECTURE = Architecture(
         ),
     ),
     keys="embd_pdrop hidden_act max_position_embeddings original_max_position_embeddings resid_pdrop sliding_window",
-    defaults={"tie_word_embeddings": False},
-    ignored=(r".*rotary_emb\.inv_freq",),
 )

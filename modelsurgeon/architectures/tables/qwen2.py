@@ -1,10 +1,7 @@
-"""Qwen2: Llama with biases on queries, keys and values.
+"""Qwen2: Llama with biases on queries, keys and values."""
 
-Upstream: transformers/models/qwen2/modeling_qwen2.py.
-"""
-
-from modelsurgeon.architectures.architecture import Architecture, Axis, Rotary, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.architecture import Architecture, Rotary, Tie
+from modelsurgeon.architectures.axes import decoder
 
 ARCHITECTURE = Architecture(
     model="Qwen2ForCausalLM",
@@ -12,13 +9,8 @@ ARCHITECTURE = Architecture(
     eps="rms_norm_eps",
     prefix="model.",
     rotary=Rotary("half"),
-    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
-    axes={
-        **tokens(),
-        **residual("hidden_size"),
-        "mlp": Axis("intermediate_size", through="pointwise"),
-        **attention(kv=32, key="head_dim"),
-    },
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
+    axes=decoder(kv=32, key="head_dim"),
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
         "model.layers.{layer}.input_layernorm.weight": "stream => hidden",
@@ -36,7 +28,5 @@ ARCHITECTURE = Architecture(
         "qa_outputs.{weight,bias}?": "2 <- final",
     },
     keys="hidden_act layer_types max_position_embeddings max_window_layers sliding_window use_mrope use_sliding_window",
-    defaults={"tie_word_embeddings": False},
     synonyms=(("transformer.", "model."),),
-    ignored=(r".*rotary_emb\.inv_freq",),
 )

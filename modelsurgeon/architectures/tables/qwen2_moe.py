@@ -1,7 +1,6 @@
 """Qwen2-MoE: Qwen2 with experts in some layers, beside them one shared expert behind a gate of its own.
 
 A layer is sparse unless `mlp_only_layers` names it or `decoder_sparse_step` skips it; the others hold a plain MLP.
-Upstream: transformers/models/qwen2_moe/modeling_qwen2_moe.py.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Rotary, Tie
@@ -21,7 +20,7 @@ ARCHITECTURE = Architecture(
     eps="rms_norm_eps",
     prefix="model.",
     rotary=Rotary("half"),
-    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={
         **tokens(),
         **residual("hidden_size"),
@@ -61,6 +60,5 @@ ARCHITECTURE = Architecture(
         decoder_sparse_step hidden_act layer_types max_position_embeddings max_window_layers mlp_only_layers
         norm_topk_prob output_router_logits qkv_bias router_aux_loss_coef sliding_window use_sliding_window
     """,
-    defaults={"num_experts_per_tok": 4, "tie_word_embeddings": False},
-    ignored=(r".*rotary_emb\.inv_freq",),
+    defaults={"num_experts_per_tok": 4},
 )

@@ -1,10 +1,7 @@
-"""Qwen3: Llama with an RMSNorm on each head's query and key, and a head size of its own.
-
-Upstream: transformers/models/qwen3/modeling_qwen3.py.
-"""
+"""Qwen3: Llama with an RMSNorm on each head's query and key, and a head size of its own."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Rotary, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.axes import decoder
 
 ARCHITECTURE = Architecture(
     model="Qwen3ForCausalLM",
@@ -12,12 +9,9 @@ ARCHITECTURE = Architecture(
     eps="rms_norm_eps",
     prefix="model.",
     rotary=Rotary("half"),
-    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={
-        **tokens(),
-        **residual("hidden_size"),
-        "mlp": Axis("intermediate_size", through="pointwise"),
-        **attention(kv=32, key="head_dim", size=128),
+        **decoder(kv=32, key="head_dim", size=128),
         "prehead": Axis("head_dim", 128, through="normed", follows="head"),
     },
     tensors={
@@ -42,7 +36,5 @@ ARCHITECTURE = Architecture(
         attention_bias hidden_act layer_types max_position_embeddings max_window_layers sliding_window
         use_sliding_window
     """,
-    defaults={"tie_word_embeddings": False},
     synonyms=(("transformer.", "model."),),
-    ignored=(r".*rotary_emb\.inv_freq",),
 )

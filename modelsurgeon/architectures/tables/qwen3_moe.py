@@ -1,7 +1,6 @@
 """Qwen3-MoE: Qwen3's attention, with an RMSNorm on each head's query and key, and experts in some layers.
 
 Which layers are sparse is decided as in Qwen2-MoE; there is no shared expert.
-Upstream: transformers/models/qwen3_moe/modeling_qwen3_moe.py.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Quotient, Rotary, Tie
@@ -15,7 +14,7 @@ ARCHITECTURE = Architecture(
     eps="rms_norm_eps",
     prefix="model.",
     rotary=Rotary("half"),
-    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={
         **tokens(),
         **residual("hidden_size"),
@@ -56,8 +55,7 @@ ARCHITECTURE = Architecture(
         attention_bias decoder_sparse_step hidden_act max_position_embeddings max_window_layers mlp_only_layers
         norm_topk_prob output_router_logits router_aux_loss_coef sliding_window use_sliding_window
     """,
-    defaults={"num_experts_per_tok": 8, "tie_word_embeddings": False},
+    defaults={"num_experts_per_tok": 8},
     aliases={"num_experts": "num_local_experts"},
     synonyms=(("transformer.", "model."),),
-    ignored=(r".*rotary_emb\.inv_freq",),
 )

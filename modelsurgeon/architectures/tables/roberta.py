@@ -1,7 +1,6 @@
 """RoBERTa: BERT with another head, whose positions begin after the padding's: two of the table's rows are unused.
 
 The table has as many rows as the config says (`max_position_embeddings`), the unused ones among them.
-Upstream: transformers/models/roberta/modeling_roberta.py.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Tie
@@ -18,6 +17,7 @@ ARCHITECTURE = Architecture(
         "roberta.embeddings.word_embeddings.weight",
         also={"lm_head.decoder.bias": "lm_head.bias"},
         requires="lm_head.dense.weight",
+        default=True,
     ),
     axes={
         **tokens(positions="max_position_embeddings", types="type_vocab_size"),
@@ -54,7 +54,6 @@ ARCHITECTURE = Architecture(
     outputs={"last_hidden_state": "hidden", "pooler_output": "pooled"},
     keys="hidden_act is_decoder pad_token_id",  # positions are counted from the padding's
     requires={"position_embedding_type": (None, "absolute")},
-    defaults={"tie_word_embeddings": True},
     synonyms=((".gamma", ".weight"), (".beta", ".bias")),
     ignored=(r".*embeddings\.position_ids",),
 )

@@ -2,7 +2,6 @@
 
 The table's columns are the axis `angles`: pairs that growth inserts turn at the frequencies of the wider head.
 Embeddings may have a size of their own, with a projection to the stream's, as in ELECTRA.
-Upstream: transformers/models/roformer/modeling_roformer.py.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Key, Quotient, Rotary, Tie
@@ -23,6 +22,7 @@ ARCHITECTURE = Architecture(
         "roformer.embeddings.word_embeddings.weight",
         also={"cls.predictions.decoder.bias": "cls.predictions.bias"},
         requires="cls.predictions.transform.dense.weight",
+        default=True,
     ),
     axes={
         **tokens(positions="max_position_embeddings", types="type_vocab_size"),
@@ -64,7 +64,6 @@ ARCHITECTURE = Architecture(
     keys="hidden_act is_decoder rotary_value",
     projected=("embedded", "hidden"),
     equal={"embedding_size": "hidden_size"},
-    defaults={"tie_word_embeddings": True},
     synonyms=((".gamma", ".weight"), (".beta", ".bias")),
     forms=(
         Form(

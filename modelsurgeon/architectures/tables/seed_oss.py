@@ -1,10 +1,7 @@
-"""Seed-OSS: Llama with a head size of its own, and flags of their own for the biases of each kind of projection.
+"""Seed-OSS: Llama with a head size of its own, and flags of their own for the biases of each kind of projection."""
 
-Upstream: transformers/models/seed_oss/modeling_seed_oss.py.
-"""
-
-from modelsurgeon.architectures.architecture import Architecture, Axis, Key, Null, Quotient, Rotary, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.architecture import Architecture, Key, Null, Quotient, Rotary, Tie
+from modelsurgeon.architectures.axes import decoder
 
 ARCHITECTURE = Architecture(
     model="SeedOssForCausalLM",
@@ -12,17 +9,12 @@ ARCHITECTURE = Architecture(
     eps="rms_norm_eps",
     prefix="model.",
     rotary=Rotary("half"),
-    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
-    axes={
-        **tokens(),
-        **residual("hidden_size"),
-        "mlp": Axis("intermediate_size", through="pointwise"),
-        **attention(
-            kv=Null("num_key_value_heads", absent=8, null=Key("num_attention_heads")),
-            key="head_dim",
-            size=Null("head_dim", absent=128, null=Quotient("hidden_size", "num_attention_heads")),
-        ),
-    },
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
+    axes=decoder(
+        kv=Null("num_key_value_heads", absent=8, null=Key("num_attention_heads")),
+        key="head_dim",
+        size=Null("head_dim", absent=128, null=Quotient("hidden_size", "num_attention_heads")),
+    ),
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
         "model.layers.{layer}.input_layernorm.weight": "stream => hidden",
@@ -42,7 +34,5 @@ ARCHITECTURE = Architecture(
     keys="""
         attention_bias attention_out_bias hidden_act max_position_embeddings mlp_bias pretraining_tp residual_dropout
     """,
-    defaults={"tie_word_embeddings": False},
     synonyms=(("transformer.", "model."),),
-    ignored=(r".*rotary_emb\.inv_freq",),
 )

@@ -1,11 +1,10 @@
 """SmolLM3: Llama with tied embeddings, in which every fourth layer has no rotary positions.
 
 `no_rope_layers` says which layers turn (1) and which do not (0); heads of both kinds grow by the same map.
-Upstream: transformers/models/smollm3/modeling_smollm3.py.
 """
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Rotary, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.architecture import Architecture, Rotary, Tie
+from modelsurgeon.architectures.axes import decoder
 
 ARCHITECTURE = Architecture(
     model="SmolLM3ForCausalLM",
@@ -13,13 +12,8 @@ ARCHITECTURE = Architecture(
     eps="rms_norm_eps",
     prefix="model.",
     rotary=Rotary("half"),
-    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
-    axes={
-        **tokens(),
-        **residual("hidden_size"),
-        "mlp": Axis("intermediate_size", through="pointwise"),
-        **attention(kv=4, key="head_dim"),
-    },
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=True),
+    axes=decoder(kv=4, key="head_dim"),
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
         "model.layers.{layer}.input_layernorm.weight": "stream => hidden",
@@ -40,7 +34,5 @@ ARCHITECTURE = Architecture(
         attention_bias hidden_act layer_types max_position_embeddings max_window_layers mlp_bias no_rope_layer_interval
         no_rope_layers pretraining_tp sliding_window use_sliding_window
     """,
-    defaults={"tie_word_embeddings": True},
     synonyms=(("transformer.", "model."),),
-    ignored=(r".*rotary_emb\.inv_freq",),
 )

@@ -1,11 +1,10 @@
 """StableLM: Llama with LayerNorm, a quarter of each head rotated, and optionally a norm of its own for every head.
 
 Attention and MLP stand one after the other, or side by side behind one norm.
-Upstream: transformers/models/stablelm/modeling_stablelm.py.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Quotient, Rotary, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.axes import decoder
 
 _SIZE = Quotient("hidden_size", "num_attention_heads")
 
@@ -15,13 +14,8 @@ ARCHITECTURE = Architecture(
     eps="layer_norm_eps",
     prefix="model.",
     rotary=Rotary("half", partial=0.25),
-    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
-    axes={
-        **tokens(),
-        **residual("hidden_size"),
-        "mlp": Axis("intermediate_size", through="pointwise"),
-        **attention(kv=32),
-    },
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
+    axes=decoder(kv=32),
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
         "model.layers.{layer}.input_layernorm.{weight,bias}": "stream => hidden",
@@ -56,6 +50,4 @@ ARCHITECTURE = Architecture(
         ),
     ),
     keys="hidden_act max_position_embeddings qk_layernorm use_parallel_residual use_qkv_bias",
-    defaults={"tie_word_embeddings": False},
-    ignored=(r".*rotary_emb\.inv_freq",),
 )

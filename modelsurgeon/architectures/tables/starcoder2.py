@@ -1,10 +1,7 @@
-"""StarCoder2: rotary grouped-query attention as in Llama, with LayerNorms, a plain MLP, and biases everywhere.
+"""StarCoder2: rotary grouped-query attention as in Llama, with LayerNorms, a plain MLP, and biases everywhere."""
 
-Upstream: transformers/models/starcoder2/modeling_starcoder2.py.
-"""
-
-from modelsurgeon.architectures.architecture import Architecture, Axis, Rotary, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.architecture import Architecture, Rotary, Tie
+from modelsurgeon.architectures.axes import decoder
 
 ARCHITECTURE = Architecture(
     model="Starcoder2ForCausalLM",
@@ -12,13 +9,8 @@ ARCHITECTURE = Architecture(
     eps="norm_epsilon",
     prefix="model.",
     rotary=Rotary("half"),
-    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
-    axes={
-        **tokens(),
-        **residual("hidden_size"),
-        "mlp": Axis("intermediate_size", through="pointwise"),
-        **attention(kv=2, key="head_dim"),
-    },
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=True),
+    axes=decoder(kv=2, key="head_dim"),
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
         "model.layers.{layer}.input_layernorm.{weight,bias}": "stream => hidden",
@@ -34,6 +26,4 @@ ARCHITECTURE = Architecture(
         "score.{weight,bias}?": "labels <- final",
     },
     keys="embedding_dropout hidden_act max_position_embeddings residual_dropout sliding_window use_bias",
-    defaults={"tie_word_embeddings": True},
-    ignored=(r".*rotary_emb\.inv_freq",),
 )

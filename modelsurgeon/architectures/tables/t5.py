@@ -1,7 +1,6 @@
 """T5: an encoder and a decoder, RMSNorm, no biases, no attention scale, relative positions as a bias per head.
 
 The embedding serves as head, and what reaches it is divided by sqrt(d_model) while `scale_decoder_outputs` says so.
-Upstream: transformers/models/t5/modeling_t5.py.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Key, Tie
@@ -36,7 +35,7 @@ ARCHITECTURE = Architecture(
     norm="rms",
     eps="layer_norm_epsilon",
     counters={"layer": "num_layers", "decoder_layer": "num_decoder_layers"},
-    tie=Tie("lm_head.weight", "shared.weight", forced="decoder.final_layer_norm.weight"),
+    tie=Tie("lm_head.weight", "shared.weight", forced="decoder.final_layer_norm.weight", default=True),
     axes={
         "vocab": Axis("vocab_size"),
         "buckets": Axis("relative_attention_num_buckets", 32),
@@ -60,7 +59,6 @@ ARCHITECTURE = Architecture(
     defaults={
         "num_decoder_layers": Key("num_layers"),
         "scale_decoder_outputs": lambda c: c.get("tie_word_embeddings") is not False,
-        "tie_word_embeddings": True,
     },
     aliases={
         "hidden_size": "d_model",

@@ -1,7 +1,4 @@
-"""UMT5: T5 with relative positions in every block, whose head reads the output divided by sqrt(d_model), tied or not.
-
-Upstream: transformers/models/umt5/modeling_umt5.py.
-"""
+"""UMT5: T5 with relative positions in every block; its head reads the output divided by sqrt(d_model), tied or not."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Key, Tie
 from modelsurgeon.architectures.axes import residual
@@ -12,7 +9,7 @@ ARCHITECTURE = Architecture(
     norm="rms",
     eps="layer_norm_epsilon",
     counters={"layer": "num_layers", "decoder_layer": "num_decoder_layers"},
-    tie=Tie("lm_head.weight", "shared.weight", forced="decoder.final_layer_norm.weight"),
+    tie=Tie("lm_head.weight", "shared.weight", forced="decoder.final_layer_norm.weight", default=True),
     axes={
         "vocab": Axis("vocab_size"),
         "buckets": Axis("relative_attention_num_buckets", 32),
@@ -35,7 +32,6 @@ ARCHITECTURE = Architecture(
     keys="dense_act_fn feed_forward_proj is_decoder is_gated_act relative_attention_max_distance",
     defaults={
         "num_decoder_layers": Key("num_layers"),
-        "tie_word_embeddings": True,
     },
     aliases={
         "hidden_size": "d_model",

@@ -1,7 +1,6 @@
 """ViT: a pre-norm encoder of image patches, which a convolution as wide as its stride embeds.
 
 Files hold BERT-like names; the library's own modules have others by now, and both are read.
-Upstream: transformers/models/vit/modeling_vit.py.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Key, labels

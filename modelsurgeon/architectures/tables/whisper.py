@@ -2,7 +2,6 @@
 
 The second convolution ends in a GELU, which writes the encoder's residual stream: only copies of scale 1 pass it. The
 norms' eps is fixed in the code (1e-5), `scale_embedding` has no effect, and keys have no bias.
-Upstream: transformers/models/whisper/modeling_whisper.py.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Tie, labels
@@ -46,7 +45,7 @@ ARCHITECTURE = Architecture(
     eps=None,
     prefix="model.",
     counters={"layer": "encoder_layers", "decoder_layer": "decoder_layers"},
-    tie=Tie("proj_out.weight", "model.decoder.embed_tokens.weight"),
+    tie=Tie("proj_out.weight", "model.decoder.embed_tokens.weight", default=True),
     axes={
         "vocab": Axis("vocab_size"),
         "positions": Axis("max_target_positions"),
@@ -77,7 +76,6 @@ ARCHITECTURE = Architecture(
         suppress_tokens
     """,
     requires={"use_weighted_layer_sum": (None, False)},  # it adds what norms have and have not passed
-    defaults={"tie_word_embeddings": True},
     aliases={
         "hidden_size": "d_model",
         "num_attention_heads": "encoder_attention_heads",

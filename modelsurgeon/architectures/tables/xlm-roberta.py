@@ -1,7 +1,4 @@
-"""XLM-RoBERTa: RoBERTa's model, trained on a hundred languages; its tensors have RoBERTa's names.
-
-Upstream: transformers/models/xlm_roberta/modeling_xlm_roberta.py.
-"""
+"""XLM-RoBERTa: RoBERTa's model, trained on a hundred languages; its tensors have RoBERTa's names."""
 
 from modelsurgeon.architectures.architecture import but
 from modelsurgeon.architectures.tables.roberta import ARCHITECTURE as ROBERTA
