@@ -3,7 +3,7 @@
     axes={**tokens(), **residual("hidden_size"), "mlp": ..., **attention(kv=8, key="head_dim")}
 
 are vocab and labels; stream, hidden and final; the MLP; heads, kv, head and value. `decoder(kv=8, key="head_dim")` is
-all of them.
+all of them, `encoder()` is all of BERT's.
 """
 
 from __future__ import annotations
@@ -60,4 +60,15 @@ def decoder(
         **residual("hidden_size"),
         "mlp": Axis("intermediate_size", through="pointwise"),
         **attention(kv=kv, key=key, size=size, scaled=scaled),
+    }
+
+
+def encoder() -> dict[str, Axis]:
+    """All usual axes of BERT: the stream is what its norms write; `transform` is in the masked-LM head."""
+    return {
+        **tokens(positions="max_position_embeddings", types="type_vocab_size"),
+        **residual("hidden_size", "hidden final"),
+        **{name: Axis("hidden_size", through="pointwise") for name in ("transform", "pooled")},
+        "mlp": Axis("intermediate_size", through="pointwise"),
+        **attention(),
     }

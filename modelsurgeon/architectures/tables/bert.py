@@ -4,8 +4,8 @@ The output of each norm is the residual, so `hidden` is both. The masked-LM head
 its axis `transform` is copied with scale 1, whatever the rule.
 """
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.architecture import Architecture, Tie
+from modelsurgeon.architectures.axes import encoder
 from modelsurgeon.architectures.layouts import TOKENS, multiple_choice, unpooled
 
 ARCHITECTURE = Architecture(
@@ -20,14 +20,7 @@ ARCHITECTURE = Architecture(
         requires="cls.predictions.transform.dense.weight",
         default=True,
     ),
-    axes={
-        **tokens(positions="max_position_embeddings", types="type_vocab_size"),
-        **residual("hidden_size", "hidden final"),
-        "transform": Axis("hidden_size", through="pointwise"),
-        "pooled": Axis("hidden_size", through="pointwise"),
-        "mlp": Axis("intermediate_size", through="pointwise"),
-        **attention(),
-    },
+    axes=encoder(),
     tensors={
         "bert.embeddings.word_embeddings.weight": "vocab -> hidden",
         "bert.embeddings.position_embeddings.weight": "positions -> hidden",

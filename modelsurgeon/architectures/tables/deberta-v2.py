@@ -6,7 +6,7 @@ sqrt(head * (1 + the number of such terms)). After the first layer a convolution
 stream, which then only copies of scale 1 pass.
 """
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Form, Quotient, Tie, labels
+from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Form, Key, Quotient, Tie, labels
 from modelsurgeon.architectures.axes import attention, residual
 from modelsurgeon.architectures.layouts import TOKENS, multiple_choice, unpooled
 
@@ -15,11 +15,6 @@ def buckets(config: Config) -> int:
     """Rows of the table of relative positions: so many to either side."""
     spans = [config.get(key) or 0 for key in ("position_buckets", "max_relative_positions")]
     return 2 * int(next((span for span in spans if span > 0), config["max_position_embeddings"]))
-
-
-def embedding_size(config: Config) -> int:
-    """The size of the embeddings, where the config does not name it."""
-    return int(config["hidden_size"])
 
 
 SUPPORTED = {"conv_groups": (None, 1), "conv_kernel_size": (None, 0, 3)}
@@ -97,9 +92,9 @@ ARCHITECTURE = Architecture(
             when=lambda config, names: "deberta.embeddings.embed_proj.weight" in names,
             tensors={"deberta.embeddings.LayerNorm.{weight,bias}": "hidden => hidden"},
             axes={
-                "embedded": Axis("embedding_size", embedding_size, through="rank"),
-                "transform": Axis("embedding_size", embedding_size, through="pointwise"),
-                "final": Axis("embedding_size", embedding_size, through="rank"),
+                "embedded": Axis("embedding_size", Key("hidden_size"), through="rank"),
+                "transform": Axis("embedding_size", Key("hidden_size"), through="pointwise"),
+                "final": Axis("embedding_size", Key("hidden_size"), through="rank"),
             },
             fields={"equal": {"attention_head_size": HEAD, "pooler_hidden_size": "hidden_size"}},
         ),

@@ -5,7 +5,7 @@ norm writes the stream itself, and both sizes grow together.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.axes import encoder
 from modelsurgeon.architectures.layouts import multiple_choice
 
 ARCHITECTURE = Architecture(
@@ -19,15 +19,7 @@ ARCHITECTURE = Architecture(
         requires="generator_predictions.dense.weight",
         default=True,
     ),
-    axes={
-        **tokens(positions="max_position_embeddings", types="type_vocab_size"),
-        **residual("hidden_size", "hidden final"),
-        "transform": Axis("hidden_size", through="pointwise"),
-        "pooled": Axis("hidden_size", through="pointwise"),
-        "mlp": Axis("intermediate_size", through="pointwise"),
-        **attention(),
-        "embedded": Axis("hidden_size", through="residual"),
-    },
+    axes={**encoder(), "embedded": Axis("hidden_size", through="residual")},
     tensors={
         "electra.embeddings.word_embeddings.weight": "vocab -> embedded",
         "electra.embeddings.position_embeddings.weight": "positions -> embedded",

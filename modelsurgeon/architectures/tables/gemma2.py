@@ -1,7 +1,7 @@
 """Gemma 2: Gemma with norms before and after every branch, and attention scaled by a number in the config."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Rotary, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.axes import decoder
 
 ARCHITECTURE = Architecture(
     model="Gemma2ForCausalLM",
@@ -14,10 +14,7 @@ ARCHITECTURE = Architecture(
     multiplied={"model.embed_tokens.weight": ("stream", 0.5)},
     softcap=("final_logit_softcapping", 30.0),
     axes={
-        **tokens(),
-        **residual("hidden_size"),
-        "mlp": Axis("intermediate_size", through="pointwise"),
-        **attention(kv=4, key="head_dim", size=256, scaled=0.0),  # query_pre_attn_scalar scales, whatever the size
+        **decoder(kv=4, key="head_dim", size=256, scaled=0.0),  # query_pre_attn_scalar scales, whatever the size
         "branch": Axis("hidden_size", through="residual"),
     },
     tensors={

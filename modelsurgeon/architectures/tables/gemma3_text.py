@@ -4,7 +4,7 @@ Upstream: transformers/models/gemma3/modeling_gemma3.py.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Rotary, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.axes import decoder
 
 ARCHITECTURE = Architecture(
     model="Gemma3ForCausalLM",
@@ -17,10 +17,7 @@ ARCHITECTURE = Architecture(
     multiplied={"model.embed_tokens.weight": ("stream", 0.5)},
     softcap=("final_logit_softcapping", None),
     axes={
-        **tokens(),
-        **residual("hidden_size"),
-        "mlp": Axis("intermediate_size", through="pointwise"),
-        **attention(kv=4, key="head_dim", size=256, scaled=0.0),  # query_pre_attn_scalar scales, whatever the size
+        **decoder(kv=4, key="head_dim", size=256, scaled=0.0),  # query_pre_attn_scalar scales, whatever the size
         "branch": Axis("hidden_size", through="residual"),
         "prehead": Axis("head_dim", 256, through="normed", follows="head"),
     },

@@ -3,8 +3,8 @@
 The table has as many rows as the config says (`max_position_embeddings`), the unused ones among them.
 """
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.architecture import Architecture, Tie
+from modelsurgeon.architectures.axes import encoder
 from modelsurgeon.architectures.layouts import multiple_choice
 
 ARCHITECTURE = Architecture(
@@ -19,14 +19,7 @@ ARCHITECTURE = Architecture(
         requires="lm_head.dense.weight",
         default=True,
     ),
-    axes={
-        **tokens(positions="max_position_embeddings", types="type_vocab_size"),
-        **residual("hidden_size", "hidden final"),
-        "transform": Axis("hidden_size", through="pointwise"),
-        "pooled": Axis("hidden_size", through="pointwise"),
-        "mlp": Axis("intermediate_size", through="pointwise"),
-        **attention(),
-    },
+    axes=encoder(),
     tensors={
         "roberta.embeddings.word_embeddings.weight": "vocab -> hidden",
         "roberta.embeddings.position_embeddings.weight": "positions -> hidden",
