@@ -299,7 +299,7 @@ class Architecture:
         return {k: lookup(config, rule) if isinstance(rule, str) else _asked(rule, config) for k, rule in rules.items()}
 
     def spelled_out(self, config: Config) -> dict[str, Any]:
-        """The values that absent keys stand for."""
+        """{key: value} of the keys that are absent from a config and mean something."""
         return {key: meaning(default, config) for key, default in self.absent.items() if lookup(config, key) is None}
 
     def sizes(self, config: Config) -> dict[str, int]:
@@ -355,7 +355,7 @@ def _moved(name: str, old: str, new: str) -> str:
 
 
 def _asked(rule: Callable[..., Any], *given: Any) -> Any:
-    """What a table's function says of a config. Raises SourceError where the config makes no sense to it."""
+    """The result of a table's function. Raises SourceError where the config makes no sense to it."""
     try:
         return rule(*given)
     except SENSELESS as error:

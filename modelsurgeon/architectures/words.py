@@ -1,4 +1,4 @@
-"""What a table says of axes: sizes, what stands between writers and readers, rotary positions, ties.
+"""The words of tables: axes with their sizes, what is between writers and readers, rotary positions, ties.
 
 `Axis.through` is the word that decides how an axis can grow.
 """
@@ -169,7 +169,7 @@ class Multiple:
 
 
 def meaning(default: Default, config: Config) -> Any:
-    """What a default says of a config: itself where it is a constant."""
+    """The value of a default under a config: itself where it is a constant."""
     return default(config) if callable(default) else default
 
 

@@ -22,7 +22,7 @@ class Variant:
     """One form of one family.
 
     kind       the transformers class
-    own_head   the output head differs from the embedding, and the library cannot be told so by a flag (T5)
+    own_head   the output head differs from the embedding, and the library has no flag for that (T5)
     main       the family's usual form, tied or untied: tried with every choice, the others with fewer
     """
 

@@ -1,6 +1,6 @@
 """Falcon in its three layouts: per-head attention (rw), one key-value head for all (7b), groups of queries (40b, 11b).
 
-Attention and MLP stand side by side behind one norm or two, or one after the other. Positions are rotary or ALiBi;
+Attention and MLP are side by side behind one norm or two, or one after the other. Positions are rotary or ALiBi;
 ALiBi is added before the division by sqrt(head), so that there a head's size has a say in the slopes.
 """
 

@@ -11,7 +11,7 @@ from modelsurgeon.architectures.config import lookup
 
 
 def _scales_by_head(config: Config) -> bool:
-    """Whether attention is divided by sqrt(head): no number of its own stands in its place."""
+    """Whether attention is divided by sqrt(head): the config has no scale of its own."""
     return lookup(config, "attn_config.softmax_scale") is None
 
 

@@ -1,6 +1,6 @@
 """OLMo: Llama with LayerNorms that hold no tensor (eps 1e-5, fixed in the code), and a clamp on queries, keys, values.
 
-Nothing stands between the residual and the head that could take up a factor: a tied model cannot grow its residual.
+There is nothing between the residual and the head that could take up a factor: a tied model cannot grow its residual.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Key, Rotary, Tie

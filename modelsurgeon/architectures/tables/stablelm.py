@@ -1,6 +1,6 @@
 """StableLM: Llama with LayerNorm, a quarter of each head rotated, and optionally a norm of its own for every head.
 
-Attention and MLP stand one after the other, or side by side behind one norm.
+Attention and MLP follow one another, or side by side behind one norm.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Quotient, Rotary, Tie
