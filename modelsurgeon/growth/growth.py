@@ -86,3 +86,9 @@ class Growth:
         """Whether a head that is the embedding reads this axis."""
         tie = self.architecture.tie
         return self.tied and tie is not None and name == tie.axis
+
+
+def written_by_embedding(table: Architecture) -> str:
+    """The axis that a tied embedding writes."""
+    assert table.tie is not None
+    return next(t.signature.axes[-1] for t in table.templates if t.name == table.tie.embedding)

@@ -18,10 +18,11 @@ from modelsurgeon.architectures.scalars import multiplier
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import PlanError
 from modelsurgeon.growth.commute import reasons_against
-from modelsurgeon.growth.config import grown_config
 from modelsurgeon.growth.eps import ENTIRE, eps_change, norm_ratios
+from modelsurgeon.growth.grown_config import grown_config
+from modelsurgeon.growth.growth import written_by_embedding
 from modelsurgeon.maps import dimension
-from modelsurgeon.maps.axis_map import GAP, AxisMap
+from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.maps.dimension import Dimension
 from modelsurgeon.maps.orders import identity
 from modelsurgeon.tensors.dtypes import FLOATS
@@ -193,11 +194,10 @@ def _check_tie(checkpoint: Checkpoint, maps: Mapping[str, AxisMap]) -> None:
     """One tensor serves as embedding and head only where both would be multiplied by the same."""
     table = checkpoint.architecture
     assert table.tie is not None
-    templates = {template.name: template for template in table.templates}
-    written, read = maps[templates[table.tie.embedding].signature.axes[-1]], maps[table.tie.axis]
+    written, read = maps[written_by_embedding(table)], maps[table.tie.axis]
     targets = {axis: axis_map.new_size for axis, axis_map in maps.items()}
     constant = multiplier(table, checkpoint.resolved, table.tie.embedding, checkpoint.sizes, targets)
-    same = np.array_equal(np.where(written.means, GAP, written.source), read.source)
+    same = np.array_equal(written.behind_norm, read.source)
     kept = read.copied  # what the norm before the head leaves at zero is read with anything
     if not (same and np.allclose(written.scale[kept] * constant, read.share[kept], rtol=ENTIRE, atol=0)):
         raise PlanError(

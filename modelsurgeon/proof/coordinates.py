@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from modelsurgeon.architectures.architecture import Architecture, Template
+from modelsurgeon.growth.kinds.kind import Kind, kind_of
 from modelsurgeon.maps.axis_map import GAP, AxisMap
 from modelsurgeon.maps.orders import identity, ranks
 from modelsurgeon.maps.signature import Expression
@@ -34,12 +35,12 @@ class GrownAxis:
     """Axes that grew as one.
 
     names    the axes that norms join, in the table's order
-    through  of the first of them
+    kind     of the first of them
     source   [m] int64: the old coordinate that each new one copies; negative where none, or where nothing reads it
     """
 
     names: tuple[str, ...]
-    through: str
+    kind: Kind
     size: int
     source: np.ndarray
     spans_layers: bool
@@ -86,9 +87,7 @@ def grown_axes(table: Architecture, maps: Mapping[str, AxisMap]) -> tuple[GrownA
             continue
         source = np.max([axis_map.source for axis_map in grown], axis=0)  # a gap here may be a mean there
         reads = np.any([axis_map.share != 0 for axis_map in grown], axis=0)
-        kinds = [table.axes[name].through for name in names]
-        spans = any("residual" in kind for kind in kinds)
-        found.append(GrownAxis(names, kinds[0], grown[0].size, np.where(reads, source, GAP), spans))
+        found.append(_axis(table, names, grown[0].size, np.where(reads, source, GAP)))
     return tuple(found)
 
 
@@ -99,13 +98,16 @@ def all_axes(table: Architecture, sizes: Mapping[str, int], shared: Iterable[str
     """
     found = []
     for joined in _joined(table, frozenset(shared)):
-        kinds = [table.axes[name].through for name in joined]
-        if kinds[0] in ("fixed", "angles", "choice"):
-            continue
-        added = [name for name, axis in table.axes.items() if axis.through == "choice" and axis.follows in joined]
-        size, spans = sizes[joined[0]], any("residual" in kind for kind in kinds)
-        found.append(GrownAxis((*joined, *added), kinds[0], size, np.arange(size), spans))
+        added = [n for n, axis in table.axes.items() if kind_of(axis).joins_leader and axis.follows in joined]
+        if kind_of(table.axes[joined[0]]).is_examined:
+            size = sizes[joined[0]]
+            found.append(_axis(table, (*joined, *added), size, np.arange(size)))
     return tuple(found)
+
+
+def _axis(table: Architecture, names: tuple[str, ...], size: int, source: np.ndarray) -> GrownAxis:
+    kinds = [kind_of(table.axes[name]) for name in names]
+    return GrownAxis(names, kinds[0], size, source, any(kind.spans_layers for kind in kinds))
 
 
 def _joined(table: Architecture, shared: frozenset[str] = frozenset()) -> list[tuple[str, ...]]:
@@ -173,10 +175,9 @@ def place_of(axis: GrownAxis, table: Architecture, template: Template, name: str
     return tuple((key, number) for key, number in numbers.items() if key not in table.axes)
 
 
-def _leader(table: Architecture, name: str) -> str:
-    """What the axis that this one follows passes through."""
-    leader = table.axes[name].follows
-    return table.axes[leader].through if leader else ""
+def counts_experts(table: Architecture, expression: Expression) -> bool:
+    """Whether a dimension has one coordinate for each expert."""
+    return [kind_of(table.axes[name]).is_expert for name in expression.axes()] == [True]
 
 
 @dataclass
@@ -216,10 +217,11 @@ class _Strips:
 
     def _heads(self, names: tuple[str, ...]) -> list[str]:
         """The axes of heads, where the axis lies inside of heads."""
-        if self.axis.spans_layers or self.axis.through not in ("inner", "normed", "linear"):
+        if self.axis.spans_layers or not self.axis.kind.in_heads:
             return []
         axes = self.table.axes
-        return [name for name in dict.fromkeys(names) if "heads" in (axes[name].through, _leader(self.table, name))]
+        led = {name: (name, axes[name].follows) for name in names}
+        return [name for name, both in led.items() if any(kind_of(axes[n]).is_head for n in both if n)]
 
     def _own(self, template: Template, d: int) -> np.ndarray:
         return np.asarray(np.max([self._labels(template, d, name) for name in self.axis.names], axis=0))
@@ -249,15 +251,16 @@ class _Strips:
 
     def _strip(self, name: str, template: Template, d: int, order: np.ndarray) -> Strip:
         beside = only = None
-        if not self.axis.spans_layers and self.axis.through == "pointwise":
-            sides = [e for e, (other, _) in enumerate(template.signature.dimensions) if e != d and self._experts(other)]
+        if not self.axis.spans_layers:
+            sides = [
+                e
+                for e, (other, _) in enumerate(template.signature.dimensions)
+                if e != d and counts_experts(self.table, other)
+            ]
             beside = sides[0] if sides else None
-            spread = [axis for axis in self.table.spread(template) if self.table.axes[axis].through == "experts"]
+            spread = [axis for axis in self.table.spread(template) if kind_of(self.table.axes[axis]).is_expert]
             only = self.table.numbers(template, name)[spread[0]] if spread else None
         return Strip(name, d, order, beside, only)
-
-    def _experts(self, expression: Expression) -> bool:
-        return [self.table.axes[name].through for name in expression.axes()] == ["experts"]
 
     def _labels(self, template: Template, d: int, name: str) -> np.ndarray:
         """[positions] int64: the coordinate of an axis at each position of a dimension; -1 where it has no part.

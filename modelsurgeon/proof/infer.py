@@ -25,12 +25,13 @@ from modelsurgeon.checkpoints.check import check
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.record import Step
 from modelsurgeon.errors import PlanError
+from modelsurgeon.growth.growth import Growth, written_by_embedding
 from modelsurgeon.growth.remap import GrownTensors, Storage
 from modelsurgeon.maps import dimension
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.operations import registry
 from modelsurgeon.progress import Tell, silent
-from modelsurgeon.proof.candidates import Candidate, Candidates, keeps_places
+from modelsurgeon.proof.candidates import Candidate, candidates, keeps_places
 from modelsurgeon.proof.fold import fold
 from modelsurgeon.proof.proof import demands, factor_eps, paired
 from modelsurgeon.proof.samples import sampled
@@ -94,9 +95,10 @@ class Reading:
     _offered: dict[tuple[str, tuple[int, ...]], list[Candidate]] = field(default_factory=dict)
 
     @cached_property
-    def candidates(self) -> Candidates:
-        table, tied = self.base.architecture, self.base.is_tied and self.base.has_head
-        return Candidates(table, self.base.resolved, self.result.resolved, tied)
+    def growth(self) -> Growth:
+        table, config = self.base.architecture, self.result.resolved
+        table.sizes(config)  # raises SourceError, which says more of a file than a plan's error does
+        return Growth(table, self.base.resolved, config, "exact", tied=self.base.is_tied and self.base.has_head)
 
     @cached_property
     def witnesses(self) -> dict[str, tuple[Template, str, LazyTensor, LazyTensor]]:
@@ -135,21 +137,20 @@ class Reading:
         table = self.base.architecture
         named = [axis for template, *_ in self.witnesses.values() for axis in template.signature.axes]
         first = {axis: named.index(axis) if axis in named else len(named) for axis in table.axes}
-        tie = table.tie.axis if table.tie and self.candidates.tied else None
 
         def turn(name: str) -> tuple[bool, int, int]:
             leader, behind = table.axes[name].follows, 0
             place = first[name]
             while leader:
                 place, behind, leader = max(place, first[leader]), behind + 1, table.axes[leader].follows
-            return name == tie, place, behind
+            return self.growth.reads_tied(name), place, behind
 
         return sorted(table.axes, key=turn)
 
     def _decide(self, name: str, maps: Mapping[str, AxisMap]) -> AxisMap:
         offered = self._offer(name, maps)
         if len(offered) == 1 and offered[0].axis_map.is_identity:
-            size, target = self.candidates.sizes[name], self.candidates.targets[name]
+            size, target = self.growth.sizes[name], self.growth.targets[name]
             self.lines += [f"{name}: no map makes {target} of {size}"] if size != target else []
             return offered[0].axis_map
         about = [t for t, *_ in self.witnesses.values() if self._concerns(t, name)]
@@ -169,7 +170,7 @@ class Reading:
         if best.axis_map.is_identity and not against:
             return
         sizes = f"{best.axis_map.size} -> {best.axis_map.new_size}"
-        line = f"{name}: {best.said} ({sizes})"
+        line = f"{name}: {best.description} ({sizes})"
         if against:
             tried = ", ".join(dict.fromkeys(c.order for c in self._offer(name, maps)))
             first = self.witnesses[against[0].name][1]
@@ -204,15 +205,15 @@ class Reading:
     def _offer(self, name: str, maps: Mapping[str, AxisMap]) -> list[Candidate]:
         key = name, tuple(id(maps.get(axis)) for axis in self._related(name))
         if key not in self._offered:
-            self._offered[key] = self.candidates.of(name, maps)
+            self._offered[key] = candidates(self.growth, name, maps)
         return self._offered[key]
 
     def _needs(self, name: str) -> list[str]:
         """The axis that this one's candidates are made from, if there is one: its leader, or what a tied head reads."""
         table = self.base.architecture
         found = [str(table.axes[name].follows)] if table.axes[name].follows else []
-        if self.candidates.tied and table.tie and table.tie.axis == name:
-            found += [t.signature.axes[-1] for t in table.templates if t.name == table.tie.embedding]
+        if self.growth.reads_tied(name):
+            found.append(written_by_embedding(table))
         return [axis for axis in found if axis != name]
 
     def _related(self, name: str) -> list[str]:
@@ -266,5 +267,5 @@ class Reading:
     @cached_property
     def _growing(self) -> GrownTensors:
         growing = GrownTensors(self.base, {}, Storage())
-        growing.targets = self.candidates.targets
+        growing.targets = self.growth.targets
         return growing

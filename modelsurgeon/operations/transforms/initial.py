@@ -35,6 +35,7 @@ from modelsurgeon.checkpoints.record import Origin, Step
 from modelsurgeon.checkpoints.source import read_config_of
 from modelsurgeon.errors import PlanError, SourceError
 from modelsurgeon.files.file import File, Folder
+from modelsurgeon.growth.kinds.kind import kind_of
 from modelsurgeon.operations.transforms.fresh_heads import configured_deviation
 from modelsurgeon.operations.transforms.library import Start, starts
 from modelsurgeon.running.settings import as_read
@@ -198,7 +199,8 @@ def _streams(checkpoint: Checkpoint, template: Template) -> list[str]:
     if template.signature.normalises or not any(side == "readers" for _, side in dimensions):
         return []
     written = [axis for expression, side in dimensions if side == "writers" for axis in expression.axes()]
-    return [axis for axis in written if axes[axis].through == "residual"]
+    kinds = {axis: kind_of(axes[axis]) for axis in written}
+    return [axis for axis, kind in kinds.items() if kind.spans_layers and not kind.unit_scale]
 
 
 def _width(checkpoint: Checkpoint, template: Template) -> int:

@@ -20,6 +20,7 @@ from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.record import Step
 from modelsurgeon.errors import PlanError
 from modelsurgeon.growth.growth import ROPES, RULES, Growth
+from modelsurgeon.growth.kinds.kind import kind_of
 from modelsurgeon.growth.planning import plan_maps
 from modelsurgeon.growth.remap import Storage, losses, remap
 from modelsurgeon.growth.targets import ATTENTIONS, by_factor, target_config
@@ -197,7 +198,7 @@ def _noise_notes(checkpoint: Checkpoint, maps: Mapping[str, AxisMap], noise: flo
     if not copied and not gaps:
         return []
     told = f"noise {noise:g} (seed {seed}): copies are read differently, to the same sums, so training parts them"
-    alone = [name for name in copied if checkpoint.architecture.axes[name].through == "experts"]
+    alone = [name for name in copied if kind_of(checkpoint.architecture.axes[name]).is_expert]
     if copied and alone == copied:
         return [f"{name}: copies of an expert stay copies: noise needs a width inside of them" for name in alone]
     return [told]

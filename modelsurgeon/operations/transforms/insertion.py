@@ -21,6 +21,7 @@ from modelsurgeon.architectures.config import assigned
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.record import Step
 from modelsurgeon.errors import PlanError
+from modelsurgeon.growth.kinds.kind import kind_of
 from modelsurgeon.maps.dimension import plain
 from modelsurgeon.operations.operation import Demand, Guess
 from modelsurgeon.running.settings import as_read
@@ -71,7 +72,7 @@ def depth_of(checkpoint: Checkpoint, counter: str) -> Depth:
     held = [template for template in table.templates if template.name in checkpoint.templates]
     inside = [template for template in held if counter in template.placeholders]
     outside = {axis for t in held if counter not in t.placeholders for axis in t.signature.axes}
-    sums = {axis for t in inside for axis in _written(t) & outside if "residual" in table.axes[axis].through}
+    sums = {axis for t in inside for axis in _written(t) & outside if kind_of(table.axes[axis]).spans_layers}
     post = [t.name for t in inside if t.signature.normalises and sums & {*t.signature.normalises.axes()} & _written(t)]
     if post:
         raise PlanError(f"{table.counters[counter]}: no layer can be added, {post[0]} norms the sum itself (post-norm)")
