@@ -1,8 +1,8 @@
-"""Where the coordinates of an axis that grew lie in the parameters of a model, and which of them are copies.
+"""Where the coordinates of an axis that grew are in the parameters of a model, and which of them are copies.
 
-Two neurons of different layers, or experts, have nothing to do with each other, nor have the coordinates inside of two
-heads: each has a place of its own. A coordinate of the residual stream is one for all layers. Axes that a norm joins
-are taken as one: it reads coordinate 3 of the stream and writes coordinate 3 of what follows.
+Neurons of two layers or two experts, and coordinates inside of two heads, have nothing to do with each other: each has
+a place of its own. A coordinate of the residual stream is the same one in all layers. Axes that a norm joins are taken
+as one: the norm reads coordinate 3 of the stream and writes coordinate 3 of what follows.
 
     >>> strips(axis_of("mlp"), table, sizes, ["model.layers.0.mlp.up_proj.weight", ...])
     {(("layer", 0),): [Strip("model.layers.0.mlp.up_proj.weight", dimension=0, ...), ...], ...}
@@ -63,7 +63,7 @@ class GrownAxis:
 
     @cached_property
     def pairs(self) -> tuple[np.ndarray, np.ndarray]:
-        """The same, of at most about MOST_PAIRS / (pairs of one coordinate) old coordinates, evenly drawn."""
+        """About MOST_PAIRS of all pairs, at most, of old coordinates that are drawn evenly."""
         left, right = self.all_pairs
         if len(left) <= MOST_PAIRS:
             return left, right
@@ -124,7 +124,7 @@ def _joined(table: Architecture, shared: frozenset[str] = frozenset()) -> list[t
 
 @dataclass(frozen=True, eq=False)
 class Strip:
-    """Where the coordinates of an axis lie in one tensor.
+    """Where the coordinates of an axis are in one tensor.
 
     dimension  of the tensor
     order      [occurrences, places, m] int64: positions along it; a fused tensor of gate and up has two occurrences
@@ -150,7 +150,7 @@ class Strip:
         return found.reshape(len(order), len(coordinates), places, numbers // places).transpose(1, 2)
 
     def places(self, shape: tuple[int, ...]) -> int:
-        """How many places a tensor of this shape tells of."""
+        """How many places a tensor of this shape has."""
         if self.only is not None:
             return self.only + 1
         return self.order.shape[1] if self.beside is None else shape[self.beside]
@@ -168,7 +168,7 @@ def strips(
 
 
 def place_of(axis: GrownAxis, table: Architecture, template: Template, name: str) -> Place:
-    """Where the axis' coordinates are that a tensor tells of: () is everywhere."""
+    """The place of the axis' coordinates in a tensor of this name; () is everywhere."""
     if axis.spans_layers:
         return ()
     numbers = table.numbers(template, name)
@@ -182,7 +182,7 @@ def counts_experts(table: Architecture, expression: Expression) -> bool:
 
 @dataclass
 class _Strips:
-    """Finds the strips of an axis, tensor by tensor; tensors of one signature share what is told from it."""
+    """Finds the strips of an axis, tensor by tensor; tensors of one signature share the work."""
 
     axis: GrownAxis
     table: Architecture
@@ -191,7 +191,6 @@ class _Strips:
     orders: dict[tuple[str, int, int], np.ndarray] = field(default_factory=dict)
 
     def by_place(self, parameters: Iterable[str]) -> dict[Place, list[Strip]]:
-        """{counters of the name: strips}; under () those that belong to every place."""
         named: dict[Place, list[tuple[str, Template]]] = defaultdict(list)
         for name in parameters:
             template = self.table.template(name)
@@ -204,7 +203,7 @@ class _Strips:
         }
 
     def _count(self, tensors: list[tuple[str, Template]]) -> int:
-        """How many places the tensors of one layer have by their heads: as many as the fewest that one of them has."""
+        """How many places the heads of one layer's tensors make: the fewest that one of them has."""
         counts = {
             self.sizes[carrier]
             for _, template in tensors
@@ -236,7 +235,6 @@ class _Strips:
             yield self._strip(name, template, d, self.orders[key])
 
     def _order(self, template: Template, d: int, places: int) -> np.ndarray:
-        """`Strip.order` of a dimension."""
         own = self._own(template, d)
         place = np.full(len(own), -1)
         for carrier in self._heads(template.signature.dimensions[d][0].axes()) if places > 1 else []:

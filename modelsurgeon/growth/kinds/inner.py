@@ -90,12 +90,11 @@ class Inner(Kind):
             yield from super().orders(growth, name, maps)
             return
         before, after = rotated_size(rotary, growth.config, size), rotated_size(rotary, growth.target, target)
-        turned = [("rotary pairs kept", np.arange(before))]
+        pairs = {"rotary pairs kept": np.arange(before)}
         if before and after > before and not after % before:
-            count, layout = after // before, rotary.pairs(growth.config)
-            turned.insert(0, ("nested rotary pairs", orders.nested_pairs(before, count, layout)))
-            turned.append(("repeated rotary pairs", orders.repeated_pairs(before, count, layout)))
-        for order, source in turned:
+            kept, nested, repeated = _pairs(rotary, growth.config, before, after // before).values()
+            pairs = {"nested rotary pairs": nested, "rotary pairs kept": kept, "repeated rotary pairs": repeated}
+        for order, source in pairs.items():
             rest, places = size - before, target - len(source)
             if rest and places >= rest:
                 yield f"{order}, then copies in tiles", np.r_[source, before + orders.tiled(rest, places)[0]]
@@ -127,22 +126,17 @@ def rotation(table: Architecture, config: Config, maps: Maps, name: str) -> Rota
     rotary, axis_map = _rotary(table, name), maps[name]
     if rotary is None:
         return None
-    rotated, layout = rotated_size(rotary, config, axis_map.size), rotary.pairs(config)
-    count = axis_map.new_size // axis_map.size
-    ways = {
-        "kept": (np.arange(rotated), 1),
-        "nested": (orders.nested_pairs(rotated, count, layout), count),
-        "repeated": (orders.repeated_pairs(rotated, count, layout), count),
-    }
-    kind = next((kind for kind, (turned, _) in ways.items() if _begins(axis_map.source, turned, rotated)), None)
+    rotated, count = rotated_size(rotary, config, axis_map.size), axis_map.new_size // axis_map.size
+    pairs = _pairs(rotary, config, rotated, count)
+    kind = next((kind for kind, turned in pairs.items() if _begins(axis_map.source, turned, rotated)), None)
     if kind is None:
         raise PlanError(f"axis {name!r}: rotary pairs are neither nested nor repeated")
-    turned, times = ways[kind]
-    if not all(_is_even(factor[: len(turned)], layout) for factor in (axis_map.scale, axis_map.share)):
+    turned = len(pairs[kind])
+    if not all(_is_even(factor[:turned], rotary.pairs(config)) for factor in (axis_map.scale, axis_map.share)):
         raise PlanError(f"axis {name!r}: the two coordinates of a rotary pair are multiplied by different factors")
     if kind == "kept" and axis_map.new_size != axis_map.size and not _is_partial(rotary):
         raise PlanError(f"axis {name!r}: this family rotates the whole of it, and plain coordinates were added")
-    return Rotation(kind, rotated, times)
+    return Rotation(kind, rotated, turned // rotated if rotated else 1)
 
 
 def rotated_size(rotary: Rotary, config: Config, size: int) -> int:
@@ -187,13 +181,20 @@ def _turned(growth: Growth, name: str) -> tuple[np.ndarray, int]:
         raise growth.refusal(name, f"{reason}; whole heads can be copied", (size,))
     if not whole:
         raise growth.refusal(name, WHOLE_PAIRS, growth.multiples(name))
-    pairs = orders.nested_pairs if growth.rope == "nested" else orders.repeated_pairs
-    return pairs(before, count, rotary.pairs(growth.config)), before
+    pairs = _pairs(rotary, growth.config, before, count)
+    return pairs["nested" if growth.rope == "nested" else "repeated"], before
 
 
 def _is_centred(growth: Growth, name: str) -> bool:
     """Whether a LayerNorm of its own reads this inner product's axis."""
     return growth.architecture.norm == "layer" and is_written_by_norm(growth.architecture, name)
+
+
+def _pairs(rotary: Rotary, config: Config, rotated: int, count: int) -> dict[str, np.ndarray]:
+    """{`Rotation.kind`: sources} of `count` times as many rotated coordinates, or of as many."""
+    layout = rotary.pairs(config)
+    nested, repeated = (pairs(rotated, count, layout) for pairs in (orders.nested_pairs, orders.repeated_pairs))
+    return {"kept": np.arange(rotated), "nested": nested, "repeated": repeated}
 
 
 def _begins(source: np.ndarray, turned: np.ndarray, rotated: int) -> bool:

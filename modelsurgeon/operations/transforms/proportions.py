@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
@@ -31,7 +32,7 @@ from modelsurgeon.text import parse_count
 
 AS_USUAL: dict[str, Any] = {"rule": "auto", "attention": "auto", "rope": "nested", "dtype": None, "noise": 0, "seed": 0}
 MULTIPLE = 64  # MLP sizes stay multiples of this, as far as they are
-MOST_TRIED = 256  # sizes, the nearest first, before there is said to be none
+MOST_TRIED = 256  # sizes, the nearest first, before the search ends
 
 
 def settings_for(
@@ -66,19 +67,18 @@ def by_parameters(
     check(checkpoint)
     proportions = Proportions(checkpoint, dict(fixed or {}))
     if count <= proportions.present:
-        raise PlanError(
-            f"{count:,} parameters: the model has {proportions.present:,} already, and growth never takes away"
-        )
-    reasons = []
+        has = f"the model has {proportions.present:,} already"
+        raise PlanError(f"{count:,} parameters: {has}, and growth never takes away")
+    why = ""
     for parameters, settings in proportions.around(count):
         try:
             lossy = widen(checkpoint, None, settings, **AS_USUAL).lossy
-            if not lossy:
-                return settings, parameters
-            reasons.append(lossy[0])
         except ModelSurgeonError as error:
-            reasons.append(str(error))
-    why = reasons[0] if reasons else "the family has none"
+            lossy = (str(error),)
+        if not lossy:
+            return settings, parameters
+        why = why or lossy[0]
+    why = why or "the family has none"
     raise PlanError(f"no size of the same proportions near {count:,} parameters can be had without loss: {why}")
 
 
@@ -132,11 +132,9 @@ class Proportions:
 
     def _candidates(self, step: int) -> Iterator[tuple[int, dict[str, int]]]:
         settings = self.settings(step)
-        try:
+        with suppress(ModelSurgeonError):
             config = target_config(self.checkpoint, settings)
             yield self.parameters(self.checkpoint.architecture.sizes(config)), settings
-        except ModelSurgeonError:
-            return
 
     def settings(self, step: int) -> dict[str, int]:
         """Sizes `step / unit` times the present ones."""

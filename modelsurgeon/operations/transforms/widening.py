@@ -60,8 +60,7 @@ def widen(
     promote = planned.rule == "exact"
     result = remap(checkpoint, planned.maps, Storage(DTYPE_NAMES[dtype] if dtype else None, promote, disturbing))
     lossy = (*result.lossy, *_rounding(result))
-    rule_note, *attention_note = planned.notes
-    notes = [f"config: {config_changes(checkpoint, result)}", rule_note, *attention_note, *remarks]
+    notes = [f"config: {config_changes(checkpoint, result)}", *planned.notes, *remarks]
     notes += [*_noise_notes(checkpoint, planned.maps, noise, seed), *_position_notes(checkpoint, planned.maps)]
     dropped = sum(checkpoint.architecture.is_recomputed(name) for name in checkpoint.tensors)
     if dropped:
@@ -100,33 +99,28 @@ class _Planned:
 def _planned(checkpoint: Checkpoint, factor: int | None, settings: Mapping[str, Any], asked: _Choice) -> _Planned:
     """The maps, planned once where the first choice holds.
 
-    Only where it does not are they planned again: heads for a head size that cannot grow, the rule `exact` for a norm
-    whose eps cannot follow. Raises PlanError where there are none.
+    They are planned again for heads where the head size cannot grow, and by the rule `exact` where a norm's eps cannot
+    follow. Raises PlanError where there are none.
     """
     if factor is None and settings:
         return _by_rule(checkpoint, settings, asked, asked.attention, ())
-    times = 2 if factor is None else factor
+    times, stored = 2 if factor is None else factor, asked.stored(checkpoint)
+
+    def by(attention: str, why: str) -> _Planned:
+        sizes = {**by_factor(checkpoint, times, attention), **settings}
+        return _by_rule(checkpoint, sizes, asked, attention, (f"attention {attention}: {why}",))
+
     if asked.attention != "auto":
-        sizes, note = _sizes(checkpoint, times, asked.attention, settings), f"attention {asked.attention}: asked for"
-        return _by_rule(checkpoint, sizes, asked, asked.attention, (note,))
-    stored = asked.stored(checkpoint)
-    heads = "heads"
+        return by(asked.attention, "asked for")
     if stored not in WIDE:
-        note = f"attention heads: whole-head copies round nothing in {stored}"
-        return _by_rule(checkpoint, _sizes(checkpoint, times, heads, settings), asked, heads, (note,))
-    note = f"attention head-dim: the head count stays, {stored} holds the fourth root"
+        return by("heads", f"whole-head copies round nothing in {stored}")
     try:
-        return _by_rule(checkpoint, _sizes(checkpoint, times, "head-dim", settings), asked, "head-dim", (note,))
+        return by("head-dim", f"the head count stays, {stored} holds the fourth root")
     except PlanError as error:
         reason = _against_head_dim(checkpoint, times, asked, error if not settings else None)
         if reason is None:
             raise
-    note = f"attention heads: {reason}"
-    return _by_rule(checkpoint, _sizes(checkpoint, times, heads, settings), asked, heads, (note,))
-
-
-def _sizes(checkpoint: Checkpoint, factor: int, attention: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {**by_factor(checkpoint, factor, attention), **settings}
+    return by("heads", str(reason))
 
 
 def _against_head_dim(checkpoint: Checkpoint, factor: int, asked: _Choice, known: PlanError | None) -> PlanError | None:
@@ -145,19 +139,20 @@ def _by_rule(
 ) -> _Planned:
     """The maps to these sizes, by the rule that was asked for or that loses nothing."""
     target, stored = target_config(checkpoint, sizes), asked.stored(checkpoint)
+
+    def by(rule: str, why: str, maps: dict[str, AxisMap] | None = None) -> _Planned:
+        maps = maps or _maps(checkpoint, target, rule, asked)
+        return _Planned(maps, rule, attention, (f"rule {rule}: {why}", *notes))
+
     if asked.rule != "auto":
-        why = f"rule {asked.rule}: asked for"
-        return _Planned(_maps(checkpoint, target, asked.rule, asked), asked.rule, attention, (why, *notes))
+        return by(asked.rule, "asked for")
     if stored not in WIDE:
-        why = f"rule exact: {stored} cannot hold a square root to 1e-7"
-        return _Planned(_maps(checkpoint, target, "exact", asked), "exact", attention, (why, *notes))
+        return by("exact", f"{stored} cannot hold a square root to 1e-7")
     maps = _maps(checkpoint, target, "orthogonal", asked)
     reasons = losses(checkpoint, maps)
     if reasons:
-        why = f"rule exact: under the orthogonal rule {reasons[0]}"
-        return _Planned(_maps(checkpoint, target, "exact", asked), "exact", attention, (why, *notes))
-    why = f"rule orthogonal: {stored} holds square roots, and the config can divide every norm's eps"
-    return _Planned(maps, "orthogonal", attention, (why, *notes))
+        return by("exact", f"under the orthogonal rule {reasons[0]}")
+    return by("orthogonal", f"{stored} holds square roots, and the config can divide every norm's eps", maps)
 
 
 def _maps(checkpoint: Checkpoint, target: Mapping[str, Any], rule: str, asked: _Choice) -> dict[str, AxisMap]:
@@ -179,17 +174,15 @@ def _check_choices(rule: str, attention: str, rope: str, dtype: str | None, nois
 
 
 def _position_notes(checkpoint: Checkpoint, maps: Mapping[str, AxisMap]) -> list[str]:
-    """What holds only within the trained length."""
     rotary = checkpoint.architecture.rotary
-    if rotary is None or "dynamic" not in rotary_positions.kinds(checkpoint.resolved):
+    if rotary is None or maps[rotary.axis].new_size == maps[rotary.axis].size:
         return []
-    if maps[rotary.axis].new_size == maps[rotary.axis].size:
+    if "dynamic" not in rotary_positions.kinds(checkpoint.resolved):
         return []
     return ["rope type 'dynamic': the same function up to max_position_embeddings, another one beyond"]
 
 
 def _noise_notes(checkpoint: Checkpoint, maps: Mapping[str, AxisMap], noise: float, seed: int) -> list[str]:
-    """What tells copies apart in training, and which copies nothing does."""
     copied = [name for name, axis_map in maps.items() if axis_map.counts.max(initial=1) > 1]
     gaps = [name for name, axis_map in maps.items() if axis_map.gaps.any() or axis_map.means.any()]
     if not noise:
@@ -197,15 +190,14 @@ def _noise_notes(checkpoint: Checkpoint, maps: Mapping[str, AxisMap], noise: flo
         return [*(notes if copied else []), *(["noise 0: new coordinates stay unread"] if gaps else [])]
     if not copied and not gaps:
         return []
-    told = f"noise {noise:g} (seed {seed}): copies are read differently, to the same sums, so training parts them"
+    parted = f"noise {noise:g} (seed {seed}): copies are read differently, to the same sums, so training parts them"
     alone = [name for name in copied if kind_of(checkpoint.architecture.axes[name]).is_expert]
     if copied and alone == copied:
         return [f"{name}: copies of an expert stay copies: noise needs a width inside of them" for name in alone]
-    return [told]
+    return [parted]
 
 
 def _rounding(result: Checkpoint) -> list[str]:
-    """That 16 bits round some weights, if they do."""
     rounded = {t.dtype for t in result.tensors.values() if isinstance(t, Remapped) and not t.is_exact}
     return [
         f"weights are rounded to {dtype}, by {HALF_ULP[dtype]:.0e} of each at most: "
