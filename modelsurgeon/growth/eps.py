@@ -2,7 +2,7 @@
 
 A norm divides by sqrt(variance + eps). A map that changes the mean square of what the norm reads by a ratio leaves its
 output alone (up to a factor that the gain takes) where eps changes by the same ratio. One key of the config serves many
-norms, and some have an eps that no config reaches: what that costs is said.
+norms, and some have an eps that no config reaches: notes name what that costs.
 """
 
 from __future__ import annotations

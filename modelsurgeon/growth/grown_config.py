@@ -45,7 +45,7 @@ def grown_config(checkpoint: Checkpoint, maps: Mapping[str, AxisMap], eps: float
 
 
 def _implied(table: Architecture, config: Config, name: str) -> int | None:
-    """The size that an absent key stands for; None where the config no longer implies one."""
+    """The size that an absent key implies; None where the config no longer implies one."""
     try:
         return table.size(table.resolve(config), name)
     except SourceError:

@@ -8,7 +8,7 @@ to which sizes a width can grow:
     xk        whole multiples
     grouped   heads: what the key-value heads divide, and the old groups fit into
     slopes    heads whose ALiBi slopes hold the present ones
-    xKEY      multiples of what another key says
+    xKEY      multiples of another key's value
     with KEY  it has no key of its own and is made of this one; of experts: their number, and this one as much
     untied    where the head is not, or no longer, the embedding
     fixed     it stays
@@ -61,7 +61,7 @@ class Width:
 
     @property
     def cell(self) -> str:
-        """What the table says of it."""
+        """Its text in the table."""
         if self.untied:
             return f"{self.rule} if untied"
         if self.rule == "fixed" or not self.others:

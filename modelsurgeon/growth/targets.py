@@ -65,9 +65,9 @@ def target_config(checkpoint: Checkpoint, settings: Settings) -> dict[str, Any]:
 
 def _check_multiple(key: str, total: int, of: str | int, part: int) -> None:
     if total % part:
-        said = str(of) if isinstance(of, int) else f"{of} = {part}"
+        divisor = str(of) if isinstance(of, int) else f"{of} = {part}"
         above = total - total % part + part
-        raise PlanError(f"{key} = {total}: transformers wants a multiple of {said}, such as {above}")
+        raise PlanError(f"{key} = {total}: transformers wants a multiple of {divisor}, such as {above}")
 
 
 def _check_setting(checkpoint: Checkpoint, key: str, native: str, value: Any) -> None:

@@ -57,7 +57,7 @@ def candidates(growth: Growth, name: str, maps: Maps) -> list[Candidate]:
 
 
 def _nothing_fits(growth: Growth, name: str) -> AxisMap:
-    """A map without meaning, where no other is known: the proof says what is wrong."""
+    """A map without meaning, where no other is known: the proof then names what is wrong."""
     size, target = growth.sizes[name], growth.targets[name]
     if target < size or not growth.axis(name).grows:
         return orders.identity(size)

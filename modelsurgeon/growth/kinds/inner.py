@@ -102,7 +102,7 @@ class Inner(Kind):
             yield f"{order}, then zeros" if len(zeros) else order, np.r_[source, np.arange(before, size), zeros]
 
     def factors(self, growth: Growth, name: str, source: np.ndarray, maps: Maps) -> Iterator[np.ndarray]:
-        """Of the keys: queries are folded with the factor that these say."""
+        """The keys' factors, which those of the queries follow from."""
         gain, count = growth.gain(name), orders.ranks(source)[1]
         yield from (np.ones(len(source)), np.full(len(source), gain), np.sqrt(gain / count), 1 / count)
 

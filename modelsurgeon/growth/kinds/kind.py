@@ -80,7 +80,7 @@ class Kind:
         return orders.gathered(size, source, scale, growth.parts(rank, count) / scale, 1.0)
 
     def scale(self, growth: Growth, count: np.ndarray) -> np.ndarray:
-        """[m] float64: what the writers of tiles are multiplied by; `count` says how many copies there are of each."""
+        """[m] float64: what the writers of tiles are multiplied by, where each coordinate is one of `count` copies."""
         return np.ones(len(count))
 
     # --- checking ---

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from math import gcd, log, prod
-from typing import Any
 
 from modelsurgeon.architectures.template import Template
 from modelsurgeon.checkpoints.check import LARGEST, check
@@ -27,10 +26,9 @@ from modelsurgeon.checkpoints.source import read_config_of
 from modelsurgeon.errors import ModelSurgeonError, PlanError
 from modelsurgeon.growth.kinds.kind import Kind, kind_of
 from modelsurgeon.growth.targets import by_config, by_settings, grown_keys, target_config
-from modelsurgeon.operations.transforms.widening import widen
+from modelsurgeon.operations.transforms.widening import Widening, widen
 from modelsurgeon.text import parse_count
 
-AS_USUAL: dict[str, Any] = {"rule": "auto", "attention": "auto", "rope": "nested", "dtype": None, "noise": 0, "seed": 0}
 MULTIPLE = 64  # MLP sizes stay multiples of this, as far as they are
 MOST_TRIED = 256  # sizes, the nearest first, before the search ends
 
@@ -72,7 +70,7 @@ def by_parameters(
     why = ""
     for parameters, settings in proportions.around(count):
         try:
-            lossy = widen(checkpoint, None, settings, **AS_USUAL).lossy
+            lossy = widen(checkpoint, None, settings, Widening()).lossy
         except ModelSurgeonError as error:
             lossy = (str(error),)
         if not lossy:
