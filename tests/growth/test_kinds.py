@@ -32,11 +32,9 @@ class Twins(Kind):
     """An activation of each coordinate, whose copies must lie side by side."""
 
     word = "twins"
+    coordinates = "twins"
     grown_by = ("head-dim", "heads")
     unit_scale = True
-
-    def noun(self, name: str) -> str:
-        return f"twins of {name}"
 
     def reach(self, table: Architecture, name: str) -> str:
         return "xk"
@@ -113,7 +111,7 @@ def test_reports_use_its_noun(checkpoint: Checkpoint, tmp_path: Path) -> None:
     save(grown, tmp_path / "out")
     found = examine(open_checkpoint(tmp_path / "out"), grown.steps[-1].maps, samples=1, length=8)
     (mlp,) = (axis for axis in found.axes if axis.axis == "mlp")
-    assert mlp.through == "twins" and "twins of mlp" in mlp.says
+    assert mlp.through == "twins" and "pairs of twins will" in mlp.says
 
 
 def test_two_kinds_cannot_have_one_word(table: Architecture) -> None:

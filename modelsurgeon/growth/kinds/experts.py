@@ -28,12 +28,10 @@ class Experts(Kind):
     """A router's choice of some experts out of all."""
 
     word = "experts"
+    coordinates = "experts"
     unit_scale = True
     is_expert = True
     only_order = "copies side by side"
-
-    def noun(self, name: str) -> str:
-        return "experts"
 
     def reach(self, table: Architecture, name: str) -> str:
         axis = table.axes[name]

@@ -32,11 +32,9 @@ class Inner(Kind):
     """An inner product."""
 
     word = "inner"
+    coordinates = "query and key coordinates"
     grown_by = ("head-dim",)
     in_heads = True
-
-    def noun(self, name: str) -> str:
-        return "query and key coordinates"
 
     def reach(self, table: Architecture, name: str) -> str:
         rotary = _rotary(table, name)

@@ -33,6 +33,7 @@ class Kind:
     """One kind. What a subclass does not say holds for an axis that passes copies of any scale, at any size.
 
     word           what tables call it
+    coordinates    what people call its coordinates, with {} for the axis' name
     grown_by       the ways of growing attention by a factor, "heads" or "head-dim", under which such axes grow too
     keeps_size     whether it stays where a factor or a number of parameters grows the model
     unit_scale     whether only copies of scale 1 pass
@@ -47,6 +48,7 @@ class Kind:
     """
 
     word: ClassVar[str]
+    coordinates: ClassVar[str] = "{} coordinates"
     grown_by: ClassVar[tuple[str, ...]] = ()
     keeps_size: ClassVar[bool] = False
     unit_scale: ClassVar[bool] = False
@@ -61,7 +63,7 @@ class Kind:
 
     def noun(self, name: str) -> str:
         """What people call the coordinates of such an axis."""
-        return f"{name} coordinates"
+        return self.coordinates.format(name)
 
     def reach(self, table: Architecture, name: str) -> str:
         """The sizes that an axis can grow to, as `overview.py` lists them."""

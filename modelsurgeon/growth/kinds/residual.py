@@ -31,13 +31,11 @@ class Residual(Kind):
     """
 
     word = "residual"
+    coordinates = "hidden coordinates"
     grown_by: ClassVar[tuple[str, ...]] = ("head-dim", "heads")
     passes_means = True
     spans_layers = True
     takes_factors: ClassVar[bool] = True
-
-    def noun(self, name: str) -> str:
-        return "hidden coordinates"
 
     def reach(self, table: Architecture, name: str) -> str:
         return "xk" if self.whole_multiples_only(table, name) else "any"
@@ -111,13 +109,11 @@ class Rank(Residual):
     """Sums and norms of an axis of its own between two projections: its norms keep the eps that they have."""
 
     word = "rank"
+    coordinates = Kind.coordinates
     grown_by = ()
     keeps_size = True
     spans_layers = False
     takes_factors = False
-
-    def noun(self, name: str) -> str:
-        return f"{name} coordinates"
 
 
 @register
