@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from modelsurgeon.architectures.architecture import Architecture
 from modelsurgeon.errors import PlanError
 from modelsurgeon.growth.growth import Growth
 from modelsurgeon.growth.kinds.inner import WHOLE_PAIRS
@@ -18,15 +17,14 @@ class Angles(Kind):
     """Pairs nested as in the axis that is rotated."""
 
     word = "angles"
+    sizes = "xk"
     grown_by = ("head-dim",)
     unit_scale = True
     is_examined = False
     only_order = "nested pairs"
 
-    def reach(self, table: Architecture, name: str) -> str:
-        return "xk"
-
     def map(self, growth: Growth, name: str, maps: Maps) -> AxisMap:
+        """Nested pairs, at whole multiples only."""
         size, target = growth.sizes[name], growth.targets[name]
         if target % size:
             raise growth.refusal(name, WHOLE_PAIRS, growth.multiples(name))
@@ -34,6 +32,7 @@ class Angles(Kind):
         return orders.gathered(size, source, np.ones(target), np.ones(target), 1.0)
 
     def check(self, name: str, axis_map: AxisMap) -> None:
+        """Raise PlanError for columns in any other order than the rotary pairs."""
         super().check(name, axis_map)
         nested = orders.nested_pairs(axis_map.size, axis_map.new_size // axis_map.size, "half")
         if not np.array_equal(axis_map.source, nested):

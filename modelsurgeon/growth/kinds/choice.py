@@ -21,6 +21,7 @@ class Choice(Kind):
     only_order = "as the experts"
 
     def map(self, growth: Growth, name: str, maps: Maps) -> AxisMap:
+        """The map of the experts, which are planned before."""
         experts = maps[str(growth.axis(name).follows)]
         source = np.where(experts.share == 0, GAP, experts.source)
         return gathered(experts.size, source, experts.scale, experts.share, 1.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from modelsurgeon.architectures.architecture import Architecture
 from modelsurgeon.errors import PlanError
 from modelsurgeon.growth.growth import Growth
 from modelsurgeon.growth.kinds.kind import Kind, Maps, register
@@ -15,13 +14,12 @@ class Fixed(Kind):
     """The axis keeps its size and its order."""
 
     word = "fixed"
+    sizes = "fixed"
     keeps_size = True
     is_examined = False
 
-    def reach(self, table: Architecture, name: str) -> str:
-        return "fixed"
-
     def map(self, growth: Growth, name: str, maps: Maps) -> AxisMap:
+        """The identity; raises PlanError, with the table's reason, for any other size."""
         size = growth.sizes[name]
         if growth.targets[name] != size:
             raise growth.refusal(name, growth.axis(name).why or "this axis does not grow", (size,))

@@ -36,6 +36,7 @@ class Heads(Kind):
         return {"heads": "attention heads", "kv": "key-value heads"}.get(name, f"heads of {name}")
 
     def reach(self, table: Architecture, name: str) -> str:
+        """In groups, and by slopes, where the table has them."""
         rules = {"grouped": table.axes[name].follows or _served(table, name), "slopes": table.axes[name].slopes}
         return " ".join(rule for rule, holds in rules.items() if holds) or "any"
 

@@ -41,6 +41,7 @@ class Inner(Kind):
         return "xk" if rotary and not _is_partial(rotary) else "any"
 
     def map(self, growth: Growth, name: str, maps: Maps) -> AxisMap:
+        """The rotated pairs, then copies of what is not rotated, or gaps."""
         size, target, gain = growth.sizes[name], growth.targets[name], growth.gain(name)
         turned, rotated = _turned(growth, name)
         rest, plain, clamped = target - len(turned), size - rotated, is_clamped(growth)
@@ -56,6 +57,7 @@ class Inner(Kind):
         return orders.gathered(size, source, even, even, gain)
 
     def reasons_against(self, table: Architecture, config: Config, maps: Maps, name: str) -> tuple[str, ...]:
+        """That repeated pairs are approximate. Raises PlanError for pairs that grew as the config cannot follow."""
         found = rotation(table, config, maps, name)
         if found is None or found.kind == "kept":
             return ()
@@ -83,6 +85,7 @@ class Inner(Kind):
         return changed
 
     def orders(self, growth: Growth, name: str, maps: Maps) -> Iterator[tuple[str, np.ndarray]]:
+        """Every way of the rotated pairs, with copies or zeros behind them."""
         rotary, size, target = _rotary(growth.architecture, name), growth.sizes[name], growth.targets[name]
         if rotary is None or target < size:
             yield from super().orders(growth, name, maps)

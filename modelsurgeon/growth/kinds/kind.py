@@ -34,6 +34,7 @@ class Kind:
 
     word           what tables call it
     coordinates    what people call its coordinates, with {} for the axis' name
+    sizes          those that every such axis can grow to; `reach` says it where they depend on the table
     grown_by       the ways of growing attention by a factor, "heads" or "head-dim", under which such axes grow too
     keeps_size     whether it stays where a factor or a number of parameters grows the model
     unit_scale     whether only copies of scale 1 pass
@@ -49,6 +50,7 @@ class Kind:
 
     word: ClassVar[str]
     coordinates: ClassVar[str] = "{} coordinates"
+    sizes: ClassVar[str] = "any"
     grown_by: ClassVar[tuple[str, ...]] = ()
     keeps_size: ClassVar[bool] = False
     unit_scale: ClassVar[bool] = False
@@ -67,7 +69,7 @@ class Kind:
 
     def reach(self, table: Architecture, name: str) -> str:
         """The sizes that an axis can grow to, as `overview.py` lists them."""
-        return "any"
+        return self.sizes
 
     # --- planning ---
 

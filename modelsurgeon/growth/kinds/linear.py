@@ -21,6 +21,7 @@ class Linear(Kind):
     in_heads = True
 
     def scale(self, growth: Growth, count: np.ndarray) -> np.ndarray:
+        """The factor that a clamp wants; else 1, or by the orthogonal rule the root of each copy's part."""
         if is_clamped(growth):
             return np.full(len(count), clamp_factor(growth))
         return np.ones(len(count)) if growth.rule == "exact" else np.sqrt(1 / count)
@@ -29,6 +30,7 @@ class Linear(Kind):
         return (axis_map.scale,)
 
     def factors(self, growth: Growth, name: str, source: np.ndarray, maps: Maps) -> Iterator[np.ndarray]:
+        """With the factor that a clamp wants, where the family can have one."""
         yield from super().factors(growth, name, source, maps)
         if growth.architecture.clip:
             yield np.full(len(source), clamp_factor(growth))

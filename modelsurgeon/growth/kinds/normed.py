@@ -28,9 +28,11 @@ class Normed(Kind):
         return orders.gathered(growth.sizes[name], source, scale, 1 / (orders.ranks(source)[1] * scale), 1.0)
 
     def orders(self, growth: Growth, name: str, maps: Maps) -> Iterator[tuple[str, np.ndarray]]:
+        """The one order that leaves each coordinate in its place."""
         yield "as behind its norm", _source(growth, maps[str(growth.axis(name).follows)])
 
     def factors(self, growth: Growth, name: str, source: np.ndarray, maps: Maps) -> Iterator[np.ndarray]:
+        """Stretched as the two configs' eps say, not stretched, or copied."""
         table, leader = growth.architecture, maps[str(growth.axis(name).follows)]
         eps = [table.value(config, str(table.eps)) for config in (growth.config, growth.target)]
         known = table.eps and all(isinstance(value, float) and value > 0 for value in eps)

@@ -90,6 +90,7 @@ class Residual(Kind):
         return super().candidates(growth, name, maps)
 
     def factors(self, growth: Growth, name: str, source: np.ndarray, maps: Maps) -> Iterator[np.ndarray]:
+        """Besides those of all copies: a copied gain, the factor of the whole axis, parts of a sum."""
         yield from super().factors(growth, name, source, maps)
         if self.unit_scale:
             return

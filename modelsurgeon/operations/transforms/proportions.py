@@ -111,6 +111,7 @@ class Proportions:
 
     @property
     def present(self) -> int:
+        """How many numbers the model stores."""
         return self.parameters(self.checkpoint.sizes)
 
     def parameters(self, sizes: Mapping[str, int]) -> int:

@@ -184,9 +184,7 @@ def _noise_notes(checkpoint: Checkpoint, maps: Mapping[str, AxisMap], how: Widen
         return [*(notes if copied else []), *(["noise 0: new coordinates stay unread"] if gaps else [])]
     if not copied and not gaps:
         return []
-    parted = (
-        f"noise {how.noise:g} (seed {how.seed}): copies are read differently, to the same sums, so training parts them"
-    )
+    parted = "copies are read differently, to the same sums, so training parts them"
     alone = [name for name in copied if kind_of(checkpoint.architecture.axes[name]).is_expert]
     if copied and alone == copied:
         return [f"{name}: copies of an expert stay copies: noise needs a width inside of them" for name in alone]
