@@ -67,9 +67,11 @@ def test_no_table_is_made_of_another_in_any_other_way(model_type):
 
 
 def test_but_gives_names_the_new_prefix_and_leaves_the_other_table_as_it_is():
-    bert = registry.find("bert")
-    other = but(bert, "X", prefix="x.", axes={"tasks": Axis("tasks")}, keys="more", without=("tie_word_embeddings",))
-    assert difference(bert, other) == 3
+    bert, t5 = registry.find("bert"), registry.find("t5")
+    other = but(bert, "X", prefix="x.", axes={"tasks": Axis("tasks")}, keys="more")
+    assert difference(bert, other) == 2
     assert bare(other, "x.pooler.dense.weight") in {bare(bert, template.name) for template in bert.templates}
     assert other.tie.embedding == "x.embeddings.word_embeddings.weight" in {one.name for one in other.templates}
-    assert "tasks" not in bert.axes and "more" not in bert.keys and "tie_word_embeddings" in bert.defaults
+    assert "tasks" not in bert.axes and "more" not in bert.keys
+    assert difference(t5, but(t5, "X", without=("scale_decoder_outputs",))) == 1
+    assert "scale_decoder_outputs" in t5.defaults
