@@ -16,7 +16,17 @@ from modelsurgeon.architectures import architecture, registry
 VOCAB, LENGTH, POSITIONS = 61, 9, 24
 
 # What a table's axes and counters get: heads of 8 (four rotary pairs), sizes that no other axis has by chance.
-BY_AXIS = {"vocab": VOCAB, "positions": POSITIONS, "types": 2, "buckets": 8, "heads": 4, "kv": 2, "head": 8, "value": 8}
+BY_AXIS = {
+    "vocab": VOCAB,
+    "positions": POSITIONS,
+    "types": 2,
+    "buckets": 8,
+    "heads": 4,
+    "kv": 2,
+    "head": 8,
+    "value": 8,
+    "mlp": 40,
+}
 BY_KIND = {"residual": 32, "pointwise": 40}
 _SIDES = {"decoder_attention_heads": 2, "decoder_layers": 3, "encoder_attention_heads": 4, "encoder_ffn_dim": 40}
 _T5 = {"d_kv": 6, "num_decoder_layers": 3, "relative_attention_max_distance": 12}
