@@ -31,10 +31,10 @@ from modelsurgeon.operations.transforms.replay import composed_maps
 from modelsurgeon.operations.widen import NOISE, Widen
 from modelsurgeon.running.batches import SAMPLE, tokenize
 from modelsurgeon.running.gradients import prediction_loss
-from modelsurgeon.running.reader import Batch, Reader, Rows, read_off
+from modelsurgeon.running.reader import Batch, Reader, TokenRows, read_off
 from modelsurgeon.running.reference import Running, loaded, quiet
 from modelsurgeon.saving.save import save
-from modelsurgeon.verification.trainable import Axis, Rank, measure
+from modelsurgeon.verification.trainable import CopiedAxis, Rank, measure
 
 KEPT_BACK = 0.1  # of the text
 WINDOWS = 16  # at most, of what is kept back
@@ -52,7 +52,7 @@ class State:
     """
 
     loss: float
-    axes: tuple[Axis, ...]
+    axes: tuple[CopiedAxis, ...]
     ranks: tuple[Rank, ...]
 
     @property
@@ -82,7 +82,7 @@ class Text:
     """Token ids to learn from, and windows that are kept back."""
 
     ids: Sequence[int]
-    kept: Rows
+    kept: TokenRows
 
     @classmethod
     def of(cls, ids: Sequence[int], length: int) -> Text:
@@ -93,7 +93,7 @@ class Text:
         starts = range(cut, len(ids) - length + 1, length)
         return cls(ids[:cut], [list(ids[at : at + length]) for at in starts][:WINDOWS])
 
-    def rows(self, count: int, length: int, generator: torch.Generator) -> Rows:
+    def rows(self, count: int, length: int, generator: torch.Generator) -> TokenRows:
         """Windows from anywhere."""
         starts = torch.randint(len(self.ids) - length + 1, (count,), generator=generator).tolist()
         return [list(self.ids[at : at + length]) for at in starts]

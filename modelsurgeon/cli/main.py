@@ -16,10 +16,10 @@ import typer
 
 from modelsurgeon.cli import terminal
 from modelsurgeon.cli.command import command_of
-from modelsurgeon.cli.diagnose import diagnose_command
+from modelsurgeon.cli.diagnose_command import diagnose_command
 from modelsurgeon.cli.request import Json, Request, Revision, Source
 from modelsurgeon.cli.terminal import BAD_REQUEST, DIFFERENT, INTERRUPTED, MACHINE_FAILED
-from modelsurgeon.cli.verify import verify_command
+from modelsurgeon.cli.verify_command import verify_command
 from modelsurgeon.errors import DifferentError, ModelSurgeonError, OptionsError
 from modelsurgeon.operations import registry
 from modelsurgeon.operations.operation import Operation

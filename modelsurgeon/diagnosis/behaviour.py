@@ -22,8 +22,8 @@ import torch
 
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.diagnosis.attention import Attention, Softmax
-from modelsurgeon.diagnosis.head_cut import HeadCut, Replay, directions, find_head
-from modelsurgeon.diagnosis.states import Spread, State, States, real_positions, spread
+from modelsurgeon.diagnosis.head_cut import BodyReplay, HeadCut, directions, find_head
+from modelsurgeon.diagnosis.states import FinalState, State, States, real_positions
 from modelsurgeon.progress import Tell, silent
 from modelsurgeon.running import reference
 from modelsurgeon.running.batches import SAMPLE, TEXT, Sampling, make_windows
@@ -80,7 +80,7 @@ class Running:
     loss: float | None
     loss_by_position: tuple[float | None, ...] | None
     states: tuple[State, ...]
-    last: Spread | None
+    last: FinalState | None
     head_cut: Cuts | None
     attention: tuple[Softmax, ...]
     seconds: float
@@ -204,7 +204,7 @@ class _Visit:
     def run(self, batches: Sequence[Batch], tell: Tell, what: str) -> None:
         cut = self._cut(batches)
         steps, done = len(batches) * (1 + len(self.cuts)), 0
-        replay = Replay(self.model, cut.head) if cut else None
+        replay = BodyReplay(self.model, cut.head) if cut else None
         self.model.config.use_cache = False  # nothing is continued
         for batch in batches:
             tell(what, done, steps)
@@ -285,7 +285,7 @@ class _Visit:
             if handle:
                 handle.remove()
 
-    def _last(self) -> Spread | None:
+    def _last(self) -> FinalState | None:
         """Of what the head reads, or of the last hidden state."""
         name = HEAD if all(f"{batch} {HEAD}" in self.kept for batch in range(self._batches)) else self.states.last
-        return spread(self.states.vectors(name), torch.finfo(self.model.dtype).eps) if name else None
+        return final_state(self.states.vectors(name), torch.finfo(self.model.dtype).eps) if name else None

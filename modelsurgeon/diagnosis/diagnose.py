@@ -23,9 +23,9 @@ from modelsurgeon.checkpoints.described import described
 from modelsurgeon.checkpoints.head_path import find_path
 from modelsurgeon.diagnosis.behaviour import Running, run
 from modelsurgeon.diagnosis.loss import InitialLoss, initial_loss
-from modelsurgeon.diagnosis.verdicts import Verdict, judge, remedies
-from modelsurgeon.diagnosis.weights.embedding import Table, table
-from modelsurgeon.diagnosis.weights.rows import Rows
+from modelsurgeon.diagnosis.verdicts import Judgement, judge, remedies
+from modelsurgeon.diagnosis.weights.embedding import TokenTable, table
+from modelsurgeon.diagnosis.weights.rows import RowBlocks
 from modelsurgeon.diagnosis.weights.scan import Scan, scan
 from modelsurgeon.diagnosis.weights.spectral_norm import of_spectrum
 from modelsurgeon.diagnosis.weights.spectrum import Spectrum, spectrum, working_set
@@ -49,21 +49,21 @@ class Diagnosis:
 
     checkpoint: Checkpoint
     scan: Scan
-    embedding: Table | None = None
-    head: Table | None = None
+    embedding: TokenTable | None = None
+    head: TokenTable | None = None
     initial_loss: InitialLoss | None = None
     spectrum: Spectrum | None = None
     running: Running | None = None
     notes: tuple[str, ...] = ()
     seconds: dict[str, float | None] = field(default_factory=dict)
     memory: dict[str, int] = field(default_factory=dict)
-    verdicts: tuple[Verdict, ...] = ()
+    verdicts: tuple[Judgement, ...] = ()
 
     def __repr__(self) -> str:
         return f"Diagnosis({self.checkpoint.origin.id!r}, {len(self.findings)} findings)"
 
     @property
-    def findings(self) -> tuple[Verdict, ...]:
+    def findings(self) -> tuple[Judgement, ...]:
         """What is to be acted on or watched, the worst first."""
         return tuple(one for word in ("act", "watch") for one in self.verdicts if one.verdict == word)
 
@@ -135,7 +135,7 @@ def _weights(checkpoint: Checkpoint, budget: int, device: str, tell: Tell) -> Di
         return Diagnosis(checkpoint, scan(checkpoint, **how))
     head = path.head if path and not path.tied else None
     of = head or names[0]
-    spread = replace(spectrum(Rows(checkpoint.tensors[of], 0), device=device, tell=tell), tensor=of)
+    spread = replace(spectrum(RowBlocks(checkpoint.tensors[of], 0), device=device, tell=tell), tensor=of)
     return Diagnosis(
         checkpoint,
         scan(checkpoint, known={of: of_spectrum(spread)}, **how),

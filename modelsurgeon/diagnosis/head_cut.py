@@ -80,7 +80,7 @@ class HeadCut:
             handle.remove()
 
 
-class Replay:
+class BodyReplay:
     """What the body of a model returned, again: of a forward pass, all but the head is the same at every rank.
 
     The body is what the model calls that is a pretrained model itself: an encoder, a decoder, or both in one. A model

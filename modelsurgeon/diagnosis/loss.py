@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from modelsurgeon.checkpoints.head_path import Path, find_path, normed
-from modelsurgeon.diagnosis.weights.rows import Rows
+from modelsurgeon.diagnosis.weights.rows import RowBlocks
 from modelsurgeon.operations.transforms.initial import deviation_for_uniform
 from modelsurgeon.progress import Tell, silent
 
@@ -99,7 +99,7 @@ class InitialLoss:
 
 
 @dataclass(frozen=True)
-class Reading:
+class HeadInput:
     """Hidden states that a head reads, and what becomes of the logits.
 
     states  [s, d] float64: what the head reads after each sampled token
@@ -120,7 +120,10 @@ class Reading:
 
 
 def bigram_loss(
-    head: Rows, tokens: torch.Tensor, readings: Sequence[Reading], tell: Callable[[int], object] = lambda rows: None
+    head: RowBlocks,
+    tokens: torch.Tensor,
+    readings: Sequence[HeadInput],
+    tell: Callable[[int], object] = lambda rows: None,
 ) -> tuple[list[float], float]:
     """(mean loss of each reading, standard deviation of the head's numbers), the head read once, block by block.
 
@@ -185,9 +188,9 @@ def initial_loss(
     path = find_path(checkpoint)
     if path is None:
         return None
-    head = Rows(checkpoint.tensors[path.head], memory)
+    head = RowBlocks(checkpoint.tensors[path.head], memory)
     _, vocab, width = head.shape
-    tokens, readings = torch.zeros(0, dtype=torch.int64), list[Reading]()
+    tokens, readings = torch.zeros(0, dtype=torch.int64), list[HeadInput]()
     if not path.why:
         tokens, places = _sampled(checkpoint, path, samples, seed)
         readings = [_own(checkpoint, path, tokens, places), _plain(checkpoint, path, tokens)]
@@ -220,7 +223,7 @@ def _sampled(checkpoint: Checkpoint, path: Path, samples: int, seed: int) -> tup
     return tokens, torch.randint(rows, tokens.shape, generator=generator)
 
 
-def _own(checkpoint: Checkpoint, path: Path, tokens: torch.Tensor, places: torch.Tensor) -> Reading:
+def _own(checkpoint: Checkpoint, path: Path, tokens: torch.Tensor, places: torch.Tensor) -> HeadInput:
     """With everything that the checkpoint has on the way."""
     states = path.scale * _rows(checkpoint, path.embedding, tokens)
     if path.positions:
@@ -229,20 +232,20 @@ def _own(checkpoint: Checkpoint, path: Path, tokens: torch.Tensor, places: torch
         gain = _vector(checkpoint, norm.gain)
         gain = None if gain is None else gain + checkpoint.architecture.offset
         states = normed(norm, states, gain, _vector(checkpoint, norm.bias))
-    return Reading(path.factor * states, _vector(checkpoint, path.bias), path.cap)
+    return HeadInput(path.factor * states, _vector(checkpoint, path.bias), path.cap)
 
 
-def _plain(checkpoint: Checkpoint, path: Path, tokens: torch.Tensor) -> Reading:
+def _plain(checkpoint: Checkpoint, path: Path, tokens: torch.Tensor) -> HeadInput:
     """With the norms alone, gain 1 and no bias."""
     states = path.scale * _rows(checkpoint, path.embedding, tokens)
     for norm in path.norms:
         states = normed(norm, states, None, None)
-    return Reading(path.factor * states)
+    return HeadInput(path.factor * states)
 
 
-def _moved(reading: Reading, device: str) -> Reading:
+def _moved(reading: HeadInput, device: str) -> HeadInput:
     bias = None if reading.bias is None else reading.bias.to(device)
-    return Reading(reading.states.to(device), bias, reading.cap)
+    return HeadInput(reading.states.to(device), bias, reading.cap)
 
 
 def _rows(checkpoint: Checkpoint, name: str, at: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """Hidden states: how much they agree, how large they grow, and how many directions they use.
 
     describe("layer 0", 1, "", vectors)         one state, [N, d]: every position that is no padding
-    spread(vectors, eps)                        the same of what the head reads, against all that N and d allow
+    final_state(vectors, eps)                   the same of what the head reads, against all that N and d allow
 
 Anisotropy is the mean cosine of two different positions (Ethayarajh 2019; arXiv 2404.07647, section 3). It needs no
 pairs: of unit vectors u, the sum over all pairs of different ones is |sum u|^2 - N.
@@ -55,7 +55,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Spread:
+class FinalState:
     """How the last states spread.
 
     anisotropy      as of a state
@@ -91,7 +91,7 @@ def describe(name: str, layer: int, side: str, vectors: torch.Tensor) -> State:
     )
 
 
-def spread(vectors: torch.Tensor, eps: float) -> Spread:
+def final_state(vectors: torch.Tensor, eps: float) -> FinalState:
     """[N, d] states that were computed to a relative `eps`, and their rank.
 
     Errors of eps times the root mean square have singular values of up to eps |H| (1/sqrt N + 1/sqrt d): those of a
@@ -100,7 +100,7 @@ def spread(vectors: torch.Tensor, eps: float) -> Spread:
     values = singular_values(vectors)
     floor = eps * float(np.linalg.norm(values)) * sum(size**-0.5 for size in vectors.shape)
     rank = int((values > floor).sum()) if math.isfinite(floor) else None
-    return Spread(anisotropy(vectors), effective_rank(values), rank, len(values), entropy(values))
+    return FinalState(anisotropy(vectors), effective_rank(values), rank, len(values), entropy(values))
 
 
 def anisotropy(vectors: torch.Tensor) -> float | None:

@@ -1,6 +1,6 @@
 """Verdicts: each number beside its limits, who set them, and what would help.
 
-    judge(model)  ->  (Verdict(theme="bottleneck", verdict="act", value=128, ...), ...)
+    judge(model)  ->  (Judgement(theme="bottleneck", verdict="act", value=128, ...), ...)
 
 What is measured is in measures.py, where the limits lie in thresholds.toml.
 """
@@ -27,7 +27,7 @@ WIDE = 1000  # the width below which heads limit the loss: arXiv 2404.07647
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Judgement:
     """One measure of one model.
 
     verdict    fine, watch, act; unknown: not measured, or without a meaning for this model
@@ -60,7 +60,7 @@ def thresholds() -> dict[str, dict[str, Any]]:
     return tomllib.loads(THRESHOLDS.read_text(encoding="utf-8"))
 
 
-def judge(model: Mapping[str, Any], remedies: Mapping[str, str]) -> tuple[Verdict, ...]:
+def judge(model: Mapping[str, Any], remedies: Mapping[str, str]) -> tuple[Judgement, ...]:
     """Every measure of a model's document.
 
     remedies  what commands name: {"source": ..., "origin": ..., "widen": a whole command, or ""}
@@ -68,17 +68,17 @@ def judge(model: Mapping[str, Any], remedies: Mapping[str, str]) -> tuple[Verdic
     return tuple(_judge(entry, MEASURES[name](model), remedies) for name, entry in thresholds().items())
 
 
-def _judge(entry: Mapping[str, Any], found: Finding | None, remedies: Mapping[str, str]) -> Verdict:
+def _judge(entry: Mapping[str, Any], found: Finding | None, remedies: Mapping[str, str]) -> Judgement:
     limits = {key: float(entry[key]) for key in ("watch", "act") if key in entry}
     fields = {**remedies, **(found.fields if found else {})}
     measure, reference = (_filled(entry[key], fields) for key in ("measure", "reference"))
     if found is None:
         said = "not measured, or without a meaning here"
-        return Verdict(entry["theme"], measure, "unknown", None, "", limits, reference, entry["source"], said)
+        return Judgement(entry["theme"], measure, "unknown", None, "", limits, reference, entry["source"], said)
     reached = [key for key, limit in limits.items() if _is_reached(found.value, limit, entry["worse"])]
     verdict = reached[-1] if reached else "fine"
     command = _filled(entry.get("command", {}).get(verdict, ""), fields)
-    return Verdict(
+    return Judgement(
         entry["theme"],
         measure,
         verdict,

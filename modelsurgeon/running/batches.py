@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from modelsurgeon.running.reader import UNLIMITED, Batch, Reader, Rows, read_off
+from modelsurgeon.running.reader import UNLIMITED, Batch, Reader, TokenRows, read_off
 
 SAMPLE = Path(__file__).parent / "sample.txt"
 TEXT = "text"
@@ -51,7 +51,7 @@ class Inputs:
     batches: tuple[Batch, ...]
     notes: tuple[str, ...] = ()
     row: int = 0
-    prompts: Rows | None = None
+    prompts: TokenRows | None = None
     new: int = 0
     start: int | None = None
     pad: int = 0
@@ -116,7 +116,7 @@ def _read(
 def _signals(reader: Reader, sampling: Sampling, generator: torch.Generator) -> tuple[Batch, ...]:
     """Random pictures or sounds, for a model that takes no ids."""
     assert reader.signal is not None
-    empty = Rows([] for _ in range(sampling.samples))
+    empty = TokenRows([] for _ in range(sampling.samples))
     return tuple(reader.batch(f"random {reader.signal[0]}", part, generator) for part in _fours(empty))
 
 
@@ -152,7 +152,7 @@ def _long(
     return [reader.batch(f"long row, length {size}", [row], generator)], notes
 
 
-def _prompts(ids: Sequence[int], reader: Reader, length: int, generator: torch.Generator) -> tuple[Rows, int]:
+def _prompts(ids: Sequence[int], reader: Reader, length: int, generator: torch.Generator) -> tuple[TokenRows, int]:
     """(prompts of three lengths, the first the longest, by how many tokens to continue them within the limit)."""
     new = max(1, min(NEW, reader.longest // 2))
     size = max(1, min(length, reader.longest - new))
@@ -166,7 +166,7 @@ def _row(ids: Sequence[int], reader: Reader, size: int, generator: torch.Generat
     return windows[at] if at < len(windows) and len(windows[at]) == size else _random(size, reader, generator)
 
 
-def _windows(ids: Sequence[int], prefix: tuple[int, ...], samples: int, length: int) -> Rows:
+def _windows(ids: Sequence[int], prefix: tuple[int, ...], samples: int, length: int) -> TokenRows:
     """At most `samples` rows of `length` ids that do not overlap, spread over the text."""
     new = max(1, length - len(prefix))
     count = min(samples, max(1, len(ids) // new)) if ids else 0
@@ -174,7 +174,7 @@ def _windows(ids: Sequence[int], prefix: tuple[int, ...], samples: int, length: 
     return [[*prefix, *ids[at * step : at * step + new]] for at in range(count)]
 
 
-def _fours(rows: Rows) -> list[Rows]:
+def _fours(rows: TokenRows) -> list[TokenRows]:
     return [rows[at : at + ROWS] for at in range(0, len(rows), ROWS)]
 
 

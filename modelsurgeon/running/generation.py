@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from modelsurgeon.running.batches import Inputs
-from modelsurgeon.running.reader import Rows, padded
+from modelsurgeon.running.reader import TokenRows, padded
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def _at_once(model: Any, inputs: Inputs, tokens: torch.Tensor, ids: torch.Tensor
         begun = torch.cat([torch.full_like(tokens[:, :1], inputs.start), tokens[:, :-1]], 1)
         returned = model(input_ids=ids, attention_mask=mask, decoder_input_ids=begun, use_cache=False, return_dict=True)
         return torch.as_tensor(returned.logits).float().cpu()
-    rows: Rows = [[*prompt, *new[:-1]] for prompt, new in zip(inputs.prompts, tokens.tolist(), strict=True)]
+    rows: TokenRows = [[*prompt, *new[:-1]] for prompt, new in zip(inputs.prompts, tokens.tolist(), strict=True)]
     read = padded(rows, inputs.pad).to(ids.device)
     real = padded([[1] * len(row) for row in rows], 0).to(ids.device)
     logits = model(input_ids=read, attention_mask=real, use_cache=False, return_dict=True).logits.float().cpu()

@@ -22,7 +22,7 @@ MASKED = 0.15  # the share of positions to fill in, as in BERT's training
 UNLABELLED = -100
 UNLIMITED = 2**31  # positions of a model that states no limit
 
-Rows = list[list[int]]
+TokenRows = list[list[int]]
 
 
 def _picture(config: Any) -> tuple[int, ...]:
@@ -85,7 +85,7 @@ class Reader:
     generates: bool = False
 
     def batch(
-        self, inputs: str, rows: Rows, generator: torch.Generator, labelled: bool = False, left: bool = False
+        self, inputs: str, rows: TokenRows, generator: torch.Generator, labelled: bool = False, left: bool = False
     ) -> Batch:
         """Rows of ids as one forward pass; an attention mask comes with rows of different lengths.
 
@@ -108,7 +108,7 @@ class Reader:
         labels = labels if labelled else torch.full_like(labels, UNLABELLED)
         return Batch(inputs, arguments, _real(written, left), _real(read, left), labels)
 
-    def shifted(self, rows: Rows, generator: torch.Generator) -> Batch:
+    def shifted(self, rows: TokenRows, generator: torch.Generator) -> Batch:
         """Rows of one length at the last positions that the model takes."""
         assert self.first is not None
         start = self.longest - len(rows[0])
@@ -121,7 +121,7 @@ class Reader:
             return row
         return [*((token + 1) % self.vocab if token == self.end else token for token in row[:-1]), self.end]
 
-    def _arguments(self, rows: Rows, side: str = "", left: bool = False) -> dict[str, torch.Tensor]:
+    def _arguments(self, rows: TokenRows, side: str = "", left: bool = False) -> dict[str, torch.Tensor]:
         if not any(rows):
             return {}
         ids, real = padded(rows, self.pad, left), _real(rows, left)
@@ -129,7 +129,7 @@ class Reader:
         found = {f"{side}input_ids": ids, **mask}
         return {name: value.unsqueeze(1) for name, value in found.items()} if self.choices else found
 
-    def _task(self, rows: Rows, generator: torch.Generator) -> tuple[Rows, Rows]:
+    def _task(self, rows: TokenRows, generator: torch.Generator) -> tuple[TokenRows, TokenRows]:
         """(what a model without a decoder reads, what its positions should say)."""
         if self.mask is None:
             return rows, [[*row[1:], UNLABELLED] for row in rows]
@@ -191,7 +191,7 @@ def _longest(model: Any) -> int:
     return min(limits, default=UNLIMITED)
 
 
-def padded(rows: Rows, fill: int, left: bool = False) -> torch.Tensor:
+def padded(rows: TokenRows, fill: int, left: bool = False) -> torch.Tensor:
     """[rows, the longest row] int64."""
     longest = max(map(len, rows))
     fills = [[fill] * (longest - len(row)) for row in rows]
@@ -199,5 +199,5 @@ def padded(rows: Rows, fill: int, left: bool = False) -> torch.Tensor:
     return torch.tensor([[*before, *after] for before, after in both], dtype=torch.long)
 
 
-def _real(rows: Rows, left: bool = False) -> torch.Tensor:
+def _real(rows: TokenRows, left: bool = False) -> torch.Tensor:
     return padded([[1] * len(row) for row in rows], 0, left).bool()

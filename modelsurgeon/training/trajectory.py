@@ -38,7 +38,7 @@ EVEN = 1e-9  # factors nearer to each other than this are one: they come from a 
 
 
 @dataclass(frozen=True)
-class Spread:
+class Factors:
     """The factors of a tensor's numbers: gaps have none."""
 
     low: float
@@ -49,12 +49,12 @@ class Spread:
     def is_even(self) -> bool:
         return self.high - self.low <= EVEN * self.high
 
-    def times(self, other: Spread) -> Spread:
+    def times(self, other: Factors) -> Factors:
         """Of a product of independent factors."""
-        return Spread(self.low * other.low, self.mean * other.mean, self.high * other.high)
+        return Factors(self.low * other.low, self.mean * other.mean, self.high * other.high)
 
-    def over(self, number: float) -> Spread:
-        return Spread(self.low / number, self.mean / number, self.high / number)
+    def over(self, number: float) -> Factors:
+        return Factors(self.low / number, self.mean / number, self.high / number)
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class Scaling:
     reasons   why the trajectory is not followed to the last digit; empty where it is
     """
 
-    weight: Spread
-    gradient: Spread
+    weight: Factors
+    gradient: Factors
     norm: float
     reasons: tuple[str, ...] = ()
 
@@ -146,7 +146,7 @@ class Trajectory:
     def _scaling(self, template: Template) -> Scaling:
         table, constant = self.architecture, self.constant(template)
         weights, gradients = template.signature.grow(self.maps), self.gradient(template)
-        weight, gradient, norm = Spread(1.0, 1.0, 1.0), Spread(1.0, 1.0, 1.0), 1.0
+        weight, gradient, norm = Factors(1.0, 1.0, 1.0), Factors(1.0, 1.0, 1.0), 1.0
         for dimension in weights:
             weight = weight.times(_spread(dimension))
         for dimension in gradients:
@@ -154,7 +154,7 @@ class Trajectory:
             norm *= float((dimension.factor**2).sum()) / max(1, dimension.size)
         for axis in table.spread(template):  # tensors of their own
             dual = self.duals[axis]
-            gradient = gradient.times(Spread(*_three(dual.scale[dual.copied])))
+            gradient = gradient.times(Factors(*_three(dual.scale[dual.copied])))
         weight, gradient = weight.over(1 / constant), gradient.over(constant)
         found = Scaling(weight, gradient, norm / constant**2)
         return replace(found, reasons=(*self._reasons(template, weights, found),))
@@ -230,9 +230,9 @@ def _energies(axis_map: AxisMap) -> np.ndarray:
     return np.asarray(axis_map.scale[kept] ** 2 / axis_map.energy()[axis_map.source[kept]])
 
 
-def _spread(dimension: Dimension) -> Spread:
+def _spread(dimension: Dimension) -> Factors:
     kept = (dimension.source >= 0) & (dimension.source < dimension.size)
-    return Spread(*_three(dimension.factor[kept]))
+    return Factors(*_three(dimension.factor[kept]))
 
 
 def _three(factors: np.ndarray) -> tuple[float, float, float]:
@@ -242,5 +242,5 @@ def _three(factors: np.ndarray) -> tuple[float, float, float]:
     return low, low if low == high else float(factors.mean()), high
 
 
-def _range(spread: Spread) -> str:
+def _range(spread: Factors) -> str:
     return f"{spread.low:.4g} to {spread.high:.4g}"

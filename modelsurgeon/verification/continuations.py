@@ -16,7 +16,7 @@ from modelsurgeon.text import plain
 
 
 @dataclass(frozen=True)
-class Difference:
+class Divergence:
     """The first place where two continuations of one prompt differ.
 
     prompt, at       its number, and that of the new token
@@ -45,7 +45,7 @@ class Generation:
 
     prompts: int
     tokens: int
-    first: Difference | None
+    first: Divergence | None
     error: float
     cache_error: float
     cache_floor: float
@@ -93,7 +93,7 @@ def compare_continuations(
         errors.append((before.logits[prompt, : at + 1] - after.logits[prompt, : at + 1]).abs().max())
         if at < len(old):
             scores, expected, other = before.logits[prompt, at], int(old[at]), int(new[at])
-            found.append(Difference(prompt, at, expected, other, float(scores[expected] - scores[other])))
+            found.append(Divergence(prompt, at, expected, other, float(scores[expected] - scores[other])))
     allowed = 2 * logit_error
     first = next((one for one in found if not one.margin <= allowed), found[0] if found else None)
     error = float(torch.stack(errors).max()) / deviation

@@ -30,7 +30,7 @@ Values = Mapping[str, tuple[torch.Tensor, torch.Tensor]]  # {parameter: (weight,
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedCopies:
     """All pairs of an axis, place after place: [pairs] each.
 
     cosine, weight_cosine  of gradients and of weights; NaN where one is zero
@@ -63,7 +63,7 @@ class Sums:
         return self.pairs[0] / self.pairs[1]
 
 
-def compare(axis: GrownAxis, table: Architecture, sizes: Mapping[str, int], values: Values) -> Compared | None:
+def compare(axis: GrownAxis, table: Architecture, sizes: Mapping[str, int], values: Values) -> ComparedCopies | None:
     """Compare the copies of one axis; None where no parameter has it. Arguments as in `strips`."""
     by_place = strips(axis, table, sizes, values)
     shared = by_place.pop((), [])
@@ -73,7 +73,7 @@ def compare(axis: GrownAxis, table: Architecture, sizes: Mapping[str, int], valu
     for own in by_place.values() or [[]]:
         weights, gradients = (_added([*own, *shared], axis, values, part) for part in (0, 1))
         found.append(_judged(axis, weights, gradients))
-    return Compared(
+    return ComparedCopies(
         np.concatenate([part.cosine for part in found]),
         np.concatenate([part.weight_cosine for part in found]),
         np.concatenate([part.stuck for part in found]),
@@ -82,7 +82,7 @@ def compare(axis: GrownAxis, table: Architecture, sizes: Mapping[str, int], valu
     )
 
 
-def _judged(axis: GrownAxis, weights: Sums, gradients: Sums) -> Compared:
+def _judged(axis: GrownAxis, weights: Sums, gradients: Sums) -> ComparedCopies:
     """The pairs of one layer."""
     _, _, difference, larger = gradients.pairs
     floor = float(larger.mean()) if larger.numel() else 0.0  # a small gradient has the noise of large ones
@@ -92,7 +92,7 @@ def _judged(axis: GrownAxis, weights: Sums, gradients: Sums) -> Compared:
     usual = gradients.energy[:, torch.from_numpy(axis.source >= 0)].mean()
     dead = gradients.energy[:, torch.from_numpy(axis.new)] <= GRADIENT_NOISE**2 * usual
     cosine, weight_cosine = gradients.cosine.flatten().numpy(), weights.cosine.flatten().numpy()
-    return Compared(cosine, weight_cosine, stuck.flatten().numpy(), parallel.flatten().numpy(), int(dead.sum()))
+    return ComparedCopies(cosine, weight_cosine, stuck.flatten().numpy(), parallel.flatten().numpy(), int(dead.sum()))
 
 
 def _added(strips: list[Strip], axis: GrownAxis, values: Values, part: int) -> Sums:

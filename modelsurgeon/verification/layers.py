@@ -42,7 +42,7 @@ See = Callable[[str, str, torch.Tensor], None]  # (name, axis, state)
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparedState:
     """One state, of every position of one row.
 
     name     the module's path; "(call 2)" after it where it runs more than once
@@ -68,11 +68,11 @@ class Layers:
     """The states that were compared, in the order of the source's forward pass."""
 
     inputs: str
-    rows: tuple[Row, ...]
+    rows: tuple[ComparedState, ...]
     tolerance: float = TOLERANCE
 
     @property
-    def first(self) -> Row | None:
+    def first(self) -> ComparedState | None:
         """The first state that differs by more than rounding explains."""
         return next((row for row in self.rows if not row.max_rel <= self.tolerance), None)
 
@@ -119,7 +119,7 @@ def compare_states(
 
     with _watched(source, model, see):
         run()
-    rows = tuple(Row(name, *place(name), *errors[name]) for name in kept.numbers if name in errors)
+    rows = tuple(ComparedState(name, *place(name), *errors[name]) for name in kept.numbers if name in errors)
     apart = [name for name in kept.numbers if name not in errors]
     notes: tuple[str, ...] = ()
     if apart:

@@ -28,7 +28,7 @@ from modelsurgeon.text import plain
 from modelsurgeon.verification.comparison import Comparison
 from modelsurgeon.verification.continuations import Generation, compare_continuations
 from modelsurgeon.verification.layers import Layers
-from modelsurgeon.verification.visits import Answers, Compared, Visits
+from modelsurgeon.verification.visits import Answers, ResultAnswers, Visits
 
 __all__ = ["NOISE", "TOLERANCE", "Comparison", "LogitReport", "Pairs", "compare_all"]
 
@@ -169,7 +169,7 @@ def compare_all(
     return reports[dtype], reports[stored] if stored else None
 
 
-def _report(dtype: str, before: Answers, after: Compared) -> LogitReport:
+def _report(dtype: str, before: Answers, after: ResultAnswers) -> LogitReport:
     comparisons = after.tallies.comparisons(before.deviations)
     generation = None
     if before.continued and after.continued:

@@ -30,7 +30,7 @@ from modelsurgeon.proof.coordinates import GrownAxis, grown_axes
 from modelsurgeon.running.batches import Sampling, make_inputs
 from modelsurgeon.running.gradients import differentiate, dropouts
 from modelsurgeon.running.reference import Running, is_offloaded, loaded, quiet, saved_folder
-from modelsurgeon.verification.copies import Compared, Values, compare
+from modelsurgeon.verification.copies import ComparedCopies, Values, compare
 from modelsurgeon.verification.ranks import Rank, chosen, ranks
 
 # What people call the coordinates of an axis: by its name, or else by what it passes through.
@@ -46,7 +46,7 @@ NOUNS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class Spread:
+class Cosines:
     """The least, the mean and the largest of some cosines."""
 
     min: float
@@ -55,7 +55,7 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Axis:
+class CopiedAxis:
     """What one axis' copies will do.
 
     axis           its name; of axes that norms join, all of them: "stream, hidden, final"
@@ -75,8 +75,8 @@ class Axis:
     size: int
     new_size: int
     pairs: int
-    cosine: Spread | None
-    weight_cosine: Spread | None
+    cosine: Cosines | None
+    weight_cosine: Cosines | None
     stuck: int
     slow: int
     dead: int
@@ -92,7 +92,7 @@ class Trainability:
     """
 
     loss: float
-    axes: tuple[Axis, ...]
+    axes: tuple[CopiedAxis, ...]
     ranks: tuple[Rank, ...]
     notes: tuple[str, ...]
     seconds: float
@@ -144,7 +144,7 @@ def examine(
 
 def measure(
     model: Any, result: Checkpoint, maps: Mapping[str, AxisMap], positions: int, notes: list[str], tell: Tell = silent
-) -> tuple[tuple[Axis, ...], tuple[Rank, ...]]:
+) -> tuple[tuple[CopiedAxis, ...], tuple[Rank, ...]]:
     """Compare the copies in a model of this checkpoint's shape that has gradients.
 
     positions  of the batch that they are of; 0 where they are not known
@@ -175,7 +175,7 @@ def _axes(
     values: Values,
     notes: list[str],
     tell: Tell,
-) -> tuple[Axis, ...]:
+) -> tuple[CopiedAxis, ...]:
     grown, found = grown_axes(table, maps), []
     for done, axis in enumerate(grown):
         tell("copies", done, len(grown))
@@ -192,11 +192,11 @@ def _axes(
     return tuple(found)
 
 
-def _told(axis: GrownAxis, compared: Compared) -> Axis:
+def _told(axis: GrownAxis, compared: ComparedCopies) -> CopiedAxis:
     name = axis.names[0]
     noun = NAMED.get(name) or NOUNS.get(axis.through, "{} coordinates").format(name)
     stuck, slow = int(compared.stuck.sum()), int(compared.parallel.sum())
-    return Axis(
+    return CopiedAxis(
         ", ".join(axis.names),
         axis.through,
         axis.size,
@@ -211,9 +211,9 @@ def _told(axis: GrownAxis, compared: Compared) -> Axis:
     )
 
 
-def _spread(cosines: np.ndarray) -> Spread | None:
+def _spread(cosines: np.ndarray) -> Cosines | None:
     kept = cosines[~np.isnan(cosines)]
-    return Spread(float(kept.min()), float(kept.mean()), float(kept.max())) if len(kept) else None
+    return Cosines(float(kept.min()), float(kept.mean()), float(kept.max())) if len(kept) else None
 
 
 def sentence(noun: str, pairs: int, stuck: int, slow: int, dead: int) -> str:

@@ -71,7 +71,7 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Compared:
+class ResultAnswers:
     """What the result answered, beside the source."""
 
     tallies: Tallies
@@ -116,7 +116,7 @@ class Visits:
         answers.seconds = time.perf_counter() - begin
         return answers
 
-    def compare_result(self, dtype: str, before: Answers, behaviour: bool) -> Compared:
+    def compare_result(self, dtype: str, before: Answers, behaviour: bool) -> ResultAnswers:
         """Run the result in one dtype, and compare. Raises ModelSurgeonError where nothing is comparable."""
         begin, what = time.perf_counter(), f"result in {dtype}"
         tallies = Tallies(before.vocab, self.sampling.seed, before.device)
@@ -134,7 +134,7 @@ class Visits:
         if not tallies.of:
             raise ModelSurgeonError(f"the source returns {', '.join(before.names[0])}, the result none of them")
         notes = tuple(dict.fromkeys([*notes, *before.notes, *unread]))
-        return Compared(tallies, notes, layers, continued, time.perf_counter() - begin)
+        return ResultAnswers(tallies, notes, layers, continued, time.perf_counter() - begin)
 
     @property
     def _asked(self) -> Inputs:

@@ -12,19 +12,19 @@ from safetensors.torch import save_file
 
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.diagnosis.weights import embedding_passes
-from modelsurgeon.diagnosis.weights.embedding import Table, table
+from modelsurgeon.diagnosis.weights.embedding import TokenTable, table
 from support import tiny
 
 NAME = "model.embed_tokens.weight"
 VOCAB, WIDTH = 300, 16
-Stored = Callable[..., Table]
+Stored = Callable[..., TokenTable]
 
 
 @pytest.fixture
 def measured(tmp_path: Path) -> Stored:
     """measured(weight, **side files) -> its table, kept in memory or read twice from the file."""
 
-    def measure(weight: torch.Tensor, memory: int = 1 << 20, **files: Any) -> Table:
+    def measure(weight: torch.Tensor, memory: int = 1 << 20, **files: Any) -> TokenTable:
         return table(stored(tmp_path, weight, files), NAME, memory=memory)
 
     return measure

@@ -17,8 +17,8 @@ import torch
 
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.diagnosis.behaviour import Running, run
-from modelsurgeon.diagnosis.head_cut import Replay
-from modelsurgeon.diagnosis.states import anisotropy, describe, real_positions, spread
+from modelsurgeon.diagnosis.head_cut import BodyReplay
+from modelsurgeon.diagnosis.states import anisotropy, describe, final_state, real_positions
 from modelsurgeon.running import batches, reference
 from modelsurgeon.running.batches import Sampling, make_windows
 from modelsurgeon.running.reference import load
@@ -78,11 +78,11 @@ def test_anisotropy_of_known_vectors() -> None:
 
 
 def test_a_state_of_few_directions_has_their_rank() -> None:
-    found = spread(drawn(40, 3) @ drawn(3, 24, seed=1), EPS)  # rounded to float32 after the product
+    found = final_state(drawn(40, 3) @ drawn(3, 24, seed=1), EPS)  # rounded to float32 after the product
     assert (found.rank, found.possible) == (3, 24)
-    equal = spread(torch.eye(9), EPS)
+    equal = final_state(torch.eye(9), EPS)
     assert (equal.rank, equal.effective_rank, equal.entropy) == (9, pytest.approx(9), pytest.approx(0, abs=1e-12))
-    assert spread(torch.full((4, 3), math.nan), EPS).rank is None
+    assert final_state(torch.full((4, 3), math.nan), EPS).rank is None
 
 
 def test_a_state_is_as_numpy_says() -> None:
@@ -180,7 +180,7 @@ def test_the_whole_head_and_the_body_again_change_nothing(
     assert points[0].loss == pytest.approx(replayed.loss, abs=1e-5)  # float32 losses round at 1e-6
     assert len({round(point.loss, 4) for point in points}) >= 6  # every cut is another model
     assert replayed.last.possible == min(points[0].rank, 2 * written)
-    monkeypatch.setattr(Replay, "__init__", lambda self, model, head: vars(self).update(_bodies=[], _returned=[]))
+    monkeypatch.setattr(BodyReplay, "__init__", lambda self, model, head: vars(self).update(_bodies=[], _returned=[]))
     whole = run_model(model).head_cut
     assert whole and [point.rank for point in points] == [point.rank for point in whole.points]
     # the same states, multiplied by the same matrices
@@ -196,7 +196,7 @@ def test_the_last_states_are_what_the_decoder_matrix_of_a_masked_model_reads(
     states = model.bert(**read).last_hidden_state
     assert found.states[-1].anisotropy == pytest.approx(anisotropy(states.flatten(0, 1)), rel=1e-5)
     assert vars(found.last) == pytest.approx(
-        vars(spread(model.cls.predictions.transform(states).flatten(0, 1), EPS)), rel=1e-5
+        vars(final_state(model.cls.predictions.transform(states).flatten(0, 1), EPS)), rel=1e-5
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from modelsurgeon.diagnosis.weights import spectral_norm, spectrum
-from modelsurgeon.diagnosis.weights.rows import Rows
+from modelsurgeon.diagnosis.weights.rows import RowBlocks
 from modelsurgeon.diagnosis.weights.spectral_norm import ROUNDING, of_spectrum, spectral
 
 TALL, WIDE = (430, 210), (210, 430)
@@ -27,7 +27,7 @@ class Held:
 
 
 def rows(tensor, capacity=1 << 40, stacked=False):
-    return Rows(Held(tensor), capacity, stacked)
+    return RowBlocks(Held(tensor), capacity, stacked)
 
 
 def orthonormal(n, d):
@@ -145,10 +145,10 @@ def test_a_gram_matrix_gives_the_same_values_however_it_is_cut(shape, gathered, 
 
 def test_a_missing_block_and_a_missing_root_are_seen(monkeypatch, no_direct):
     tensor = torch.randn(TALL)
-    missing = Rows.blocks
+    missing = RowBlocks.blocks
     monkeypatch.setattr("modelsurgeon.diagnosis.weights.rows.BLOCK", 31 * TALL[1])
     with monkeypatch.context() as planted:
-        planted.setattr(Rows, "blocks", lambda self: [one for one in missing(self) if one[1] != 93])
+        planted.setattr(RowBlocks, "blocks", lambda self: [one for one in missing(self) if one[1] != 93])
         assert not np.allclose(spectrum.spectrum(rows(tensor)).values, exact(tensor), rtol=1e-6)
     monkeypatch.setattr(torch.Tensor, "sqrt_", lambda self: self)
     assert not np.allclose(spectrum.spectrum(rows(tensor)).values, exact(tensor), rtol=1e-6)

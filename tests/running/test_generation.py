@@ -16,7 +16,7 @@ from modelsurgeon.running import batches, generation
 from modelsurgeon.running.generation import Continued
 from modelsurgeon.saving.save import save
 from modelsurgeon.verification import visits
-from modelsurgeon.verification.continuations import Difference, Generation, compare_continuations
+from modelsurgeon.verification.continuations import Divergence, Generation, compare_continuations
 from modelsurgeon.verification.logits import LogitReport, compare_all
 from support.grow import widen
 from support.tiny import ROUNDING, named
@@ -54,7 +54,7 @@ def test_equal_tokens_are_the_same(logits: torch.Tensor) -> None:
 
 def test_a_difference_is_told_with_its_place_its_tokens_and_the_margin(logits: torch.Tensor) -> None:
     found = compared(continued([[1, 1, 1], [1, 1, 1]], logits), continued([[1, 1, 1], [1, 3, 0]], logits))
-    assert found.first == Difference(1, 1, 1, 3, pytest.approx(8.001))
+    assert found.first == Divergence(1, 1, 1, 3, pytest.approx(8.001))
     assert not found.same and not found.tie
     assert found.to_json()["first"]["at"] == 1
 
@@ -65,7 +65,7 @@ def test_a_margin_within_the_error_of_the_logits_is_a_tie(logits: torch.Tensor) 
     found = compared(before, after, logit_error=1e-3)
     assert found.same and found.tie and found.first is not None and found.first.found == 2
     both = continued([[1, 2, 0], [1, 1, 3]], logits)  # a tie, and then something that is none
-    assert compared(before, both, logit_error=1e-3).first == Difference(1, 2, 1, 3, pytest.approx(8.001))
+    assert compared(before, both, logit_error=1e-3).first == Divergence(1, 2, 1, 3, pytest.approx(8.001))
 
 
 def test_logits_that_differ_are_not_the_same_though_the_tokens_are(logits: torch.Tensor) -> None:

@@ -14,7 +14,7 @@ from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.running import batches
 from modelsurgeon.saving.save import save
 from modelsurgeon.verification import visits
-from modelsurgeon.verification.layers import TOLERANCE, Layers, Row
+from modelsurgeon.verification.layers import TOLERANCE, ComparedState, Layers
 from modelsurgeon.verification.logits import LogitReport, compare_all
 from support.grow import widen
 from support.tiny import ROUNDING, named
@@ -115,7 +115,11 @@ def test_states_of_another_size_that_no_map_grew_are_left_out_and_said(pair: Cal
 
 
 def test_hidden_states_tell_and_do_not_judge() -> None:
-    rows = (Row("a", None, "a", 0.0, TOLERANCE), Row("b.0.c", 0, "c", 1.0, float("nan")), Row("d", None, "d", 1.0, 1.0))
+    rows = (
+        ComparedState("a", None, "a", 0.0, TOLERANCE),
+        ComparedState("b.0.c", 0, "c", 1.0, float("nan")),
+        ComparedState("d", None, "d", 1.0, 1.0),
+    )
     layers = Layers("text", rows)
     assert layers.first == rows[1]
     assert layers.to_json()["first"] == "b.0.c" and layers.to_json()["rows"][1]["max_rel"] == "nan"

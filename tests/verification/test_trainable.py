@@ -22,7 +22,7 @@ from modelsurgeon.saving.save import save
 from modelsurgeon.verification import ranks
 from modelsurgeon.verification.copies import compare
 from modelsurgeon.verification.ranks import numerical_rank
-from modelsurgeon.verification.trainable import Axis, Trainability, examine, measure
+from modelsurgeon.verification.trainable import CopiedAxis, Trainability, examine, measure
 from support import tiny
 from support.grow import widen
 
@@ -50,7 +50,7 @@ def examined(result: Checkpoint, **how: Any) -> Trainability:
     return examine(result, composed_maps(result.steps), **{"samples": 1, "length": 9, **how})
 
 
-def by_axis(report: Trainability) -> Mapping[str, Axis]:
+def by_axis(report: Trainability) -> Mapping[str, CopiedAxis]:
     return {axis.axis.split(",")[0]: axis for axis in report.axes}
 
 

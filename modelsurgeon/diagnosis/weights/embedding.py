@@ -24,13 +24,13 @@ import torch
 
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.diagnosis.weights.embedding_passes import EXAMPLES, FAR, First, read_first, read_second
-from modelsurgeon.diagnosis.weights.rows import Rows
+from modelsurgeon.diagnosis.weights.rows import RowBlocks
 from modelsurgeon.diagnosis.weights.tokens import Tokens, read_tokens
 from modelsurgeon.progress import Tell, silent
 
 
 @dataclass(frozen=True)
-class Table:
+class TokenTable:
     """One table of rows by token; the fields are those of the diagnosis' document.
 
     mean, deviation  of all components of finite rows
@@ -62,13 +62,13 @@ class Table:
         return asdict(self)
 
 
-def table(checkpoint: Checkpoint, name: str, *, memory: int, device: str = "cpu", tell: Tell = silent) -> Table:
+def table(checkpoint: Checkpoint, name: str, *, memory: int, device: str = "cpu", tell: Tell = silent) -> TokenTable:
     """Measure one table, [vocab, width], an embedding or a head: its rows are tokens.
 
     name    on disk
     memory  bytes of it that may be kept between the two readings
     """
-    rows = Rows(checkpoint.tensors[name], memory)
+    rows = RowBlocks(checkpoint.tensors[name], memory)
     _, vocab, width = rows.shape
     first = read_first(rows, device, lambda done: tell(name, done, 2 * vocab))
     second = read_second(rows, first, device, lambda done: tell(name, vocab + done, 2 * vocab))
@@ -76,7 +76,7 @@ def table(checkpoint: Checkpoint, name: str, *, memory: int, device: str = "cpu"
     text = tokens.texts.get if tokens else lambda row: None
     groups = _groups(first)
     copied = {row: group[0] for group in groups for row in group[1:]}
-    return Table(
+    return TokenTable(
         tensor=name,
         vocab=vocab,
         width=width,

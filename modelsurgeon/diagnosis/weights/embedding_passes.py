@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from modelsurgeon.diagnosis.weights.equal_rows import Lines, Sketch
-from modelsurgeon.diagnosis.weights.rows import Rows
+from modelsurgeon.diagnosis.weights.rows import RowBlocks
 from modelsurgeon.tensors.lazy import LazyTensor
 
 FAR = 10.0  # a row this many times longer, or shorter, than the median is far
@@ -87,7 +87,7 @@ class First:
         return (self.squares / count - (self.total / count).square()).clamp(min=0).sqrt().cpu()
 
 
-def read_first(rows: Rows, device: str, tell: Callable[[int], object]) -> First:
+def read_first(rows: RowBlocks, device: str, tell: Callable[[int], object]) -> First:
     """What belongs to each row alone, and the sums over all."""
     _, vocab, width = rows.shape
     norms = torch.zeros(vocab, dtype=torch.float64)
@@ -155,7 +155,7 @@ class Second:
     farthest: list[tuple[float, int, int]] = field(default_factory=list)
 
 
-def read_second(rows: Rows, first: First, device: str, tell: Callable[[int], object]) -> Second:
+def read_second(rows: RowBlocks, first: First, device: str, tell: Callable[[int], object]) -> Second:
     """Measure every row against the mean of all, and every component against the robust deviation."""
     vocab, live = rows.shape[1], first.live
     distances = torch.full((len(first.centres), vocab), math.inf)

@@ -110,7 +110,7 @@ class Coordinates:
     def refine(self, name: str, found: Equal) -> None:
         """What one tensor tells, each of them once.
 
-        found  of `Rows`, stacked as `is_stack` says
+        found  of `RowBlocks`, stacked as `is_stack` says
         """
         for number, place, strip in self._strips.get(name, ()):
             key = number, place, ALL if strip.only is None else strip.only

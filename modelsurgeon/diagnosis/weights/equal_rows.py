@@ -6,7 +6,7 @@
     found = sketch.settle()                 # found.rows.first[0] == [0, 1, 0, 3]: row 2 equals row 0
 
 Two equal rows agree in the columns that are looked at first, a sample of them: so almost every matrix is done after
-one hash of few numbers of each row. Rows whose hashes agree are then compared with the first of them, number by number;
+one hash of few numbers of each row. RowBlocks whose hashes agree are then compared with the first of them, number by number;
 those that differ are hashed again, whole, and so on until no two of one hash differ. Nothing is left to chance.
 """
 
@@ -20,7 +20,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from modelsurgeon.diagnosis.weights.rows import Rows
+from modelsurgeon.diagnosis.weights.rows import RowBlocks
 
 SAMPLE = 32  # rows, or columns, that the first hash looks at
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -77,7 +77,7 @@ class _Kind(Protocol):
 class Sketch:
     """Hashes of sampled numbers of every row and column, gathered block after block."""
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: RowBlocks) -> None:
         self._rows = rows
         count, height, width = rows.shape
         self._lines, self._line_factors = _sampled(height, 0)
@@ -88,7 +88,7 @@ class Sketch:
         self._column_zero = torch.ones(count, width, dtype=torch.bool)
 
     def add(self, index: int, first: int, block: torch.Tensor) -> None:
-        """A block as `Rows.blocks` gives it; each once."""
+        """A block as `RowBlocks.blocks` gives it; each once."""
         last = first + len(block)
         picked = block.index_select(1, self._columns) if len(self._columns) < block.shape[1] else block
         self._row_hash[index, first:last] = (_bits(picked) * self._column_factors).sum(1)
@@ -163,7 +163,7 @@ def _alike(lines: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 class _OfRows:
     """Rows of one matrix, some at a time."""
 
-    rows: Rows
+    rows: RowBlocks
     index: int
 
     def equal(self, lines: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -186,7 +186,7 @@ class _OfRows:
 class _OfColumns:
     """Columns of one matrix, some rows at a time."""
 
-    rows: Rows
+    rows: RowBlocks
     index: int
 
     def equal(self, lines: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -214,7 +214,7 @@ class _OfColumns:
 class _OfMatrices:
     """Whole matrices of a stack."""
 
-    rows: Rows
+    rows: RowBlocks
 
     def equal(self, lines: np.ndarray, others: np.ndarray) -> np.ndarray:
         return np.array([self._are_equal(a, b) for a, b in zip(lines.tolist(), others.tolist(), strict=True)])

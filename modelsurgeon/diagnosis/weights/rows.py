@@ -1,6 +1,6 @@
 """A stored tensor as a stack of matrices, some rows at a time; kept in memory where it fits, read again where not.
 
-    for index, first, block in Rows(tensor, capacity).blocks():
+    for index, first, block in RowBlocks(tensor, capacity).blocks():
         ...                                    # [r, columns] as stored: rows first:first + r of matrix `index`
 
 Whoever asks again gets the same blocks: what is larger than `capacity` is read from the file each time, so no measure
@@ -23,7 +23,7 @@ BLOCK = 1 << 20  # numbers of a block: what is computed of one stays in the cach
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class RowBlocks:
     """One tensor of one or more dimensions; of one, a matrix of one column.
 
     capacity  bytes that may be kept of it

@@ -26,7 +26,7 @@ from modelsurgeon.diagnosis.weights.equal_rows import Equal, Sketch
 from modelsurgeon.diagnosis.weights.gains import Gain, gain, places
 from modelsurgeon.diagnosis.weights.matrices import Matrix, is_matrix, matrix
 from modelsurgeon.diagnosis.weights.numbers import Census, Moments, Numbers
-from modelsurgeon.diagnosis.weights.rows import Rows
+from modelsurgeon.diagnosis.weights.rows import RowBlocks
 from modelsurgeon.diagnosis.weights.spectral_norm import Spectral, spectral
 from modelsurgeon.progress import Tell, silent
 from modelsurgeon.tensors.dtypes import FLOATS
@@ -65,7 +65,7 @@ class Scan:
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class TensorFindings:
     """What one tensor told by itself."""
 
     name: str
@@ -121,7 +121,7 @@ def scan(
 
 def _readings(
     table: Architecture, tensors: dict[str, LazyTensor], memory: int, device: str, known: Mapping[str, Spectral]
-) -> Iterator[Reading]:
+) -> Iterator[TensorFindings]:
     """Every tensor's, in order; only as many as there are threads are held at a time."""
     threads = _threads(table, tensors, memory)
     if device != "cpu":  # loads what torch loads at the first call, which several threads at once cannot
@@ -129,14 +129,14 @@ def _readings(
         torch.linalg.eigh(torch.ones(1, 1, device=device))
     capacity = max(LEAST, memory // threads - BESIDE)
 
-    def read(name: str) -> Reading:
+    def read(name: str) -> TensorFindings:
         return _read(table, name, tensors[name], capacity, device, known.get(name))
 
     if threads == 1:
         yield from map(read, tensors)
         return
     with _one_thread_each(), ThreadPoolExecutor(threads, "scan") as pool:
-        pending: deque[Future[Reading]] = deque()
+        pending: deque[Future[TensorFindings]] = deque()
         try:
             for name in tensors:
                 pending.append(pool.submit(read, name))
@@ -169,19 +169,19 @@ def _one_thread_each() -> Iterator[None]:
 
 def _read(
     table: Architecture, name: str, tensor: LazyTensor, capacity: int, device: str, known: Spectral | None
-) -> Reading:
+) -> TensorFindings:
     census, template = Census(tensor.dtype), table.template(name)
     if not tensor.shape or 0 in tensor.shape:
         if not tensor.shape:
             census.add(tensor.read(0, 1))
-        return Reading(name, census.numbers, census.moments)
-    rows = Rows(tensor, capacity, template is not None and is_stack(table, template))
+        return TensorFindings(name, census.numbers, census.moments)
+    rows = RowBlocks(tensor, capacity, template is not None and is_stack(table, template))
     sketch = Sketch(rows) if template else None
     for index, first, block in rows.blocks():
         census.add(block)
         if sketch:
             sketch.add(index, first, block)
-    return Reading(
+    return TensorFindings(
         name,
         census.numbers,
         census.moments,

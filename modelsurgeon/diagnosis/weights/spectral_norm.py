@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from modelsurgeon.diagnosis.weights.rows import Rows
+from modelsurgeon.diagnosis.weights.rows import RowBlocks
 from modelsurgeon.diagnosis.weights.spectrum import EPS, Spectrum, gram, singular_values
 from modelsurgeon.tensors.arena import Arena
 from modelsurgeon.tensors.arithmetic import converted
@@ -64,7 +64,7 @@ def of_spectrum(found: Spectrum) -> Spectral:
     return Spectral(norm, found.resolution * norm, frobenius, (frobenius / norm) ** 2 if norm else math.nan)
 
 
-def spectral(rows: Rows, device: str = "cpu") -> Spectral:
+def spectral(rows: RowBlocks, device: str = "cpu") -> Spectral:
     """Norm, Frobenius norm and stable rank; every pass reads the tensor anew where `rows` does not keep it.
 
     Beside that and a block or two it takes 800 bytes a column.
@@ -84,7 +84,7 @@ def spectral(rows: Rows, device: str = "cpu") -> Spectral:
 class _Matrix:
     """One matrix [n, d]: its blocks over a power of two where their squares would overflow or vanish in float32."""
 
-    def __init__(self, rows: Rows, index: int, device: str) -> None:
+    def __init__(self, rows: RowBlocks, index: int, device: str) -> None:
         self.shape, self.device = rows.shape[1:], device
         self._rows, self._index = rows, index
         one = rows.tensor.nbytes // max(1, rows.shape[0])

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from modelsurgeon.diagnosis.weights.rows import BLOCK, Rows
+from modelsurgeon.diagnosis.weights.rows import BLOCK, RowBlocks
 from modelsurgeon.progress import Tell, silent
 from modelsurgeon.tensors.arithmetic import is_finite
 
@@ -69,7 +69,7 @@ class Spectrum:
         return {**asdict(self), "shape": list(self.shape), "values": list(self.values)}
 
 
-def spectrum(rows: Rows, *, device: str = "cpu", tell: Tell = silent) -> Spectrum:
+def spectrum(rows: RowBlocks, *, device: str = "cpu", tell: Tell = silent) -> Spectrum:
     """All singular values of one matrix; `working_set` says what memory that takes. A stack of several is refused."""
     count, *sides = rows.shape
     assert count == 1, f"a spectrum is of one matrix, not of {count}"
@@ -203,13 +203,13 @@ def _disorder(held: np.ndarray) -> float:
     return float(-(some * np.log(some)).sum())
 
 
-def _directly(rows: Rows, device: str) -> np.ndarray:
+def _directly(rows: RowBlocks, device: str) -> np.ndarray:
     """[min(n, d)] float64, descending."""
     whole = _whole(rows, device)
     return torch.linalg.svdvals(whole).cpu().numpy() if is_finite(whole) else np.full(min(whole.shape), np.nan)
 
 
-def _by_gram(rows: Rows, device: str, tell: Tell) -> np.ndarray:
+def _by_gram(rows: RowBlocks, device: str, tell: Tell) -> np.ndarray:
     """[min(n, d)] float64, descending."""
     _, n, d = rows.shape
     if d <= n:
@@ -218,7 +218,7 @@ def _by_gram(rows: Rows, device: str, tell: Tell) -> np.ndarray:
     return singular_values(gram((part.T for part in torch.split(whole, GATHERED, 1)), n, device))
 
 
-def _whole(rows: Rows, device: str) -> torch.Tensor:
+def _whole(rows: RowBlocks, device: str) -> torch.Tensor:
     """[n, d] float64."""
     whole = torch.empty(rows.shape[1:], dtype=torch.float64, device=device)
     for _, first, block in rows.blocks():
@@ -226,7 +226,7 @@ def _whole(rows: Rows, device: str) -> torch.Tensor:
     return whole
 
 
-def _told(rows: Rows, tell: Tell) -> Iterator[torch.Tensor]:
+def _told(rows: RowBlocks, tell: Tell) -> Iterator[torch.Tensor]:
     """The blocks."""
     _, n, d = rows.shape
     for _, first, block in rows.blocks():
