@@ -256,6 +256,13 @@ def _publish(job: Planned, folder: Path, metadata: dict[str, Any], quiet: bool, 
         assert done.report
         card = model_card(open_checkpoint(folder), done.report, command=job.command, source_card=metadata)
         message = f"modelsurgeon {' '.join(operation.name for operation in job.operations)}"
-        how = {"private": wanted.private, "create_pr": wanted.create_pr, "quiet": quiet}
-        done.pushed = push(folder, wanted.push_to_hub, card=card, message=message, **how)
+        done.pushed = push(
+            folder,
+            wanted.push_to_hub,
+            card=card,
+            message=message,
+            private=wanted.private,
+            create_pr=wanted.create_pr,
+            quiet=quiet,
+        )
         done.result = done.result or done.pushed

@@ -16,7 +16,7 @@ import inspect as introspection
 import os
 import shlex
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from modelsurgeon.reports.card import RESULT
 from modelsurgeon.reports.tables import plan_text
 from modelsurgeon.running.assembly import assemble
 from modelsurgeon.running.environment import check_place
+from modelsurgeon.running.options import RunOptions
 from modelsurgeon.saving.plan import Plan, make_plan
 from modelsurgeon.text import parse_size
 from modelsurgeon.verification.verify import Report
@@ -89,7 +90,7 @@ class Model:
         Raises PlanError where so much memory is too little.
         """
         found = make_plan(self.source, self.checkpoint, Wanted(memory=memory).memory_bytes, workers)
-        return ShownPlan(**vars(found))
+        return ShownPlan(*(getattr(found, one.name) for one in fields(found)))
 
     def save(
         self,
@@ -195,9 +196,10 @@ def verify(
         raise OptionsError("--memory bounds what --device auto keeps in memory; ask for both")
     size = None if memory is None else parse_size(memory, "memory")
     opened = open_model(source, revision).checkpoint, open_model(result).checkpoint
-    running: dict[str, Any] = {"samples": samples, "length": length, "dtype": dtype, "device": device, "memory": size}
-    running |= {"text": read_text(text), "trust_remote_code": trust_remote_code}
-    found = compare(*opened, infer=infer, behaviour=True, trainable=trainable, tell=progress, **running)
+    options = RunOptions(
+        read_text(text), samples, length, dtype, device, memory=size, trust_remote_code=trust_remote_code
+    )
+    found = compare(*opened, options, infer=infer, behaviour=True, trainable=trainable, tell=progress)
     if report is not None:
         verification_page.write_page(Path(report), found.to_json())
     return found
@@ -233,13 +235,37 @@ def diagnose(
     memory   what may be resident for the weights
     Raises SourceError, ArchitectureError, PlanError where so little memory is too little.
     """
-    check_place(dtype, device, auto=True)
+    options = RunOptions(
+        read_text(text),
+        samples,
+        length,
+        dtype,
+        device,
+        memory=parse_size(memory, "memory"),
+        trust_remote_code=trust_remote_code,
+    )
+    return diagnose_together([source], options, weights, stream, revision, progress)[0]
+
+
+def diagnose_together(
+    sources: Sequence[Source],
+    options: RunOptions,
+    weights: bool = False,
+    stream: bool = False,
+    revision: str | None = None,
+    progress: Tell = silent,
+) -> list[Diagnosis]:
+    """`diagnose` several checkpoints: the weights of all are measured before any model is run.
+
+    revision  branch, tag or commit of the first one
+    Raises what `diagnose` raises.
+    """
+    check_place(options.dtype, options.device, auto=True)
     if stream and not weights:
         raise OptionsError("--stream stores nothing, and what is not stored cannot be run; ask for --weights too")
-    running: dict[str, Any] = {"samples": samples, "length": length, "dtype": dtype, "device": device}
-    running |= {"text": read_text(text), "trust_remote_code": trust_remote_code, "memory": parse_size(memory, "memory")}
-    opened = open_model(source, revision, stream=stream).checkpoint
-    return diagnose_all([opened], weights_only=weights, tell=progress, **running)[0]
+    revisions = [revision, *[None] * len(sources)]
+    opened = [open_model(one, of, stream=stream).checkpoint for one, of in zip(sources, revisions, strict=False)]
+    return diagnose_all(opened, options, weights_only=weights, tell=progress)
 
 
 def inspect(source: str | os.PathLike[str], revision: str | None = None) -> inspection.Inspection:

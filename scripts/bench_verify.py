@@ -287,14 +287,15 @@ def bare_passes(source: str, wide: str, dtype: str, device: str) -> Measure:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from modelsurgeon.running.batches import Sampling, make_inputs
+    from modelsurgeon.running.batches import make_inputs
+    from modelsurgeon.running.options import RunOptions
 
     loading = passing = 0.0
     with timing() as found, torch.no_grad():
         for folder in (source, wide):
             begin = time.monotonic()
             model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device).eval()
-            batches = make_inputs(model, Path(source), Sampling(None, 4, 128, 0, behaviour=True)).batches
+            batches = make_inputs(model, Path(source), RunOptions(), behaviour=True).batches
             loaded = time.monotonic()
             for batch in batches:
                 model(**{name: value.to(device) for name, value in batch.arguments.items()})

@@ -31,8 +31,9 @@ from modelsurgeon.operations.transforms.replay import composed_maps
 from modelsurgeon.operations.widen import NOISE, Widen
 from modelsurgeon.running.batches import SAMPLE, tokenize
 from modelsurgeon.running.gradients import prediction_loss
+from modelsurgeon.running.options import RunOptions
 from modelsurgeon.running.reader import Batch, Reader, TokenRows, read_off
-from modelsurgeon.running.reference import Running, loaded, quiet
+from modelsurgeon.running.reference import loaded, quiet
 from modelsurgeon.saving.save import save
 from modelsurgeon.verification.trainable import CopiedAxis, Rank, measure
 
@@ -108,7 +109,7 @@ def trained(source: Checkpoint, noise: float, seed: int, options: argparse.Names
         tokenizer, ids, why = tokenize(folder, options.text.read_text(encoding="utf-8"))
         if not ids:
             raise SystemExit(f"{source.origin.id}: {why[0]}")
-        with loaded(grown, folder, "float32", Running(device=options.device)) as (model, _):
+        with loaded(grown, folder, RunOptions(device=options.device)) as (model, _):
             generator = torch.Generator().manual_seed(seed)
             reader, text = read_off(model, tokenizer, generator), Text.of(ids, options.length)
             kept = reader.batch("text", text.kept, torch.Generator().manual_seed(0), labelled=True)

@@ -97,7 +97,7 @@ def initial_loss(model: Document) -> Finding | None:
     ran = running.get("loss") is not None
     nats = float(running["loss"] if ran else loss["predicted"])
     fields = {"nats": nats, "uniform": loss["uniform"], "how": "measured" if ran else "predicted"}
-    rule = f"the tied rule says {loss['predicted']:.2f}"
+    rule = f"the tied rule says {float(loss['predicted']):.2f}"
     why = f"{fields['how']}: {nats:.2f} nats, log n is {loss['uniform']:.2f}; {rule}"
     return Finding(nats / loss["uniform"], {**fields, "why": why})
 

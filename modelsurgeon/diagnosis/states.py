@@ -19,11 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from modelsurgeon.diagnosis.weights.spectrum import effective_rank, entropy
+from modelsurgeon.diagnosis.weights.spectrum import effective_rank, entropy, singular_values
 from modelsurgeon.running.outputs import Kept
 from modelsurgeon.running.reader import Batch
-from modelsurgeon.tensors.arithmetic import is_finite
-from modelsurgeon.text import plain
 
 SIDES = {"hidden_states": "", "encoder_hidden_states": "encoder", "decoder_hidden_states": "decoder"}
 
@@ -71,9 +69,6 @@ class FinalState:
     possible: int
     entropy: float
 
-    def to_json(self) -> dict[str, Any]:
-        return {key: plain(value) for key, value in vars(self).items()}
-
 
 def describe(name: str, layer: int, side: str, vectors: torch.Tensor) -> State:
     """One state from its [N, d] numbers; what is not finite makes NaN of what needs all of them."""
@@ -82,12 +77,12 @@ def describe(name: str, layer: int, side: str, vectors: torch.Tensor) -> State:
         name,
         layer,
         side,
-        anisotropy(vectors),
+        mean_cosine(vectors),
         float(norms.mean()),
         float(norms.max()),
         float(sizes.max()),
         float(sizes.median()),
-        effective_rank(singular_values(vectors)),
+        effective_rank(singular_values(vectors.double())),
     )
 
 
@@ -97,27 +92,19 @@ def final_state(vectors: torch.Tensor, eps: float) -> FinalState:
     Errors of eps times the root mean square have singular values of up to eps |H| (1/sqrt N + 1/sqrt d): those of a
     random matrix, |H| the Frobenius norm. What is above counts.
     """
-    values = singular_values(vectors)
+    values = singular_values(vectors.double())
     floor = eps * float(np.linalg.norm(values)) * sum(size**-0.5 for size in vectors.shape)
     rank = int((values > floor).sum()) if math.isfinite(floor) else None
-    return FinalState(anisotropy(vectors), effective_rank(values), rank, len(values), entropy(values))
+    return FinalState(mean_cosine(vectors), effective_rank(values), rank, len(values), entropy(values))
 
 
-def anisotropy(vectors: torch.Tensor) -> float | None:
+def mean_cosine(vectors: torch.Tensor) -> float | None:
     """Mean cosine over all pairs of different rows, exactly; rows of zeros have no direction and are left out."""
     wide = vectors.double()
     norms = wide.norm(dim=-1, keepdim=True)
     units = (wide / norms)[norms.squeeze(-1) != 0]
     count = len(units)
     return float((units.sum(0).square().sum() - count) / (count * (count - 1))) if count > 1 else None
-
-
-def singular_values(vectors: torch.Tensor) -> np.ndarray:
-    """[min(N, d)] float64, descending; all NaN where a number is not finite."""
-    if not is_finite(vectors):
-        return np.full(min(vectors.shape), np.nan)
-    found: np.ndarray = torch.linalg.svdvals(vectors.double()).numpy()
-    return found
 
 
 def real_positions(value: torch.Tensor, real: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ import math
 import shlex
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.diagnosis.measures import MEASURES, Finding
 from modelsurgeon.errors import ModelSurgeonError
 from modelsurgeon.operations.widen import Widen
-from modelsurgeon.text import plain
 
 THRESHOLDS = Path(__file__).parent / "thresholds.toml"
 WIDE = 1000  # the width below which heads limit the loss: arXiv 2404.07647
@@ -49,9 +48,6 @@ class Judgement:
     source: str
     says: str
     command: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "value": plain(self.value)}
 
 
 @cache

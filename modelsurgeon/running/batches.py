@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from modelsurgeon.running.options import RunOptions
 from modelsurgeon.running.reader import UNLIMITED, Batch, Reader, TokenRows, read_off
 
 SAMPLE = Path(__file__).parent / "sample.txt"
@@ -22,20 +23,6 @@ ROWS = 4  # windows of text in one forward pass
 # What lies beyond is reached by rows that are shifted to the last positions.
 LONG = 2048
 NEW = 32  # tokens that a prompt is continued by
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """text and how much of it (`samples` windows of `length` tokens), the longest random row, the seed of both.
-
-    behaviour  also long and shifted rows, padding on the left, and prompts
-    """
-
-    text: str | None
-    samples: int
-    length: int
-    seed: int
-    behaviour: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,14 +44,17 @@ class Inputs:
     pad: int = 0
 
 
-def make_inputs(model: Any, folder: Path, sampling: Sampling) -> Inputs:
-    """Every batch for a model, and notes of what could not be made. The tokenizer is the one in `folder`."""
-    generator = torch.Generator().manual_seed(sampling.seed)
-    reader, ids, notes = _read(model, folder, sampling, generator)
+def make_inputs(model: Any, folder: Path, options: RunOptions, *, behaviour: bool = False) -> Inputs:
+    """Every batch for a model, and notes of what could not be made. The tokenizer is the one in `folder`.
+
+    behaviour  also long and shifted rows, padding on the left, and prompts
+    """
+    generator = torch.Generator().manual_seed(options.seed)
+    reader, ids, notes = _read(model, folder, options, generator)
     if not reader.vocab:
-        return Inputs(_signals(reader, sampling, generator))
-    length = max(1, min(sampling.length, reader.longest))
-    windows = _windows(ids, reader.prefix, sampling.samples, length)
+        return Inputs(_signals(reader, options, generator))
+    length = max(1, min(options.length, reader.longest))
+    windows = _windows(ids, reader.prefix, options.samples, length)
     made = [reader.batch(TEXT, part, generator, labelled=True) for part in _fours(windows)]
     for size in sorted({1, min(7, length), length}):
         made.append(reader.batch(f"random ids, length {size}", [_random(size, reader, generator)], generator))
@@ -72,7 +62,7 @@ def make_inputs(model: Any, folder: Path, sampling: Sampling) -> Inputs:
     sizes = [length, max(1, length * 2 // 3), max(1, length // 4), 1]
     uneven = [_random(size, reader, generator) for size in sizes]
     made.append(reader.batch("padded batch", uneven, generator))
-    if not sampling.behaviour:
+    if not behaviour:
         return Inputs(tuple(made), notes, row)
     if reader.generates and reader.start is None:
         made.append(reader.batch("batch padded on the left", uneven, generator, left=True))
@@ -85,38 +75,38 @@ def make_inputs(model: Any, folder: Path, sampling: Sampling) -> Inputs:
     return Inputs((*made, *long), (*notes, *why, *without), row, prompts, new, reader.start, reader.pad)
 
 
-def make_windows(model: Any, folder: Path, sampling: Sampling) -> Inputs:
+def make_windows(model: Any, folder: Path, options: RunOptions) -> Inputs:
     """The same text as `make_inputs`, and nothing else; where there is none to read, as much of random ids or signals.
 
     All rows are of one length: none is padded.
     """
-    generator = torch.Generator().manual_seed(sampling.seed)
-    reader, ids, notes = _read(model, folder, sampling, generator)
+    generator = torch.Generator().manual_seed(options.seed)
+    reader, ids, notes = _read(model, folder, options, generator)
     if not reader.vocab:
-        return Inputs(_signals(reader, sampling, generator))
-    length = max(1, min(sampling.length, reader.longest))
-    windows = _windows(ids, reader.prefix, sampling.samples, length)
+        return Inputs(_signals(reader, options, generator))
+    length = max(1, min(options.length, reader.longest))
+    windows = _windows(ids, reader.prefix, options.samples, length)
     kind = TEXT if windows else f"random ids, length {length}"
-    rows = windows or [_random(length, reader, generator) for _ in range(sampling.samples)]
+    rows = windows or [_random(length, reader, generator) for _ in range(options.samples)]
     made = (reader.batch(kind, part, generator, labelled=bool(windows)) for part in _fours(rows))
     return Inputs(tuple(made), notes)
 
 
 def _read(
-    model: Any, folder: Path, sampling: Sampling, generator: torch.Generator
+    model: Any, folder: Path, options: RunOptions, generator: torch.Generator
 ) -> tuple[Reader, list[int], tuple[str, ...]]:
     """(what the model takes, the text's ids, notes); no ids where the tokenizer does not fit the model."""
-    tokenizer, ids, notes = tokenize(folder, sampling.text or SAMPLE.read_text(encoding="utf-8"))
+    tokenizer, ids, notes = tokenize(folder, options.text or SAMPLE.read_text(encoding="utf-8"))
     reader = read_off(model, tokenizer, generator)
     if reader.vocab and ids and max([*ids, *reader.prefix, reader.mask or 0]) >= reader.vocab:
         ids, notes = [], (f"random ids only: the tokenizer has more tokens than the model's {reader.vocab}",)
     return reader, ids, notes
 
 
-def _signals(reader: Reader, sampling: Sampling, generator: torch.Generator) -> tuple[Batch, ...]:
+def _signals(reader: Reader, options: RunOptions, generator: torch.Generator) -> tuple[Batch, ...]:
     """Random pictures or sounds, for a model that takes no ids."""
     assert reader.signal is not None
-    empty = TokenRows([] for _ in range(sampling.samples))
+    empty = TokenRows([] for _ in range(options.samples))
     return tuple(reader.batch(f"random {reader.signal[0]}", part, generator) for part in _fours(empty))
 
 

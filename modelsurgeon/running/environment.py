@@ -7,10 +7,9 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -57,16 +56,20 @@ class Environment:
     hardware: tuple[str, ...]
     threads: int
 
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "hardware": list(self.hardware)}
-
 
 def environment(device: str) -> Environment:
     """What runs here, on a device as torch names it, or "auto" for all that there are."""
-    versions = {name: metadata.version(name) for name in ("torch", "transformers", "numpy")}
-    python, system = platform.python_version(), platform.platform()
-    where = {"platform": system, "device": device, "hardware": _hardware(device), "threads": torch.get_num_threads()}
-    return Environment(modelsurgeon=__version__, python=python, **versions, **where)  # type: ignore[arg-type]
+    return Environment(
+        __version__,
+        platform.python_version(),
+        metadata.version("torch"),
+        metadata.version("transformers"),
+        metadata.version("numpy"),
+        platform.platform(),
+        device,
+        _hardware(device),
+        torch.get_num_threads(),
+    )
 
 
 def _hardware(device: str) -> tuple[str, ...]:

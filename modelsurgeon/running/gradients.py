@@ -19,6 +19,7 @@ from modelsurgeon.errors import ModelSurgeonError
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.progress import Tell
 from modelsurgeon.running.reader import UNLABELLED, Batch
+from modelsurgeon.running.token_losses import token_losses
 
 TOKENS = ("logits", "prediction_logits")  # outputs that are over the vocabulary, where labels say what to predict
 
@@ -67,9 +68,8 @@ def prediction_loss(model: Any, batch: Batch) -> tuple[torch.Tensor, int] | None
     logits = token_logits(returned, batch)
     if logits is None:
         return None
-    labels = batch.labels.to(logits.device).flatten()
-    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels, ignore_index=UNLABELLED, reduction="sum")
-    return loss, int((labels != UNLABELLED).sum())
+    losses = token_losses(logits.log_softmax(-1), batch.labels)
+    return losses.sum(), len(losses)
 
 
 def _predicted(model: Any, text: Sequence[Batch], tell: Tell) -> Backward | None:

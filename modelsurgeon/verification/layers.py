@@ -30,7 +30,7 @@ from modelsurgeon.errors import ArchitectureError
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.maps.signature import Atom, Signature
 from modelsurgeon.running.outputs import Kept
-from modelsurgeon.text import plain
+from modelsurgeon.text import printable
 from modelsurgeon.verification.comparison import Deviation, folded
 
 # Float32 states of one function lie up to 1.6e-5 of their deviation apart (ten trained families of four layers, both
@@ -58,10 +58,6 @@ class ComparedState:
     max_abs: float
     max_rel: float
 
-    def to_json(self) -> dict[str, Any]:
-        found = {"name": self.name, "layer": self.layer, "part": self.part, "max_abs": self.max_abs}
-        return {key: plain(value) for key, value in {**found, "max_rel": self.max_rel}.items()}
-
 
 @dataclass(frozen=True)
 class Layers:
@@ -79,7 +75,7 @@ class Layers:
     def to_json(self) -> dict[str, Any]:
         return {
             "inputs": self.inputs,
-            "rows": [row.to_json() for row in self.rows],
+            "rows": printable(self.rows),
             "first": self.first.name if self.first else None,
             "tolerance": self.tolerance,
         }

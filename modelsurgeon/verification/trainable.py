@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,9 +27,11 @@ from modelsurgeon.errors import ModelSurgeonError
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.progress import Tell, silent
 from modelsurgeon.proof.coordinates import GrownAxis, grown_axes
-from modelsurgeon.running.batches import Sampling, make_inputs
+from modelsurgeon.running.batches import make_inputs
 from modelsurgeon.running.gradients import differentiate, dropouts
-from modelsurgeon.running.reference import Running, is_offloaded, loaded, quiet, saved_folder
+from modelsurgeon.running.options import RunOptions
+from modelsurgeon.running.reference import is_offloaded, loaded, quiet, saved_folder
+from modelsurgeon.text import printable
 from modelsurgeon.verification.copies import ComparedCopies, Values, compare
 from modelsurgeon.verification.ranks import Rank, chosen, ranks
 
@@ -104,39 +106,30 @@ class Trainability:
 
     def to_json(self) -> dict[str, Any]:
         """Its fields, with the verdict."""
-        return {**asdict(self), "trainable": self.trainable}
+        return {**printable(self), "trainable": self.trainable}
 
 
 def examine(
     result: Checkpoint,
     maps: Mapping[str, AxisMap],
-    *,
-    text: str | None = None,
-    samples: int = 4,
-    length: int = 128,
-    dtype: str = "float32",
-    device: str = "cpu",
-    seed: int = 0,
+    options: RunOptions = RunOptions(),
     tell: Tell = silent,
-    trust_remote_code: bool = False,
 ) -> Trainability:
     """Differentiate the loss once, dropout off, and compare the copies that `maps` made.
 
-    maps     {axis: map} from the source, as `composed_maps` gives them
-    text     None: the sample that comes with the program
-    samples  how many windows of the text, of `length` tokens each
-    dtype    what to compute in: float32 or float64, whatever the checkpoint is stored in
-    tell     told of batches, then of axes, then of ranks
+    maps  {axis: map} from the source, as `composed_maps` gives them
+    tell  is called for batches, then for axes, then for ranks
+    It computes in float64 where that is asked for, else in float32, and all weights must fit in memory.
     Raises SourceError where `transformers` cannot load the checkpoint whole, ModelSurgeonError for a plan, for weights
     that do not fit in memory, and where a gradient is no number.
     """
     begin, folder = time.perf_counter(), saved_folder(result)
-    running = Running(device=device, trust_remote_code=trust_remote_code)
-    with quiet(), loaded(result, folder, dtype, running) as (model, notes):
+    dtype = "float64" if options.dtype == "float64" else "float32"
+    with quiet(), loaded(result, folder, replace(options, dtype=dtype, memory=None)) as (model, notes):
         if is_offloaded(model):
             raise ModelSurgeonError(f"{result.origin.id}: gradients need all weights in memory, and they do not fit")
-        inputs = make_inputs(model, folder, Sampling(text, samples, length, seed))
-        passed = differentiate(model, inputs.batches, result.architecture, maps, seed, tell)
+        inputs = make_inputs(model, folder, options)
+        passed = differentiate(model, inputs.batches, result.architecture, maps, options.seed, tell)
         every = [*notes, *inputs.notes, *passed.notes, *dropouts(model)]
         axes, found = measure(model, result, maps, passed.positions, every, tell)
     return Trainability(passed.loss, axes, found, tuple(dict.fromkeys(every)), time.perf_counter() - begin)

@@ -22,11 +22,12 @@ from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import ModelSurgeonError
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.progress import Tell
-from modelsurgeon.running.batches import Inputs, Sampling, make_inputs
+from modelsurgeon.running.batches import Inputs, make_inputs
 from modelsurgeon.running.generation import Continued, continue_prompts
+from modelsurgeon.running.options import RunOptions
 from modelsurgeon.running.outputs import Kept
 from modelsurgeon.running.reader import Batch
-from modelsurgeon.running.reference import Running, home, is_offloaded, loaded, saved_folder
+from modelsurgeon.running.reference import home, is_offloaded, loaded, saved_folder
 from modelsurgeon.verification.comparison import Comparison, Deviation, Tallies, folded
 from modelsurgeon.verification.layers import Layers, compare_states, keep_states
 
@@ -83,32 +84,36 @@ class ResultAnswers:
 
 @dataclass
 class Visits:
-    """Both checkpoints, how they are run, and the folder that outputs wait in."""
+    """Both checkpoints, how they are run, and the folder that holds outputs meanwhile.
+
+    behaviour  also long and shifted rows, padding on the left, hidden states, and text that both write
+    """
 
     source: Checkpoint
     result: Checkpoint
     result_path: Path
     maps: Mapping[str, AxisMap]
-    sampling: Sampling
-    running: Running
+    options: RunOptions
     scratch: Path
     tell: Tell
+    behaviour: bool = False
     inputs: Inputs | None = None
 
-    def ask_source(self, dtype: str, behaviour: bool, wider: Answers | None = None) -> Answers:
+    def ask_source(self, dtype: str, wider: Answers | None = None) -> Answers:
         """Run the source in one dtype; `wider` are its answers in more bits."""
         begin, place, what = time.perf_counter(), saved_folder(self.source), f"source in {dtype}"
-        with loaded(self.source, place, dtype, self.running) as (model, unread):
-            self.inputs = self.inputs or make_inputs(model, place, self.sampling)
+        behaves = self._behaves(dtype)
+        with loaded(self.source, place, replace(self.options, dtype=dtype)) as (model, unread):
+            self.inputs = self.inputs or make_inputs(model, place, self.options, behaviour=self.behaviour)
             kept, states = (Kept(self.scratch / f"{what} in {dtype}") for what in ("outputs", "states"))
             vocab, where = int(getattr(model.config, "vocab_size", 0)), str(home(model))
             answers = Answers(kept, states, vocab, where, notes=unread)
-            noise = Tallies(vocab, self.sampling.seed, where)
-            for number, batch, returned in self._returned(model, what, behaviour):
+            noise = Tallies(vocab, self.options.seed, where)
+            for number, batch, returned in self._returned(model, what, behaves):
                 answers.keep(number, returned)
                 if wider:
                     noise.add(batch, wider.batch(number), returned)
-            if behaviour:
+            if behaves:
                 keep_states(self.source, model, partial(run_batch, model, self._row), answers.states)
                 answers.continued = self._continued(model, what)
             del model
@@ -116,17 +121,17 @@ class Visits:
         answers.seconds = time.perf_counter() - begin
         return answers
 
-    def compare_result(self, dtype: str, before: Answers, behaviour: bool) -> ResultAnswers:
+    def compare_result(self, dtype: str, before: Answers) -> ResultAnswers:
         """Run the result in one dtype, and compare. Raises ModelSurgeonError where nothing is comparable."""
-        begin, what = time.perf_counter(), f"result in {dtype}"
-        tallies = Tallies(before.vocab, self.sampling.seed, before.device)
+        begin, what, behaves = time.perf_counter(), f"result in {dtype}", self._behaves(dtype)
+        tallies = Tallies(before.vocab, self.options.seed, before.device)
         layers: Layers | None = None
         continued, notes = None, self.inputs.notes if self.inputs else ()
-        with loaded(self.result, self.result_path, dtype, self.running) as (model, unread):
-            for number, batch, returned in self._returned(model, what, behaviour):
+        with loaded(self.result, self.result_path, replace(self.options, dtype=dtype)) as (model, unread):
+            for number, batch, returned in self._returned(model, what, behaves):
                 there = before.batch(number)
                 tallies.add(batch, there, {k: self._fold(k, v, there[k]) for k, v in returned.items() if k in there})
-            if behaviour:
+            if behaves:
                 run, row = partial(run_batch, model, self._row), self._row.inputs
                 layers, apart = compare_states(self.source, model, run, before.states, self.maps, row)
                 continued, notes = self._continued(model, what), (*notes, *apart)
@@ -135,6 +140,10 @@ class Visits:
             raise ModelSurgeonError(f"the source returns {', '.join(before.names[0])}, the result none of them")
         notes = tuple(dict.fromkeys([*notes, *before.notes, *unread]))
         return ResultAnswers(tallies, notes, layers, continued, time.perf_counter() - begin)
+
+    def _behaves(self, dtype: str) -> bool:
+        """Whether behaviour is compared in this dtype: only in the one that was asked for."""
+        return self.behaviour and dtype == self.options.dtype
 
     @property
     def _asked(self) -> Inputs:
@@ -147,10 +156,10 @@ class Visits:
         first = self._asked.batches[self._asked.row]
         return replace(first, arguments={name: value[:1] for name, value in first.arguments.items()})
 
-    def _returned(self, model: Any, what: str, behaviour: bool) -> Iterator[tuple[int, Batch, Outputs]]:
+    def _returned(self, model: Any, what: str, behaves: bool) -> Iterator[tuple[int, Batch, Outputs]]:
         """(number, batch, {output: [positions, ...] float32 or float64 on the CPU}), real positions only."""
         batches = self._asked.batches
-        steps = len(batches) + bool(behaviour)  # hidden states and text come after
+        steps = len(batches) + behaves  # hidden states and text come after
         for number, batch in enumerate(batches):
             self.tell(what, number, steps)
             yield number, batch, self._named(model, batch, run_batch(model, batch))
@@ -194,18 +203,19 @@ class Visits:
         return found
 
 
-def run_batch(model: Any, batch: Batch, **asked: Any) -> Mapping[str, Any]:
-    """One forward pass; pictures and sounds come in the model's dtype. `asked`: what else it is called with.
+def run_batch(model: Any, batch: Batch, hidden_states: bool = False) -> Mapping[str, Any]:
+    """One forward pass, which returns its hidden states, too, if asked for; signals come in the model's dtype.
 
     Raises ModelSurgeonError where the model cannot take what the other one's config promises.
     """
     if getattr(model.config, "pad_token_id", None) is None:
         model.config.pad_token_id = 0  # what batches are padded with: classifiers find the last token by it
     place = home(model)
+    more = {"output_hidden_states": True} if hidden_states else {}
     arguments = {k: v.to(place, model.dtype if v.is_floating_point() else None) for k, v in batch.arguments.items()}
     try:
         with torch.inference_mode():
-            returned: Mapping[str, Any] = model(**arguments, **asked, return_dict=True)
+            returned: Mapping[str, Any] = model(**arguments, **more, return_dict=True)
     except torch.OutOfMemoryError:  # the machine's fault, not the model's
         raise
     except (IndexError, RuntimeError) as error:

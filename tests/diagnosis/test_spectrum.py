@@ -138,7 +138,7 @@ def test_a_gram_matrix_gives_the_same_values_however_it_is_cut(shape, gathered, 
     assert "Gram" in found.method and told[-1][1] == told[-1][2] and told == sorted(told)
     known = exact(tensor)
     np.testing.assert_allclose(found.values, known, rtol=1e-10)
-    assert (found.rank, found.to_json()["shape"]) == (min(shape), list(shape))
+    assert (found.rank, found.shape) == (min(shape), shape)
     for measure in ("entropy", "effective_rank", "participation", "largest_share"):
         assert getattr(found, measure) == pytest.approx(getattr(spectrum, measure)(known), rel=1e-10)
 
@@ -197,11 +197,11 @@ def test_a_stack_of_matrices_has_no_one_spectrum():
 
 @pytest.mark.parametrize("shape", [(24000, 256), (600, 3000), (8000, 128)])
 def test_the_memory_that_a_spectrum_takes_is_what_it_says(shape):
-    assert grown(spectrum.spectrum, shape) < spectrum.working_set(*shape)
+    assert grown(spectrum.spectrum, shape) < spectrum.memory_for(*shape)
 
 
 def test_a_matrix_that_is_held_whole_is_more_than_is_said(monkeypatch):
-    said = spectrum.working_set(24000, 256)
+    said = spectrum.memory_for(24000, 256)
     monkeypatch.setattr(spectrum, "GATHERED", 24000)
     assert grown(spectrum.spectrum, (24000, 256)) > said
 

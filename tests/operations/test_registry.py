@@ -22,6 +22,7 @@ from modelsurgeon.operations.transforms.untying import scaled
 from modelsurgeon.operations.untie_embeddings import UntieEmbeddings
 from modelsurgeon.proof.proof import prove
 from modelsurgeon.reports.card import model_card
+from modelsurgeon.running.options import RunOptions
 from modelsurgeon.saving.save import save
 from modelsurgeon.verification.verify import verify
 from support import tiny
@@ -131,7 +132,9 @@ def test_it_is_proven_before_and_after_growth_with_noise(order, rule, llama, tmp
 def test_the_card_tells_of_it(llama, tmp_path):
     ms.open(llama).shift_head(by=2).save(tmp_path / "out")
     before, after = open_checkpoint(llama), open_checkpoint(tmp_path / "out")
-    card = model_card(after, verify(before, after, samples=1, length=8), command="modelsurgeon shift-head ...")
+    card = model_card(
+        after, verify(before, after, RunOptions(samples=1, length=8)), command="modelsurgeon shift-head ..."
+    )
     assert "shift-head" in card and "by 2; lossless" in card.replace("\\", "")
 
 

@@ -1,6 +1,6 @@
 """An embedding, or a head: how its rows and its components are spread, and which of them stand out.
 
-    table(checkpoint, "model.embed_tokens.weight", memory=64 << 20).far_rows["count"]
+    measure_table(checkpoint, "model.embed_tokens.weight", memory=64 << 20).far_rows["count"]
 
 Read twice in blocks of rows. The first reading gives what belongs to each row alone (its norm, and which row it equals)
 and the mean of all; the second measures against these.
@@ -16,7 +16,7 @@ and the mean of all; the second measures against these.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -58,11 +58,10 @@ class TokenTable:
     untrained: dict[str, Any]
     tokenizer: dict[str, int] | None
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
-
-def table(checkpoint: Checkpoint, name: str, *, memory: int, device: str = "cpu", tell: Tell = silent) -> TokenTable:
+def measure_table(
+    checkpoint: Checkpoint, name: str, *, memory: int, device: str = "cpu", tell: Tell = silent
+) -> TokenTable:
     """Measure one table, [vocab, width], an embedding or a head: its rows are tokens.
 
     name    on disk

@@ -19,9 +19,8 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -57,9 +56,6 @@ class Copies:
     copies: int
     dead: int
     example: tuple[int, int] | None
-
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "example": list(self.example) if self.example else None}
 
 
 @dataclass(frozen=True, eq=False)

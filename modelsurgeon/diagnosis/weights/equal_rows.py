@@ -6,7 +6,7 @@
     found = sketch.settle()                 # found.rows.first[0] == [0, 1, 0, 3]: row 2 equals row 0
 
 Two equal rows agree in the columns that are looked at first, a sample of them: so almost every matrix is done after
-one hash of few numbers of each row. RowBlocks whose hashes agree are then compared with the first of them, number by number;
+one hash of few numbers of each row. Rows whose hashes agree are then compared with the first of them, number by number;
 those that differ are hashed again, whole, and so on until no two of one hash differ. Nothing is left to chance.
 """
 

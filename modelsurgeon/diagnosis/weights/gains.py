@@ -12,12 +12,10 @@ A masked-LM head has a norm of its own, behind an activation, whose gains are of
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from modelsurgeon.architectures.architecture import Architecture, Template
 from modelsurgeon.diagnosis.weights.numbers import Moments
-from modelsurgeon.text import plain
 
 
 @dataclass(frozen=True)
@@ -42,9 +40,6 @@ class Gain:
     min: float
     max: float
     rms: float
-
-    def to_json(self) -> dict[str, Any]:
-        return {name: plain(value) for name, value in asdict(self).items()}
 
     @property
     def is_fresh(self) -> bool:

@@ -9,8 +9,7 @@ A lookup table reads no sums: its width stands in for the fan-in, since that is 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from modelsurgeon.architectures.architecture import Architecture, Template
 from modelsurgeon.diagnosis.weights.equal_coordinates import is_stack
@@ -20,7 +19,6 @@ from modelsurgeon.diagnosis.weights.numbers import Moments
 from modelsurgeon.diagnosis.weights.spectral_norm import Spectral
 from modelsurgeon.maps.signature import Signature
 from modelsurgeon.tensors.lazy import LazyTensor
-from modelsurgeon.text import plain
 
 TRUNCATED = 0.02 * math.sqrt(1 - 4 * math.exp(-2.0) / math.sqrt(2 * math.pi) / math.erf(math.sqrt(2.0)))  # 0.0176
 
@@ -55,9 +53,6 @@ class Matrix:
     equal_columns: int
     zero_rows: int
     zero_columns: int
-
-    def to_json(self) -> dict[str, Any]:
-        return {name: plain(value) for name, value in {**asdict(self), "shape": list(self.shape)}.items()}
 
 
 def is_matrix(template: Template) -> bool:

@@ -14,14 +14,12 @@ dtype would lose them are picked out first.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import Any
 
 import torch
 
 from modelsurgeon.tensors.dtypes import DTYPES
-from modelsurgeon.text import plain
 
 PIECE = 1 << 18  # numbers at a time: 2 MB of float64 stay in the caches
 PATTERNS = 1 << 16
@@ -73,9 +71,6 @@ class Numbers:
         """Whether none of them is NaN, infinite or subnormal, and no 16-bit dtype would lose any."""
         lost = self.float16 + self.bfloat16
         return not (self.nan or self.inf or self.subnormal or lost.overflow or lost.underflow)
-
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "largest": plain(self.largest)}
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from modelsurgeon.diagnosis.weights.spectral_norm import Spectral, spectral
 from modelsurgeon.progress import Tell, silent
 from modelsurgeon.tensors.dtypes import FLOATS
 from modelsurgeon.tensors.lazy import LazyTensor
+from modelsurgeon.text import printable
 
 BESIDE = 48 << 20  # bytes that a thread takes beside the tensor that it keeps: blocks in wider dtypes
 LEAST = 2 << 20  # bytes: a tensor of one block is kept whatever the memory
@@ -52,16 +53,10 @@ class Scan:
     fresh: bool
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "gains": [one.to_json() for one in self.gains],
-            "matrices": [one.to_json() for one in self.matrices],
-            "copies": [one.to_json() for one in self.copies],
-            "numbers": {
-                **self.numbers.to_json(),
-                "tensors": [{"tensor": name, **found.to_json()} for name, found in self.tensors.items()],
-            },
-            "fresh": self.fresh,
-        }
+        """Its part of the diagnosis' document."""
+        found: dict[str, Any] = printable(self)
+        tensors = [{"tensor": name, **counts} for name, counts in found.pop("tensors").items()]
+        return {**found, "numbers": {**found["numbers"], "tensors": tensors}}
 
 
 @dataclass(frozen=True, eq=False)

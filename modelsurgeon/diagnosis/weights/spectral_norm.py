@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from modelsurgeon.diagnosis.weights.rows import RowBlocks
-from modelsurgeon.diagnosis.weights.spectrum import EPS, Spectrum, gram, singular_values
+from modelsurgeon.diagnosis.weights.spectrum import EPS, Spectrum, gram, gram_singular_values
 from modelsurgeon.tensors.arena import Arena
 from modelsurgeon.tensors.arithmetic import converted
 
@@ -128,7 +128,7 @@ def _exactly(matrix: _Matrix) -> tuple[float, float, float]:
     blocks = matrix.blocks(torch.float64)
     if n < d:  # some 100 rows
         blocks = iter([torch.cat([block.clone() for block in blocks]).T])
-    values = singular_values(gram(blocks, min(n, d), matrix.device))
+    values = gram_singular_values(gram(blocks, min(n, d), matrix.device))
     largest = float(values[0]) ** 2
     return largest, largest * (1 + max(n, d) * EPS), float((values**2).sum())
 
