@@ -209,7 +209,7 @@ def deliver(
 
 @contextmanager
 def _destination(wanted: Wanted) -> Iterator[Path]:
-    """The folder to write: the one asked for, or one for the time until it is published."""
+    """The folder that was asked for, or a temporary one until its content is published."""
     if wanted.folder:
         yield wanted.folder
         return
@@ -241,13 +241,12 @@ def _save(job: Planned, folder: Path, progress: Progress | None, say: Say, accep
 
 
 def _verified(job: Planned, staged: Path, name: str) -> Report:
-    """What verification finds in a folder that has not appeared yet, under the name that it will have."""
+    """Verify a folder that is not published yet, under the name that it will have."""
     opened = open_checkpoint(staged)
     return verify(job.source, replace(opened, origin=replace(opened.origin, id=name)))
 
 
 def _publish(job: Planned, folder: Path, metadata: dict[str, Any], quiet: bool, done: Saved) -> None:
-    """Bring the folder to where it was asked for."""
     wanted = job.wanted
     done.result = str(folder) if wanted.folder else ""
     if wanted.remote:

@@ -139,7 +139,7 @@ class Model:
         return assemble(self.checkpoint, dtype, device)
 
     def _command(self) -> str:
-        """The command line that makes the same again: one command for each operation, in a pipe."""
+        """The command line that makes the same result: one command for each operation, in a pipe."""
         last = len(self.operations)
         sources = [self.source.origin.id, *["-"] * last]
         outputs = [*(f"{RESULT}-{number}" for number in range(1, last)), RESULT]
@@ -344,7 +344,7 @@ def _as_function(operation: type[Operation], call: Callable[..., Any], returns: 
 
 
 def _spelled(operation: Operation, source: str, output: str) -> str:
-    """The command line of an operation, with the options that are not as usual."""
+    """The command line of an operation, with all options that are not defaults."""
     words = ["modelsurgeon", operation.name, source]
     for one in fields(operation):
         value = getattr(operation, one.name)
@@ -357,7 +357,7 @@ def _spelled(operation: Operation, source: str, output: str) -> str:
 
 
 def _counted(progress: Tell, total: int) -> Callable[[int], None]:
-    """The bytes since the last call, added up: shards are written by several threads."""
+    """Add up the bytes of all calls: shards are written by several threads."""
     lock, done = threading.Lock(), [0]
 
     def advance(count: int) -> None:

@@ -44,7 +44,7 @@ class Softmax:
 
 @dataclass
 class _Sums:
-    """What is kept of one module: sums alone."""
+    """Sums over one module's logits."""
 
     largest: torch.Tensor
     count: int = 0

@@ -27,6 +27,7 @@ from modelsurgeon.diagnosis.states import FinalState, State, States, final_state
 from modelsurgeon.progress import Tell, silent
 from modelsurgeon.running import reference
 from modelsurgeon.running.batches import SAMPLE, TEXT, make_windows
+from modelsurgeon.running.forward import run_batch
 from modelsurgeon.running.gradients import token_logits
 from modelsurgeon.running.options import RunOptions
 from modelsurgeon.running.outputs import Kept
@@ -34,7 +35,6 @@ from modelsurgeon.running.reader import UNLABELLED, Batch
 from modelsurgeon.running.token_losses import TokenLosses, token_losses
 from modelsurgeon.text import printable
 from modelsurgeon.verification.comparison import pieces
-from modelsurgeon.verification.visits import run_batch
 
 HEAD = "what the head reads"
 
@@ -121,13 +121,12 @@ def _text(batches: Sequence[Batch], given: str | None) -> dict[str, Any]:
 
 
 def _tokens(batch: Batch) -> int:
-    """How many tokens encoder and decoder read."""
     written = int(batch.real.sum()) if "decoder_input_ids" in batch.arguments else 0
     return int(batch.read.sum()) + written
 
 
 def _add_losses(losses: TokenLosses, returned: Mapping[str, Any], batch: Batch) -> None:
-    """Add what a batch's labels lose; nothing where the model predicts no tokens."""
+    """Add the losses of a batch's labels; none where the model predicts no tokens."""
     logits = token_logits(returned, batch)
     if logits is None:
         return
@@ -138,7 +137,7 @@ def _add_losses(losses: TokenLosses, returned: Mapping[str, Any], batch: Batch) 
 
 
 class _Visit:
-    """Everything that is asked of a model, batch by batch."""
+    """One model in memory, measured batch by batch."""
 
     def __init__(self, model: Any, kept: Kept, notes: list[str]) -> None:
         self.model, self.kept, self.notes = model, kept, notes
@@ -197,7 +196,7 @@ class _Visit:
         )
 
     def _note(self, states: Sequence[State], rows: Sequence[Softmax]) -> None:
-        """What is missing, and why."""
+        """Note what is missing, and why."""
         kind = type(self.model).__name__
         if not states:
             self.notes.append(f"hidden states not measured: {kind} returns none")
@@ -211,7 +210,7 @@ class _Visit:
             self.notes.append(f"head not cut: {kind} names no matrix that makes logits of hidden states")
 
     def _cut(self, batches: Sequence[Batch]) -> HeadCut | None:
-        """The head, ready to be cut; None where there is none, or nothing to lose."""
+        """The head, prepared for cutting; None where there is no head, or no loss to compare."""
         self.labelled = any(bool((batch.labels != UNLABELLED).any()) for batch in batches)
         if self.head is None or not self.labelled:
             return None
@@ -225,7 +224,7 @@ class _Visit:
 
     @contextmanager
     def _head_seen(self, batch: Batch) -> Iterator[None]:
-        """Within it, what the head reads is kept."""
+        """While it is entered, what the head reads is stored."""
 
         def see(module: Any, given: tuple[torch.Tensor, ...]) -> None:
             self.kept.put(f"{self._batches} {HEAD}", real_positions(given[0], batch.real))
@@ -238,6 +237,6 @@ class _Visit:
                 handle.remove()
 
     def _last(self) -> FinalState | None:
-        """Of what the head reads, or of the last hidden state."""
+        """What the head reads, or else the last hidden state."""
         name = HEAD if all(f"{batch} {HEAD}" in self.kept for batch in range(self._batches)) else self.states.last
         return final_state(self.states.vectors(name), torch.finfo(self.model.dtype).eps) if name else None

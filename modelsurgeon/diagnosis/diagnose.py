@@ -130,14 +130,13 @@ def diagnose_all(
 
 
 def _weigh(checkpoint: Checkpoint, memory: int, device: str, tell: Tell) -> Diagnosis:
-    """What the weights tell, and what that took."""
+    """Measure the weights, with time and memory."""
     budget = _budget(checkpoint, memory)
     found, seconds = _timed(lambda: _weights(checkpoint, budget, device, tell))
     return replace(found, seconds={"weights": seconds, "running": None}, memory={"bound": memory, "peak": _peak()})
 
 
 def _weights(checkpoint: Checkpoint, budget: int, device: str, tell: Tell) -> Diagnosis:
-    """What the weights tell."""
     path, names = find_path(checkpoint), _tables(checkpoint)
     if not names:
         return Diagnosis(checkpoint, scan(checkpoint, budget, device=device, tell=tell))
@@ -160,14 +159,14 @@ def _weights(checkpoint: Checkpoint, budget: int, device: str, tell: Tell) -> Di
 
 
 def _tables(checkpoint: Checkpoint) -> list[str]:
-    """The names on disk of the embedding and of a head of its own, as far as they are there."""
+    """The names on disk of the embedding and of a separate head, where they exist."""
     tie, canonical = checkpoint.architecture.tie, checkpoint.architecture.canonical
     named = {canonical(name): name for name in checkpoint.tensors}
     return [named[name] for name in (tie.embedding, tie.head) if name in named] if tie else []
 
 
 def _budget(checkpoint: Checkpoint, memory: int) -> int:
-    """Bytes for blocks and for the head's Gram matrix. Raises PlanError where that is too little."""
+    """Bytes for blocks and for the head's Gram matrix. Raises PlanError where the memory is too little."""
     return room(memory, max([LEAST, *(memory_for(*checkpoint.tensors[name].shape) for name in _tables(checkpoint))]))
 
 
@@ -185,12 +184,11 @@ def _run(found: Diagnosis, options: RunOptions, tell: Tell) -> Diagnosis:
 
 
 def _timed(call: Callable[[], T]) -> tuple[T, float]:
-    """(what it returns, seconds)."""
     begin = time.perf_counter()
     return call(), time.perf_counter() - begin
 
 
 def _peak() -> int:
-    """Bytes that were resident at most so far."""
+    """The most bytes that were resident so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

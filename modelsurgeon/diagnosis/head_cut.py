@@ -127,7 +127,7 @@ class BodyReplay:
 
 @contextmanager
 def _forward(module: torch.nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Within it, a module runs another function; accelerate may have put one of its own there."""
+    """While it is entered, the module runs another function; accelerate may have replaced it, too."""
     before = vars(module).get("forward")
     module.forward = forward
     try:

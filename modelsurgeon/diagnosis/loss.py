@@ -55,7 +55,7 @@ def predicted_closely(vocab: int, width: int, deviation: float, factor: float = 
 
 
 def _log_sum(exponent: float, vocab: int, other: float) -> float:
-    """log(e^exponent + (n - 1) e^other), whatever overflows."""
+    """log(e^exponent + (n - 1) e^other), without overflow."""
     if vocab < 2:
         return exponent
     terms = exponent, log(vocab - 1) + other
@@ -144,7 +144,7 @@ def bigram_loss(
 
 @dataclass
 class _Sums:
-    """What is summed up over a vocabulary, [s] float64 each: log sum e^logit, sum of logits, the token's own logit."""
+    """Sums over a vocabulary, [s] float64 each: log sum e^logit, sum of logits, the token's own logit."""
 
     exponentials: torch.Tensor
     logits: torch.Tensor
@@ -212,7 +212,7 @@ def initial_loss(
 
 
 def _sampled(checkpoint: Checkpoint, path: Path, samples: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(tokens, the rows of the positions that they stand at), evenly drawn; all tokens where there are no more."""
+    """(tokens, rows of their positions), evenly drawn; all tokens where there are no more."""
     generator = torch.Generator().manual_seed(seed)
     vocab = checkpoint.tensors[path.embedding].shape[0]
     tokens = torch.randperm(vocab, generator=generator)[:samples].sort().values
@@ -221,7 +221,7 @@ def _sampled(checkpoint: Checkpoint, path: Path, samples: int, seed: int) -> tup
 
 
 def _own(checkpoint: Checkpoint, path: Path, tokens: torch.Tensor, places: torch.Tensor) -> HeadInput:
-    """With everything that the checkpoint has on the way."""
+    """What the head reads with all norms, gains, biases and positions of the checkpoint."""
     states = path.scale * _rows(checkpoint, path.embedding, tokens)
     if path.positions:
         states = states + _rows(checkpoint, path.positions, places)
@@ -233,7 +233,7 @@ def _own(checkpoint: Checkpoint, path: Path, tokens: torch.Tensor, places: torch
 
 
 def _plain(checkpoint: Checkpoint, path: Path, tokens: torch.Tensor) -> HeadInput:
-    """With the norms alone, gain 1 and no bias."""
+    """What the head reads with gain 1, no bias and no positions."""
     states = path.scale * _rows(checkpoint, path.embedding, tokens)
     for norm in path.norms:
         states = normed(norm, states, None, None)
@@ -260,7 +260,7 @@ def _vector(checkpoint: Checkpoint, name: str | None) -> torch.Tensor | None:
 
 
 def _beside(path: Path) -> str:
-    """What the measured model has and the article's does not."""
+    """What the measured model has and the article's model has not."""
     said = ["learned positions are added to the embedding"] if path.positions else []
     said += [f"{len(path.norms)} norms one after another"] if len(path.norms) > 1 else []
     said += [f"a tanh bounds logits by {path.cap:g}"] if path.cap is not None else []

@@ -166,7 +166,7 @@ class States:
         return torch.cat([self._kept.get(f"{batch} {name}") for batch in range(self._batches)])
 
     def _named(self, states: tuple[torch.Tensor, ...], side: str) -> Iterator[tuple[str, int, torch.Tensor]]:
-        """(name, layer, state), the last layer's output before the norm among them."""
+        """(name, layer, state), among them the last layer's output before the norm."""
         depth, before = len(states) - 1, f"{side} ".lstrip()
         for layer, state in enumerate(states[:-1]):
             yield f"{before}layer {layer - 1}" if layer else f"{before}embedding", layer, state
@@ -191,6 +191,6 @@ class States:
 
 
 def _layer_lists(model: torch.nn.Module) -> dict[str, torch.nn.ModuleList]:
-    """The lists of modules that are in no other one, by path."""
+    """The lists of modules that lie in no other list, by path."""
     found = ((name, module) for name, module in model.named_modules() if isinstance(module, torch.nn.ModuleList))
     return {name: module for name, module in found if len(module) and not any(map(str.isdigit, name.split(".")))}

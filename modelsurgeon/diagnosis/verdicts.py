@@ -89,7 +89,7 @@ def _judge(entry: Mapping[str, Any], found: Finding | None, remedies: Mapping[st
 
 
 def _is_reached(value: float, limit: float, worse: str) -> bool:
-    """Whether a number is at its limit or beyond it; one that is no number is, too."""
+    """Whether a number is at its limit or beyond; NaN is, too."""
     return math.isnan(value) or (value >= limit if worse == "above" else value < limit)
 
 
@@ -98,7 +98,7 @@ def _filled(text: str, fields: Mapping[str, Any]) -> str:
 
 
 class _Named(dict[str, Any]):
-    """Fields by name; the name itself where there is none (a reference of what was not measured)."""
+    """Fields by name; the name itself where there is no such field."""
 
     def __missing__(self, key: str) -> Any:
         return _Absent(key)
@@ -121,13 +121,13 @@ def remedies(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def _origin(checkpoint: Checkpoint) -> str:
-    """What the first growth on record was made of."""
+    """The source of the first growth on record."""
     grown = [str(step.source.get("id", "")) for step in checkpoint.steps if step.operation == Widen.name]
     return shlex.quote(grown[0]) if grown and grown[0] else ""
 
 
 def _widen(checkpoint: Checkpoint, source: str) -> str:
-    """The command that brings the head's width to WIDE and more: that key alone where the family lets it grow so."""
+    """The command that makes the head WIDE or wider: by that key alone where the family allows it."""
     tie = checkpoint.architecture.tie
     if tie is None:
         return ""

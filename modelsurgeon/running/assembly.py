@@ -73,7 +73,6 @@ def assemble(checkpoint: Checkpoint, dtype: str | None = None, device: str = "cp
 
 
 def _generation_config(checkpoint: Checkpoint) -> Any:
-    """What lies beside the weights, as the library reads it."""
     from transformers import GenerationConfig
 
     with TemporaryDirectory(prefix="modelsurgeon-") as name:
@@ -116,7 +115,6 @@ class Promise:
 
 
 def _pieces(tensor: LazyTensor) -> Iterable[Piece]:
-    """The whole tensor, in pieces."""
     if isinstance(tensor, Remapped | Computed):
         return tensor.pieces(LARGEST)
     rows, columns = tensor.shape[0] if tensor.shape else 1, tensor.shape[1] if len(tensor.shape) > 1 else 1

@@ -129,7 +129,7 @@ def tokenize(folder: Path, text: str) -> tuple[Any, list[int], tuple[str, ...]]:
 def _long(
     ids: Sequence[int], reader: Reader, length: int, generator: torch.Generator
 ) -> tuple[list[Batch], tuple[str, ...]]:
-    """(one row as long as the model was trained on, or as LONG; what was left out of it)."""
+    """(one row as long as the model was trained on, or as LONG; notes of what is left out)."""
     size = min(reader.longest, LONG)
     notes: tuple[str, ...] = ()
     if reader.longest == UNLIMITED:
@@ -143,7 +143,7 @@ def _long(
 
 
 def _prompts(ids: Sequence[int], reader: Reader, length: int, generator: torch.Generator) -> tuple[TokenRows, int]:
-    """(prompts of three lengths, the first the longest, by how many tokens to continue them within the limit)."""
+    """(prompts of three lengths, the longest first; by how many tokens to continue them within the limit)."""
     new = max(1, min(NEW, reader.longest // 2))
     size = max(1, min(length, reader.longest - new))
     whole = [_row(ids, reader, size, generator, at) for at in range(3)]
@@ -151,7 +151,7 @@ def _prompts(ids: Sequence[int], reader: Reader, length: int, generator: torch.G
 
 
 def _row(ids: Sequence[int], reader: Reader, size: int, generator: torch.Generator, at: int = 0) -> list[int]:
-    """The text's window number `at` of three; random ids where it is too short."""
+    """Window `at` of three of the text; random ids where it is too short."""
     windows = _windows(ids, reader.prefix, 3, size)
     return windows[at] if at < len(windows) and len(windows[at]) == size else _random(size, reader, generator)
 

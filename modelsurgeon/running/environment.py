@@ -79,7 +79,7 @@ def _hardware(device: str) -> tuple[str, ...]:
 
 
 def _cpu() -> str:
-    """The CPU's name as Linux gives it; elsewhere what Python knows."""
+    """The CPU's name from Linux, or else from Python."""
     if CPUS.exists():
         lines = (line.partition(":") for line in CPUS.read_text().splitlines())
         return next((name.strip() for key, _, name in lines if key.strip() == "model name"), platform.machine())

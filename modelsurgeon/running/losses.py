@@ -80,7 +80,7 @@ def measured_loss(
 
 
 def _rows(reader: Reader, ids: Sequence[int], generator: torch.Generator) -> tuple[list[list[int]], str]:
-    """(windows of the text one after another, "text"), or random ones; none where the model takes no ids."""
+    """(consecutive windows of the text, "text"), or random ones; none where the model takes no ids."""
     length = min(LENGTH, reader.longest)
     if reader.vocab == 0 or length < 2:
         return [], ""

@@ -130,7 +130,7 @@ class Reader:
         return {name: value.unsqueeze(1) for name, value in found.items()} if self.choices else found
 
     def _task(self, rows: TokenRows, generator: torch.Generator) -> tuple[TokenRows, TokenRows]:
-        """(what a model without a decoder reads, what its positions should say)."""
+        """(what a model without a decoder reads, what its positions should predict)."""
         if self.mask is None:
             return rows, [[*row[1:], UNLABELLED] for row in rows]
         read, wanted = [], []
@@ -173,7 +173,7 @@ def read_off(model: Any, tokenizer: Any, generator: torch.Generator) -> Reader:
 
 
 def _first_position(model: Any) -> int:
-    """0, or the row after the padding of a table whose first rows are for it (RoBERTa)."""
+    """0, or the row after the padding row of a table that has one (RoBERTa)."""
     tables = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
     return max(
         (table.padding_idx + 1 for table in tables if getattr(table, "padding_idx", None) is not None), default=0
@@ -181,7 +181,7 @@ def _first_position(model: Any) -> int:
 
 
 def _longest(model: Any) -> int:
-    """The most positions that a model takes: its config's, or a table's whose first rows are for padding (RoBERTa)."""
+    """The most positions that a model takes: by its config, or by a table whose first rows are for padding (RoBERTa)."""
     keys = ("max_position_embeddings", "n_positions", "max_target_positions", "max_seq_len")
     named = [getattr(model.config, key, None) for key in keys]
     limits = [value for value in named if isinstance(value, int) and value > 0]

@@ -25,19 +25,10 @@ from modelsurgeon.tensors.stored import Stored
 
 # Keys of config.json that name files, kernels or code to the library, and say nothing of the model.
 LOADING = frozenset(
-    {
-        "attn_implementation",
-        "auto_map",
-        "experts_implementation",
-        "fusion_config",
-        "quantization_config",
-        "transformers_weights",
-    }
+    "attn_implementation auto_map experts_implementation fusion_config quantization_config transformers_weights".split()
 )
-
-GPU_SHARE = (
-    0.9  # of a GPU's free memory for weights, as the library does: the rest is for what they are multiplied with
-)
+# The share of a GPU's free memory that weights take, as in the library: the rest is for what they are multiplied with.
+GPU_SHARE = 0.9
 ALIGNMENT = 64  # bytes: what torch's own allocator gives
 
 
@@ -82,7 +73,7 @@ def loaded(
 def _from_pretrained(
     checkpoint: Checkpoint, folder: Path, view: Path, options: RunOptions, chosen: Any, coded: bool, apart: str
 ) -> tuple[Any, dict[str, Any]]:
-    """(the model, what the library says of its weights)."""
+    """(the model, the library's report on its weights)."""
     from huggingface_hub.errors import StrictDataclassError
 
     try:
@@ -121,7 +112,7 @@ def load(checkpoint: Checkpoint, folder: Path, options: RunOptions = RunOptions(
 
 
 def _placement(options: RunOptions, folder: str) -> dict[str, Any]:
-    """Where the library puts the weights, while it loads them; those that fit nowhere stay on the disk."""
+    """Where the library puts the weights while it loads them; what fits nowhere stays on the disk."""
     if options.device != "auto":
         return {}
     found: dict[str, Any] = {"device_map": "auto", "offload_folder": folder}
@@ -155,7 +146,7 @@ def bare_body(checkpoint: Checkpoint, chosen: Any) -> dict[str, Any]:
 
 
 def _align(model: Any) -> None:
-    """Move parameters off odd addresses: a file's layout must not decide which kernel multiplies, so the last bit."""
+    """Move parameters off odd addresses: a file's layout must not choose the kernel, and so the last bit."""
     for parameter in model.parameters():
         if parameter.data_ptr() % ALIGNMENT:
             parameter.data = parameter.data.clone()

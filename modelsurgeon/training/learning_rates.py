@@ -44,7 +44,6 @@ def _entry(names: list[str], found: Scaling) -> dict[str, Any]:
 
 
 def _reason(found: Scaling) -> str:
-    """One sentence."""
     lr, eps = f"{found.lr:.4g}", f"{found.eps:.4g}"
     said = "weights are as large as they were, and so are the steps that follow the source"
     if found.lr != 1:

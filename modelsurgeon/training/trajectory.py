@@ -87,7 +87,7 @@ class Scaling:
 
 
 def _neat(value: float) -> float:
-    """Without the last digits of float64: 0.5, not 0.5000000000000001."""
+    """Drop the last digits of float64: 0.5, not 0.5000000000000001."""
     return float(f"{value:.12g}")
 
 
@@ -181,7 +181,7 @@ class Trajectory:
         return {**self._mixed_by_norms(), **self._mixed_by_queries()}
 
     def _mixed_by_norms(self) -> dict[str, str]:
-        """A norm's gradient has a part that follows its readers and one that follows what it reads."""
+        """A norm's gradient has one part that follows its readers and one that follows its inputs."""
         found = {}
         for _, signature in self.architecture.norms:
             assert signature.normalises is not None
@@ -220,12 +220,12 @@ def exchanged(axis_map: AxisMap) -> AxisMap:
 
 
 def _parts(axis_map: AxisMap) -> np.ndarray:
-    """[m] float64: what each copy has of its source; 1 in sum."""
+    """[m] float64: each copy's part of its source; the parts add up to 1."""
     return np.asarray(axis_map.scale * axis_map.share / axis_map.gain)
 
 
 def _energies(axis_map: AxisMap) -> np.ndarray:
-    """[copied] float64: what each copy has of its source's squared length; 1 in sum."""
+    """[copied] float64: each copy's part of its source's squared length; the parts add up to 1."""
     kept = axis_map.copied
     return np.asarray(axis_map.scale[kept] ** 2 / axis_map.energy()[axis_map.source[kept]])
 

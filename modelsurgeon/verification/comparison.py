@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 
 import torch
 
-from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.running.reader import UNLABELLED, Batch
 from modelsurgeon.running.token_losses import Means, TokenLosses, token_losses
 
@@ -164,16 +163,6 @@ class Tallies:
         each = -(-PAIRS // max(1, len(self.scatter)))
         before, after = torch.cat([pairs[:each] for pairs in self.scatter])[:PAIRS].T.tolist()
         return before, after
-
-
-def folded(value: torch.Tensor, axis_map: AxisMap | None) -> torch.Tensor:
-    """[..., m] -> [..., n]: what was written along a grown axis, as a reader of the axis sees it (D y / gain)."""
-    if axis_map is None or axis_map.new_size != value.shape[-1]:
-        return value
-    kept = torch.from_numpy(axis_map.copied)
-    parts = value[..., kept].double() * torch.from_numpy(axis_map.share)[kept]
-    sums = parts.new_zeros(*value.shape[:-1], axis_map.size)
-    return sums.index_add_(-1, torch.from_numpy(axis_map.source)[kept], parts) / axis_map.gain
 
 
 def pieces(value: torch.Tensor, width: int | None = None) -> tuple[torch.Tensor, ...]:

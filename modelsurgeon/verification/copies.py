@@ -83,7 +83,7 @@ def compare(axis: GrownAxis, table: Architecture, sizes: Mapping[str, int], valu
 
 
 def _judged(axis: GrownAxis, weights: Sums, gradients: Sums) -> ComparedCopies:
-    """The pairs of one layer."""
+    """Judge the pairs of one layer."""
     _, _, difference, larger = gradients.pairs
     floor = float(larger.mean()) if larger.numel() else 0.0  # a small gradient has the noise of large ones
     equal = weights.pairs[2] <= WEIGHT_NOISE**2 * weights.pairs[3]
@@ -96,7 +96,7 @@ def _judged(axis: GrownAxis, weights: Sums, gradients: Sums) -> ComparedCopies:
 
 
 def _added(strips: list[Strip], axis: GrownAxis, values: Values, part: int) -> Sums:
-    """The sums of all tensors of one layer: of their weights (0) or of their gradients (1)."""
+    """The sums over all tensors of one layer: their weights (0) or their gradients (1)."""
     places = max(strip.places(values[strip.name][0].shape) for strip in strips)
     pairs = torch.zeros(4, places, len(axis.pairs[0]), dtype=torch.float64)
     energy = torch.zeros(places, axis.new_size, dtype=torch.float64)
@@ -109,7 +109,6 @@ def _added(strips: list[Strip], axis: GrownAxis, values: Values, part: int) -> S
 
 
 def _sums(strip: Strip, values: torch.Tensor, axis: GrownAxis) -> Sums:
-    """The sums of one tensor."""
     width = values.numel() // values.shape[strip.dimension] * strip.order[:, :, 0].size
     left, right = axis.pairs
     pairs = [
@@ -121,7 +120,7 @@ def _sums(strip: Strip, values: torch.Tensor, axis: GrownAxis) -> Sums:
 
 
 def _pieces(count: int, width: int) -> list[slice]:
-    """At least one slice, of at most NUMBERS numbers where a coordinate has `width`."""
+    """One slice or more, of at most NUMBERS numbers where a coordinate has `width`."""
     step = max(1, NUMBERS // width)
     return [slice(at, at + step) for at in range(0, max(1, count), step)]
 

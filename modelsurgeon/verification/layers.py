@@ -29,9 +29,10 @@ from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import ArchitectureError
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.maps.signature import Atom, Signature
+from modelsurgeon.running.forward import folded
 from modelsurgeon.running.outputs import Kept
 from modelsurgeon.text import printable
-from modelsurgeon.verification.comparison import Deviation, folded
+from modelsurgeon.verification.comparison import Deviation
 
 # Float32 states of one function lie up to 1.6e-5 of their deviation apart (ten trained families of four layers, both
 # rules); an eps that the code fixes where it should have shrunk moves the first norm by 2e-3 (OPT).
@@ -126,7 +127,7 @@ def compare_states(
 
 @contextmanager
 def _watched(source: Checkpoint, model: Any, see: See) -> Iterator[None]:
-    """Within it, `see` is called with every state of a forward pass, float32 or float64 on the CPU."""
+    """While it is entered, `see` gets every state of a forward pass, float32 or float64 on the CPU."""
     axes, calls = written_axes(source, model), Counter[str]()
     layers = {match for name in axes if (match := _layer(name))}
     last: dict[str, str] = {}  # {layer: the axis of its last part}
@@ -173,14 +174,14 @@ def written_axes(source: Checkpoint, model: Any) -> dict[str, str]:
 
 
 def _residual(signature: Signature, table: architecture.Architecture) -> str | None:
-    """The residual axis that a tensor writes; None where it writes none."""
+    """The residual axis that a tensor writes, or None."""
     atoms = [atom.name for atom, _ in signature.written if isinstance(atom, Atom) and not atom.other]
     named = (axis for axis in atoms if axis in table.axes)
     return next((axis for axis in named if "residual" in table.axes[axis].through), None)
 
 
 def _layer(name: str) -> str:
-    """The path of the layer that a module is part of: up to its first number; "" outside of the layers."""
+    """The path of the layer that holds a module: up to its first number; "" outside of the layers."""
     found = NUMBER.search(name)
     return name[: found.end()] if found else ""
 

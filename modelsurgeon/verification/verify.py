@@ -117,7 +117,7 @@ class Report:
 
 
 def _settings(options: RunOptions) -> dict[str, Any]:
-    """The part of the document on how the models were run."""
+    """How the models were run, for the document."""
     text = SAMPLE.read_text(encoding="utf-8") if options.text is None else options.text
     return {
         "text": {"sample": options.text is None, "characters": len(text)},
@@ -161,7 +161,7 @@ def verify(
 
 
 def _timed(report: Report, level: str, run: Any, *arguments: Any) -> Report:
-    """The report with what one level adds to it, and the time that took."""
+    """The report with what one level adds, and the time that it took."""
     begin = time.perf_counter()
     found: Report = run(report, *arguments)
     return replace(found, seconds={**found.seconds, level: time.perf_counter() - begin})

@@ -23,12 +23,13 @@ from modelsurgeon.errors import ModelSurgeonError
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.progress import Tell
 from modelsurgeon.running.batches import Inputs, make_inputs
+from modelsurgeon.running.forward import compared_outputs, folded, run_batch
 from modelsurgeon.running.generation import Continued, continue_prompts
 from modelsurgeon.running.options import RunOptions
 from modelsurgeon.running.outputs import Kept
 from modelsurgeon.running.reader import Batch
 from modelsurgeon.running.reference import home, is_offloaded, loaded, saved_folder
-from modelsurgeon.verification.comparison import Comparison, Deviation, Tallies, folded
+from modelsurgeon.verification.comparison import Comparison, Deviation, Tallies
 from modelsurgeon.verification.layers import Layers, compare_states, keep_states
 
 # What the library raises where a class that says it can generate cannot (WhisperForCausalLM).
@@ -142,7 +143,7 @@ class Visits:
         return ResultAnswers(tallies, notes, layers, continued, time.perf_counter() - begin)
 
     def _behaves(self, dtype: str) -> bool:
-        """Whether behaviour is compared in this dtype: only in the one that was asked for."""
+        """Whether behaviour is compared in this dtype."""
         return self.behaviour and dtype == self.options.dtype
 
     @property
@@ -152,7 +153,7 @@ class Visits:
 
     @property
     def _row(self) -> Batch:
-        """What hidden states are compared on."""
+        """The batch on which hidden states are compared."""
         first = self._asked.batches[self._asked.row]
         return replace(first, arguments={name: value[:1] for name, value in first.arguments.items()})
 
@@ -166,13 +167,7 @@ class Visits:
         self.tell(what, len(batches), steps)
 
     def _named(self, model: Any, batch: Batch, returned: Mapping[str, Any]) -> Outputs:
-        numbers = {k: v for k, v in returned.items() if isinstance(v, torch.Tensor) and v.is_floating_point()}
-        wanted = {k: v for k, v in numbers.items() if k.endswith("logits")}
-        wanted = wanted or {k: v for k, v in numbers.items() if k in self.source.architecture.outputs}
-        if not wanted:
-            raise ModelSurgeonError(
-                f"{type(model).__name__} returns no logits, and no hidden state that its table names"
-            )
+        wanted = compared_outputs(model, returned, self.source.architecture)
         masks = {name: batch.read if name.startswith("encoder_") else batch.real for name in wanted}
         return {name: _real(value.cpu(), masks[name]) for name, value in wanted.items()}
 
@@ -187,7 +182,7 @@ class Visits:
         return value
 
     def _continued(self, model: Any, what: str) -> Continued | None:
-        """What the model writes after the prompts, if it writes at all."""
+        """What the model writes after the prompts, if it writes text."""
         asked, steps = self._asked, len(self._asked.batches) + 1
         found = None
         if asked.prompts:
@@ -203,29 +198,8 @@ class Visits:
         return found
 
 
-def run_batch(model: Any, batch: Batch, hidden_states: bool = False) -> Mapping[str, Any]:
-    """One forward pass, which returns its hidden states, too, if asked for; signals come in the model's dtype.
-
-    Raises ModelSurgeonError where the model cannot take what the other one's config promises.
-    """
-    if getattr(model.config, "pad_token_id", None) is None:
-        model.config.pad_token_id = 0  # what batches are padded with: classifiers find the last token by it
-    place = home(model)
-    more = {"output_hidden_states": True} if hidden_states else {}
-    arguments = {k: v.to(place, model.dtype if v.is_floating_point() else None) for k, v in batch.arguments.items()}
-    try:
-        with torch.inference_mode():
-            returned: Mapping[str, Any] = model(**arguments, **more, return_dict=True)
-    except torch.OutOfMemoryError:  # the machine's fault, not the model's
-        raise
-    except (IndexError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise ModelSurgeonError(f"{type(model).__name__} cannot run on {batch.inputs}: {reason}") from error
-    return returned
-
-
 def _real(value: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-    """[rows, positions, ...] -> [real positions, width]; an output of other positions, or of none, is taken whole."""
+    """[rows, positions, ...] -> [real positions, width]; an output of other positions is taken whole."""
     kept = value[real] if value.shape[:2] == real.shape else value
     kept = kept.unsqueeze(-1) if kept.ndim == 1 else kept.flatten(0, -2)
     return kept.to(torch.promote_types(value.dtype, torch.float32))

@@ -101,7 +101,7 @@ def measure_table(
 
 
 def _groups(first: First) -> list[list[int]]:
-    """Rows that are equal and not zero, in the order of the first ones."""
+    """Groups of equal rows that are not zero, in the order of their first rows."""
     leaders = first.equal.first[0]
     found: dict[int, list[int]] = {}
     for row in np.flatnonzero((leaders != np.arange(len(leaders))) & ~first.equal.zero[0]).tolist():
@@ -110,7 +110,7 @@ def _groups(first: First) -> list[list[int]]:
 
 
 def _norms(norms: torch.Tensor) -> dict[str, Any]:
-    """Of rows, with 101 quantiles from 0% to 100%, each the nearest norm that there is."""
+    """Norms of rows, with 101 quantiles from 0% to 100%, each the nearest norm that exists."""
     ordered = norms.sort().values
     places = torch.linspace(0, len(ordered) - 1, 101, dtype=torch.float64).round().long()
     quantiles: list[float] = ordered[places].tolist()
@@ -149,7 +149,7 @@ def _first_of(mask: torch.Tensor) -> list[int]:
 def _untrained(
     dead: torch.Tensor, copied: dict[int, int], at_mean: torch.Tensor, tokens: Tokens | None
 ) -> dict[str, Any]:
-    """Rows that training never reached; added tokens are named first, rows of no token last."""
+    """Rows that training never reached; added tokens are named first, rows without a token last."""
     why = {row: f"equal to row {earlier}" for row, earlier in copied.items()}
     why |= dict.fromkeys(at_mean.nonzero()[:, 0].tolist(), "at the mean of all rows")
     why |= dict.fromkeys(dead.nonzero()[:, 0].tolist(), "zero")

@@ -115,12 +115,12 @@ def read_first(rows: RowBlocks, device: str, tell: Callable[[int], object]) -> F
 
 
 def _cleared(wide: torch.Tensor, finite: torch.Tensor) -> torch.Tensor:
-    """The rows, [r, d], with zeros for those that are not finite."""
+    """[r, d]: rows that are not finite become zeros."""
     return wide if finite.all() else wide.masked_fill(~finite[:, None], 0.0)
 
 
 def _robust(sample: torch.Tensor) -> float:
-    """The deviation that a normal distribution of this median absolute deviation has."""
+    """The deviation of a normal distribution with this median absolute deviation."""
     if not sample.numel():
         return 0.0
     flat = sample.numpy().ravel()
@@ -128,7 +128,7 @@ def _robust(sample: torch.Tensor) -> float:
 
 
 def _centres(tensor: LazyTensor, first: First) -> list[torch.Tensor]:
-    """[d] float64 each: the mean of all rows, as resizing takes it; and that of usual ones where others move it."""
+    """[d] float64 each: the mean of all rows, as resizing takes it; and of the usual rows where far ones move it."""
     live = first.live
     far = live & (first.norms > FAR * first.median)
     centres = [first.total / max(1, int(first.finite.sum()))]
@@ -174,7 +174,7 @@ def read_second(rows: RowBlocks, first: First, device: str, tell: Callable[[int]
 
 
 def _add_far(found: Second, rows: torch.Tensor, start: int, limit: float) -> None:
-    """Count and keep the components beyond the limit; none where there is no deviation to measure them by."""
+    """Count and collect the components beyond the limit."""
     low, high = torch.aminmax(rows)
     most = max(float(high), -float(low))
     found.largest = max(found.largest, most)

@@ -143,12 +143,12 @@ class Coordinates:
                 yield place, replace(strip, order=order.reshape(-1, 1, axis.size))
 
     def _leader(self, axis: GrownAxis) -> GrownAxis | None:
-        """The query heads, of key-value heads."""
+        """The query heads of key-value heads."""
         leader = self._table.axes[axis.names[0]].follows if axis.through == "heads" else None
         return next((other for other in self._axes if leader in other.names), None)
 
     def _told(self, name: str, strip: Strip, found: Equal) -> Labels:
-        """What one strip tells of its axis' coordinates."""
+        """The labels that one strip gives its axis' coordinates."""
         template = self._templates[name]
         shape, stacked = self._checkpoint.tensors[name].shape, is_stack(self._table, template)
         first, zero = _along(found, shape, stacked, strip.dimension, strip.beside is not None)
@@ -162,13 +162,13 @@ class Coordinates:
     # --- places ---
 
     def _places(self, number: int) -> list[Place]:
-        """The layers of an axis, or its one place; none where nothing reads it: what will read it may part anything."""
+        """The layers of an axis, or its one place; none where no tensor reads it: a future reader may tell any apart."""
         found = dict.fromkeys(place for of, place, _ in self._labels if of == number)
         places = [place for place in found if place] or list(found)
         return [place for place in places if {(number, place), (number, ())} & self._read]
 
     def _final(self, number: int, place: Place, zero: frozenset[str]) -> Labels:
-        """What all tensors tell of one place, and what the model itself does."""
+        """The labels of one place by all tensors, and by the model itself."""
         axis, labels = self._axes[number], Labels(self._apart(self._axes[number]))
         if place:
             labels = self._and(labels, (number, (), ALL))
@@ -192,7 +192,7 @@ class Coordinates:
         return labels.and_(told) if told else labels
 
     def _apart(self, axis: GrownAxis) -> np.ndarray:
-        """[1, m]: labels of the coordinates that the model itself treats alike."""
+        """[1, m]: one label for the coordinates that the model treats alike."""
         rotary, config = self._table.rotary, self._checkpoint.resolved
         if rotary and rotary.axis in axis.names:
             turned = rope.rotated_size(config, axis.size, rotary.partial, rotary.size_key)
@@ -205,7 +205,7 @@ class Coordinates:
     # --- coordinates that have tensors of their own, by name ---
 
     def _of_names(self, axis: GrownAxis, place: Place, labels: Labels, zero: frozenset[str]) -> Labels:
-        """The labels, refined by such tensors: experts whose routers are equal may differ."""
+        """The labels, refined by tensors that belong to one coordinate: experts with equal routers may differ."""
         named = self._named(axis, place)
         if not named:
             return labels
@@ -224,7 +224,7 @@ class Coordinates:
         return all(are_equal(tensors[a], tensors[b]) for a, b in zip(names, others, strict=True))
 
     def _named(self, axis: GrownAxis, place: Place) -> dict[int, list[str]]:
-        """{coordinate: the names of its tensors, in one order for all}."""
+        """{coordinate: the names of its tensors, in the same order for all}."""
         leader, found = self._leader(axis), defaultdict(list)
         for name, template in self._templates.items():
             for spread in self._table.spread(template):
@@ -248,7 +248,7 @@ def is_stack(table: Architecture, template: Template) -> bool:
 
 
 def _shared(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """The axes that a tied embedding writes and reads: its columns are equal, or part, for both."""
+    """The axes that a tied embedding both writes and reads."""
     tie, table = checkpoint.architecture.tie, checkpoint.architecture
     if tie is None or not checkpoint.is_tied:
         return ()
@@ -265,7 +265,7 @@ def _reads(axis: GrownAxis, template: Template, d: int) -> bool:
 
 
 def _along(found: Equal, shape: tuple[int, ...], stacked: bool, d: int, apart: bool) -> tuple[np.ndarray, np.ndarray]:
-    """[places, size] of dimension d: (labels, whether zero); `apart`: of every matrix of a stack by itself."""
+    """[places, size] of dimension d: (labels, whether zero); `apart`: for every matrix of a stack separately."""
     lead = 2 if stacked else 1  # what comes before the columns
     if d < lead:
         lines = found.matrices if stacked and d == 0 else found.rows
@@ -282,14 +282,14 @@ def _along(found: Equal, shape: tuple[int, ...], stacked: bool, d: int, apart: b
 
 
 def _merged(labels: np.ndarray) -> np.ndarray:
-    """[places, m, n] -> [places, m]: one label for those of one place that have the same n."""
+    """[places, m, n] -> [places, m]: one label for those of one place whose n labels are equal."""
     if labels.shape[-1] == 1:
         return np.asarray(labels[..., 0])
     return np.stack([np.unique(place, axis=0, return_inverse=True)[1].reshape(-1) for place in labels])
 
 
 def _all_of(labels: Labels, size: int) -> Labels:
-    """The labels, spelled out where they are DISTINCT."""
+    """The labels, written out where they are DISTINCT."""
     return Labels(np.arange(size)[None], np.zeros((1, size), dtype=bool)) if labels is DISTINCT else labels
 
 
@@ -299,7 +299,7 @@ def _stacked(parts: list[Labels]) -> Labels:
 
 
 def _groups(labels: np.ndarray) -> list[list[int]]:
-    """The coordinates of each label that more than one has."""
+    """The coordinates of each label that several have."""
     found: dict[int, list[int]] = defaultdict(list)
     for coordinate, label in enumerate(labels.tolist()):
         found[label].append(coordinate)

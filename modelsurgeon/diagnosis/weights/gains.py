@@ -94,7 +94,7 @@ def layer_of(table: Architecture, template: Template, name: str) -> int | None:
 
 
 def _last(table: Architecture, norms: Mapping[str, Template], order: Mapping[str, int]) -> set[str]:
-    """The names of the body's last norm: of those that write the last hidden state, where some do."""
+    """The names of the body's last norm: among those that write the last hidden state, if some do."""
     body = {name: norm for name, norm in norms.items() if not _is_of_head(table, norm) and _is_of_stream(table, norm)}
     written = table.outputs.get("last_hidden_state")
     body = {name: norm for name, norm in body.items() if norm.signature.gains == (written,)} or body
@@ -108,7 +108,7 @@ def _numbers(table: Architecture, name: str) -> tuple[int, ...]:
 
 
 def _norm(table: Architecture, template: Template | None) -> Template | None:
-    """The line of the gain that a gain or a bias belongs to."""
+    """The gain's line in the table, for a gain or a bias."""
     if template is None or template.signature.normalises is not None:
         return template
     name = template.name.removesuffix(".bias") + ".weight"
@@ -117,19 +117,19 @@ def _norm(table: Architecture, template: Template | None) -> Template | None:
 
 
 def _is_of_head(table: Architecture, norm: Template) -> bool:
-    """Whether it normalises what has passed an activation, and writes what a head reads."""
+    """Whether it normalises the output of an activation, and writes what a head reads."""
     assert norm.signature.normalises is not None
     passed = all(table.axes[name].through == "pointwise" for name in norm.signature.normalises.axes())
     return passed and table.tie is not None and norm.signature.gains == (table.tie.axis,)
 
 
 def _is_of_stream(table: Architecture, norm: Template) -> bool:
-    """Whether it writes hidden states; no queries or keys."""
+    """Whether it writes hidden states, not queries or keys."""
     return all("residual" in table.axes[name].through for name in norm.signature.gains)
 
 
 def _is_before_layers(table: Architecture, norm: Template, order: Mapping[str, int]) -> bool:
-    """Whether it stands before the layers of its part of the model, and behind nothing that reads what it writes."""
+    """Whether it comes before the layers of its part of the model, and after nothing that reads what it writes."""
     if norm.placeholders:
         return False
     module = norm.name.split(".")[:-2]
@@ -148,7 +148,7 @@ def _reads(template: Template) -> set[str]:
 
 
 def _layered(table: Architecture, template: Template, name: str) -> Template:
-    """The line of the table that counts the layers, where this one is of a single layer."""
+    """The line of the table that counts layers, where this line is for a single layer."""
     if template.placeholders:
         return template
     canonical = table.canonical(name)

@@ -69,7 +69,7 @@ def fan_in(table: Architecture, template: Template, shape: tuple[int, ...]) -> i
 
 
 def _is_lookup(table: Architecture, signature: Signature) -> bool:
-    """Whether it is read row by row: `vocab -> stream`, and nothing that grows is read."""
+    """Whether it is read row by row, as `vocab -> stream`, and reads nothing that grows."""
     read = [name for part, side in signature.dimensions if side == "readers" for name in part.axes()]
     is_first = signature.dimensions[0][1] == "readers"
     return is_first and all(table.axes[name].through in ("fixed", "angles") for name in read)

@@ -165,7 +165,7 @@ class Census:
 
 
 def _moments(values: torch.Tensor, weights: torch.Tensor | None = None) -> Moments:
-    """Of [n] float64 finite numbers, each of which stands there so many times (or once)."""
+    """Moments of [n] float64 finite numbers, each counted `weights` times, or once."""
     if not values.numel():
         return Moments()
     low, high = (float(end) for end in values.aminmax())
@@ -177,7 +177,7 @@ def _moments(values: torch.Tensor, weights: torch.Tensor | None = None) -> Momen
 
 
 def _counted(values: torch.Tensor, times: torch.Tensor, dtype: torch.dtype) -> Numbers:
-    """The counts of [n] float64 numbers stored as `dtype`, each of which stands there so many times."""
+    """The counts of [n] float64 numbers stored as `dtype`, each counted `times` times."""
 
     def count(where: torch.Tensor) -> int:
         return int(times[where].sum())
@@ -203,5 +203,5 @@ def _counted(values: torch.Tensor, times: torch.Tensor, dtype: torch.dtype) -> N
 
 @lru_cache
 def _values(dtype: torch.dtype) -> torch.Tensor:
-    """[65536] float64: the number of every pattern of 16 bits."""
+    """[65536] float64: the number of every 16-bit pattern."""
     return torch.arange(PATTERNS, dtype=torch.int32).to(torch.int16).view(dtype).double()

@@ -117,7 +117,7 @@ def scan(
 def _readings(
     table: Architecture, tensors: dict[str, LazyTensor], memory: int, device: str, known: Mapping[str, Spectral]
 ) -> Iterator[TensorFindings]:
-    """Every tensor's, in order; only as many as there are threads are held at a time."""
+    """The findings of every tensor, in order; only as many tensors as threads are held at a time."""
     threads = _threads(table, tensors, memory)
     if device != "cpu":  # loads what torch loads at the first call, which several threads at once cannot
         torch.linalg.qr(torch.ones(1, 1, device=device))
@@ -144,7 +144,7 @@ def _readings(
 
 
 def _threads(table: Architecture, tensors: dict[str, LazyTensor], memory: int) -> int:
-    """As many as torch has, so long as each can keep any tensor of a layer; two where they cannot, if there is room."""
+    """Torch's number, as long as each thread can hold any tensor of a layer; else two, if there is room."""
     in_layers = [tensor for name, tensor in tensors.items() if (line := table.template(name)) and line.placeholders]
     largest = max((tensor.nbytes for tensor in in_layers), default=0)
     fitting = max(min(2, memory // BESIDE), memory // (BESIDE + largest))
@@ -153,7 +153,7 @@ def _threads(table: Architecture, tensors: dict[str, LazyTensor], memory: int) -
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Torch computes on one thread in each of the pool's."""
+    """While it is entered, torch computes on one thread in each thread of the pool."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

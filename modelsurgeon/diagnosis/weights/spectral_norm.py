@@ -82,7 +82,7 @@ def spectral(rows: RowBlocks, device: str = "cpu") -> Spectral:
 
 
 class _Matrix:
-    """One matrix [n, d]: its blocks over a power of two where their squares would overflow or vanish in float32."""
+    """One matrix [n, d], divided by a power of two where its squares would overflow or vanish in float32."""
 
     def __init__(self, rows: RowBlocks, index: int, device: str) -> None:
         self.shape, self.device = rows.shape[1:], device
@@ -123,7 +123,7 @@ def _of_one(matrix: _Matrix) -> Spectral:
 
 
 def _exactly(matrix: _Matrix) -> tuple[float, float, float]:
-    """(squared norm, what it is at most, sum of squares), from all singular values in float64."""
+    """(squared norm, its upper bound, sum of squares), by all singular values in float64."""
     n, d = matrix.shape
     blocks = matrix.blocks(torch.float64)
     if n < d:  # some 100 rows
@@ -134,7 +134,7 @@ def _exactly(matrix: _Matrix) -> tuple[float, float, float]:
 
 
 def _by_lanczos(matrix: _Matrix) -> tuple[float, float, float]:
-    """(squared norm, what it is at most, sum of squares)."""
+    """(squared norm, its upper bound, sum of squares)."""
     basis = torch.empty(EXACT, matrix.shape[1], device=matrix.device)
     basis[:WIDTH] = _start(matrix.shape[1])
     within = torch.zeros(EXACT, EXACT, dtype=torch.float64)  # A^T A within the basis and the block that is next
@@ -160,13 +160,13 @@ def _by_lanczos(matrix: _Matrix) -> tuple[float, float, float]:
 
 
 def _energy(matrix: _Matrix) -> float:
-    """The sum of squares, of every row in float32 and of the rows in float64."""
+    """The sum of squares: within rows in float32, over rows in float64."""
     norms = (torch.linalg.vector_norm(block, dim=1) for block in matrix.blocks(torch.float32))
     return sum(float(norm.double().square().sum()) for norm in norms)
 
 
 def _start(width: int) -> torch.Tensor:
-    """[16, width] float32, orthonormal rows of random directions, the same every time."""
+    """[16, width] float32: orthonormal rows of random directions, always the same."""
     random = torch.randn(width, WIDTH, generator=torch.Generator().manual_seed(0))
     basis: torch.Tensor = torch.linalg.qr(random)[0].T
     return basis

@@ -221,7 +221,6 @@ def _whole(rows: RowBlocks, device: str) -> torch.Tensor:
 
 
 def _told(rows: RowBlocks, tell: Tell) -> Iterator[torch.Tensor]:
-    """The blocks."""
     _, n, d = rows.shape
     for _, first, block in rows.blocks():
         yield block
@@ -229,12 +228,12 @@ def _told(rows: RowBlocks, tell: Tell) -> Iterator[torch.Tensor]:
 
 
 def _work(n: int, d: int) -> int:
-    """What `tell` counts: rows to read, and what the eigenvalues take in rows."""
+    """What `tell` counts: rows to read, and the eigenvalues' time in rows."""
     return n + EIGEN * min(n, d)
 
 
 def _add_product(total: torch.Tensor, block: torch.Tensor) -> None:
-    """Add B^T B, what lies on and above the diagonal: panel by panel, since torch has no symmetric product."""
+    """Add B^T B on and above the diagonal, panel by panel: torch has no symmetric product."""
     for first, last in _panels(len(total)):
         total[first:last, first:].addmm_(block[:, first:last].T, block[:, first:])
 

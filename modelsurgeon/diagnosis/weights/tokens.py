@@ -47,7 +47,7 @@ def read_tokens(side_files: Mapping[str, File]) -> Tokens | None:
 
 
 def _read(side_files: Mapping[str, File], name: str) -> Mapping[str, Any]:
-    """A JSON object; an empty one where there is none. What names tokens is a help, not a part of the model."""
+    """A JSON object; an empty one where there is none or it is broken: tokens are only for display."""
     try:
         return read_json(side_files[name]) if name in side_files else {}
     except SourceError:
@@ -55,7 +55,7 @@ def _read(side_files: Mapping[str, File], name: str) -> Mapping[str, Any]:
 
 
 def _numbered(vocabulary: Any) -> Iterator[tuple[str, int]]:
-    """(token, number) of {token: number}, or of a list of [token, score] in the order of the numbers."""
+    """(token, number) of {token: number}, or of a list of [token, score] in order of numbers."""
     if isinstance(vocabulary, Mapping):
         yield from ((text, number) for text, number in vocabulary.items() if _is_number(number))
     elif isinstance(vocabulary, list):
