@@ -181,7 +181,7 @@ def _first_position(model: Any) -> int:
 
 
 def _longest(model: Any) -> int:
-    """The most positions that a model takes: by its config, or by a table whose first rows are for padding (RoBERTa)."""
+    """The most positions that a model takes: by its config, or by a table with first rows for padding (RoBERTa)."""
     keys = ("max_position_embeddings", "n_positions", "max_target_positions", "max_seq_len")
     named = [getattr(model.config, key, None) for key in keys]
     limits = [value for value in named if isinstance(value, int) and value > 0]

@@ -162,7 +162,7 @@ class Coordinates:
     # --- places ---
 
     def _places(self, number: int) -> list[Place]:
-        """The layers of an axis, or its one place; none where no tensor reads it: a future reader may tell any apart."""
+        """The layers of an axis, or its one place; none where no tensor reads it: a future reader may separate any."""
         found = dict.fromkeys(place for of, place, _ in self._labels if of == number)
         places = [place for place in found if place] or list(found)
         return [place for place in places if {(number, place), (number, ())} & self._read]
