@@ -32,7 +32,7 @@ Say = Callable[[str], None]
 
 
 def nothing(*_: Any) -> None:
-    """Tells nobody."""
+    """Do nothing: the callback of whoever wants none."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class Saved:
 
 
 def check_targets(source: Checkpoint, wanted: Wanted, *, dry_run: bool = False) -> dict[str, Any]:
-    """Raise OutputError, before anything is done, for what may not be written; what the source's card tells of it."""
+    """The metadata of the source's card. Raises OutputError, before anything is done, for what may not be written."""
     if wanted.folder:
         check_output(source, wanted.folder, wanted.overwrite or dry_run)
     if wanted.remote and not dry_run:

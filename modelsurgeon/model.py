@@ -70,7 +70,7 @@ class Model:
     def __getattr__(self, name: str) -> Callable[..., Model]:
         """An operation as a method: `widen(factor=2)`. What it takes and raises: help(model.widen)."""
         operation = _operation(name, "checkpoint")
-        return _as_function(operation, lambda **options: self.apply(operation(**options)), Model)
+        return _as_function(operation, lambda **fields: self.apply(operation(**fields)), Model)
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *(registry.method(one) for one in registry.offered() if one.reads == "checkpoint")]
@@ -131,7 +131,7 @@ class Model:
         """The model of `transformers`, in evaluation mode; nothing is written to a disk.
 
         Lazy tensors flow into its parameters one by one: beside the model one piece of a tensor is in memory.
-        dtype  "float32", "bfloat16" ...; None: what the config says
+        dtype  "float32", "bfloat16" ...; None: the config's
         Raises SourceError where the library cannot build it, or would make up some of its weights.
         """
         check_place(dtype or "float32", device)
@@ -179,11 +179,11 @@ def verify(
     revision: str | None = None,
     progress: Tell = silent,
 ) -> Report:
-    """Is `result` the same function as `source`? Weights, outputs and behaviour are compared; `report.same` says it.
+    """Is `result` the same function as `source`? Compares weights, outputs and behaviour; `report.same` is the answer.
 
     infer     without a record: derive the maps from the weights
-    trainable tell whether training will part the copies: one backward pass
-    report    write all that was found, with plots, as one page of HTML
+    trainable  examine whether training will make the copies differ: one backward pass
+    report    a file to write: all findings, with plots, as one page of HTML
     text      the file of the text that both models run on; None: a sample
     memory    of device auto: weights in memory before the disk
     progress  called with (what, done, total)
@@ -228,9 +228,9 @@ def diagnose(
     revision: str | None = None,
     progress: Tell = silent,
 ) -> Diagnosis:
-    """What a checkpoint needs: bottlenecks, outliers, copies, saturation; `findings` has what to act on.
+    """Find what a checkpoint needs: bottlenecks, outliers, copies, saturation; `findings` lists what to act on.
 
-    weights  only what the weights tell: nothing is run
+    weights  only what the weights show: nothing is run
     text     the file of the text that the model runs on; None: a sample
     memory   what may be resident for the weights
     Raises SourceError, ArchitectureError, PlanError where so little memory is too little.
@@ -304,13 +304,13 @@ def of_config(name: str) -> Callable[..., Saved]:
     """
     operation = _operation(name, "config")
 
-    def make(config: str | os.PathLike[str] | Mapping[str, Any], output: Any = None, **options: Any) -> Saved:
-        own = {one.name: options.pop(one.name) for one in fields(operation) if one.name in options}
+    def make(config: str | os.PathLike[str] | Mapping[str, Any], output: Any = None, **given: Any) -> Saved:
+        own = {one.name: given.pop(one.name) for one in fields(operation) if one.name in given}
         empty = blank(config if isinstance(config, Mapping) else os.fspath(config))
         folder = Wanted(None if output is None else os.fspath(output)).folder
         if folder and not isinstance(config, Mapping):
             check_output_of_config(config, folder)
-        return Model(empty, empty).apply(operation(**own)).save(output, **options)
+        return Model(empty, empty).apply(operation(**own)).save(output, **given)
 
     return _as_function(operation, make, Saved)
 

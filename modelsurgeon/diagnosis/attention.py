@@ -1,4 +1,4 @@
-"""Attention logits: what every softmax of attention is given, whatever the family calls its modules.
+"""Attention logits: what every softmax of attention gets, whatever the family calls its modules.
 
     with Attention(model) as attention:         for any number of forward passes
         model(**inputs)
@@ -94,7 +94,7 @@ class Attention(TorchFunctionMode):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the rows do not tell: a model that takes the largest logit off hides how large it was."""
+        """What the rows hide: a model that subtracts the largest logit does not show how large it was."""
         name = next((name for name, sums in self._sums.items() if sums.count and sums.shifted), None)
         return (f"attention logits: {name} counts them from the largest of each query",) if name else ()
 

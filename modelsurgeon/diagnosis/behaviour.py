@@ -1,4 +1,4 @@
-"""What running a checkpoint tells: losses, hidden states, attention, and the loss with the head cut to a rank.
+"""What running a checkpoint shows: losses, hidden states, attention, and the loss with the head cut to a rank.
 
     >>> found = observe(open_checkpoint("demo"), RunOptions(samples=16))
     >>> found.loss, found.last.anisotropy

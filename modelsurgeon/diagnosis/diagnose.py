@@ -1,4 +1,4 @@
-"""Diagnosis: everything that is measured of one checkpoint, and what is to be said of it.
+"""Diagnosis: everything that is measured of one checkpoint, and the verdicts on it.
 
 from the weights    numbers, gains, matrices, copies (one pass); embedding and head; the head's spectrum
 from running it     losses, hidden states, attention, the head cut to a rank
@@ -178,7 +178,7 @@ def _run(found: Diagnosis, options: RunOptions, tell: Tell) -> Diagnosis:
         return replace(found, notes=(*found.notes, note))
     try:
         ran, seconds = _timed(lambda: observe(checkpoint, options, tell))
-    except ModelSurgeonError as error:  # what the weights told stands
+    except ModelSurgeonError as error:  # what the weights showed is still true
         return replace(found, notes=(*found.notes, f"not run: {error}"))
     return replace(found, running=ran, seconds={**found.seconds, "running": seconds}, notes=(*found.notes, *ran.notes))
 

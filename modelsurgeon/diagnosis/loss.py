@@ -67,7 +67,7 @@ class InitialLoss:
     """What a tied head does to the loss before training; nats.
 
     applies    whether the head reads the embedding through the final norm alone once every branch is zero
-    why        what stands between them; or what the measured model has beside the article's
+    why        what lies between them; or what the measured model has beside the article's
     tied       whether the head is the embedding
     uniform    log n
     predicted  by the deviation alone: `predicted` where tied, else `predicted_untied`
@@ -126,7 +126,7 @@ def bigram_loss(
 
     The loss of a token i is -log p(j | i), averaged over every other j: that is its expectation over random ones.
 
-    tokens  [s] int64: the token after which the states of each reading stand
+    tokens  [s] int64: the token after which the head reads each state
     """
     device = tokens.device
     sums = [_Sums.empty(len(tokens), device) for _ in readings]
@@ -180,7 +180,7 @@ def initial_loss(
     """The analysis of a checkpoint, lazy or not; None where it has no output head over a vocabulary.
 
     samples  tokens that are looked at, all of them where there are no more; drawn evenly by `seed`
-    memory   bytes of the head that may be kept while it is read
+    memory   bytes of the head that may stay in memory while it is read
     """
     path = find_path(checkpoint)
     if path is None:

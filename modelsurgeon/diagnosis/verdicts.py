@@ -33,8 +33,8 @@ class Judgement:
     value      the number; shown: as people read it
     limits     {"watch": from where on, "act": from where on}, those that there are
     reference  what a sound model has
-    source     who says so
-    says       what follows
+    source     who published the limits
+    says       what follows, as a sentence
     command    what would help; None: no command does
     """
 

@@ -21,9 +21,9 @@ DTYPES = ("bfloat16", "float16", "float32", "float64")  # to compute in
 
 
 def check_place(dtype: str, device: str, *, auto: bool = False) -> None:
-    """Raise OptionsError for a dtype that nobody knows, and a device that is not there.
+    """Raise OptionsError for an unknown dtype, and for a device that this machine has not.
 
-    auto  whether the device may be "auto", too: all that there are
+    auto  whether the device may be "auto", too: all devices
     """
     if dtype not in DTYPES:
         raise OptionsError(f"dtype {dtype!r}, expected one of {', '.join(DTYPES)}")
@@ -41,7 +41,7 @@ class Environment:
     """Versions as installed, and the machine.
 
     platform  system, kernel and architecture
-    device    what was asked for: cpu, cuda:0, auto
+    device    as asked for: cpu, cuda:0, auto
     hardware  the name of each device that it means
     threads   how many of the CPU's torch computes with
     """

@@ -38,7 +38,7 @@ class Loss:
     loss    nats a token; None where nothing was run
     tokens  how many were predicted
     inputs  "text" or "random ids"
-    why     what kept it from being run
+    why     why it was not run
     """
 
     loss: float | None

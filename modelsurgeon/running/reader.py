@@ -63,9 +63,9 @@ class Reader:
     vocab      how many token ids there are; 0: it takes none
     longest    the most positions that it takes
     start      what an encoder-decoder's decoder begins with; None: no encoder-decoder, or one that shifts by itself
-    mask       what stands in masked positions; None: no masked language model
+    mask       the token in masked positions; None: no masked language model
     prefix     what its tokenizer begins every text with
-    end        what must stand at the end of every row, and nowhere else; None: nothing must
+    end        the token that must end every row, and be nowhere else; None: there is none
     choices    each row is a question of several choices (here: of one)
     signal     what it reads that is no text: (its argument, the shape of one row)
     first      the position of a row's first token, where the model takes positions; None: it takes none
@@ -89,7 +89,7 @@ class Reader:
     ) -> Batch:
         """Rows of ids as one forward pass; an attention mask comes with rows of different lengths.
 
-        left  padding stands before the rows, as where text is generated
+        left  padding comes before the rows, as where text is generated
         """
         rows = [self._ended(row) for row in rows]
         if self.start is not None:

@@ -97,7 +97,7 @@ def _from_pretrained(
 
 
 def refuse_made_up(name: str, model: Any, info: Mapping[str, Any]) -> None:
-    """Raise SourceError where the library, by what it says of loading a model, would make up some of its weights."""
+    """Raise SourceError where the library's report on loading a model lists weights that it would make up."""
     absent = sorted([*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])
     if absent:
         raise SourceError(f"{name}: {type(model).__name__} finds no {absent[0]!r} that fits, and would make it up")

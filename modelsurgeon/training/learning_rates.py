@@ -1,4 +1,4 @@
-"""Recommended learning rates: what each group of tensors gets of the source's, told in modelsurgeon.json.
+"""Recommended learning rates: the multipliers of each group of tensors, as modelsurgeon.json lists them.
 
     {"tensors": ["lm_head.weight"], "lr": 0.5, "weight_decay": 2.0, "eps": 1.0, "reason": "..."}
 

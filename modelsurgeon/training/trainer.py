@@ -2,10 +2,10 @@
 
     optimizer.pt          moments and param groups                       grown (`optimizer.py`)
     scheduler.pt          learning rates, a list entry for each group    as many as there are groups then
-    trainer_state.json    where training stands                          as it is
+    trainer_state.json    the progress of training                       unchanged
 
 training_args.bin and rng_state.pth are pickles of more than tensors; they are not opened and do not go along. The
-groups of a Trainer's state have no names: they are told by their order, that of the model's parameters in
+groups of a Trainer's state have no names: they are identified by their order, that of the model's parameters in
 `transformers`, and every moment must have the shape that its parameter has.
 """
 

@@ -1,7 +1,7 @@
 """How a grown model must be trained to follow its source, step for step.
 
 A grown weight is W'[j] = f[j] W[i], i the old number that j copies. Its gradient is g'[j] = c[j] g[i], where c follows
-from the axes with their two sides exchanged: what stands on a written axis changes the loss as far as it is *read*
+from the axes with their two sides exchanged: a number on a written axis changes the loss as far as it is *read*
 (`share` / gain), and what multiplies a read axis is what was *written* there (`scale`; / gain where the model itself
 divides). Over the copies of one number the products f c sum to 1: the chain rule. AdamW then makes the step of the
 source, times f, with
@@ -15,7 +15,7 @@ untied head f = 1/2, c = 1. For the rule `exact` the learning rates are those of
 3): 1 for embeddings and gains, 1/k for matrices and the head.
 
 One tensor has one learning rate. Where f differs inside of it, the mean is right for the sum of the copies; the
-trajectory is then followed nearly, and `Scaling.reasons` says why.
+trajectory is then followed nearly, and `Scaling.reasons` lists why.
 """
 
 from __future__ import annotations

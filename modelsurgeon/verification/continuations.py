@@ -1,6 +1,6 @@
 """What two models wrote after the same prompts, token by token and logit by logit (`running/generation.py`).
 
-A difference is told by its first place, beside the *margin* there: by how much the source prefers its own token. A
+A difference is reported by its first place and the *margin* there: by how much the source prefers its own token. A
 margin within the error of the logits is a tie, which rounding may decide either way.
 """
 

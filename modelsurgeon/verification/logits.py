@@ -4,9 +4,9 @@
     >>> report.same
     True
 
-One model at a time is in memory: everything is asked of the source in one visit and kept on disk, then the result is
-asked the same and compared batch by batch. An output whose last axis grew is folded back by that axis' map, as a reader
-of the axis sees it: D y / gain. Of a source stored in 16 bits there is a second pair of visits in that dtype.
+One model at a time is in memory: the source runs first, and all its answers wait on disk; then the result runs on the
+same inputs and is compared batch by batch. An output whose last axis grew is folded by that axis' map (`forward.py`).
+A source that is stored in 16 bits gets a second pair of visits in that dtype.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class LogitReport:
     def same(self) -> bool:
         """Whether something was compared, every difference is finite and within its limit, and so is what was written.
 
-        Hidden states only tell where it went wrong: they are as good as the outputs that follow from them.
+        Hidden states only show where it went wrong: they are as good as the outputs that follow from them.
         """
         pairs = zip(self.comparisons, self.limits, strict=True)
         answers = bool(self.comparisons) and all(math.isfinite(c.max_rel) and c.max_rel <= limit for c, limit in pairs)

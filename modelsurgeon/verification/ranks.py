@@ -90,7 +90,7 @@ def ranks(matrices: Chosen, values: Values, positions: int, tell: Tell) -> tuple
 
 
 def numerical_rank(matrix: torch.Tensor) -> int:
-    """How many singular values stand out of float32's rounding: max(rows, columns) * 2**-23 of the largest one.
+    """How many singular values are above float32's rounding: max(rows, columns) * 2**-23 of the largest one.
 
     That is the usual bound (LAPACK's, NumPy's) for numbers that were computed in float32; the values are of float64.
     """

@@ -4,7 +4,7 @@
     proof  38 tensors and the config, for all inputs     weights: 39 exact
     logits float32, 4 kinds of input, 1,138 positions    max error 5.3e-06 of their deviation, top-1 1.0000
 
-All of it is read off the report's document (schema.json), so the terminal, the page and a stored report say the same.
+All of it is read off the report's document (schema.json), so the terminal, the page and a stored report agree.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Level 3 of verification: will training tell the copies apart? One backward pass says.
+"""Level 3 of verification: will training make the copies differ? One backward pass shows it.
 
     >>> examine(open_checkpoint("demo-x2"), composed_maps(steps)).axes[1].says
     '1408 of 1408 pairs of MLP neurons will stay copies for ever: equal weights get equal gradients'
@@ -69,7 +69,7 @@ class CopiedAxis:
     stuck          how many pairs will stay copies
     slow           how many are parallel and differ in their shares alone
     dead           how many new coordinates, over all places, get no gradient
-    says           the same as a sentence
+    says           the finding as a sentence
     """
 
     axis: str
@@ -87,7 +87,7 @@ class CopiedAxis:
 
 @dataclass(frozen=True)
 class Trainability:
-    """What one backward pass tells.
+    """What one backward pass shows.
 
     loss     what was differentiated: nats a token, or what `notes` say
     seconds  wall time
@@ -142,7 +142,7 @@ def measure(
 
     positions  of the batch that they are of; 0 where they are not known
     notes      gets what was left out
-    Raises ModelSurgeonError where a gradient is no number: nothing can be told from it.
+    Raises ModelSurgeonError where a gradient is no number: nothing follows from it.
     """
     parameters = dict(model.named_parameters())
     values = {n: (weight.detach(), weight.grad) for n, weight in parameters.items() if weight.grad is not None}
@@ -210,7 +210,7 @@ def _spread(cosines: np.ndarray) -> Cosines | None:
 
 
 def sentence(noun: str, pairs: int, stuck: int, slow: int, dead: int) -> str:
-    """What a user must hear before training begins."""
+    """What a user should know before training begins."""
     said = []
     if stuck:
         said.append(

@@ -8,8 +8,8 @@
     'same function'
 
 The verdict is "same" where the proof finds nothing wrong and the outputs agree. Without a record there is no proof,
-unless the maps can be derived from the weights, and the outputs decide alone; the report says so. What would never be
-learnt is told loudly, and changes nothing of what the function is.
+unless the maps can be derived from the weights, and the outputs decide alone; the report has a note. Copies that
+training could never change are reported too, and do not change the verdict.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Report:
         return summary.verdict(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
-        """The document that schema.json describes: all that terminal and page show is read off it."""
+        """The document that schema.json describes: terminal and page show nothing else."""
         document: dict[str, Any] = {
             "format": FORMAT,
             "same": self.same,
@@ -201,6 +201,6 @@ def _examined(report: Report, tell: Tell) -> Report:
         return replace(report, notes=(*report.notes, "trainable: not examined: no maps say what is a copy of what"))
     try:
         found = examine(report.result, composed_maps(report.steps), report.options, tell)
-    except ModelSurgeonError as error:  # what was found before it stands, and is worth telling
+    except ModelSurgeonError as error:  # what was found before it still counts
         return replace(report, notes=(*report.notes, f"trainable: not examined: {error}"))
     return replace(report, trainable=found)

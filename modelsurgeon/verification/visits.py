@@ -1,4 +1,4 @@
-"""One visit to each model: everything that is asked of it while it is in memory.
+"""One visit to each model: everything that is measured while it is in memory.
 
     visits = Visits(source, result, ...)
     before = visits.ask_source("float32")                outputs, hidden states and text, kept on disk
@@ -32,7 +32,7 @@ from modelsurgeon.running.reference import home, is_offloaded, loaded, saved_fol
 from modelsurgeon.verification.comparison import Comparison, Deviation, Tallies
 from modelsurgeon.verification.layers import Layers, compare_states, keep_states
 
-# What the library raises where a class that says it can generate cannot (WhisperForCausalLM).
+# What the library raises where a class claims that it can generate, and cannot (WhisperForCausalLM).
 UNABLE = (AttributeError, IndexError, KeyError, NotImplementedError, TypeError, ValueError)
 FEW = 4  # new tokens where weights wait on the disk: each token reads them all once more
 

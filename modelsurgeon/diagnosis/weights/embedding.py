@@ -1,4 +1,4 @@
-"""An embedding, or a head: how its rows and its components are spread, and which of them stand out.
+"""An embedding, or a head: how large its rows and components are, and which are far from the others.
 
     measure_table(checkpoint, "model.embed_tokens.weight", memory=64 << 20).far_rows["count"]
 
@@ -41,7 +41,7 @@ class TokenTable:
     dead             rows of zeros
     duplicates       rows equal to an earlier one, dead ones not counted
     untrained        dead, duplicate, at the mean of all rows, or no token's
-    tokenizer        its tokens; None where no file tells them
+    tokenizer        its tokens; None where no file lists them
     """
 
     tensor: str
@@ -65,7 +65,7 @@ def measure_table(
     """Measure one table, [vocab, width], an embedding or a head: its rows are tokens.
 
     name    on disk
-    memory  bytes of it that may be kept between the two readings
+    memory  bytes of it that may stay in memory between the two readings
     """
     rows = RowBlocks(checkpoint.tensors[name], memory)
     _, vocab, width = rows.shape

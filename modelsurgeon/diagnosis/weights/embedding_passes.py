@@ -3,7 +3,7 @@
     first = read_first(rows, "cpu", tell)              norms, equal rows, dead ones, sums, the robust deviation
     second = read_second(rows, first, "cpu", tell)     distances to the mean, far components, deviations by column
 
-What is kept is as long as the vocabulary, or as wide as the table; never both.
+Memory holds one number for each row, or one for each column; never the whole table.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FAR_COMPONENT = 50.0  # robust deviations
 # at most a few times that distance; random rows are all at 1, as nearly as 1/sqrt(2 d).
 AT_MEAN = 0.05
 NORMAL = 1.4826  # deviation of a normal distribution over its median absolute deviation
-SAMPLE = 1 << 21  # numbers that the robust deviation is told from: to 0.1%
+SAMPLE = 1 << 21  # numbers that the robust deviation is estimated from: to 0.1%
 EXAMPLES = 10
 
 

@@ -1,4 +1,4 @@
-"""Coordinates that training never parts: those of one axis that are equal in every tensor that has the axis.
+"""Coordinates that training never makes different: those of one axis that are equal in every tensor that has the axis.
 
 Two neurons whose rows of `up_proj` are equal, and whose columns of `down_proj` too, get equal gradients, and stay equal
 after every step: a growth without noise leaves such groups. With noise the rows still are equal, the columns are not,
@@ -9,9 +9,9 @@ and the next step parts them. So labels are refined tensor by tensor:
     found.refine("model.layers.0.mlp.down_proj.weight", equal)    # they are not
     found.copies()
 
-Equal numbers are no copies where the model itself tells two coordinates apart: those that rotary positions turn, each
-by an angle of its own, and heads with ALiBi slopes of their own. A key-value head stands with its query heads. Nor does
-a coordinate learn anything that is zero in every tensor: it is dead.
+Equal numbers are no copies where the model itself treats two coordinates differently: rotary positions turn each by an
+angle of its own, and heads may have ALiBi slopes of their own. A key-value head is compared together with its query
+heads. A coordinate that is zero in every tensor learns nothing either: it is dead.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ class Copies:
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """Which coordinates of an axis are equal, as far as told.
+    """Which coordinates of an axis are equal, by the tensors so far.
 
     of    [places, m] int64: equal ones of one place have one label
-    zero  [places, m] bool: which are zero; None: no tensor told
+    zero  [places, m] bool: which are zero; None: no tensor shows it
     """
 
     of: np.ndarray
@@ -104,9 +104,9 @@ class Coordinates:
                     self._read.add((number, place))
 
     def refine(self, name: str, found: Equal) -> None:
-        """What one tensor tells, each of them once.
+        """Refine by one tensor; each is to come once.
 
-        found  of `RowBlocks`, stacked as `is_stack` says
+        found  from `RowBlocks` that are stacked where `is_stack` is true
         """
         for number, place, strip in self._strips.get(name, ()):
             key = number, place, ALL if strip.only is None else strip.only

@@ -1,4 +1,4 @@
-"""The gains and biases of norms, and where in the model each norm stands: told from the table alone.
+"""The gains and biases of norms, and where in the model each norm is, by the table alone.
 
 A masked-LM head has a norm of its own, behind an activation, whose gains are often far larger than the body's: 2.3 to
 2.6 against 0.6 to 1.0 in BERT (Su Jianlin, https://www.kexue.fm/archives/8747).
@@ -50,7 +50,7 @@ class Gain:
 def gain(table: Architecture, places: Mapping[str, str], name: str, size: int, moments: Moments) -> Gain | None:
     """The gain or bias of this name; None for another tensor.
 
-    places   as `places` tells them
+    places   as `places` finds them
     moments  of its finite numbers, as they are stored
     """
     template = table.template(name)

@@ -25,7 +25,7 @@ TRUNCATED = 0.02 * math.sqrt(1 - 4 * math.exp(-2.0) / math.sqrt(2 * math.pi) / m
 
 @dataclass(frozen=True)
 class Matrix:
-    """One matrix, or a stack of them: experts, of which the largest norm is told, and the least stable rank.
+    """One matrix, or a stack of them: experts, with the largest norm and the least stable rank among them.
 
     fan_in         how many numbers are summed for one that it writes; of a lookup table, its width
     mean           of its finite numbers, and so is `deviation`

@@ -5,10 +5,9 @@
     census.numbers                     Numbers(count=1024, nan=0, inf=0, zero=3, ..., float16=Lost(0, 7), ...)
     census.moments.deviation           0.0200
 
-A 16-bit dtype has 65,536 numbers: how often each stands there is all that can be asked, so a block is one histogram of
-its bits, and what is asked is asked of 65,536 numbers, once. Measured: 2 ns a number on one core, where passes for each
-question take 5. Wider numbers are asked directly, in float64; the few that are so small or so large that some 16-bit
-dtype would lose them are picked out first.
+A 16-bit dtype has 65,536 numbers: how often each occurs answers every question. So a block becomes one histogram of its
+bits, which takes 2 ns a number on one core, where a pass for each question takes 5. Wider numbers are counted in
+float64; the few that are so small or so large that some 16-bit dtype would lose them are picked out first.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One pass over every tensor of a checkpoint: what its weights tell, in bounded memory.
+"""One pass over every tensor of a checkpoint, in bounded memory.
 
     found = scan(open_checkpoint("demo"), memory=10**9)
     found.gains, found.matrices, found.copies, found.numbers, found.fresh
@@ -39,10 +39,10 @@ LEAST = 2 << 20  # bytes: a tensor of one block is kept whatever the memory
 
 @dataclass(frozen=True)
 class Scan:
-    """What the weights tell.
+    """What the weights show.
 
     tensors  {name: counts} of those with NaN, infinite or subnormal numbers, or with some that a 16-bit dtype loses
-    fresh    whether every gain of a norm is 1, and every bias of one 0: never trained; not told where no norm has any
+    fresh    whether every gain of a norm is 1, and every bias of one 0: never trained; False where no norm has any
     """
 
     gains: tuple[Gain, ...]
@@ -61,7 +61,7 @@ class Scan:
 
 @dataclass(frozen=True, eq=False)
 class TensorFindings:
-    """What one tensor told by itself."""
+    """What one tensor shows by itself."""
 
     name: str
     numbers: Numbers
@@ -83,7 +83,7 @@ def scan(
     memory  bytes that may be held of tensors and of blocks; a thread holds no less than some blocks
     device  where spectral norms are computed
     known   {tensor: its spectral norm}, which need not be computed again
-    tell    told of bytes
+    tell    is called with bytes
     Raises ArchitectureError for a tensor that no table accounts for, SourceError for one that cannot be read.
     """
     table, where = checkpoint.architecture, places(checkpoint.architecture, checkpoint.tensors)

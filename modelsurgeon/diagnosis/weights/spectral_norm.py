@@ -12,7 +12,7 @@ The norm of A is never below what is found, but for rounding (2e-6). It is above
   and Van der Vorst, Computing probabilistic bounds for extreme eigenvalues of symmetric matrices with the Lanczos
   method, SIAM J. Matrix Anal. 22, 2001: there for b = 1.) A matrix made to deceive the fixed start is outside of this.
 
-A residual alone would bound nothing: it says that some singular value is near, not that it is the largest.
+A residual alone would bound nothing: it shows that some singular value is near, not that it is the largest.
 
 Matrices with a large singular value that stands out, as trained ones have, take 4 to 7 passes. Where none does (random
 entries) 8 passes find the norm to 2e-3, though the bound stays at 3e-2.

@@ -1,4 +1,4 @@
-"""The singular values of a large matrix, read some rows at a time, and what one number says of them.
+"""The singular values of a large matrix, read some rows at a time, and single numbers that describe them.
 
     A [n, d]  ->  G = sum over blocks of B^T B  [d, d]  ->  values = sqrt(eigenvalues of G)
 

@@ -1,4 +1,4 @@
-"""What a tokenizer's files say of the rows of an embedding: read as JSON, nothing of them is run.
+"""The tokens of an embedding's rows, read from the tokenizer's files as JSON; no code of theirs is run.
 
     read_tokens(checkpoint.side_files)  ->  Tokens({0: "<s>", 1: "</s>", ...}, added={0, 1})
 
@@ -22,7 +22,7 @@ class Tokens:
     """The tokens by their number.
 
     texts  {number: token as the file spells it}
-    added  the numbers of those that stand in a list of added tokens: special ones, and what users added
+    added  the numbers of those in a list of added tokens: special ones, and those that users added
     """
 
     texts: Mapping[int, str]
@@ -30,7 +30,7 @@ class Tokens:
 
 
 def read_tokens(side_files: Mapping[str, File]) -> Tokens | None:
-    """The tokens of a checkpoint; None where no file tells them, or the one that should is broken."""
+    """The tokens of a checkpoint; None where no file lists them, or the file is broken."""
     whole = _read(side_files, "tokenizer.json")
     model = whole.get("model")
     vocabulary = model.get("vocab") if isinstance(model, Mapping) else _read(side_files, "vocab.json")
