@@ -70,7 +70,7 @@ class Model:
     def __getattr__(self, name: str) -> Callable[..., Model]:
         """An operation as a method: `widen(factor=2)`. What it takes and raises: help(model.widen)."""
         operation = _operation(name, "checkpoint")
-        return _as_function(operation, lambda **fields: self.apply(operation(**fields)), Model)
+        return _as_function(operation, lambda **given: self.apply(operation(**given)), Model)
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *(registry.method(one) for one in registry.offered() if one.reads == "checkpoint")]
