@@ -198,7 +198,19 @@ def deliver(
                 raise DifferentError("the result is not the same function, so nothing was written", done)
 
     with _destination(job.wanted) as folder:
-        _save(job, folder, progress, notice, accept)
+        save(
+            job.result,
+            folder,
+            shard_size=job.wanted.shard_bytes,
+            overwrite=job.wanted.overwrite,
+            device=job.wanted.device,
+            workers=job.wanted.workers,
+            budget=job.plan.budget,
+            progress=progress,
+            say=notice,
+            companion=job.companion,
+            accept=accept,
+        )
         if tells_loss and any(operation.tells_loss for operation in job.operations):
             before = job.source if job.source.tensors else None
             done.initial_loss = sides(before, folder, job.wanted.memory_bytes, measure=job.wanted.measure)
@@ -221,23 +233,6 @@ def _destination(wanted: Wanted) -> Iterator[Path]:
             shutil.rmtree(parent)
         raise
     shutil.rmtree(parent)
-
-
-def _save(job: Planned, folder: Path, progress: Progress | None, say: Say, accept: Callable[[Path], None]) -> None:
-    wanted = job.wanted
-    save(
-        job.result,
-        folder,
-        shard_size=wanted.shard_bytes,
-        overwrite=wanted.overwrite,
-        device=wanted.device,
-        workers=wanted.workers,
-        budget=job.plan.budget,
-        progress=progress,
-        say=say,
-        companion=job.companion,
-        accept=accept,
-    )
 
 
 def _verified(job: Planned, staged: Path, name: str) -> Report:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,7 +87,7 @@ class Attention(TorchFunctionMode):
         self._running: list[str] = []  # the modules that are being run, innermost last
         self._calls = Counter[str]()  # in this forward pass
         self._sums: dict[str, _Sums] = {}
-        self._handles: list[Any] = []
+        self._hooks = ExitStack()
 
     def rows(self) -> tuple[Softmax, ...]:
         """Every module that called softmax."""
@@ -100,15 +101,14 @@ class Attention(TorchFunctionMode):
 
     def __enter__(self) -> Attention:
         for name, module in self._model.named_modules():
-            self._handles.append(module.register_forward_pre_hook(self._entered(name)))
-            self._handles.append(module.register_forward_hook(self._left(name), always_call=True))
+            self._hooks.enter_context(module.register_forward_pre_hook(self._entered(name)))
+            self._hooks.enter_context(module.register_forward_hook(self._left(name), always_call=True))
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)  # type: ignore[no-untyped-call]
-        while self._handles:
-            self._handles.pop().remove()
+        self._hooks.close()
         self._calls.clear()
 
     def __torch_function__(

@@ -11,8 +11,8 @@ described; of attention and losses, sums alone outlive a batch. The head's part 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -222,19 +222,13 @@ class _Visit:
         self.cuts = {rank: TokenLosses() for rank in cut.ranks}
         return cut
 
-    @contextmanager
-    def _head_seen(self, batch: Batch) -> Iterator[None]:
+    def _head_seen(self, batch: Batch) -> AbstractContextManager[object]:
         """While it is entered, what the head reads is stored."""
 
         def see(module: Any, given: tuple[torch.Tensor, ...]) -> None:
             self.kept.put(f"{self._batches} {HEAD}", real_positions(given[0], batch.real))
 
-        handle = self.head.register_forward_pre_hook(see) if self.head is not None else None
-        try:
-            yield
-        finally:
-            if handle:
-                handle.remove()
+        return nullcontext() if self.head is None else self.head.register_forward_pre_hook(see)
 
     def _last(self) -> FinalState | None:
         """What the head reads, or else the last hidden state."""

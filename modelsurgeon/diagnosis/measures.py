@@ -12,6 +12,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -49,11 +50,6 @@ def _not_finite(model: Document) -> Finding | None:
 
 
 @_measure
-def _float16_overflow(model: Document) -> Finding | None:
-    return _lost(model, "overflow")
-
-
-@_measure
 def _float16_underflow(model: Document) -> Finding | None:
     found = _lost(model, "underflow")
     return found and Finding(found.value / max(1, model["numbers"]["count"]), found.fields)
@@ -63,6 +59,9 @@ def _lost(model: Document, how: str) -> Finding:
     numbers = model["numbers"]
     worst = max(numbers["tensors"], key=lambda row: row["float16"][how], default={"tensor": ""})
     return Finding(numbers["float16"][how], {"tensor": worst["tensor"]})
+
+
+MEASURES["float16_overflow"] = partial(_lost, how="overflow")
 
 
 @_measure
@@ -198,22 +197,15 @@ def _drift(model: Document) -> Finding | None:
     )
 
 
-@_measure
-def _copies(model: Document) -> Finding | None:
-    return _coordinates(model, "copies")
-
-
-@_measure
-def _dead(model: Document) -> Finding | None:
-    return _coordinates(model, "dead")
-
-
 def _coordinates(model: Document, key: str) -> Finding:
     found: dict[str, int] = {}
     for row in model["copies"]:
         if row[key]:
             found[row["axis"]] = found.get(row["axis"], 0) + row[key]
     return Finding(sum(found.values()), {"axes": ", ".join(f"{count:,} of {axis}" for axis, count in found.items())})
+
+
+MEASURES |= {key: partial(_coordinates, key=key) for key in ("copies", "dead")}
 
 
 @_measure

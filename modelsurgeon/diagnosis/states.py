@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,14 +131,12 @@ class States:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Within it, a forward pass may run that is to be added."""
+        """While it is entered, a forward pass may run that is to be added."""
         self._returned.clear()
-        handles = [layers[-1].register_forward_hook(self._hook(name)) for name, layers in self._lists.items()]
-        try:
+        with ExitStack() as stack:
+            for name, layers in self._lists.items():
+                stack.enter_context(layers[-1].register_forward_hook(self._hook(name)))
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def add(self, returned: Mapping[str, Any], batch: Batch) -> None:
         """What the watched pass returned."""

@@ -124,25 +124,19 @@ def parameters(checkpoint: Checkpoint) -> tuple[dict[str, tuple[int, ...]], dict
 
     The model is built without its weights.
     """
-    from transformers import Trainer
+    from transformers import AutoConfig, Trainer
 
     chosen = model_class(checkpoint)
     config = {k: v for k, v in checkpoint.config.items() if k not in LOADING and not k.startswith("_")}
     with quiet(), torch.device("meta"):
-        model = _built(chosen, config)
+        made = AutoConfig.for_model(**config)
+        model = chosen.from_config(made) if hasattr(chosen, "from_config") else chosen(made)
         if _has_own_head(checkpoint):  # T5's, which the library would tie until it sees that it differs
             model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.lm_head.weight))
     trained = {name: tuple(p.shape) for name, p in model.named_parameters() if p.requires_grad}
     decayed = set(Trainer.get_decay_parameter_names(None, model))  # type: ignore[arg-type]
     groups = (tuple(n for n in trained if n in decayed), tuple(n for n in trained if n not in decayed))
     return trained, {"with decay, without": groups, "all in one group": (tuple(trained),)}
-
-
-def _built(chosen: Any, config: Mapping[str, Any]) -> Any:
-    import transformers
-
-    made = transformers.AutoConfig.for_model(**config)
-    return chosen.from_config(made) if hasattr(chosen, "from_config") else chosen(made)
 
 
 def _law(before: Checkpoint, after: Checkpoint, names: tuple[str, ...]) -> Trajectory:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,12 +144,10 @@ def _watched(source: Checkpoint, model: Any, see: See) -> Iterator[None]:
 
         return seen
 
-    handles = [model.get_submodule(name).register_forward_hook(hook(name)) for name in sorted({*axes, *layers} - {""})]
-    try:
+    with ExitStack() as stack:
+        for name in sorted({*axes, *layers} - {""}):
+            stack.enter_context(model.get_submodule(name).register_forward_hook(hook(name)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def written_axes(source: Checkpoint, model: Any) -> dict[str, str]:
