@@ -44,7 +44,7 @@ class Softmax:
 
 
 @dataclass
-class _Sums:
+class _LogitSums:
     """Sums over one module's logits."""
 
     largest: torch.Tensor
@@ -86,7 +86,7 @@ class Attention(TorchFunctionMode):
         self._masked = torch.finfo(next(model.parameters()).dtype).min / 2  # masks add the least number of the dtype
         self._running: list[str] = []  # the modules that are being run, innermost last
         self._calls = Counter[str]()  # in this forward pass
-        self._sums: dict[str, _Sums] = {}
+        self._sums: dict[str, _LogitSums] = {}
         self._hooks = ExitStack()
 
     def rows(self) -> tuple[Softmax, ...]:
@@ -126,7 +126,7 @@ class Attention(TorchFunctionMode):
         name = self._running[-1] if self._running else ""
         self._calls[name] += 1
         called = name if self._calls[name] == 1 else f"{name} (call {self._calls[name]})"
-        sums = self._sums.setdefault(called, _Sums(torch.zeros((), dtype=torch.float64)))
+        sums = self._sums.setdefault(called, _LogitSums(torch.zeros((), dtype=torch.float64)))
         for row, shares in zip(logits, probabilities, strict=True):  # a copy in float64 is of one row at a time
             sums.add(row, shares, self._masked)
 

@@ -129,7 +129,7 @@ def bigram_loss(
     tokens  [s] int64: the token after which the head reads each state
     """
     device = tokens.device
-    sums = [_Sums.empty(len(tokens), device) for _ in readings]
+    sums = [_VocabularySums.empty(len(tokens), device) for _ in readings]
     moments = torch.zeros(2, dtype=torch.float64, device=device)
     _, vocab, width = head.shape
     for _, first, block in head.blocks():
@@ -143,7 +143,7 @@ def bigram_loss(
 
 
 @dataclass
-class _Sums:
+class _VocabularySums:
     """Sums over a vocabulary, [s] float64 each: log sum e^logit, sum of logits, the token's own logit."""
 
     exponentials: torch.Tensor
@@ -151,7 +151,7 @@ class _Sums:
     own: torch.Tensor
 
     @classmethod
-    def empty(cls, count: int, device: torch.device) -> _Sums:
+    def empty(cls, count: int, device: torch.device) -> _VocabularySums:
         nothing = torch.zeros(count, dtype=torch.float64, device=device)
         return cls(torch.full_like(nothing, -math.inf), nothing, nothing.clone())
 
