@@ -35,17 +35,6 @@ from modelsurgeon.text import printable
 from modelsurgeon.verification.copies import ComparedCopies, Values, compare
 from modelsurgeon.verification.ranks import Rank, chosen, ranks
 
-# What people call the coordinates of an axis: by its name, or else by what it passes through.
-NAMED: Mapping[str, str] = {"mlp": "MLP neurons", "heads": "attention heads", "kv": "key-value heads"}
-NOUNS: Mapping[str, str] = {
-    "residual": "hidden coordinates",
-    "pointwise residual": "hidden coordinates",
-    "pointwise": "{} neurons",
-    "heads": "heads of {}",
-    "inner": "query and key coordinates",
-    "experts": "experts",
-}
-
 
 @dataclass(frozen=True)
 class Cosines:
@@ -187,11 +176,11 @@ def _axes(
 
 def _told(axis: GrownAxis, compared: ComparedCopies) -> CopiedAxis:
     name = axis.names[0]
-    noun = NAMED.get(name) or NOUNS.get(axis.through, "{} coordinates").format(name)
+    noun = axis.kind.noun(name)
     stuck, slow = int(compared.stuck.sum()), int(compared.parallel.sum())
     return CopiedAxis(
         ", ".join(axis.names),
-        axis.through,
+        axis.kind.word,
         axis.size,
         axis.new_size,
         len(compared.stuck),
