@@ -21,7 +21,7 @@ Document = Mapping[str, Any]
 # A massive activation's size at least, and its ratio to the median: arXiv 2402.17762.
 MASSIVE, PROMINENT = 100.0, 1000.0
 EXAMPLES = 3  # named in a sentence
-FEWEST = 4  # positions of a quarter of the window, whose mean and spread are told
+FEWEST = 4  # positions of a quarter of the window, whose mean and spread are reported
 ERRORS = 3  # standard errors within which two mean losses may be the same
 COLLAPSED = 2.0  # stable ranks below it: one direction has half of the energy and more
 

@@ -33,7 +33,7 @@ from modelsurgeon.running.options import RunOptions
 from modelsurgeon.running.reference import is_offloaded, loaded, quiet, saved_folder
 from modelsurgeon.text import printable
 from modelsurgeon.verification.copies import ComparedCopies, Values, compare
-from modelsurgeon.verification.ranks import Rank, chosen, ranks
+from modelsurgeon.verification.ranks import MatrixRank, chosen, ranks
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Trainability:
 
     loss: float
     axes: tuple[CopiedAxis, ...]
-    ranks: tuple[Rank, ...]
+    ranks: tuple[MatrixRank, ...]
     notes: tuple[str, ...]
     seconds: float
 
@@ -126,7 +126,7 @@ def examine(
 
 def measure(
     model: Any, result: Checkpoint, maps: Mapping[str, AxisMap], positions: int, notes: list[str], tell: Tell = silent
-) -> tuple[tuple[CopiedAxis, ...], tuple[Rank, ...]]:
+) -> tuple[tuple[CopiedAxis, ...], tuple[MatrixRank, ...]]:
     """Compare the copies in a model of this checkpoint's shape that has gradients.
 
     positions  of the batch that they are of; 0 where they are not known

@@ -35,7 +35,7 @@ from modelsurgeon.running.options import RunOptions
 from modelsurgeon.running.reader import Batch, Reader, TokenRows, read_off
 from modelsurgeon.running.reference import loaded, quiet
 from modelsurgeon.saving.save import save
-from modelsurgeon.verification.trainable import CopiedAxis, Rank, measure
+from modelsurgeon.verification.trainable import CopiedAxis, MatrixRank, measure
 
 KEPT_BACK = 0.1  # of the text
 WINDOWS = 16  # at most, of what is kept back
@@ -54,7 +54,7 @@ class State:
 
     loss: float
     axes: tuple[CopiedAxis, ...]
-    ranks: tuple[Rank, ...]
+    ranks: tuple[MatrixRank, ...]
 
     @property
     def rank(self) -> int:
