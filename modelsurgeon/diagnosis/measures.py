@@ -49,12 +49,6 @@ def _not_finite(model: Document) -> Finding | None:
     return Finding(numbers["nan"] + numbers["inf"], {"tensor": bad[0]["tensor"] if bad else ""})
 
 
-@_measure
-def _float16_underflow(model: Document) -> Finding | None:
-    found = _lost(model, "underflow")
-    return found and Finding(found.value / max(1, model["numbers"]["count"]), found.fields)
-
-
 def _lost(model: Document, how: str) -> Finding:
     numbers = model["numbers"]
     worst = max(numbers["tensors"], key=lambda row: row["float16"][how], default={"tensor": ""})
@@ -62,6 +56,12 @@ def _lost(model: Document, how: str) -> Finding:
 
 
 MEASURES["float16_overflow"] = partial(_lost, how="overflow")
+
+
+@_measure
+def _float16_underflow(model: Document) -> Finding | None:
+    found = _lost(model, "underflow")
+    return found and Finding(found.value / max(1, model["numbers"]["count"]), found.fields)
 
 
 @_measure
