@@ -134,7 +134,7 @@ def _config_verdicts(expected: Checkpoint, result: Checkpoint) -> list[Verdict]:
     wrong = []
     if wanted.get("model_type") != found.get("model_type"):
         return [Verdict("config.json", "wrong", detail=f"model_type: expected {wanted['model_type']}, found another")]
-    keys = (set(wanted) | set(found)) - (BOOKKEEPING - set(table.keys)) - set(table.aliases)
+    keys = (set(wanted) | set(found)) - (BOOKKEEPING - set(table.keys.split())) - set(table.aliases)
     sized = {axis.key for axis in table.axes.values() if axis.key}
     told = {key: (table.value(wanted, key), table.value(found, key)) for key in keys & table.accounted_keys - sized}
     if not all(same(*values) for values in told.values()):
@@ -151,7 +151,7 @@ def _as_read(table: Architecture, wanted: Config, found: Config, told: Mapping[s
     if read[0] is None or read[1] is None:
         return dict(told)
     sized = {axis.key for axis in table.axes.values() if axis.key}
-    keys = (read[0].keys() | read[1].keys()) & table.accounted_keys - (BOOKKEEPING - set(table.keys)) - sized
+    keys = (read[0].keys() | read[1].keys()) & table.accounted_keys - (BOOKKEEPING - set(table.keys.split())) - sized
     return {key: (table.value(read[0], key), table.value(read[1], key)) for key in keys - set(table.aliases)}
 
 

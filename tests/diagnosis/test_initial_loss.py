@@ -163,6 +163,6 @@ def test_what_tables_multiply_and_bound_is_in_them():
     found = {key for table in tables for key in table.factors}
     assert found == {"embedding_multiplier", "logits_scaling", "logit_scale"}
     for table in tables:
-        assert set(table.factors) <= set(table.keys) & set(table.defaults)
+        assert set(table.factors) <= set(table.keys.split()) & set(table.defaults)
         assert {name for name, _ in table.factors.values()} <= {template.name for template in table.templates}
         assert table.softcap is None or table.softcap[0] in table.keys
