@@ -276,7 +276,7 @@ def inspect(source: str | os.PathLike[str], revision: str | None = None) -> insp
     return inspection.inspect(os.fspath(source), revision)
 
 
-def families(model_type: str | None = None) -> tuple[overview.Row, ...]:
+def families(model_type: str | None = None) -> tuple[overview.FamilyRow, ...]:
     """Which widths of which families can grow, and to which sizes; of one family, or of all.
 
     Raises ArchitectureError for an unknown model type.

@@ -78,9 +78,14 @@ def remap(checkpoint: Checkpoint, maps: Mapping[str, AxisMap], storage: Storage 
         _check_tie(checkpoint, every)
     tensors = GrownTensors(checkpoint, every, storage).grown()
     if storage.dtype:
-        key = "torch_dtype" if "torch_dtype" in config and "dtype" not in config else "dtype"
-        config = {**config, key: next(name for name, short in DTYPE_NAMES.items() if short == storage.dtype)}
+        name = next(name for name, short in DTYPE_NAMES.items() if short == storage.dtype)
+        config = {**config, dtype_key(config): name}
     return replace(checkpoint, config=config, tensors=tensors, lossy=(*checkpoint.lossy, *lossy, *against))
+
+
+def dtype_key(config: Mapping[str, Any]) -> str:
+    """The config key of the dtype that tensors are stored in."""
+    return "torch_dtype" if "torch_dtype" in config and "dtype" not in config else "dtype"
 
 
 @dataclass
@@ -110,7 +115,7 @@ class GrownTensors:
             self.dimensions[text] = self.dimensions.get(text) or template.signature.grow(self.maps)
             remapped = self.remapped(template, tensor, self.dimensions[text])
             for other, copied in self._names(template, name):
-                tensors[other] = self.disturbed(template, other, remapped) if copied else _nothing(remapped)
+                tensors[other] = self.disturbed(template, other, remapped) if copied else zeros(remapped)
         return tensors
 
     def _names(self, template: Template, name: str) -> list[tuple[str, bool]]:
@@ -167,8 +172,8 @@ def _renumbered(name: str, at: int, number: int) -> str:
     return f"{name[: span[0]]}{number}{name[span[1] :]}"
 
 
-def _nothing(tensor: LazyTensor) -> LazyTensor:
-    """A tensor of this shape and dtype that copies none: zeros."""
+def zeros(tensor: LazyTensor) -> LazyTensor:
+    """A tensor of this shape and dtype that copies none."""
     first, *rest = (dimension.plain(size) for size in tensor.shape)
     return Remapped(tensor, (first.emptied, *rest), tensor.dtype)
 
