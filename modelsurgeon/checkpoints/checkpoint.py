@@ -26,7 +26,7 @@ from modelsurgeon.files.safetensors_file import read_entries
 from modelsurgeon.tensors import quantised
 from modelsurgeon.tensors.dtypes import FLOATS
 from modelsurgeon.tensors.lazy import LazyTensor
-from modelsurgeon.tensors.stored import read_header
+from modelsurgeon.tensors.stored import Stored, read_header
 from modelsurgeon.text import shown
 
 INDEX = "model.safetensors.index.json"
@@ -188,18 +188,18 @@ def _dtypes(folder: Folder) -> set[str]:
         return set()
 
 
-def read_tensors(folder: Folder) -> dict[str, LazyTensor]:
+def read_tensors(folder: Folder) -> dict[str, Stored]:
     """Every tensor of a folder's one safetensors file, or of the shards that its index names."""
     if not folder.holds(INDEX):
         if not folder.holds(SINGLE):
             raise _no_safetensors(folder)
-        return dict(read_header(folder.file(SINGLE)))
+        return read_header(folder.file(SINGLE))
     index = folder.file(INDEX)
     weight_map = read_json(index, OF_INDICES).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
         raise SourceError(f"{index}: no weight_map of tensor names to file names")
     shards = [folder.file(shard, ", though its index names it") for shard in sorted(set(weight_map.values()))]
-    found: dict[str, LazyTensor] = {}
+    found: dict[str, Stored] = {}
     for shard in shards:
         for name, stored in read_header(shard).items():
             if weight_map.get(name) != shard.name:

@@ -10,7 +10,7 @@ no old coordinate but the mean of some: source size + i is the mean of old[means
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property, reduce
+from functools import cached_property, lru_cache, reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -218,7 +218,8 @@ def _occurrence(values: np.ndarray) -> np.ndarray:
     return found
 
 
-def plain(size: int) -> Dimension:
+@lru_cache(maxsize=8)
+def ungrown(size: int) -> Dimension:
     """A dimension that stays as it is."""
     every, ones = np.arange(size), np.ones(size)
     return Dimension(size, every, ones, every, ones, every, ones, np.zeros(size, dtype=bool))

@@ -51,7 +51,7 @@ class Atom:
 
     def grow(self, maps: Mapping[str, AxisMap], side: str) -> Dimension:
         if self.name.isdigit():
-            return dimension.plain(int(self.name))
+            return dimension.ungrown(int(self.name))
         return dimension.along(
             maps[self.name], {"writers": "readers", "readers": "writers"}[side] if self.other else side
         )

@@ -27,7 +27,6 @@ from modelsurgeon.tensors.arena import Empty, fresh
 from modelsurgeon.tensors.arithmetic import converted
 from modelsurgeon.tensors.lazy import LazyTensor
 from modelsurgeon.tensors.means import group_size, mean_of, mean_rows, with_means
-from modelsurgeon.tensors.remapped import Remapped
 
 BLOCK = 1 << 20  # numbers of one block: 8 MiB of float64; smaller ones are more Python than arithmetic
 
@@ -39,7 +38,7 @@ class Block:
     is_part  of rows: it has some groups of the columns
     """
 
-    tensor: Remapped
+    tensor: LazyTensor
     parts: tuple[Part, ...]
     is_part: bool
 
@@ -109,7 +108,7 @@ class Block:
 # --- how a tensor is cut ---
 
 
-def cut(tensor: Remapped) -> Iterator[Block]:
+def cut(tensor: LazyTensor) -> Iterator[Block]:
     """The whole tensor, some fold groups at a time."""
     dims = tensor.dimensions
     if not dims:
@@ -190,7 +189,7 @@ def _source(block: Block, columns: tuple[int, int] | None, absolute: bool, empty
 
 
 def _source_rows(
-    tensor: Remapped, source: np.ndarray, columns: tuple[int, int] | None, absolute: bool, empty: Empty
+    tensor: LazyTensor, source: np.ndarray, columns: tuple[int, int] | None, absolute: bool, empty: Empty
 ) -> torch.Tensor:
     """Rows of the source: old ones, and means of some (of absolute values)."""
     means, rows = tensor.dimensions[0].means, tensor.base.shape[0]

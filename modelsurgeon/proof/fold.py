@@ -16,14 +16,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from modelsurgeon.maps import dimension
 from modelsurgeon.proof import blocks
 from modelsurgeon.proof.blocks import Block
 from modelsurgeon.tensors.arena import Arena
 from modelsurgeon.tensors.arithmetic import converted, is_finite
 from modelsurgeon.tensors.dtypes import DTYPES, FLOATS
 from modelsurgeon.tensors.lazy import LazyTensor
-from modelsurgeon.tensors.remapped import Remapped
 
 MOST_THREADS = 3  # each holds a block, and Python lets only one at a time decide what to do next
 AT_ONCE = 40  # float64 numbers that are held for each number of a block, at most, where numbers differ
@@ -78,8 +76,6 @@ def fold(
         return Verdict(name, "wrong", detail=f"shape: expected {list(expected.shape)}, found {list(found.shape)}")
     if found.dtype not in FLOATS:
         return Verdict(name, "wrong", detail=f"stored as {found.dtype}, expected a float dtype")
-    if not isinstance(expected, Remapped):
-        expected = Remapped(expected, tuple(dimension.plain(size) for size in expected.shape), expected.dtype)
     rounding, ulps, exact = 0.0, 0.0, True
 
     def compare(block: Block, memory: Arena) -> Difference | None:

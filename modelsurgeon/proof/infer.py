@@ -26,7 +26,6 @@ from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.record import Step
 from modelsurgeon.errors import PlanError
 from modelsurgeon.growth.remap import GrownTensors, Storage
-from modelsurgeon.maps import dimension
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.operations import registry
 from modelsurgeon.progress import Tell, silent
@@ -35,7 +34,6 @@ from modelsurgeon.proof.fold import fold
 from modelsurgeon.proof.proof import demands, factor_eps, paired
 from modelsurgeon.proof.samples import sampled
 from modelsurgeon.tensors.lazy import LazyTensor
-from modelsurgeon.tensors.remapped import Remapped
 
 SAMPLES = (4, 64)  # fold groups of a tensor that a candidate is tried on: most wrong ones fail on a few
 COMBINATIONS = 64  # of what is not known yet, that a tensor is tried with
@@ -254,14 +252,11 @@ class Reading:
         eps = factor_eps(expected, found)
         return all(fold(name, *sampled(expected, found, count), eps).verdict != "wrong" for count in SAMPLES)
 
-    def _expected(self, template: Template, maps: Mapping[str, AxisMap]) -> Remapped:
+    def _expected(self, template: Template, maps: Mapping[str, AxisMap]) -> LazyTensor:
         _, _, tensor, _ = self.witnesses[template.name]
         if not keeps_places(template.signature, maps):
             raise PlanError("a norm leaves every coordinate in its place")
-        expected = self._growing.remapped(template, tensor, template.signature.grow(maps))
-        if isinstance(expected, Remapped):
-            return expected
-        return Remapped(tensor, tuple(map(dimension.plain, tensor.shape)), tensor.dtype)
+        return self._growing.remapped(template, tensor, template.signature.grow(maps))
 
     @cached_property
     def _growing(self) -> GrownTensors:

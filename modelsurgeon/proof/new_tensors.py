@@ -9,7 +9,7 @@ from modelsurgeon.operations.operation import Demand
 from modelsurgeon.proof.fold import Verdict, fold
 from modelsurgeon.tensors.lazy import LazyTensor
 from modelsurgeon.tensors.remapped import Remapped
-from modelsurgeon.tensors.stored import Stored, count_unusual
+from modelsurgeon.tensors.stored import count_unusual
 
 
 def verdict(name: str, tensor: LazyTensor, shape: tuple[int, ...], demand: Demand) -> Verdict:
@@ -17,10 +17,10 @@ def verdict(name: str, tensor: LazyTensor, shape: tuple[int, ...], demand: Deman
     if tensor.shape != shape:
         return Verdict(name, "wrong", detail=f"shape: expected {list(shape)}, found {list(tensor.shape)}")
     if demand.zero:
-        zeros = Remapped(tensor, tuple(dimension.plain(size).emptied for size in shape), tensor.dtype)
+        zeros = Remapped(tensor, tuple(dimension.ungrown(size).emptied for size in shape), tensor.dtype)
         found = fold(name, zeros, tensor)
         said = f"{found.detail}: {demand.unmet}" if found.verdict == "wrong" else demand.met
         return replace(found, detail=said)
-    if isinstance(tensor, Stored) and any(count_unusual(tensor)):
+    if tensor.verbatim and any(count_unusual(tensor.verbatim)):
         return Verdict(name, "wrong", detail=demand.unmet)
     return Verdict(name, "exact", detail=demand.met)

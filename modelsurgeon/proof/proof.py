@@ -33,7 +33,6 @@ from modelsurgeon.proof.fold import Verdict, Workers, fold
 from modelsurgeon.running.settings import as_read, same
 from modelsurgeon.tensors.dtypes import DTYPE_NAMES, DTYPES, FLOATS
 from modelsurgeon.tensors.lazy import LazyTensor, equal
-from modelsurgeon.tensors.remapped import Remapped
 
 BOOKKEEPING = INERT - {"tie_word_embeddings", "architectures", "vocab_size"}
 
@@ -95,8 +94,7 @@ def prove(
     total, done, eps = sum(result.tensors[name].nbytes for name in names.values()), 0, _earlier_eps(source, found)
     with Workers() as workers:
         for name in sorted(names.keys() - new.keys()):
-            wanted, other = expected.tensors[name], result.tensors[names[name]]
-            wanted = wanted.fused if isinstance(wanted, Remapped) else wanted
+            wanted, other = expected.tensors[name].fused, result.tensors[names[name]]
             more = eps if recorded else factor_eps(wanted, other)
             verdicts.append(fold(names[name], wanted, other, more, workers))
             done += other.nbytes
@@ -115,7 +113,7 @@ def demands(
 
 def factor_eps(expected: LazyTensor, found: LazyTensor) -> float:
     """`earlier_eps` of what another tool made: it may have rounded a factor as it did the product (1/sqrt(2))."""
-    rounds = isinstance(expected, Remapped) and not expected.is_exact and found.dtype in FLOATS
+    rounds = not expected.is_exact and found.dtype in FLOATS
     return float(torch.finfo(DTYPES[found.dtype]).eps) if rounds else 0.0
 
 

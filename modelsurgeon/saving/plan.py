@@ -10,10 +10,6 @@ from typing import Any
 
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.tensors.budget import Budget, plan_memory
-from modelsurgeon.tensors.computed import Computed
-from modelsurgeon.tensors.dtypes import HALF_ULP
-from modelsurgeon.tensors.lazy import LazyTensor
-from modelsurgeon.tensors.remapped import Remapped
 
 
 @dataclass(frozen=True)
@@ -71,24 +67,12 @@ def _row(template: str, names: list[str], before: Checkpoint, after: Checkpoint)
     tensor = after.tensors[names[0]]
     old = before.tensors.get(names[0])
     found = after.architecture.template(names[0])
-    factors = tensor.factors if isinstance(tensor, Remapped) else () if isinstance(tensor, Computed) else (1.0,)
     return Row(
         template,
         found.signature.text if found else "",
         len(names),
         old.shape if old else None,
         tensor.shape,
-        " ".join(f"{factor:.6g}" for factor in factors),
-        _precision(tensor, old),
+        " ".join(f"{factor:.6g}" for factor in tensor.factors),
+        "unchanged" if tensor.verbatim and tensor is old else tensor.says,
     )
-
-
-def _precision(tensor: LazyTensor, old: LazyTensor | None) -> str:
-    if isinstance(tensor, Computed):
-        return tensor.says
-    if not isinstance(tensor, Remapped):
-        return "unchanged" if tensor is old else "copied"
-    if tensor.is_exact:
-        return "exact"
-    stored = f"stored as {tensor.dtype}, " if tensor.dtype != tensor.base.dtype else f"in {tensor.dtype}, "
-    return f"rounded: {stored}by {HALF_ULP[tensor.dtype]:.0e} at most"

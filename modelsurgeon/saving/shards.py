@@ -25,10 +25,8 @@ from modelsurgeon.files.hashes import ALGORITHM
 from modelsurgeon.files.safetensors_file import layout
 from modelsurgeon.saving.writer import Progress, Writer
 from modelsurgeon.tensors.budget import Budget, plan_memory
-from modelsurgeon.tensors.computed import Computed
 from modelsurgeon.tensors.lazy import LazyTensor
-from modelsurgeon.tensors.remapped import Remapped
-from modelsurgeon.tensors.stored import Stored, count_unusual, read_header
+from modelsurgeon.tensors.stored import count_unusual, read_header
 
 MOST_THREADS = 4  # that compute for one worker: they copy memory faster than disks write, and more only wait
 
@@ -44,7 +42,7 @@ class Shard:
     @cached_property
     def whole(self) -> File | None:
         """The file that holds these tensors, under these names, and nothing else; None where there is none."""
-        files = {tensor.file if isinstance(tensor, Stored) else None for tensor in self.tensors.values()}
+        files = {tensor.verbatim.file if tensor.verbatim else None for tensor in self.tensors.values()}
         file = files.pop() if len(files) == 1 else None
         return file if file and read_header(file) == self.tensors else None
 
@@ -153,7 +151,7 @@ def _reserve(descriptor: int, size: int) -> None:
 
 
 def _copy_whole(writer: Writer, file: File, tensors: Tensors) -> None:
-    stored = [tensor for tensor in tensors.values() if isinstance(tensor, Stored)]
+    stored = [tensor.verbatim for tensor in tensors.values() if tensor.verbatim]
     ordered = sorted(stored, key=lambda tensor: tensor.start)
     writer.copy_file(file, file.read(0, min(tensor.start for tensor in ordered)), ordered)
 
@@ -162,14 +160,13 @@ def _write_tensors(writer: Writer, shard: Shard, piece: int, device: str) -> Non
     writer.put_bytes(shard.header)
     for name in sorted(shard.tensors, key=shard.starts.__getitem__):
         tensor = shard.tensors[name]
-        if isinstance(tensor, Stored):
-            writer.copy_tensor(tensor)
+        if tensor.verbatim:
+            writer.copy_tensor(tensor.verbatim)
         else:
-            assert isinstance(tensor, Remapped | Computed)
             _write_pieces(writer, tensor, shard.starts[name], piece, device)
 
 
-def _write_pieces(writer: Writer, tensor: Remapped | Computed, start: int, most: int, device: str) -> None:
+def _write_pieces(writer: Writer, tensor: LazyTensor, start: int, most: int, device: str) -> None:
     row = tensor.nbytes // tensor.shape[0] if tensor.shape[0] else 0
     for piece in tensor.pieces(most):
         if piece.again is not None:

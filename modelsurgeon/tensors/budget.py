@@ -13,10 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelsurgeon.errors import PlanError
-from modelsurgeon.tensors.computed import Computed
-from modelsurgeon.tensors.cost import of_pieces
 from modelsurgeon.tensors.lazy import LazyTensor
-from modelsurgeon.tensors.stored import Stored
 from modelsurgeon.text import show_size
 
 LARGEST, SMALLEST = 8 << 20, 1 << 14  # bytes of a piece of a new tensor; larger ones are not faster
@@ -45,12 +42,11 @@ def plan_memory(tensors: Iterable[LazyTensor], limit: int | None = None, workers
     limit  None: none, for a process that holds other things too
     other  bytes that something else takes: what is read ahead from a network
     """
-    computed = [tensor for tensor in tensors if not isinstance(tensor, Stored)]
-    held = sum(tensor.held for tensor in computed if isinstance(tensor, Computed))
-    base = resident() + SLACK + other + held + workers * WORKER
+    every = tuple(tensors)
+    base = resident() + SLACK + other + sum(tensor.held for tensor in every) + workers * WORKER
     piece = LARGEST
     while True:
-        capacity = max((of_pieces(tensor, piece) for tensor in computed), default=0)
+        capacity = max((tensor.working_set(piece) for tensor in every), default=0)
         peak = base + workers * IN_FLIGHT * capacity
         if limit is None or peak <= limit:
             return Budget(piece, capacity, peak)

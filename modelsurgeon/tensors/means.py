@@ -17,7 +17,7 @@ MEAN_BLOCK = 1 << 20  # numbers that are added at a time: 8 MiB of float64
 SLAB = 1 << 19  # the same of what is in memory already: 4 MiB
 
 
-class Rows(Protocol):
+class ReadByRows(Protocol):
     """A tensor that is read by its rows."""
 
     @property
@@ -86,7 +86,7 @@ def _mean_in(block: torch.Tensor, of: np.ndarray, axis: int, step: int) -> torch
 
 
 def mean_rows(
-    base: Rows,
+    base: ReadByRows,
     means: Sequence[np.ndarray],
     low: int,
     high: int,

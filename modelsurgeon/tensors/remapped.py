@@ -9,7 +9,7 @@ once. The bytes are the same whatever the pieces, the threads or the device.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
@@ -18,6 +18,7 @@ import torch
 
 from modelsurgeon.maps.axis_map import GAP
 from modelsurgeon.maps.dimension import Dimension
+from modelsurgeon.tensors import cost
 from modelsurgeon.tensors.arena import Empty, fresh
 from modelsurgeon.tensors.arithmetic import (
     MOST_RUNS,
@@ -27,14 +28,12 @@ from modelsurgeon.tensors.arithmetic import (
     take,
     with_one_nan,
 )
-from modelsurgeon.tensors.dtypes import DTYPES, FLOATS
-from modelsurgeon.tensors.lazy import LazyTensor
+from modelsurgeon.tensors.dtypes import DTYPES, FLOATS, HALF_ULP
+from modelsurgeon.tensors.lazy import Fill, LazyTensor
 from modelsurgeon.tensors.means import group_size, mean_of, mean_rows, with_means
 from modelsurgeon.tensors.noise import Noise, disturb, touches
 from modelsurgeon.tensors.pieces import Piece, Span, least, rows_or_parts, runs_of_rows, spans
 from modelsurgeon.tensors.stored import Stored
-
-Fill = Callable[[int, int], torch.Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +42,7 @@ class Remapped:
 
     dimensions  one for each dimension of `base`
     offset      what the model adds to the tensor before it uses it: 1 for gains of the form (1 + w)
-    fill        gaps: a number, or rows of numbers from (start, stop)
+    fill        what gaps hold: a number, or rows of numbers from (start, stop)
     free        gaps may hold anything: nobody reads them
     noise       what makes copies differ that are parts of a sum; None: nothing does
     turns       the dimensions in the order in which noise is added along them
@@ -58,6 +57,7 @@ class Remapped:
     free: bool = False
     noise: Noise | None = None
     turns: tuple[int, ...] = ()
+    verbatim = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -65,8 +65,11 @@ class Remapped:
 
     @property
     def stored(self) -> Stored | None:
-        """The stored tensor that it begins with, if it does."""
         return self.base.stored
+
+    @property
+    def held(self) -> int:
+        return self.base.held
 
     @property
     def nbytes(self) -> int:
@@ -74,8 +77,15 @@ class Remapped:
 
     @property
     def unusual(self) -> bool:
-        """Whether what was read so far held NaN or infinities."""
         return self.base.unusual
+
+    @property
+    def says(self) -> str:
+        """ "exact", or "rounded" with the dtype and by how much."""
+        if self.is_exact:
+            return "exact"
+        stored = f"stored as {self.dtype}, " if self.dtype != self.base.dtype else f"in {self.dtype}, "
+        return f"rounded: {stored}by {HALF_ULP[self.dtype]:.0e} at most"
 
     @property
     def computed(self) -> tuple[tuple[Dimension, ...], float]:
@@ -84,7 +94,6 @@ class Remapped:
 
     @property
     def factors(self) -> tuple[float, ...]:
-        """The distinct factors that old numbers are multiplied by."""
         return _arithmetic(self.dimensions, self.constant)[2]
 
     @cached_property
@@ -100,11 +109,11 @@ class Remapped:
 
     @property
     def fused(self) -> Remapped:
-        """The same without a remapped tensor in between, as far as two growths can be told as one.
+        """One growth in place of two, where the base grew too and one map does what both do.
 
-        What lies between is rounded and may hold noise; this is neither.
+        The base in between is rounded and may hold noise; the result is not rounded there, and holds none.
         """
-        if not isinstance(self.base, Remapped):
+        if self.base.base is self.base:
             return self
         inner = self.base.fused
         dimensions = [one.then(later) for one, later in zip(inner.dimensions, self.dimensions, strict=True)]
@@ -115,14 +124,23 @@ class Remapped:
         if inner.offset != self.offset:  # (1 + w) grows as a whole, and w alone is multiplied
             return self
         grows = self if still[0] else inner
-        return replace(
-            grows,
-            base=inner.base,
-            dimensions=tuple(one for one in dimensions if one is not None),
-            dtype=self.dtype,
-            constant=inner.constant * self.constant,
-            noise=None,
-        )
+        found = tuple(one for one in dimensions if one is not None)
+        constant = inner.constant * self.constant
+        return Remapped(inner.base, found, self.dtype, constant, self.offset, grows.fill, grows.free)
+
+    def with_noise(self, noise: Noise, turns: tuple[int, ...]) -> Remapped:
+        """As `LazyTensor.with_noise`; free gaps are filled for it."""
+        if not any(map(touches, self.dimensions)):
+            return self
+        return replace(self, dimensions=tuple(one.filled for one in self.dimensions), noise=noise, turns=turns)
+
+    def reading(self, rows: int, columns: int) -> int:
+        """As `LazyTensor.reading`."""
+        return cost.of_read(self, rows, columns)
+
+    def working_set(self, most: int) -> int:
+        """As `LazyTensor.working_set`."""
+        return cost.of_pieces(self, most)
 
     @property
     def work_dtype(self) -> torch.dtype:
@@ -132,13 +150,8 @@ class Remapped:
         return torch.float64 if "F64" in (self.dtype, self.base.dtype) or self.dtype == "F32" else torch.float32
 
     def pieces(self, most: int) -> Iterator[Piece]:
-        """The whole tensor in the order of its bytes, in pieces of at most `most` bytes of the stored dtype.
-
-        A piece is whole rows, or a part of a row that is larger. One coordinate of dimension 1 is not cut, nor is a row
-        that stands again.
-        """
-        rows = self.shape[0] if self.shape else 1
-        columns = self.shape[1] if len(self.shape) > 1 else 1
+        """As `LazyTensor.pieces`."""
+        rows, columns = (*self.shape, 1, 1)[:2]
         whole = [Piece(0, rows, 0, columns)] if rows else []
         for run in runs_of_rows(self.computed[0][0], columns) if self.is_cut_at_runs else whole:
             if self.noise and touches(self.dimensions[0]):
@@ -154,19 +167,19 @@ class Remapped:
         return len(dimension.runs) <= MOST_RUNS and not len(dimension.rests[0])
 
     def read_piece(self, piece: Piece, device: str = "cpu", empty: Empty = fresh) -> torch.Tensor:
-        """A piece as it is stored, on the CPU."""
+        """As `LazyTensor.read_piece`."""
         last = piece.last if len(self.shape) > 1 else None
         return self._stored(self.compute_piece(piece, device, empty), piece.start, piece.first, last, empty)
 
     def compute_piece(self, piece: Piece, device: str = "cpu", empty: Empty = fresh) -> torch.Tensor:
-        """A piece in `work_dtype`, on `device`, in memory from `empty`; without noise, and NaNs have any bits yet."""
+        """A piece in `work_dtype`, on `device`, in memory from `empty`: before noise, and with NaNs of any bits."""
         last = piece.last if len(self.shape) > 1 else None
         return self._computed(piece.start, piece.stop, piece.first, last, device, empty)
 
     def read(
         self, start: int, stop: int, empty: Empty = fresh, first: int = 0, last: int | None = None
     ) -> torch.Tensor:
-        """Rows start:stop, first:last of dimension 1, as they are stored."""
+        """As `LazyTensor.read`."""
         return self._stored(self._computed(start, stop, first, last, "cpu", empty), start, first, last, empty)
 
     def _stored(self, block: torch.Tensor, start: int, first: int, last: int | None, empty: Empty) -> torch.Tensor:

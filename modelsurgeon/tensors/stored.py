@@ -18,12 +18,13 @@ from modelsurgeon.tensors import quantised
 from modelsurgeon.tensors.arena import Empty, fresh
 from modelsurgeon.tensors.arithmetic import is_finite
 from modelsurgeon.tensors.dtypes import DTYPES, FLOATS
+from modelsurgeon.tensors.ungrown import Ungrown
 
 COUNTED = 1 << 20  # numbers that are looked at at a time
 
 
 @dataclass(frozen=True)
-class Stored:
+class Stored(Ungrown):
     """A tensor as it lies in a file.
 
     start   bytes from the file's beginning
@@ -34,27 +35,28 @@ class Stored:
     shape: tuple[int, ...]
     start: int
 
+    says = "copied"
+
     @property
     def stored(self) -> Stored:
-        """Itself."""
         return self
 
     @property
-    def nbytes(self) -> int:
-        return DTYPES[self.dtype].itemsize * math.prod(self.shape)
+    def verbatim(self) -> Stored:
+        return self
 
     @property
     def unusual(self) -> bool:
-        """Whether what was read of it so far held NaN or infinities."""
         return self.start in self.file.flagged
+
+    def working_set(self, most: int) -> int:
+        """None: its bytes are copied without being read."""
+        return 0
 
     def read(
         self, start: int, stop: int, empty: Empty = fresh, first: int = 0, last: int | None = None
     ) -> torch.Tensor:
-        """Rows start:stop of the first dimension (the number itself of a scalar), first:last of the second.
-
-        Raises SourceError when cut short.
-        """
+        """As `LazyTensor.read`. Raises SourceError where the file is cut short."""
         inner = self.shape[1:2] if last is None else (last - first,)
         block = empty((stop - start, *inner, *self.shape[2:]) if self.shape else (), DTYPES[self.dtype])
         row = DTYPES[self.dtype].itemsize * math.prod(self.shape[1:])

@@ -80,7 +80,7 @@ def stored_growths(draw: st.DrawFn) -> tuple[Remapped, torch.Tensor]:
         axis = draw(st.sampled_from([tiled_map, random_map, split_map]))(rng, int(rng.integers(1, 6)))
         axis = axis if not axis.means.any() else tiled_map(rng, axis.size)
         side = draw(st.sampled_from(["writers", "readers"]))
-        dims.append(dimension.product([dimension.along(axis, side), dimension.plain(int(rng.integers(1, 3)))]))
+        dims.append(dimension.product([dimension.along(axis, side), dimension.ungrown(int(rng.integers(1, 3)))]))
     old = torch.from_numpy(rng.normal(size=[dim.size for dim in dims])).to(DTYPES[draw(FLOATS)])
     for number in draw(st.lists(st.sampled_from([math.nan, math.inf, -math.inf, 0.0, -0.0]), max_size=2)):
         old.view(-1)[rng.integers(old.numel())] = number
@@ -120,7 +120,7 @@ def test_the_verdict_is_the_defined_one_in_any_blocks_by_any_runs_and_threads(
 def doubled(values: torch.Tensor, stored: str) -> tuple[Remapped, torch.Tensor]:
     """A matrix whose columns are read from two halves each, and what is stored of it."""
     dims = (
-        dimension.plain(values.shape[0]),
+        dimension.ungrown(values.shape[0]),
         dimension.along(orders.copies(values.shape[1], 2, 1.0, (0.5, 0.5)), "readers"),
     )
     wide = Remapped(Held(values), dims, stored)  # type: ignore[arg-type]

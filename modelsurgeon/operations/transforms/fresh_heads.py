@@ -118,7 +118,7 @@ def shuffle(width: int) -> np.ndarray:
 
 def _permuted(tensor: LazyTensor, source: np.ndarray) -> LazyTensor:
     """[n, d] whose column j is the tensor's column source[j]: exact."""
-    plain = dimension.plain(tensor.shape[0])
+    plain = dimension.ungrown(tensor.shape[0])
     return Remapped(tensor, (plain, permutation(source)), tensor.dtype)
 
 

@@ -21,7 +21,7 @@ from modelsurgeon.architectures.config import assigned
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.record import Step
 from modelsurgeon.errors import PlanError
-from modelsurgeon.maps.dimension import plain
+from modelsurgeon.maps.dimension import ungrown
 from modelsurgeon.operations.operation import Demand, Guess
 from modelsurgeon.running.settings import as_read
 from modelsurgeon.tensors.lazy import LazyTensor
@@ -118,7 +118,7 @@ def silent_layers(checkpoint: Checkpoint, arguments: Mapping[str, Any]) -> Check
 
 
 def _zero(tensor: LazyTensor) -> LazyTensor:
-    return Remapped(tensor, tuple(plain(size).emptied for size in tensor.shape), tensor.dtype)
+    return Remapped(tensor, tuple(ungrown(size).emptied for size in tensor.shape), tensor.dtype)
 
 
 def _inserted(checkpoint: Checkpoint, counter: str, layout: Layout, kinds: Mapping[str, list[Any]]) -> Checkpoint:

@@ -34,16 +34,15 @@ import torch
 
 from modelsurgeon.tensors.arena import Empty, fresh
 from modelsurgeon.tensors.computed import Computed
-from modelsurgeon.tensors.cost import of_read
 from modelsurgeon.tensors.dtypes import DTYPES
 from modelsurgeon.tensors.lazy import LazyTensor
 from modelsurgeon.tensors.random.drawn import Drawn
 from modelsurgeon.tensors.stored import Stored
+from modelsurgeon.tensors.ungrown import SMALL
 
 MANTISSA = 53  # bits of a float64
 TOGETHER = 128  # reflections that are applied at a time
 STRIP = 512  # columns that they are applied to at a time
-SMALL = 1 << 16  # bytes: objects
 
 _ONE_AT_A_TIME = threading.Lock()  # threads that read one table ask for the slices at once
 
@@ -87,23 +86,23 @@ class Rotation:
 class Turned(Computed):
     """[n, d]: every row of a table times the transpose of P. A row that holds NaN or Inf becomes NaN."""
 
-    base: LazyTensor
+    table: LazyTensor
     rotation: Rotation
 
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        return self.base.shape
+        return self.table.shape
 
     @property
     def dtype(self) -> str:  # type: ignore[override]
-        return self.base.dtype
+        return self.table.dtype
 
     @property
     def stored(self) -> Stored | None:
-        return self.base.stored
+        return self.table.stored
 
     @property
-    def held(self) -> int:
+    def held(self) -> int:  # type: ignore[override]
         return self.rotation.held
 
     @property
@@ -112,12 +111,12 @@ class Turned(Computed):
 
     def reading(self, rows: int, columns: int) -> int:
         whole = rows * self.shape[1]  # of which columns may be a part: a row is read whole
-        return of_read(self.base, rows, self.shape[1]) + whole * 8 * 8 + SMALL
+        return self.table.reading(rows, self.shape[1]) + whole * 8 * 8 + SMALL
 
     def read(
         self, start: int, stop: int, empty: Empty = fresh, first: int = 0, last: int | None = None
     ) -> torch.Tensor:
-        block = self.base.read(start, stop, empty)
+        block = self.table.read(start, stop, empty)
         turned = times_transpose(block.double(), self.rotation)
         part = turned if last is None else turned[:, first:last]
         return empty(part.shape, DTYPES[self.dtype]).copy_(part)
