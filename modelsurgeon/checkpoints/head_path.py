@@ -16,7 +16,7 @@ import torch
 
 from modelsurgeon.architectures.architecture import Architecture
 from modelsurgeon.architectures.template import Template
-from modelsurgeon.maps.signature import Atom, Signature
+from modelsurgeon.maps.signature import Signature
 from modelsurgeon.tensors.lazy import equal
 
 if TYPE_CHECKING:
@@ -103,11 +103,11 @@ def _norms(checkpoint: Checkpoint, start: str, end: str) -> tuple[list[str], str
         if between:
             return [], f"{between[0]} stands between the final norm and the head"
         writers = [(name, s) for name, s in present if axis in s.gains and "{" not in name]
-        if len(writers) != 1 or not isinstance(writers[0][1].normalises, Atom):
+        reads = writers[0][1].normalises if len(writers) == 1 else None
+        if reads is None or len(reads.axes()) != 1:
             return [], "no one norm writes what the head reads"
-        name, signature = writers[0]
-        found.insert(0, name)
-        (axis,) = signature.normalises.axes() if signature.normalises else ("",)
+        found.insert(0, writers[0][0])
+        (axis,) = reads.axes()
         passed.add(axis)
     again = [name for name, s in present if s.normalises and {*s.normalises.axes()} & passed & {*s.gains}]
     if again:

@@ -53,7 +53,7 @@ def locate(source: str | Path, revision: str | None = None, *, stream: bool = Fa
         raise SourceError(f"{text}: no such folder, and not a Hub id (org/name)")
     if revision and not origin.revision:
         raise SourceError(f"--revision {revision} is for Hub ids; {text} is none")
-    if weights and not isinstance(origin.folder, LocalFolder):
+    if weights and origin.folder.is_far:
         registry.find(read_json(origin.folder.file("config.json"), OF_CONFIGS).get("model_type"))
     return origin
 

@@ -63,10 +63,12 @@ class Folder(ABC):
     """The files of one checkpoint.
 
     path    where it lies on a local disk; None where it does not
+    is_far  whether reading it may take a network
     memory  bytes that reading ahead takes
     """
 
     path: Path | None
+    is_far = False
     memory: int = 0
 
     @abstractmethod

@@ -209,6 +209,7 @@ def bounds(at: int, size: int) -> tuple[int, int]:
 class RemoteFolder(Folder):
     """A folder of a file system that fsspec knows."""
 
+    is_far = True
     memory = REMOTE_MEMORY
 
     def __init__(self, url: str, file_system: Any, root: str) -> None:

@@ -24,6 +24,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 
@@ -36,12 +37,39 @@ ROUNDING = 1e-13  # squares and roots of float64 factors agree to this; what dif
 TOKEN = re.compile(r"\s*([A-Za-z_]\w*[~\[]?|\d+|[()\]+])")
 
 
+class Expression(Protocol):
+    """What one dimension is made of.
+
+    alone     the axis that it is, and nothing else, seen from its own side; "" where it is more, or the other side
+    is_plain  whether it is an axis or a product of axes
+    """
+
+    @property
+    def alone(self) -> str: ...
+    @property
+    def is_plain(self) -> bool: ...
+
+    def axes(self) -> tuple[str, ...]:
+        """The names in it, in order."""
+
+    def size(self, sizes: Mapping[str, int]) -> int:
+        """How large the dimension is where axes are of these sizes."""
+
+    def grow(self, maps: Mapping[str, AxisMap], side: str) -> Dimension:
+        """How the dimension grows, seen from its "writers" or its "readers"."""
+
+
 @dataclass(frozen=True)
 class Atom:
     """An axis by its name, or a fixed size; `other` is the mark `~`."""
 
     name: str
     other: bool = False
+    is_plain = True
+
+    @property
+    def alone(self) -> str:
+        return "" if self.other else self.name
 
     def axes(self) -> tuple[str, ...]:
         return () if self.name.isdigit() else (self.name,)
@@ -52,19 +80,34 @@ class Atom:
     def grow(self, maps: Mapping[str, AxisMap], side: str) -> Dimension:
         if self.name.isdigit():
             return dimension.ungrown(int(self.name))
-        return dimension.along(
-            maps[self.name], {"writers": "readers", "readers": "writers"}[side] if self.other else side
-        )
+        other_side = {"writers": "readers", "readers": "writers"}[side]
+        return dimension.along(maps[self.name], other_side if self.other else side)
 
 
 @dataclass(frozen=True)
-class Product:
-    """The row-major product of its parts."""
+class _Several:
+    """Some parts."""
 
     parts: tuple[Expression, ...]
+    alone = ""
+
+    @property
+    def is_plain(self) -> bool:
+        return False
 
     def axes(self) -> tuple[str, ...]:
         return tuple(axis for part in self.parts for axis in part.axes())
+
+    def size(self, sizes: Mapping[str, int]) -> int:
+        return sum(part.size(sizes) for part in self.parts)
+
+
+class Product(_Several):
+    """The row-major product of its parts."""
+
+    @property
+    def is_plain(self) -> bool:
+        return all(part.is_plain and len(part.axes()) < 2 for part in self.parts)
 
     def size(self, sizes: Mapping[str, int]) -> int:
         return int(np.prod([part.size(sizes) for part in self.parts], dtype=object))
@@ -73,34 +116,21 @@ class Product:
         return dimension.product([part.grow(maps, side) for part in self.parts])
 
 
-@dataclass(frozen=True)
-class Concatenation:
+class Concatenation(_Several):
     """Its parts one after another."""
-
-    parts: tuple[Expression, ...]
-
-    def axes(self) -> tuple[str, ...]:
-        return tuple(axis for part in self.parts for axis in part.axes())
-
-    def size(self, sizes: Mapping[str, int]) -> int:
-        return sum(part.size(sizes) for part in self.parts)
 
     def grow(self, maps: Mapping[str, AxisMap], side: str) -> Dimension:
         return dimension.concatenation([part.grow(maps, side) for part in self.parts])
 
 
 @dataclass(frozen=True)
-class Dealt:
+class Dealt(_Several):
     """Its parts dealt out along an axis: for each of its coordinates, an equal share of every part."""
 
     along: str
-    parts: tuple[Expression, ...]
 
     def axes(self) -> tuple[str, ...]:
-        return (self.along, *(axis for part in self.parts for axis in part.axes()))
-
-    def size(self, sizes: Mapping[str, int]) -> int:
-        return sum(part.size(sizes) for part in self.parts)
+        return (self.along, *super().axes())
 
     def grow(self, maps: Mapping[str, AxisMap], side: str) -> Dimension:
         parts = [part.grow(maps, side) for part in self.parts]
@@ -119,9 +149,6 @@ def _dealt(sizes: list[int], hands: int) -> np.ndarray:
     return np.concatenate(shares, axis=1).ravel()
 
 
-Expression = Atom | Product | Concatenation | Dealt
-
-
 @dataclass(frozen=True)
 class Signature:
     """A parsed signature: each stored dimension with its side, and what a gain normalises.
@@ -132,7 +159,7 @@ class Signature:
 
     text: str
     dimensions: tuple[tuple[Expression, str], ...]
-    normalises: Atom | Product | None = None
+    normalises: Expression | None = None
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -165,7 +192,7 @@ class Signature:
         return (*grown[:-1], self._ungained(grown[-1], maps))
 
     def _ungained(self, gain: Dimension, maps: Mapping[str, AxisMap]) -> Dimension:
-        """The gain's growth, without what the norm does already."""
+        """Divide the gain's growth by the factor that the norm itself applies."""
         assert self.normalises is not None
         divided = np.ones(1)
         for axis in self.normalises.axes():
@@ -237,18 +264,11 @@ def _sides(text: str, side: str) -> tuple[tuple[Expression, str], ...]:
 def _norm(text: str) -> Signature:
     read, written = (_sides(part, "writers") for part in text.split("=>"))
     normalises = read[0][0] if len(read) == 1 else None
-    if not written or not isinstance(normalises, Atom | Product) or not _is_plain(normalises):
+    if not written or normalises is None or not normalises.is_plain:
         raise ValueError("a norm reads one axis, or one product of axes")
-    if not _is_plain(written[-1][0]) or len(normalises.axes()) != len(written[-1][0].axes()):
+    if not written[-1][0].is_plain or len(normalises.axes()) != len(written[-1][0].axes()):
         raise ValueError("a norm writes as many axes as it reads")
     return Signature(text, written, normalises)
-
-
-def _is_plain(expression: Expression) -> bool:
-    """Whether it is an axis or a product of axes."""
-    if isinstance(expression, Product):
-        return all(isinstance(part, Atom) for part in expression.parts)
-    return isinstance(expression, Atom)
 
 
 def _factor(tokens: list[str]) -> Expression:
@@ -259,7 +279,7 @@ def _factor(tokens: list[str]) -> Expression:
         terms = _terms(tokens, ")")
         return terms[0] if len(terms) == 1 else Concatenation(terms)
     if token.endswith("["):
-        return Dealt(token[:-1], _terms(tokens, "]"))
+        return Dealt(_terms(tokens, "]"), token[:-1])
     return Atom(token.removesuffix("~"), token.endswith("~"))
 
 

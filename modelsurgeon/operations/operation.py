@@ -202,6 +202,9 @@ class Operation:
 class Replayed(Protocol):
     """A checkpoint on its way through the steps on record (`transforms/replay.py`)."""
 
+    def grown(self) -> Checkpoint:
+        """What is there by now. Raises PlanError where the growth so far does not commute with the model."""
+
     def onto(self, transform: Any) -> Replayed:
         """A transform (Checkpoint -> Checkpoint), on what is there by now."""
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from modelsurgeon.errors import OptionsError
+from modelsurgeon.operations.catalogue import register
 from modelsurgeon.operations.operation import Guess, Operation, Replayed, option
-from modelsurgeon.operations.registry import register
 
 if TYPE_CHECKING:
     from modelsurgeon.checkpoints.checkpoint import Checkpoint

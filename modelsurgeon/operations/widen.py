@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelsurgeon.errors import OptionsError
+from modelsurgeon.operations.catalogue import register
 from modelsurgeon.operations.operation import Operation, Replayed, option
-from modelsurgeon.operations.registry import register
 
 if TYPE_CHECKING:
     from modelsurgeon.checkpoints.checkpoint import Checkpoint

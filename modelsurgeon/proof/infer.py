@@ -27,7 +27,7 @@ from modelsurgeon.checkpoints.record import Step
 from modelsurgeon.errors import PlanError
 from modelsurgeon.growth.remap import GrownTensors, Storage
 from modelsurgeon.maps.axis_map import AxisMap
-from modelsurgeon.operations import registry
+from modelsurgeon.operations import catalogue
 from modelsurgeon.progress import Tell, silent
 from modelsurgeon.proof.candidates import Candidate, Candidates, keeps_places
 from modelsurgeon.proof.fold import fold
@@ -65,13 +65,13 @@ def infer(source: Checkpoint, result: Checkpoint, *, tell: Tell = silent) -> Inf
     if kinds[0] != kinds[1]:
         return Inferred((), (f"model_type {kinds[1]!r} is not {kinds[0]!r}: nothing to try",))
     base, steps, lines = source, list[Step](), list[str]()
-    for operation in registry.known().values():
+    for operation in catalogue.all_operations().values():
         found = operation.guess(base, result)
         base, steps, lines = found.checkpoint, [*steps, *([found.step] if found.step else [])], [*lines, *found.lines]
     reading = Reading(base, result, frozenset(demands(tuple(steps), base, result, paired(base, result))))
     maps = reading.maps(tell)
     grown = {axis: axis_map for axis, axis_map in maps.items() if not axis_map.is_identity}
-    grew = [Step(registry.that_grows().name, {"inferred": True}, maps=grown)] if grown else []
+    grew = [Step(catalogue.that_grows().name, {"inferred": True}, maps=grown)] if grown else []
     return Inferred((*steps, *grew), (*lines, *reading.lines) or ("every axis as it was",))
 
 

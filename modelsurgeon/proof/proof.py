@@ -24,7 +24,7 @@ from modelsurgeon.checkpoints.check import check
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.record import RECORD, Step
 from modelsurgeon.errors import PlanError
-from modelsurgeon.operations import registry
+from modelsurgeon.operations import catalogue
 from modelsurgeon.operations.operation import Demand
 from modelsurgeon.operations.transforms.replay import replay
 from modelsurgeon.progress import Tell, silent
@@ -107,7 +107,7 @@ def demands(
     steps: tuple[Step, ...], expected: Checkpoint, result: Checkpoint, names: Mapping[str, str]
 ) -> dict[str, Demand]:
     """{tensor that copies none of the source's: what its operation asks of it}."""
-    every = (registry.find(step.operation).demands(step, expected, result, names) for step in steps)
+    every = (catalogue.find_operation(step.operation).demands(step, expected, result, names) for step in steps)
     return {name: demand for found in every for name, demand in found.items()}
 
 

@@ -28,7 +28,7 @@ from modelsurgeon.architectures import architecture, registry
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import ArchitectureError
 from modelsurgeon.maps.axis_map import AxisMap
-from modelsurgeon.maps.signature import Atom, Signature
+from modelsurgeon.maps.signature import Signature
 from modelsurgeon.running.outputs import Kept
 from modelsurgeon.text import plain
 from modelsurgeon.verification.comparison import Deviation, folded
@@ -178,8 +178,7 @@ def written_axes(source: Checkpoint, model: Any) -> dict[str, str]:
 
 def _residual(signature: Signature, table: architecture.Architecture) -> str | None:
     """The residual axis that a tensor writes; None where it writes none."""
-    atoms = [atom.name for atom, _ in signature.written if isinstance(atom, Atom) and not atom.other]
-    named = (axis for axis in atoms if axis in table.axes)
+    named = (expression.alone for expression, _ in signature.written if expression.alone in table.axes)
     return next((axis for axis in named if "residual" in table.axes[axis].through), None)
 
 

@@ -16,7 +16,7 @@ from modelsurgeon.architectures.sinusoid import sinusoid
 from modelsurgeon.files.file import LocalFile
 from modelsurgeon.maps import orders
 from modelsurgeon.maps.axis_map import GAP, MEAN
-from modelsurgeon.maps.dimension import Dimension, along, concatenation, plain, product
+from modelsurgeon.maps.dimension import Dimension, along, concatenation, product, ungrown
 from modelsurgeon.proof import blocks, fold
 from modelsurgeon.tensors import arithmetic, means, remapped
 from modelsurgeon.tensors import stored as stored_tensors
@@ -73,7 +73,7 @@ def fused(size: int) -> Dimension:
 
 
 def interleaved(size: int) -> Dimension:
-    return product([tiled(size // 2, 2, "writers"), plain(2)])
+    return product([tiled(size // 2, 2, "writers"), ungrown(2)])
 
 
 Make = Callable[[Stored], Remapped]
@@ -313,7 +313,7 @@ def test_nan_has_one_spelling_whatever_the_processor_makes_of_it(
         return spell(block)
 
     monkeypatch.setattr(remapped, "with_one_nan", otherwise)
-    lazy = Remapped(stored(torch.full((40, 33), math.nan), tmp_path), (roots(40), plain(33)), kind)
+    lazy = Remapped(stored(torch.full((40, 33), math.nan), tmp_path), (roots(40), ungrown(33)), kind)
     found = lazy.read(0, 40)
     assert spelt == [{-1, one}]
     assert set(found.view(integers).flatten().tolist()) == {one}
@@ -335,13 +335,13 @@ def test_rows_that_a_function_fills_differently_are_not_the_same_rows(tmp_path: 
 
 
 def test_rows_that_stand_again_are_told(tmp_path: Path) -> None:
-    lazy = Remapped(stored(torch.randn(4, 6), tmp_path), (copied(4), plain(6)), "F32")
+    lazy = Remapped(stored(torch.randn(4, 6), tmp_path), (copied(4), ungrown(6)), "F32")
     assert list(lazy.pieces(1 << 20)) == [Piece(0, 4, 0, 6), Piece(4, 8, 0, 6, 0)]
     assert [piece.again for piece in lazy.pieces(10)][-4:] == [0, 1, 2, 3]
 
 
 def test_a_part_of_a_row_reads_little_more_than_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lazy = Remapped(stored(torch.randn(2, 1000, 300), tmp_path), (plain(2), copied(1000), plain(300)), "F32")
+    lazy = Remapped(stored(torch.randn(2, 1000, 300), tmp_path), (ungrown(2), copied(1000), ungrown(300)), "F32")
     asked: list[int] = []
     read_into = LocalFile.read_into
     monkeypatch.setattr(LocalFile, "read_into", lambda *a: asked.append(len(a[1])) or read_into(*a))
@@ -392,7 +392,7 @@ def test_experts_are_folded_in_memory_that_does_not_depend_on_their_size(
     found = []
     for columns in (256, 1024):
         base = stored(numbers((2, columns, 128), torch.bfloat16, unusual=False), tmp_path)
-        lazy = Remapped(base, (plain(2), tiled(columns, 2, side), plain(128)), "BF16")
+        lazy = Remapped(base, (ungrown(2), tiled(columns, 2, side), ungrown(128)), "BF16")
         save_file({"t": lazy.read(0, 2)}, tmp_path / "new.safetensors")
         new = read_header(LocalFile(tmp_path / "new.safetensors"))["t"]
         found.append(peak(lambda lazy=lazy, new=new: fold.fold("t", lazy, new)))

@@ -1,6 +1,6 @@
 """Every operation, by its name: each module of this folder that registers one.
 
-    >>> find("widen").name, method(find("untie-embeddings"))
+    >>> find_operation("widen").name, method(find_operation("untie-embeddings"))
     ('widen', 'untie_embeddings')
 
 The command line, the Python API, records, proofs, plans and model cards ask here; none of them names an operation.
@@ -51,7 +51,7 @@ def forget(operation: type[Operation]) -> None:
     _registered.pop(operation.name, None)
 
 
-def known() -> dict[str, type[Operation]]:
+def all_operations() -> dict[str, type[Operation]]:
     """{name: operation}, in alphabetical order."""
     _load()
     return dict(sorted(_registered.items()))
@@ -59,19 +59,19 @@ def known() -> dict[str, type[Operation]]:
 
 def offered() -> tuple[type[Operation], ...]:
     """Those that users can ask for."""
-    return tuple(operation for operation in known().values() if operation.offered)
+    return tuple(operation for operation in all_operations().values() if operation.offered)
 
 
-def find(name: str) -> type[Operation]:
+def find_operation(name: str) -> type[Operation]:
     """The operation of this name. Raises PlanError, with the list of known ones, where there is none."""
-    if name not in known():
-        raise PlanError(f"a step {name!r} on record, expected one of {', '.join(known())}")
-    return known()[name]
+    if name not in all_operations():
+        raise PlanError(f"a step {name!r} on record, expected one of {', '.join(all_operations())}")
+    return all_operations()[name]
 
 
 def that_grows() -> type[Operation]:
     """The operation whose steps are maps of axes, and nothing else."""
-    return next(operation for operation in known().values() if operation.grows)
+    return next(operation for operation in all_operations().values() if operation.grows)
 
 
 def method(operation: type[Operation]) -> str:
