@@ -49,7 +49,7 @@ class Origin:
 class Step:
     """One operation.
 
-    source          identity of what it was applied to (`identity`)
+    source          identity of what it was applied to (`identify`)
     lossy           why the result is not the same function, one line a reason; empty where it is
     maps            {axis: map} of the axes that changed
     learning_rates  what each group of tensors should be trained with, as multiples (`training/learning_rates.py`)
@@ -91,7 +91,7 @@ class Step:
         )
 
 
-def identity(origin: Origin) -> dict[str, Any]:
+def identify(origin: Origin) -> dict[str, Any]:
     """Name, and the commit or else size and hash of config.json and every safetensors file; far away, size alone."""
     if origin.revision:
         return {"id": origin.id, "revision": origin.revision}

@@ -43,7 +43,7 @@ Listing = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass
-class Piece:
+class Fetched:
     """Bytes of a file, here or on their way; finished once a reader came to their end."""
 
     length: int
@@ -56,7 +56,7 @@ class Pieces:
 
     def __init__(self, kept: int = KEPT) -> None:
         self._kept = kept
-        self._held: OrderedDict[Key, Piece] = OrderedDict()  # what may go first, first
+        self._held: OrderedDict[Key, Fetched] = OrderedDict()  # what may go first, first
         self._read: deque[Key] = deque(maxlen=1000)
         self._lock = threading.Lock()
 
@@ -88,8 +88,8 @@ class Pieces:
                 return
             self._begin(key, length, fetch, urgent=False)
 
-    def _begin(self, key: Key, length: int, fetch: Callable[[], bytes], urgent: bool) -> Piece:
-        self._held[key] = piece = Piece(length)
+    def _begin(self, key: Key, length: int, fetch: Callable[[], bytes], urgent: bool) -> Fetched:
+        self._held[key] = piece = Fetched(length)
         self._make_room()
         _start_threads()
         WAITING.put((not urgent, next(COUNT), lambda: self._fill(key, piece, fetch)))
@@ -104,7 +104,7 @@ class Pieces:
                 del self._held[old]
                 excess -= held.length
 
-    def _fill(self, key: Key, piece: Piece, fetch: Callable[[], bytes]) -> None:
+    def _fill(self, key: Key, piece: Fetched, fetch: Callable[[], bytes]) -> None:
         try:
             piece.data.set_result(fetch())
         except BaseException as error:

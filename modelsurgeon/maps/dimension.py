@@ -19,7 +19,7 @@ from modelsurgeon.errors import PlanError
 from modelsurgeon.maps.axis_map import GAP, AxisMap
 
 
-class Run(NamedTuple):
+class GatherRun(NamedTuple):
     """new[start:stop] = old[source : source + stop - start] * factor (source GAP: nothing is copied)."""
 
     start: int
@@ -164,7 +164,7 @@ class Dimension:
         return replace(self, source=source, factor=factor)
 
     @cached_property
-    def runs(self) -> tuple[Run, ...]:
+    def runs(self) -> tuple[GatherRun, ...]:
         """The fewest runs that make up the dimension, in order."""
         if not self.new_size:
             return ()
@@ -173,7 +173,8 @@ class Dimension:
         starts = np.flatnonzero(np.r_[True, ~(step & (np.diff(self.factor) == 0))])
         stops = np.r_[starts[1:], self.new_size]
         return tuple(
-            Run(int(a), int(b), int(self.source[a]), float(self.factor[a])) for a, b in zip(starts, stops, strict=True)
+            GatherRun(int(a), int(b), int(self.source[a]), float(self.factor[a]))
+            for a, b in zip(starts, stops, strict=True)
         )
 
     @cached_property

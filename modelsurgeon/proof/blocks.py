@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from modelsurgeon.maps.dimension import Dimension
-from modelsurgeon.proof.parts import SHORT, Get, Part, along, by_runs, read_rows, taken
+from modelsurgeon.proof.parts import SHORT, Get, Part, broadcast, by_runs, read_rows, taken
 from modelsurgeon.tensors.arena import Empty, fresh
 from modelsurgeon.tensors.arithmetic import converted
 from modelsurgeon.tensors.lazy import LazyTensor
@@ -70,7 +70,7 @@ class Block:
         weight = torch.ones([1] * len(self.parts), dtype=torch.float64)
         for axis, part in enumerate(self.parts):
             if not part.is_plain:
-                weight = weight * part.weight.reshape(along(axis, len(self.parts)))
+                weight = weight * part.weight.reshape(broadcast(axis, len(self.parts)))
         return weight
 
     def wanted(self, empty: Empty = fresh, absolute: bool = False) -> torch.Tensor:
@@ -88,7 +88,7 @@ class Block:
                 values = with_means(values, axis, part.dimension.means)
                 values = taken(values, axis, part.old, part.old_runs, empty)
             if part.factor is not None:
-                factor = part.factor.reshape(along(axis, values.ndim))
+                factor = part.factor.reshape(broadcast(axis, values.ndim))
                 out = empty(values.shape, torch.float64)
                 values = torch.mul(converted(values, torch.float64, empty), factor, out=out)
         return _with_gaps(self, values)
@@ -148,7 +148,7 @@ def _read_new(block: Block, found: LazyTensor, empty: Empty) -> torch.Tensor:
 def _sum_groups(values: torch.Tensor, axis: int, part: Part, dual: np.ndarray, empty: Empty) -> torch.Tensor:
     out = empty([*values.shape[:axis], len(part.groups), *values.shape[axis + 1 :]], torch.float64)
     if SHORT * len(part.runs) > len(part.members):
-        weighted = values.double() * torch.from_numpy(dual).reshape(along(axis, values.ndim))
+        weighted = values.double() * torch.from_numpy(dual).reshape(broadcast(axis, values.ndim))
         return out.zero_().index_add_(axis, torch.from_numpy(part.target), weighted)
     runs = part.runs
     if (runs[0].target, runs[0].length, runs[0].weight) == (0, len(part.groups), 1.0):

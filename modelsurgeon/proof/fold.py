@@ -2,7 +2,7 @@
 
 A block whose fold is what it must be, number for number, is exact and done with; only where one is not is it asked how
 far off each number is, and how far rounding explains. Blocks are independent: each thread folds one while others read
-theirs. What is resident beside the libraries is `working_set()`, whatever the tensor.
+theirs. What is resident beside the libraries is `folding_memory()`, whatever the tensor.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SLACK = 1 + 2**-6  # blocks that are rounded to 16 bits were computed in float32
 
 
 @dataclass(frozen=True)
-class Verdict:
+class TensorVerdict:
     """One tensor's (or the config's) verdict.
 
     rounding  the largest difference over the sum of the absolute numbers that were folded; 0 where exact
@@ -49,7 +49,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Difference:
+class BlockDifference:
     """What differs in one block.
 
     wrong  where, expected and found, of the first number that no rounding explains; empty where there is none
@@ -62,7 +62,7 @@ class Difference:
 
 def fold(
     name: str, expected: LazyTensor, found: LazyTensor, earlier_eps: float = 0.0, workers: Workers | None = None
-) -> Verdict:
+) -> TensorVerdict:
     """Fold one tensor of the result, block by block, and compare it with what it must fold to.
 
     earlier_eps  relative spacing of numbers that earlier steps may have rounded, on top of the result's own
@@ -73,22 +73,22 @@ def fold(
         with Workers() as own:
             return fold(name, expected, found, earlier_eps, own)
     if expected.shape != found.shape:
-        return Verdict(name, "wrong", detail=f"shape: expected {list(expected.shape)}, found {list(found.shape)}")
+        return TensorVerdict(name, "wrong", detail=f"shape: expected {list(expected.shape)}, found {list(found.shape)}")
     if found.dtype not in FLOATS:
-        return Verdict(name, "wrong", detail=f"stored as {found.dtype}, expected a float dtype")
+        return TensorVerdict(name, "wrong", detail=f"stored as {found.dtype}, expected a float dtype")
     rounding, ulps, exact = 0.0, 0.0, True
 
-    def compare(block: Block, memory: Arena) -> Difference | None:
+    def compare(block: Block, memory: Arena) -> BlockDifference | None:
         return _compare(block, found, earlier_eps, memory)
 
     for difference in workers.in_order(compare, blocks.cut(expected)):
         if difference is None:
             continue
         if difference.wrong:
-            return Verdict(name, "wrong", detail=difference.wrong)
+            return TensorVerdict(name, "wrong", detail=difference.wrong)
         exact = False
         rounding, ulps = max(rounding, difference.rounding), max(ulps, difference.ulps)
-    return Verdict(name, "exact" if exact else "rounded", rounding, ulps=ulps)
+    return TensorVerdict(name, "exact" if exact else "rounded", rounding, ulps=ulps)
 
 
 def most_threads() -> int:
@@ -96,7 +96,7 @@ def most_threads() -> int:
     return min(MOST_THREADS, torch.get_num_threads())
 
 
-def working_set(threads: int | None = None) -> int:
+def folding_memory(threads: int | None = None) -> int:
     """Bytes of memory that folding takes at most, of tensors of any size (blocks are at most twice `BLOCK`)."""
     return (threads or most_threads()) * AT_ONCE * 2 * blocks.BLOCK * torch.float64.itemsize
 
@@ -104,7 +104,7 @@ def working_set(threads: int | None = None) -> int:
 # --- one block ---
 
 
-def _compare(block: Block, found: LazyTensor, earlier_eps: float, empty: Arena) -> Difference | None:
+def _compare(block: Block, found: LazyTensor, earlier_eps: float, empty: Arena) -> BlockDifference | None:
     """What differs in a block; None where nothing does."""
     held, wanted = block.read(found, empty), block.wanted(empty)
     folded = block.fold(held, empty)
@@ -134,7 +134,7 @@ def _difference(
     stored: str,
     earlier_eps: float,
     empty: Arena,
-) -> Difference | None:
+) -> BlockDifference | None:
     """How far the numbers of a block are off, and whether rounding each stored number once explains it."""
     info = torch.finfo(DTYPES[stored])
     eps, normal = float(info.eps), float(info.smallest_normal)
@@ -151,12 +151,12 @@ def _difference(
             numbers.masked_fill_(same, 0.0)
     within = difference <= allowed
     if not within.all():
-        return Difference(wrong=_first(~within, block, wanted, folded))
+        return BlockDifference(wrong=_first(~within, block, wanted, folded))
     if not difference.any():
         return None
     unit = _spacing(wanted - block.tensor.offset, eps, normal)
     ulps = float(torch.div(difference, unit, out=unit).max())
-    return Difference(float(difference.div_(size.clamp_min_(normal)).max()), ulps)
+    return BlockDifference(float(difference.div_(size.clamp_min_(normal)).max()), ulps)
 
 
 def _spacing(numbers: torch.Tensor, eps: float, normal: float) -> torch.Tensor:
@@ -202,17 +202,17 @@ class Workers:
         torch.set_num_threads(self._before)
 
     def in_order(
-        self, compare: Callable[[Block, Arena], Difference | None], every: Iterator[Block]
-    ) -> Iterator[Difference | None]:
+        self, compare: Callable[[Block, Arena], BlockDifference | None], every: Iterator[Block]
+    ) -> Iterator[BlockDifference | None]:
         """What was found of each block, in their order; only a few are under way at a time."""
 
-        def work(block: Block) -> Difference | None:
+        def work(block: Block) -> BlockDifference | None:
             return compare(block, self._memory.arena.reset())
 
         if self.threads == 1:
             yield from map(work, every)
             return
-        pending: deque[Future[Difference | None]] = deque()
+        pending: deque[Future[BlockDifference | None]] = deque()
         for block in every:
             pending.append(self._pool.submit(work, block))
             if len(pending) > 2 * self.threads:

@@ -31,7 +31,7 @@ from modelsurgeon.operations import catalogue
 from modelsurgeon.progress import Tell, silent
 from modelsurgeon.proof.candidates import Candidate, Candidates, keeps_places
 from modelsurgeon.proof.fold import fold
-from modelsurgeon.proof.proof import demands, factor_eps, paired
+from modelsurgeon.proof.proof import demanded, factor_eps, paired
 from modelsurgeon.proof.samples import sampled
 from modelsurgeon.tensors.lazy import LazyTensor
 
@@ -68,7 +68,7 @@ def infer(source: Checkpoint, result: Checkpoint, *, tell: Tell = silent) -> Inf
     for operation in catalogue.all_operations().values():
         found = operation.guess(base, result)
         base, steps, lines = found.checkpoint, [*steps, *([found.step] if found.step else [])], [*lines, *found.lines]
-    reading = Reading(base, result, frozenset(demands(tuple(steps), base, result, paired(base, result))))
+    reading = Reading(base, result, frozenset(demanded(tuple(steps), base, result, paired(base, result))))
     maps = reading.maps(tell)
     grown = {axis: axis_map for axis, axis_map in maps.items() if not axis_map.is_identity}
     grew = [Step(catalogue.that_grows().name, {"inferred": True}, maps=grown)] if grown else []

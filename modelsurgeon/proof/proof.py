@@ -13,7 +13,7 @@ block.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -24,15 +24,17 @@ from modelsurgeon.checkpoints.check import check
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.record import RECORD, Step
 from modelsurgeon.errors import PlanError
+from modelsurgeon.maps import dimension
 from modelsurgeon.operations import catalogue
 from modelsurgeon.operations.operation import Demand
 from modelsurgeon.operations.transforms.replay import replay
 from modelsurgeon.progress import Tell, silent
-from modelsurgeon.proof import new_tensors
-from modelsurgeon.proof.fold import Verdict, Workers, fold
+from modelsurgeon.proof.fold import TensorVerdict, Workers, fold
 from modelsurgeon.running.settings import as_read, same
 from modelsurgeon.tensors.dtypes import DTYPE_NAMES, DTYPES, FLOATS
 from modelsurgeon.tensors.lazy import LazyTensor, equal
+from modelsurgeon.tensors.remapped import Remapped
+from modelsurgeon.tensors.stored import count_unusual
 
 BOOKKEEPING = INERT - {"tie_word_embeddings", "architectures", "vocab_size"}
 
@@ -41,11 +43,11 @@ BOOKKEEPING = INERT - {"tie_word_embeddings", "architectures", "vocab_size"}
 class Proof:
     """All verdicts, and why the maps themselves are approximate, if they are."""
 
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[TensorVerdict, ...]
     lossy: tuple[str, ...] = ()
 
     @property
-    def wrong(self) -> tuple[Verdict, ...]:
+    def wrong(self) -> tuple[TensorVerdict, ...]:
         return tuple(verdict for verdict in self.verdicts if verdict.verdict == "wrong")
 
     @property
@@ -83,14 +85,12 @@ def prove(
     try:
         expected = replay(source, found)
     except PlanError as error:
-        return Proof((Verdict(RECORD if recorded else "maps", "wrong", detail=str(error)),))
+        return Proof((TensorVerdict(RECORD if recorded else "maps", "wrong", detail=str(error)),))
     names = paired(expected, result)
     verdicts = [*_config_verdicts(expected, result), *_name_verdicts(expected, result, names)]
-    new = demands(found, expected, result, names)
-    verdicts += [
-        new_tensors.verdict(names[name], result.tensors[names[name]], expected.tensors[name].shape, demand)
-        for name, demand in new.items()
-    ]
+    new = demanded(found, expected, result, names)
+    for name, demand in new.items():
+        verdicts.append(_verdict_of_new(names[name], result.tensors[names[name]], expected.tensors[name].shape, demand))
     total, done, eps = sum(result.tensors[name].nbytes for name in names.values()), 0, _earlier_eps(source, found)
     with Workers() as workers:
         for name in sorted(names.keys() - new.keys()):
@@ -103,7 +103,20 @@ def prove(
     return Proof(tuple(verdicts), expected.lossy)
 
 
-def demands(
+def _verdict_of_new(name: str, tensor: LazyTensor, shape: tuple[int, ...], demand: Demand) -> TensorVerdict:
+    """Whether a tensor that copies none of the source's has its shape, and meets what its operation asks of it."""
+    if tensor.shape != shape:
+        return TensorVerdict(name, "wrong", detail=f"shape: expected {list(shape)}, found {list(tensor.shape)}")
+    if demand.zero:
+        zeros = Remapped(tensor, tuple(dimension.ungrown(size).emptied for size in shape), tensor.dtype)
+        found = fold(name, zeros, tensor)
+        return replace(found, detail=f"{found.detail}: {demand.unmet}" if found.verdict == "wrong" else demand.met)
+    if tensor.verbatim and any(count_unusual(tensor.verbatim)):
+        return TensorVerdict(name, "wrong", detail=demand.unmet)
+    return TensorVerdict(name, "exact", detail=demand.met)
+
+
+def demanded(
     steps: tuple[Step, ...], expected: Checkpoint, result: Checkpoint, names: Mapping[str, str]
 ) -> dict[str, Demand]:
     """{tensor that copies none of the source's: what its operation asks of it}."""
@@ -126,12 +139,14 @@ def steps_between(source: Checkpoint, result: Checkpoint) -> tuple[Step, ...] | 
     return result.steps[len(before) :]
 
 
-def _config_verdicts(expected: Checkpoint, result: Checkpoint) -> list[Verdict]:
+def _config_verdicts(expected: Checkpoint, result: Checkpoint) -> list[TensorVerdict]:
     """Every config key that has an effect is what the steps make it."""
     table, wanted, found = expected.architecture, expected.resolved, result.architecture.resolve(result.config)
     wrong = []
     if wanted.get("model_type") != found.get("model_type"):
-        return [Verdict("config.json", "wrong", detail=f"model_type: expected {wanted['model_type']}, found another")]
+        return [
+            TensorVerdict("config.json", "wrong", detail=f"model_type: expected {wanted['model_type']}, found another")
+        ]
     keys = (set(wanted) | set(found)) - (BOOKKEEPING - set(table.keys)) - set(table.aliases)
     sized = {axis.key for axis in table.axes.values() if axis.key}
     told = {key: (table.value(wanted, key), table.value(found, key)) for key in keys & table.accounted_keys - sized}
@@ -140,7 +155,9 @@ def _config_verdicts(expected: Checkpoint, result: Checkpoint) -> list[Verdict]:
     wrong += [f"{key}: expected {a!r}, found {b!r}" for key, (a, b) in sorted(told.items()) if not same(a, b)]
     sizes, targets = result.sizes, expected.sizes
     wrong += [f"axis {a}: expected {targets[a]}, found {sizes[a]}" for a in targets if sizes.get(a) != targets[a]]
-    return [Verdict("config.json", "wrong", detail=line) for line in wrong] or [Verdict("config.json", "exact")]
+    return [TensorVerdict("config.json", "wrong", detail=line) for line in wrong] or [
+        TensorVerdict("config.json", "exact")
+    ]
 
 
 def _as_read(table: Architecture, wanted: Config, found: Config, told: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -161,17 +178,17 @@ def paired(expected: Checkpoint, result: Checkpoint) -> dict[str, str]:
     return {name: found for name, found in names.items() if found and not table.is_recomputed(name)}
 
 
-def _name_verdicts(expected: Checkpoint, result: Checkpoint, names: Mapping[str, str]) -> list[Verdict]:
+def _name_verdicts(expected: Checkpoint, result: Checkpoint, names: Mapping[str, str]) -> list[TensorVerdict]:
     """Nothing is missing, and nothing is there that nothing accounts for; a tied head may lie beside its embedding."""
     table = expected.architecture
     missing = sorted(name for name in expected.tensors.keys() - names.keys() if not table.is_recomputed(name))
     extra = sorted(name for name in result.tensors.keys() - set(names.values()) if not table.is_recomputed(name))
     return [
-        *(Verdict(name, "wrong", detail="missing") for name in missing if not _repeats_embedding(expected, name)),
+        *(TensorVerdict(name, "wrong", detail="missing") for name in missing if not _repeats_embedding(expected, name)),
         *(
-            Verdict(name, "exact", detail="the embedding again, to which it is tied")
+            TensorVerdict(name, "exact", detail="the embedding again, to which it is tied")
             if _repeats_embedding(result, name)
-            else Verdict(name, "wrong", detail="nothing accounts for it")
+            else TensorVerdict(name, "wrong", detail="nothing accounts for it")
             for name in extra
         ),
     ]

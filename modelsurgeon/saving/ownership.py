@@ -107,10 +107,10 @@ def refuse_living(place: Path, output: object) -> Path:
 
 def owners(place: Path) -> dict[int, Path]:
     """{N: owner.N}"""
-    return {int(match[1]): place / name for name in names(place) if (match := FILE.fullmatch(name))}
+    return {int(match[1]): place / name for name in listing(place) if (match := FILE.fullmatch(name))}
 
 
-def names(place: Path) -> list[str]:
+def listing(place: Path) -> list[str]:
     """What lies in the folder at one moment; nothing where there is none."""
     try:
         return os.listdir(place)
@@ -143,7 +143,9 @@ def _is_dead(record: str, path: Path) -> bool:
         owner = json.loads(record)
         same = {key for key in me if owner[key] == me[key]}
         if "boot" in same:
-            return "namespace" in same and bool(me["boot"] or "host" in same) and not _runs(**owner)
+            return (
+                "namespace" in same and bool(me["boot"] or "host" in same) and not _runs(owner["pid"], owner["started"])
+            )
         restarted = {"host", "machine"} <= same and me["machine"] and me["boot"] and owner["boot"]
         return bool(restarted) and _untouched_since_boot(path)
     except (ValueError, KeyError, TypeError, OverflowError):
@@ -170,8 +172,8 @@ def _told(path: str) -> str | None:
         return None
 
 
-def _runs(pid: int, started: int | None, **rest: object) -> bool:
-    """Whether that process lives: under its number may be another by now, or one that is killed and not yet buried."""
+def _runs(pid: int, started: int | None) -> bool:
+    """Whether that process lives; its number may be another process's by now, or a zombie's."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -2,7 +2,7 @@
 
     check_push    name, token, repository and rights, asked before anything is done
     push          every file, the model card and what they replace: one commit, on top of the one that was looked at
-    check_target  whether s3://, gs:// ... can be had, and holds nothing that would be lost
+    check_url     whether s3://, gs:// ... can be had, and holds nothing that would be lost
     upload        file by file, config.json last: while it is missing, there is no checkpoint
 
 The folder itself is only read: the card exists in the repository alone.
@@ -179,7 +179,7 @@ def _silenced(quiet: bool) -> Iterator[None]:
 # --- what fsspec knows -----------------------------------------------------------------------------------------------
 
 
-def check_target(target: str, overwrite: bool) -> None:
+def check_url(target: str, overwrite: bool) -> None:
     """Raise OutputError for a URL that cannot be written, or whose contents would be lost; OSError where it fails."""
     with _storage_errors(target):
         _look(target, overwrite)
@@ -189,7 +189,7 @@ def upload(folder: Path, target: str, overwrite: bool = False) -> str:
     """Copy the folder's files to a URL, which is returned.
 
     A checkpoint that is replaced loses its config.json before anything else of it is touched; its weights that are not
-    of this folder go last. Raises as `check_target`: the folder stays as it is.
+    of this folder go last. Raises as `check_url`: the folder stays as it is.
     """
     with _storage_errors(target, f"; the output stays in {folder}"):
         file_system, root, before = _look(target, overwrite)

@@ -19,14 +19,14 @@ from typing import Any
 from blake3 import blake3
 
 from modelsurgeon.checkpoints.checkpoint import INDEX, SINGLE, Checkpoint, read_tensors
-from modelsurgeon.checkpoints.record import RECORD, identity, write_record
+from modelsurgeon.checkpoints.record import RECORD, identify, write_record
 from modelsurgeon.errors import OutputError
 from modelsurgeon.files.file import NAME_MAX, LocalFile, LocalFolder
 from modelsurgeon.files.hashes import ALGORITHM, digest
 from modelsurgeon.operations.operation import Companion
-from modelsurgeon.saving.shards import Shard, cores_left, plan_shards, write_shard
+from modelsurgeon.saving.shards import Shard, Writing, cores_left, plan_shards, write_shard
 from modelsurgeon.saving.staging import Stage, staged
-from modelsurgeon.saving.writer import Progress, StoppedError
+from modelsurgeon.saving.writer import Progress, StoppedError, unheard
 from modelsurgeon.tensors.budget import Budget, plan_memory
 from modelsurgeon.version import __version__
 
@@ -72,9 +72,9 @@ def save(
     needed += companion.nbytes if companion else 0
     with staged(output, request, overwrite=overwrite, needed=needed, shards=len(shards), say=say) as stage:
         checkpoint.fetch()
-        source = _Later(lambda: identity(checkpoint.origin))
+        source = _Later(lambda: identify(checkpoint.origin))
         with cores_left(workers):
-            written = _write_shards(stage, shards, workers, budget=budget, device=device, progress=progress)
+            written = _write_shards(stage, shards, workers, Writing(budget, device, progress or unheard))
         if companion:
             companion.write(stage.folder)
         _write_rest(checkpoint, shards, stage.folder, source, written)
@@ -123,18 +123,18 @@ def _request(checkpoint: Checkpoint, shards: Mapping[str, Shard]) -> dict[str, A
     }
 
 
-def _write_shards(stage: Stage, shards: Mapping[str, Shard], workers: int, **how: Any) -> dict[str, dict[str, Any]]:
-    """{shard: what is known of it}; those that an earlier run finished are taken over."""
-    stop = threading.Event()
+def _write_shards(
+    stage: Stage, shards: Mapping[str, Shard], workers: int, writing: Writing
+) -> dict[str, dict[str, Any]]:
+    """{shard: its entry}; those that an earlier run finished are used again."""
 
     def write(name: str) -> dict[str, Any]:
-        if stop.is_set():
+        if writing.stop.is_set():
             raise StoppedError
         if entry := stage.reusable(name):
-            if how["progress"]:
-                how["progress"](entry["bytes"])
+            writing.progress(entry["bytes"])
             return entry
-        entry = write_shard(stage.folder / name, shards[name], stop=stop, **how)
+        entry = write_shard(stage.folder / name, shards[name], writing)
         stage.finish(name, entry)
         return entry
 
@@ -144,7 +144,7 @@ def _write_shards(stage: Stage, shards: Mapping[str, Shard], workers: int, **how
             wait(running.values(), return_when=FIRST_EXCEPTION)
         finally:  # an interruption too
             if not all(future.done() and not future.exception() for future in running.values()):
-                stop.set()
+                writing.stop.set()
                 pool.shutdown(cancel_futures=True)
     errors = [error for future in running.values() if not future.cancelled() and (error := future.exception())]
     for error in sorted(errors, key=lambda error: isinstance(error, StoppedError)):

@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from modelsurgeon.checkpoints.checkpoint import INDEX, SINGLE, Checkpoint
 from modelsurgeon.files.file import File
 from modelsurgeon.files.hashes import ALGORITHM
 from modelsurgeon.files.safetensors_file import layout
-from modelsurgeon.saving.writer import Progress, Writer
+from modelsurgeon.saving.writer import Progress, Writer, unheard
 from modelsurgeon.tensors.budget import Budget, plan_memory
 from modelsurgeon.tensors.lazy import LazyTensor
 from modelsurgeon.tensors.stored import count_unusual, read_header
@@ -108,27 +108,29 @@ def _numbered(shards: list[Tensors]) -> dict[str, Shard]:
     return {f"model-{i:05}-of-{len(shards):05}.safetensors": Shard(shard) for i, shard in enumerate(shards, 1)}
 
 
-def write_shard(
-    path: Path,
-    shard: Shard,
-    *,
-    budget: Budget | None = None,
-    device: str = "cpu",
-    progress: Progress | None = None,
-    stop: threading.Event | None = None,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Writing:
+    """How shards are written: in which memory, computed on which device, who hears of bytes, what stops it."""
+
+    budget: Budget
+    device: str = "cpu"
+    progress: Progress = unheard
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+def write_shard(path: Path, shard: Shard, writing: Writing | None = None) -> dict[str, Any]:
     """Write one safetensors file, replacing what is there; it is on the disk when this returns.
 
-    Returns its size, its hash, and of tensors that hold any {name: (NaNs, infinities)}.
+    Returns its size, its hash, and {name: (NaNs, infinities)} of the tensors that hold any.
     """
-    budget = budget or plan_memory(shard.tensors.values())
+    writing = writing or Writing(plan_memory(shard.tensors.values()))
     with open(path, "w+b", buffering=0) as file:
         _reserve(file.fileno(), shard.nbytes)
-        with Writer(file.fileno(), budget.capacity, progress, stop) as writer:
+        with Writer(file.fileno(), writing.budget.capacity, writing.progress, writing.stop) as writer:
             if shard.whole:
                 _copy_whole(writer, shard.whole, shard.tensors)
             else:
-                _write_tensors(writer, shard, budget.piece, device)
+                _write_tensors(writer, shard, writing.budget.piece, writing.device)
         os.fdatasync(file.fileno())
         size = os.fstat(file.fileno()).st_size
     return {"bytes": size, ALGORITHM: writer.digest, "unusual": unusual(shard.tensors)}

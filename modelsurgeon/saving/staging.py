@@ -26,7 +26,7 @@ from modelsurgeon.errors import OutputError, SourceError
 from modelsurgeon.files import durable
 from modelsurgeon.files.file import LocalFile
 from modelsurgeon.files.hashes import ALGORITHM, digest
-from modelsurgeon.saving.ownership import FILE, Owner, names, owned, refuse_living
+from modelsurgeon.saving.ownership import FILE, Owner, listing, owned, refuse_living
 from modelsurgeon.text import show_size
 
 REQUEST, JOURNAL, RESULT = "request.json", "finished.jsonl", "result"
@@ -182,7 +182,7 @@ def _line(name: str, entry: Entry) -> str:
 
 def _refuse_unknown(place: Path) -> None:
     """Raise OutputError for a folder that holds files and was not left by a run of this program."""
-    found = {name for name in names(place) if not name.endswith(durable.TEMPORARY)}
+    found = {name for name in listing(place) if not name.endswith(durable.TEMPORARY)}
     if found and REQUEST not in found and not any(FILE.fullmatch(name) for name in found):
         raise OutputError(f"{place}: exists, and nothing in it tells who writes it; if no run does, remove it")
 

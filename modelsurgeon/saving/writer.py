@@ -36,6 +36,10 @@ MOST_COPIES = 64  # that wait: they hold no memory, but what goes wrong should b
 Progress = Callable[[int], None]  # called with the bytes written since the last call
 
 
+def unheard(nbytes: int) -> None:
+    """A progress that nobody hears of."""
+
+
 class StoppedError(Exception):
     """Another part of the run failed, or it was interrupted: that is what the user hears of."""
 
@@ -44,17 +48,11 @@ class Writer:
     """Writes to a file that is open, from its beginning; leaving `with` waits until all is written.
 
     capacity  bytes that the blocks of one arena take
-    stop      set from outside: nothing more is written
+    stop      once it is set, nothing more is written
     """
 
-    def __init__(
-        self,
-        descriptor: int,
-        capacity: int = 0,
-        progress: Progress | None = None,
-        stop: threading.Event | None = None,
-    ) -> None:
-        self._descriptor, self._progress, self._stop = descriptor, progress, stop or threading.Event()
+    def __init__(self, descriptor: int, capacity: int, progress: Progress, stop: threading.Event) -> None:
+        self._descriptor, self._progress, self._stop = descriptor, progress, stop
         self._behind, self._part = Behind(descriptor), max(capacity, READ)
         self._hash: Any = blake3()
         self._at, self._written = 0, 0
@@ -155,8 +153,7 @@ class Writer:
     def _wrote(self, at: int, length: int) -> int:
         self._behind.add(at, length)
         self._written = at + length
-        if self._progress:
-            self._progress(length)
+        self._progress(length)
         return length
 
     def _check_stop(self) -> None:

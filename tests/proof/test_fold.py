@@ -17,7 +17,7 @@ from modelsurgeon.files.file import LocalFile
 from modelsurgeon.maps import axis_map, dimension, orders
 from modelsurgeon.maps.axis_map import GAP
 from modelsurgeon.proof import blocks, parts
-from modelsurgeon.proof.fold import ARITHMETIC, SLACK, Verdict, Workers, fold, working_set
+from modelsurgeon.proof.fold import ARITHMETIC, SLACK, TensorVerdict, Workers, fold, folding_memory
 from modelsurgeon.tensors.dtypes import DTYPES
 from modelsurgeon.tensors.remapped import Remapped
 from modelsurgeon.tensors.stored import read_header
@@ -43,7 +43,7 @@ def multiplied(matrices: list[torch.Tensor], tensor: torch.Tensor) -> torch.Tens
     return tensor
 
 
-def defined(wide: Remapped, found: torch.Tensor) -> Verdict:
+def defined(wide: Remapped, found: torch.Tensor) -> TensorVerdict:
     """The verdict by definition, of a tensor that is held whole and has neither means nor an offset."""
     info = torch.finfo(found.dtype)
     wanted = wide.base.values.double() * wide.constant  # type: ignore[union-attr]
@@ -64,11 +64,11 @@ def defined(wide: Remapped, found: torch.Tensor) -> Verdict:
         if a == b or (math.isnan(a) and math.isnan(b)) or (free and math.isfinite(a)):
             continue
         if not (math.isfinite(a) and abs(a - b) <= float(allowed[at])):
-            return Verdict("t", "wrong", detail=f"at {list(at)} (folded): expected {b:.9g}, found {a:.9g}")
+            return TensorVerdict("t", "wrong", detail=f"at {list(at)} (folded): expected {b:.9g}, found {a:.9g}")
         rounding = max(rounding, abs(a - b) / max(float(size[at]), info.smallest_normal))
         unit = 2.0 ** (math.frexp(max(abs(b), info.smallest_normal))[1] - 1) * info.eps
         ulps = max(ulps, abs(a - b) / unit)
-    return Verdict("t", "rounded" if rounding else "exact", rounding, ulps=ulps)
+    return TensorVerdict("t", "rounded" if rounding else "exact", rounding, ulps=ulps)
 
 
 @st.composite
@@ -131,7 +131,7 @@ def doubled(values: torch.Tensor, stored: str) -> tuple[Remapped, torch.Tensor]:
 def test_any_bit_that_is_flipped_is_seen(dtype: torch.dtype) -> None:
     numbers = torch.randn(2, 3, generator=torch.Generator().manual_seed(0)).to(dtype)
     wide, found = doubled(numbers, Held(numbers).dtype)
-    assert fold("t", wide, Held(found)) == Verdict("t", "exact")  # type: ignore[arg-type]
+    assert fold("t", wide, Held(found)) == TensorVerdict("t", "exact")  # type: ignore[arg-type]
     for bit in range(dtype == torch.float64, 8 * dtype.itemsize):  # a half's last bit is less than a float64 sum holds
         spoiled = found.clone()
         flip(spoiled, 4, bit)
@@ -173,7 +173,7 @@ def test_no_more_memory_is_taken_than_is_stated(
     header = read_header(LocalFile(tmp_path / "t.safetensors"))
     on_disk = replace(wide, base=header["old"])
     monkeypatch.setattr(blocks, "BLOCK", 1 << 14)
-    stated = working_set(1)
+    stated = folding_memory(1)
     with Workers(1) as workers:
         assert peak(lambda: fold("t", on_disk, header["new"], workers=workers)) <= stated
     monkeypatch.setattr(blocks, "BLOCK", 1 << 30)

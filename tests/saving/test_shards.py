@@ -18,7 +18,7 @@ from modelsurgeon.maps.axis_map import GAP, MEAN
 from modelsurgeon.maps.dimension import along, concatenation, product, ungrown
 from modelsurgeon.maps.orders import copies, gathered, power_of_two_shares
 from modelsurgeon.saving import writer
-from modelsurgeon.saving.shards import Shard, cores_left, write_shard
+from modelsurgeon.saving.shards import Shard, Writing, cores_left, write_shard
 from modelsurgeon.tensors import arithmetic, budget, means
 from modelsurgeon.tensors.arena import Arena
 from modelsurgeon.tensors.arithmetic import holds_tiny
@@ -318,7 +318,11 @@ def test_progress_adds_up_to_the_bytes_of_the_file(tmp_path, block_size):
     source = stored(tmp_path, {"a": random(ROWS, COLUMNS), "b": random(COLUMNS)})
     tensors = {"a": tiled(source["a"], 3), "b": source["b"]}
     done = []
-    write_shard(tmp_path / "new.safetensors", Shard(tensors), progress=done.append)
+    write_shard(
+        tmp_path / "new.safetensors",
+        Shard(tensors),
+        Writing(budget.plan_memory(tensors.values()), progress=done.append),
+    )
     assert sum(done) == (tmp_path / "new.safetensors").stat().st_size
 
 

@@ -31,7 +31,7 @@ from modelsurgeon.operations.transforms.untying import flag_off
 from modelsurgeon.tensors.lazy import LazyTensor
 from modelsurgeon.tensors.random.drawn import Drawn
 from modelsurgeon.tensors.random.earlier import EarlierDrawn, EarlierRotation
-from modelsurgeon.tensors.random.turned import Rotation, Turned
+from modelsurgeon.tensors.random.turned import RandomRotation, Turned
 from modelsurgeon.tensors.remapped import Remapped
 
 COPY = "copy"
@@ -84,7 +84,7 @@ class FreshHead:
             drawn = Drawn if self.numbers else EarlierDrawn
             return drawn(embedding.shape, embedding.dtype, self.std, key)
         if self.kind == "orthogonal":
-            return Turned(embedding, (Rotation if self.numbers else EarlierRotation)(width, key))
+            return Turned(embedding, (RandomRotation if self.numbers else EarlierRotation)(width, key))
         return _permuted(embedding, half_swap(width) if self.kind == "half-swap" else np.argsort(shuffle(width)))
 
 

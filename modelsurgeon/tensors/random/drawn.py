@@ -112,7 +112,7 @@ class Drawn(Computed):
 
 
 @dataclass(frozen=True, eq=False)
-class Table(Computed):
+class Formula(Computed):
     """Numbers that a formula gives: sines of positions.
 
     numbers  as the library makes them, float32

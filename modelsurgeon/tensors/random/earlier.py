@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from modelsurgeon.tensors.random.drawn import Drawn
-from modelsurgeon.tensors.random.turned import Rotation
+from modelsurgeon.tensors.random.turned import RandomRotation
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,7 @@ class EarlierDrawn(Drawn):
         return found
 
 
-class EarlierRotation(Rotation):
+class EarlierRotation(RandomRotation):
     """The Q of a normal matrix, with the signs that make the diagonal of R positive (Mezzadri, math-ph/0609050)."""
 
     copies = 6  # of the matrix at most: the normal matrix, Q, R, and what LAPACK works in

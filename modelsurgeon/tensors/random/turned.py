@@ -1,6 +1,6 @@
 """A table of rows, each turned by one random rotation or reflection: rows P', with P orthogonal.
 
-    Turned(embedding, Rotation(256, "0/lm_head.weight"))        logits = (h P) . w_j = h . (w_j P')
+    Turned(embedding, RandomRotation(256, "0/lm_head.weight"))        logits = (h P) . w_j = h . (w_j P')
 
 P is uniform among all orthogonal matrices (Haar). Its first column is the direction of d normal numbers x, (3, 4) ->
 (0.6, 0.8); the reflection H across the plane halfway between x and the first axis takes that axis there, up to a sign,
@@ -47,7 +47,7 @@ STRIP = 512  # columns that they are applied to at a time
 _ONE_AT_A_TIME = threading.Lock()  # threads that read one table ask for the slices at once
 
 
-class Rotation:
+class RandomRotation:
     """One random orthogonal matrix, [size, size] float64, made when it is first asked for."""
 
     copies = 4  # of the matrix at most: P, its two slices, and what the first one leaves
@@ -87,7 +87,7 @@ class Turned(Computed):
     """[n, d]: every row of a table times the transpose of P. A row that holds NaN or Inf becomes NaN."""
 
     table: LazyTensor
-    rotation: Rotation
+    rotation: RandomRotation
 
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -122,13 +122,13 @@ class Turned(Computed):
         return empty(part.shape, DTYPES[self.dtype]).copy_(part)
 
 
-def times_transpose(rows: torch.Tensor, rotation: Rotation) -> torch.Tensor:
+def times_transpose(rows: torch.Tensor, rotation: RandomRotation) -> torch.Tensor:
     """[n, d] float64: rows P', the same bits in whatever blocks the rows come."""
     bad = ~rows.isfinite().all(1)
     largest = torch.where(bad[:, None], 0.0, rows).abs().amax(1, keepdim=True)
     unit = torch.from_numpy(np.ldexp(1.0, torch.frexp(largest).exponent.numpy()))
     scaled = torch.where(bad[:, None], 0.0, rows / unit)  # by a power of two: exact, below 1
-    total = product(slices(scaled, bits(rotation.size), 2), transposed(rotation.slices))
+    total = matrix_product(slices(scaled, bits(rotation.size), 2), transposed(rotation.slices))
     total *= unit
     total[bad] = torch.nan
     return total
@@ -160,16 +160,16 @@ def reflect(matrix: torch.Tensor, vectors: torch.Tensor) -> None:
     """The matrix, [m, n], times H_1 ... H_k from the left, in its memory. U is [m, k]."""
     length, count = vectors.shape
     rows = scaled_slices(vectors.T, length)
-    overlaps = 2 * product(rows, transposed(rows))
+    overlaps = 2 * matrix_product(rows, transposed(rows))
     inverse = torch.eye(count, dtype=torch.float64)
     for k in reversed(range(count)):
         inverse[:k] -= overlaps[:k, k : k + 1] * inverse[k]
-    columns = product(scaled_slices(vectors, count), scaled_slices(2 * inverse, count))
+    columns = matrix_product(scaled_slices(vectors, count), scaled_slices(2 * inverse, count))
     turned = scaled_slices(columns, count)
     for first in range(0, matrix.shape[1], STRIP):
         strip = matrix[:, first : first + STRIP]
-        shares = product(rows, scaled_slices(strip, length))
-        strip -= product(turned, scaled_slices(shares, count))
+        shares = matrix_product(rows, scaled_slices(strip, length))
+        strip -= matrix_product(turned, scaled_slices(shares, count))
 
 
 # --- arithmetic that is the same everywhere ---
@@ -201,7 +201,7 @@ def transposed(parts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
     return tuple(part.T for part in parts)
 
 
-def product(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> torch.Tensor:
+def matrix_product(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> torch.Tensor:
     """The product of two matrices from as many slices of each, the small ones first: each product of two is exact.
     Those that are left out, of a low slice and a low one, are below the last bit kept."""
     pairs = [(i, order - i) for order in reversed(range(len(ours))) for i in reversed(range(order + 1))]
