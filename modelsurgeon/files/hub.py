@@ -159,7 +159,7 @@ def open_repository(repo: str, revision: str | None = None, *, stream: bool = Fa
     with hub_errors(repo, revision, opening=True):
         validate_repo_id(repo)
         try:
-            commit, sizes = _ask(repo, revision, again=())
+            commit, sizes = _ask(repo, revision, once=True)
         except (HTTPError, OfflineModeIsEnabled) as error:
             answered = isinstance(error, HfHubHTTPError)  # that it is busy, say: what is in the cache may be outdated
             if not answered and (folder := _from_cache(repo, revision, stream)):
@@ -175,15 +175,13 @@ def _nobody_there(error: BaseException) -> bool:
     return any(kind.__name__ == "ConnectError" for kind in type(error).__mro__)
 
 
-def _ask(
-    repo: str, revision: str | None, again: tuple[type[Exception], ...] | None = None
-) -> tuple[str, dict[str, int]]:
+def _ask(repo: str, revision: str | None, *, once: bool = False) -> tuple[str, dict[str, int]]:
     """(commit, {name: bytes}): what `model_info` tells, which does not ask again where the Hub is busy.
 
-    again  the errors after which it asks again; None: the library's own
+    once  whether an error of the network ends it; else it asks again after those that the library names
     """
     at = f"/revision/{quote(revision, safe='')}" if revision else ""
-    patience = {} if again is None else {"retry_on_exceptions": again}
+    patience: dict[str, Any] = {"retry_on_exceptions": ()} if once else {}
     answer = http_backoff(
         "GET",
         f"{constants.ENDPOINT}/api/models/{repo}{at}",

@@ -172,10 +172,8 @@ class Dimension:
         step = np.where(gap[1:] | gap[:-1], gap[1:] & gap[:-1], np.diff(self.source) == 1)
         starts = np.flatnonzero(np.r_[True, ~(step & (np.diff(self.factor) == 0))])
         stops = np.r_[starts[1:], self.new_size]
-        return tuple(
-            GatherRun(int(a), int(b), int(self.source[a]), float(self.factor[a]))
-            for a, b in zip(starts, stops, strict=True)
-        )
+        found = starts, stops, self.source[starts], self.factor[starts]
+        return tuple(map(GatherRun, *(column.tolist() for column in found)))
 
     @cached_property
     def factors(self) -> tuple[float, ...]:
