@@ -23,7 +23,7 @@ import numpy as np
 from modelsurgeon.errors import PlanError
 
 LAW_TOLERANCE = 1e-14  # the law's few float64 operations round by some 1e-16 each
-LARGEST = 1 << 28  # coordinates of an axis on record: what a file says of itself must not take the memory away
+LARGEST = 1 << 28  # coordinates of an axis on record: a file must not be able to exhaust the memory
 GAP = -1  # the source of a new coordinate that copies none
 MEAN = -2  # the source of a new coordinate that holds the mean of all old ones; readers ignore it
 
@@ -34,7 +34,7 @@ class AxisMap:
 
     source  [m] int64: the old coordinate that each new one copies, or GAP, or MEAN (a row of E that is scale / n)
     scale   [m] float64: E, what writers are multiplied by (0 in a gap)
-    share   [m] float64: D, what readers are multiplied by (0 in a gap, and where a mean stands)
+    share   [m] float64: D, what readers are multiplied by (0 in a gap, and for a mean)
     gain    D E = gain * I
     split   the side whose copies are parts of a sum ("readers" or "writers"); the other side's are equal
     Raises PlanError where the law does not hold.
@@ -104,10 +104,7 @@ class AxisMap:
         return np.bincount(self.source[kept], weights=products, minlength=self.size)
 
     def energy(self) -> np.ndarray:
-        """[n] float64: the squared length of each column of E, rows that hold means left out.
-
-        It is what a norm sees of each old coordinate: a mean has no part in the variance.
-        """
+        """[n] float64: the squared length of each column of E, without rows of means, which add no variance."""
         kept = self.copied
         return np.bincount(self.source[kept], weights=self.scale[kept] ** 2, minlength=self.size)
 
@@ -145,7 +142,7 @@ class AxisMap:
         return float(sums[0]) * self.size / self.new_size
 
     def to_json(self) -> dict[str, Any]:
-        """A compact record: `from_json` gives back the same vectors, to the last bit."""
+        """A compact record, from which `from_json` makes the same vectors to the last bit."""
         return {
             "size": self.size,
             "new_size": self.new_size,

@@ -15,7 +15,7 @@ from modelsurgeon.maps.axis_map import GAP, AxisMap
 
 
 def identity(size: int) -> AxisMap:
-    """The axis as it is."""
+    """The map that leaves an axis as it is."""
     return AxisMap(size, np.arange(size), np.ones(size), np.ones(size))
 
 
@@ -59,7 +59,7 @@ def copies(size: int, count: int, scale: float, shares: Sequence[float], gain: f
 def gathered(
     size: int, source: np.ndarray, scale: np.ndarray, share: np.ndarray, gain: float, split: str = "readers"
 ) -> AxisMap:
-    """A map from its vectors, with the factors of gaps set to zero, and the shares of means."""
+    """A map from its vectors; factors of gaps and shares of means become zero."""
     return AxisMap(size, source, np.where(source != GAP, scale, 0.0), np.where(source >= 0, share, 0.0), gain, split)
 
 

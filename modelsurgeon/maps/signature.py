@@ -24,7 +24,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Protocol
 
 import numpy as np
 
@@ -37,28 +36,6 @@ ROUNDING = 1e-13  # squares and roots of float64 factors agree to this; what dif
 TOKEN = re.compile(r"\s*([A-Za-z_]\w*[~\[]?|\d+|[()\]+])")
 
 
-class Expression(Protocol):
-    """What one dimension is made of.
-
-    alone     the axis that it is, and nothing else, seen from its own side; "" where it is more, or the other side
-    is_plain  whether it is an axis or a product of axes
-    """
-
-    @property
-    def alone(self) -> str: ...
-    @property
-    def is_plain(self) -> bool: ...
-
-    def axes(self) -> tuple[str, ...]:
-        """The names in it, in order."""
-
-    def size(self, sizes: Mapping[str, int]) -> int:
-        """How large the dimension is where axes are of these sizes."""
-
-    def grow(self, maps: Mapping[str, AxisMap], side: str) -> Dimension:
-        """How the dimension grows, seen from its "writers" or its "readers"."""
-
-
 @dataclass(frozen=True)
 class Atom:
     """An axis by its name, or a fixed size; `other` is the mark `~`."""
@@ -69,6 +46,7 @@ class Atom:
 
     @property
     def alone(self) -> str:
+        """The axis that this is, seen from its own side; "" for the other side, and for more than an axis."""
         return "" if self.other else self.name
 
     def axes(self) -> tuple[str, ...]:
@@ -86,13 +64,12 @@ class Atom:
 
 @dataclass(frozen=True)
 class _Several:
-    """Some parts."""
-
     parts: tuple[Expression, ...]
     alone = ""
 
     @property
     def is_plain(self) -> bool:
+        """Whether it is an axis or a product of axes."""
         return False
 
     def axes(self) -> tuple[str, ...]:
@@ -140,6 +117,9 @@ class Dealt(_Several):
         return dimension.concatenation(parts).rearranged(before, after)
 
 
+Expression = Atom | Product | Concatenation | Dealt
+
+
 def _dealt(sizes: list[int], hands: int) -> np.ndarray:
     """[sum of sizes] int64: for each place of the dealt layout, its place in the parts one after another."""
     if any(size % hands for size in sizes):
@@ -154,7 +134,7 @@ class Signature:
     """A parsed signature: each stored dimension with its side, and what a gain normalises.
 
     dimensions  (expression, "writers" | "readers") in stored order
-    normalises  what stands left of `=>`: an axis or a product of axes; or None
+    normalises  what is left of `=>`: an axis or a product of axes; or None
     """
 
     text: str

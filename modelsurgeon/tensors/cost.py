@@ -21,14 +21,14 @@ from modelsurgeon.tensors.noise import Noise
 from modelsurgeon.tensors.pieces import least
 from modelsurgeon.tensors.ungrown import SMALL, numbers
 
-INDEX = 80  # bytes for each coordinate of a dimension that is gathered by index: sources, factors, gaps, those moved
-RUNS = 32  # bytes for each coordinate of one that is copied run by run
+INDEX = 80  # bytes for each coordinate of a dimension gathered by index: sources, factors, gaps, relative sources
+RUNS = 32  # bytes for each coordinate of a dimension copied run by run
 SHARED = 80  # bytes for each number whose parts are added
 FILL = 64  # bytes for each number that a function fills in
-DISTURBED = 8  # numbers for each one that gets noise: itself, the noise, what was looked up, twice where scattered
-MASKS = 4  # bytes for each of them: what is too small, what is infinite
+DISTURBED = 8  # numbers for each one that gets noise: itself, the noise, the looked up ones, twice where scattered
+MASKS = 4  # bytes for each of them: two masks, of tiny numbers and of infinite ones
 LOOKED_UP = 64  # bytes for each coordinate: the numbers of those picked, their twins and their keys
-TABLE = 80  # bytes for each entry of a table: while it is made, and of the few that are kept
+TABLE = 80  # bytes for each entry of a table of random numbers: while it is made, and of the few cached
 DOUBLE = 8  # bytes of float64
 
 

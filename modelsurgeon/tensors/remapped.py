@@ -1,9 +1,9 @@
 """Another lazy tensor, gathered and multiplied dimension by dimension.
 
-It is computed in pieces: some rows, or a part of one. Where every factor is a power of two the
-arithmetic stays in the stored dtype and rounds nothing; where a part of a sum would fall below the smallest number of
-its dtype, the first part takes what the others lost. Everywhere else a piece is computed in a wider dtype and rounded
-once. The bytes are the same whatever the pieces, the threads or the device.
+It is computed in pieces: some rows, or a part of one. Where every factor is a power of two, arithmetic stays in the
+stored dtype and rounds nothing; where a part of a sum would fall below the smallest number of its dtype, the first part
+takes what the others lost. Everywhere else a piece is computed in a wider dtype and rounded once. The bytes do not
+depend on pieces, threads or device.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Remapped:
     dimensions  one for each dimension of `base`
     offset      what the model adds to the tensor before it uses it: 1 for gains of the form (1 + w)
     fill        what gaps hold: a number, or rows of numbers from (start, stop)
-    free        gaps may hold anything: nobody reads them
-    noise       what makes copies differ that are parts of a sum; None: nothing does
+    free        whether gaps may hold anything, since nothing reads them
+    noise       makes copies differ that are parts of a sum; None: they stay equal
     turns       the dimensions in the order in which noise is added along them
     """
 
@@ -144,7 +144,7 @@ class Remapped:
 
     @property
     def work_dtype(self) -> torch.dtype:
-        """What blocks are computed in: the stored dtype where nothing rounds, else a wider one."""
+        """The dtype of the arithmetic: the stored one where nothing rounds, else a wider one."""
         if self.is_exact:
             return DTYPES[self.dtype]
         return torch.float64 if "F64" in (self.dtype, self.base.dtype) or self.dtype == "F32" else torch.float32
@@ -160,7 +160,7 @@ class Remapped:
 
     @property
     def is_cut_at_runs(self) -> bool:
-        """Whether no piece goes over the end of a run of rows; equal runs are equal rows then."""
+        """Whether every piece lies within one run of rows, so that equal runs are equal rows."""
         if not self.dimensions or callable(self.fill):
             return False
         dimension = self.computed[0][0]
@@ -213,7 +213,7 @@ class Remapped:
         return out
 
     def _rectangle(self, rows: Span, columns: Span | None, device: str, empty: Empty) -> torch.Tensor:
-        """Rows times columns, each of which is one span (columns None: all of them)."""
+        """One span of rows times one span of columns (None: all columns)."""
         block = self._averaged(rows, columns, device, empty)
         dimensions, _ = self.computed
         for axis, dimension in list(enumerate(dimensions))[1:]:
@@ -226,7 +226,7 @@ class Remapped:
         return self._filled(block.sub_(self._added) if self._added else block, rows, columns)
 
     def _averaged(self, rows: Span, columns: Span | None, device: str, empty: Empty) -> torch.Tensor:
-        """Old numbers, or means of columns, which have spans of their own unless the whole row is there."""
+        """Old numbers, or means of columns: those have spans of their own unless the row is whole."""
         if columns is None or columns.high <= self.base.shape[1]:
             return self._old(rows, columns and (columns.low, columns.high), device, empty)
         size, step = self.base.shape[1], group_size(self.base.shape, 1)
@@ -251,7 +251,7 @@ class Remapped:
 
     @property
     def _added(self) -> float:
-        """What is added before and taken away after; 1 + w becomes 1 + w or 0 where exact, and small w must survive."""
+        """The offset, added first and subtracted last; none where factors are exact: 1 + w rounds small w."""
         return 0.0 if self.is_exact else self.offset
 
     def _filled(self, block: torch.Tensor, rows: Span, columns: Span | None) -> torch.Tensor:
@@ -269,14 +269,14 @@ class Remapped:
         return block
 
     def _gaps(self, rows: Span, columns: Span | None) -> list[np.ndarray]:
-        """Where no old numbers stand, along each axis of the block."""
+        """The gaps along each axis of the block."""
         ranges = [slice(rows.start, rows.stop), slice(columns.start, columns.stop) if columns else slice(None)]
         ranges += [slice(None)] * len(self.dimensions)
         return [np.flatnonzero(d.source[r] == GAP) for d, r in zip(self.dimensions, ranges, strict=False)]
 
 
 def _fill_rows(block: torch.Tensor, gaps: list[torch.Tensor], fill: Fill, rows: Span, columns: Span | None) -> None:
-    """Fill the gaps row by row: what a function gives for a row does not depend on how the tensor is cut then."""
+    """Fill the gaps row by row, so that the numbers do not depend on how the tensor is cut."""
     for at in range(rows.stop - rows.start):
         row, values = block[at : at + 1], fill(rows.start + at, rows.start + at + 1).to(block)
         values = values[:, columns.start : columns.stop] if columns else values
@@ -290,9 +290,9 @@ def _fill_rows(block: torch.Tensor, gaps: list[torch.Tensor], fill: Fill, rows: 
 def _arithmetic(
     dimensions: tuple[Dimension, ...], constant: float
 ) -> tuple[tuple[Dimension, ...], float, tuple[float, ...]]:
-    """(dimensions, constant, the distinct factors): even factors that would round first go into the constant.
+    """(dimensions, constant, the distinct factors), with even factors moved into the constant where each would round.
 
-    1/sqrt(2) in two dimensions is 1/2, which rounds nothing. Dimensions are shared by many tensors: told once.
+    1/sqrt(2) in two dimensions is 1/2, which rounds nothing. Cached, since many tensors share their dimensions.
     """
     even = [dimension.factors for dimension in dimensions]
     if all(len(found) <= 1 for found in even) and not all(is_power_of_two(f) for found in even for f in found):

@@ -1,4 +1,4 @@
-"""Tensors as they lie in files: read by their place, some rows at a time.
+"""Tensors of safetensors files, read by their position, some rows at a time.
 
 >>> read_header(LocalFile(Path("model.safetensors")))["lm_head.weight"].shape
 (4096, 256)
@@ -20,14 +20,14 @@ from modelsurgeon.tensors.arithmetic import is_finite
 from modelsurgeon.tensors.dtypes import DTYPES, FLOATS
 from modelsurgeon.tensors.ungrown import Ungrown
 
-COUNTED = 1 << 20  # numbers that are looked at at a time
+COUNTED = 1 << 20  # numbers examined at a time
 
 
 @dataclass(frozen=True)
 class Stored(Ungrown):
-    """A tensor as it lies in a file.
+    """A tensor in a file.
 
-    start   bytes from the file's beginning
+    start   where its data begins, in bytes from the file's beginning
     """
 
     file: File
@@ -75,7 +75,7 @@ class Stored(Ungrown):
 
 
 def count_unusual(stored: Stored) -> tuple[int, int]:
-    """(NaNs, infinities) among a tensor's numbers, read some at a time."""
+    """(NaNs, infinities): how many a tensor holds."""
     if stored.dtype not in FLOATS:
         return 0, 0
     nans = infinities = 0
@@ -88,7 +88,7 @@ def count_unusual(stored: Stored) -> tuple[int, int]:
 
 
 def read_header(file: File) -> dict[str, Stored]:
-    """{tensor name: where it lies}. Raises SourceError for a file that is not sound, or of quantised numbers."""
+    """{name: tensor}. Raises SourceError for a file that is not sound, and for quantised numbers."""
     entries = read_entries(file)
     for name, entry in entries.items():
         if not name.isprintable():
