@@ -121,7 +121,7 @@ def _check_tensors(checkpoint: Checkpoint) -> None:
             )
         canonical = table.canonical(name)
         if canonical in present:
-            raise SourceError(f"tensor {name!r} stands twice, under two names")
+            raise SourceError(f"tensor {name!r} appears twice, under two names")
         present.add(canonical)
         counts = template.pattern.fullmatch(canonical)
         for counter, value in (counts.groupdict() if counts else {}).items():

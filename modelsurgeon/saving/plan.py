@@ -1,6 +1,6 @@
 """The plan: what a transform will do, template by template, without reading a tensor.
 
-A lazy checkpoint is its own plan; this puts it into rows that can be shown, and adds it up.
+A lazy checkpoint is its own plan; here it becomes rows that can be shown, and totals.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Plan:
     """Rows, totals (bytes; parameters), notes, and why the result would not be the same function.
 
     peak_memory  bytes resident at most while it is carried out
-    budget       how it keeps to that
+    budget       the plan for that memory
     """
 
     rows: tuple[Row, ...]
@@ -51,7 +51,7 @@ class Plan:
 
 
 def make_plan(before: Checkpoint, after: Checkpoint, memory: int | None = None, workers: int = 1) -> Plan:
-    """Describe how `after` follows from `before`. Raises PlanError where so much memory is too little for it."""
+    """Describe how `after` follows from `before`. Raises PlanError where `memory` bytes do not suffice."""
     table = after.architecture
     groups: dict[str, list[str]] = {}
     for name in after.tensors:

@@ -1,8 +1,8 @@
 """Saving: a lazy checkpoint becomes a folder, whole or not at all.
 
-Everything is written into a staging folder beside the destination (`staging.py`): shards, several at once if wanted;
-then index, side files, config.json, and the record with the hash of every file. What was written is opened again and
-compared with the plan; then one rename makes it appear. A run that ended early goes on with its finished shards.
+Everything is written into a staging folder beside the destination (`staging.py`): shards, several at once on request;
+then index, side files, config.json, and the record with the hash of every file. The files are opened again and compared
+with the plan; then one rename makes the output appear. After a run that ended early, the next reuses its shards.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ def save(
 
     shard_size  bytes; None: shards stay as they are where they can, else 5 GB
     workers     shards that are written at once
-    memory      bytes that this process may have resident, but for `accept`; None: no bound but that of the pieces
-    budget      how it keeps to that, where that is planned already
+    memory      bytes that this process may have resident, except in `accept`; None: no limit
+    budget      the plan for that memory, where there is one already
     say         called with a line that a user should read
-    companion   writes what else belongs into the folder, before its files are hashed
-    accept      called with the finished folder before it appears: what it raises, is not published
+    companion   writes further files into the folder, before its files are hashed
+    accept      called with the finished folder before it appears; where it raises, the folder is not published
     Raises OutputError where the output exists or lies inside of the source, PlanError where the memory is too little,
     SourceError where the source changes meanwhile, OSError where the machine fails.
     """
@@ -107,7 +107,7 @@ def check_output(checkpoint: Checkpoint, output: Path, overwrite: bool) -> None:
 
 
 def _request(checkpoint: Checkpoint, shards: Mapping[str, Shard]) -> dict[str, Any]:
-    """What tells one request from another: equal requests make equal shards."""
+    """What identifies a request: equal requests make equal shards."""
     origin = checkpoint.origin
     looks = {file.name: file.stamp for file in checkpoint.files}
     described = {
@@ -159,7 +159,7 @@ def _write_rest(
     source: _Later,
     written: Mapping[str, dict[str, Any]],
 ) -> None:
-    """All but the shards."""
+    """Write all but the shards."""
     if list(shards) != [SINGLE]:
         _write_json(folder / INDEX, _index(shards))
     for name, file in checkpoint.side_files.items():
@@ -185,7 +185,7 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def _compare_with_plan(checkpoint: Checkpoint, folder: Path) -> None:
-    """What lies on disk is what was planned: names, dtypes and shapes, read back."""
+    """Raise OSError unless the files, read back, have the planned names, dtypes and shapes."""
     written = {name: (tensor.dtype, tensor.shape) for name, tensor in read_tensors(LocalFolder(folder)).items()}
     planned = {name: (tensor.dtype, tensor.shape) for name, tensor in checkpoint.tensors.items()}
     if written != planned:
@@ -193,14 +193,14 @@ def _compare_with_plan(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def _say_unusual(written: Mapping[str, dict[str, Any]], say: Say) -> None:
-    """A line for each tensor of the source that holds what is no number."""
+    """Report each tensor of the source that holds NaN or infinities."""
     for entry in written.values():
         for name, (nans, infinities) in entry["unusual"].items():
             say(f"tensor {name!r} holds {nans} NaN and {infinities} infinities in the source; they went along")
 
 
 class _Later:
-    """A value computed beside other work; what went wrong there is raised when it is asked for."""
+    """A value computed beside other work; `value` waits for it, and raises its error."""
 
     def __init__(self, compute: Callable[[], Any]) -> None:
         self._result: Any = None

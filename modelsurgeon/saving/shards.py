@@ -1,8 +1,8 @@
 """Shards: which tensor goes where, and how one shard is written.
 
-A file whose tensors all stay as they are is copied whole. In others, tensors that did not change are copied inside the
-kernel, and all others are computed piece by piece, in the order of the file; rows that stand several times are computed
-once. What is in a shard does not depend on the size of the pieces, nor on threads, workers or device.
+A file whose tensors all stay as they are is copied whole. In others, unchanged tensors are copied inside the kernel,
+and all others are computed piece by piece, in the order of the file; repeated rows are computed once. The bytes of a
+shard do not depend on the size of the pieces, nor on threads, workers or device.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from modelsurgeon.tensors.budget import Budget, plan_memory
 from modelsurgeon.tensors.lazy import LazyTensor
 from modelsurgeon.tensors.stored import count_unusual, read_header
 
-MOST_THREADS = 4  # that compute for one worker: they copy memory faster than disks write, and more only wait
+MOST_THREADS = 4  # threads that compute for one worker: they are faster than disks, and more of them only wait
 
 Tensors = Mapping[str, LazyTensor]
 
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """One file: its tensors, by name; what is asked of it more than once is found out once."""
+    """One file: its tensors, by name. What follows from them is computed once."""
 
     tensors: Tensors
 
@@ -62,12 +62,12 @@ class Shard:
 
     @property
     def nbytes(self) -> int:
-        """How large the file is."""
+        """Bytes of the file."""
         return self.whole.size if self.whole else len(self.header) + sum(t.nbytes for t in self.tensors.values())
 
 
 def plan_shards(checkpoint: Checkpoint, shard_size: int | None, default: int) -> dict[str, Shard]:
-    """{file name: shard}, in order. Where nothing grew, and no size is asked for, shards stay as they are."""
+    """{file name: shard}, in order. Where nothing grew and no size is given, shards stay as they are."""
     tensors = checkpoint.tensors
     sharded = checkpoint.origin.folder.holds(INDEX)
     grown = any(tensor.stored and tensor.nbytes != tensor.stored.nbytes for tensor in tensors.values())
@@ -79,7 +79,7 @@ def plan_shards(checkpoint: Checkpoint, shard_size: int | None, default: int) ->
 
 
 def _as_stored(tensors: Tensors) -> list[Tensors]:
-    """The source's shards, and one more for what is new, or stands a second time under a new name."""
+    """The source's shards, and one more for new tensors and for a second name of a stored one."""
     shards: dict[str, dict[str, LazyTensor]] = {}
     again: dict[str, LazyTensor] = {}
     seen: set[int] = set()
@@ -110,7 +110,7 @@ def _numbered(shards: list[Tensors]) -> dict[str, Shard]:
 
 @dataclass(frozen=True)
 class Writing:
-    """How shards are written: in which memory, computed on which device, who hears of bytes, what stops it."""
+    """How shards are written: the memory, the device that computes, the progress to report to, and what stops it."""
 
     budget: Budget
     device: str = "cpu"
@@ -137,13 +137,13 @@ def write_shard(path: Path, shard: Shard, writing: Writing | None = None) -> dic
 
 
 def unusual(tensors: Tensors) -> dict[str, tuple[int, int]]:
-    """{name: (NaNs, infinities) of the source} of the tensors that were seen to hold any."""
+    """{name: (NaNs, infinities) of the source} for tensors in which reading found any."""
     held = {name: tensor.stored for name, tensor in tensors.items() if tensor.stored}
     return {name: count_unusual(tensor) for name, tensor in held.items() if tensor.start in tensor.file.flagged}
 
 
 def _reserve(descriptor: int, size: int) -> None:
-    """Have a full disk tell now, where the file system can."""
+    """Allocate the file, so that a full disk fails now, where the file system can."""
     try:
         os.posix_fallocate(descriptor, 0, max(1, size))
     except OSError as error:
@@ -179,7 +179,7 @@ def _write_pieces(writer: Writer, tensor: LazyTensor, start: int, most: int, dev
 
 @contextmanager
 def cores_left(workers: int) -> Iterator[None]:
-    """Compute on two cores fewer, divided among the workers: one writes, one hashes; threads wait for the slowest."""
+    """Leave two cores for writing and hashing, and divide the others among the workers."""
     threads = torch.get_num_threads()
     torch.set_num_threads(min(MOST_THREADS, max(1, (threads - 2) // workers)))
     try:
