@@ -146,6 +146,10 @@ class Signature:
         named = tuple(axis for expression, _ in self.dimensions for axis in expression.axes())
         return named + (self.normalises.axes() if self.normalises else ())
 
+    def axes_of(self, side: str) -> tuple[str, ...]:
+        """The axes that it writes ("writers") or reads ("readers"), in stored order."""
+        return tuple(axis for expression, own in self.dimensions if own == side for axis in expression.axes())
+
     @property
     def gains(self) -> tuple[str, ...]:
         """The axes that a norm's gain writes, in the order of those that it normalises."""

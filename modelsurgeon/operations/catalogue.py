@@ -1,9 +1,9 @@
-"""Every operation, by its name: each module of this folder that registers one.
+"""Every operation by its name: each module of this folder registers one.
 
     >>> find_operation("widen").name, method(find_operation("untie-embeddings"))
     ('widen', 'untie_embeddings')
 
-The command line, the Python API, records, proofs, plans and model cards ask here; none of them names an operation.
+The command line, the Python API, records, proofs, plans and model cards look here; none of them names an operation.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _registered: dict[str, type[Operation]] = {}
 
 
 def register(operation: Kind) -> Kind:
-    """Make an operation known: a decorator.
+    """Add an operation: a decorator.
 
-    Raises ValueError where its name is none, or another one's, TypeError for a class that is no dataclass of its own.
+    Raises ValueError where its name is malformed or taken, TypeError where the class is no dataclass itself.
     """
     if not NAME.fullmatch(operation.name) or operation.name in TAKEN:
         raise ValueError(
@@ -58,7 +58,7 @@ def all_operations() -> dict[str, type[Operation]]:
 
 
 def offered() -> tuple[type[Operation], ...]:
-    """Those that users can ask for."""
+    """The operations that users can call."""
     return tuple(operation for operation in all_operations().values() if operation.offered)
 
 
@@ -75,7 +75,7 @@ def that_grows() -> type[Operation]:
 
 
 def method(operation: type[Operation]) -> str:
-    """What Python calls it."""
+    """The name of its Python method."""
     return operation.name.replace("-", "_")
 
 

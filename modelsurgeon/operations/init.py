@@ -3,7 +3,7 @@
     modelsurgeon init config.json -o fresh --std log-n-over-d
     init("config.json", "fresh", std="log-n-over-d")
 
-How, and what the choices mean: `transforms/initial.py`.
+`transforms/initial.py` explains the choices, and does the work.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""Proof on the weights: every tensor of the result folds back to the source's, by the maps on record; no forward pass.
+"""Proof on the weights: every tensor of the result folds back to the source's by the maps on record; no forward pass.
 
 The steps on record are replayed on the source, lazily: that gives the config and, for each tensor, the dimensions by
 which it must have grown. Then every block of the result is folded (parts summed with their weights, copies compared
-one by one) in float64 and compared with the source. All inputs are covered, whatever they are; memory is that of one
-block.
+one by one) in float64 and compared with the source. That covers every input; memory is that of a few blocks.
 
     exact     the fold is the source, to the last bit
     rounded   it differs by no more than rounding each stored number once can explain
@@ -41,7 +40,7 @@ BOOKKEEPING = INERT - {"tie_word_embeddings", "architectures", "vocab_size"}
 
 @dataclass(frozen=True)
 class Proof:
-    """All verdicts, and why the maps themselves are approximate, if they are."""
+    """All verdicts, and the reasons why the maps themselves are approximate."""
 
     verdicts: tuple[TensorVerdict, ...]
     lossy: tuple[str, ...] = ()
@@ -56,7 +55,7 @@ class Proof:
 
     @property
     def summary(self) -> str:
-        """exact, rounded or wrong: the worst of all."""
+        """The worst verdict: exact, rounded or wrong."""
         found = {verdict.verdict for verdict in self.verdicts}
         return next((word for word in ("wrong", "rounded") if word in found), "exact")
 
@@ -74,8 +73,8 @@ def prove(
 ) -> Proof | None:
     """Fold the result back to the source; None where the result has no record that begins at the source.
 
-    steps  what was done, where it is not on record (`infer` finds it out)
-    Raises what `check` raises where the source does not fit its table.
+    steps  the operations, where they are not on record (`infer` finds them)
+    Raises as `check` where the source does not fit its table.
     """
     recorded = steps is None
     found = steps_between(source, result) if steps is None else steps
@@ -119,19 +118,19 @@ def _verdict_of_new(name: str, tensor: LazyTensor, shape: tuple[int, ...], deman
 def demanded(
     steps: tuple[Step, ...], expected: Checkpoint, result: Checkpoint, names: Mapping[str, str]
 ) -> dict[str, Demand]:
-    """{tensor that copies none of the source's: what its operation asks of it}."""
+    """{tensor that copies none of the source's: what its operation requires of it}."""
     every = (catalogue.find_operation(step.operation).demands(step, expected, result, names) for step in steps)
     return {name: demand for found in every for name, demand in found.items()}
 
 
 def factor_eps(expected: LazyTensor, found: LazyTensor) -> float:
-    """`earlier_eps` of what another tool made: it may have rounded a factor as it did the product (1/sqrt(2))."""
+    """`earlier_eps` for another tool's result: it may have rounded a factor, such as 1/sqrt(2), to the stored dtype."""
     rounds = not expected.is_exact and found.dtype in FLOATS
     return float(torch.finfo(DTYPES[found.dtype]).eps) if rounds else 0.0
 
 
 def steps_between(source: Checkpoint, result: Checkpoint) -> tuple[Step, ...] | None:
-    """What was done to the source to make the result; None where the record does not tell."""
+    """The steps from the source to the result; None where the record does not have them."""
     before = [step.to_json() for step in source.steps]
     after = [step.to_json() for step in result.steps]
     if not result.steps or after[: len(before)] != before:
@@ -140,19 +139,17 @@ def steps_between(source: Checkpoint, result: Checkpoint) -> tuple[Step, ...] | 
 
 
 def _config_verdicts(expected: Checkpoint, result: Checkpoint) -> list[TensorVerdict]:
-    """Every config key that has an effect is what the steps make it."""
+    """Compare every config key that has an effect with what the steps make it."""
     table, wanted, found = expected.architecture, expected.resolved, result.architecture.resolve(result.config)
-    wrong = []
     if wanted.get("model_type") != found.get("model_type"):
         return [
             TensorVerdict("config.json", "wrong", detail=f"model_type: expected {wanted['model_type']}, found another")
         ]
-    keys = (set(wanted) | set(found)) - (BOOKKEEPING - set(table.keys)) - set(table.aliases)
-    sized = {axis.key for axis in table.axes.values() if axis.key}
-    told = {key: (table.value(wanted, key), table.value(found, key)) for key in keys & table.accounted_keys - sized}
-    if not all(same(*values) for values in told.values()):
-        told = _as_read(table, wanted, found, told)
-    wrong += [f"{key}: expected {a!r}, found {b!r}" for key, (a, b) in sorted(told.items()) if not same(a, b)]
+    values = _values(table, wanted, found)
+    if not all(same(*pair) for pair in values.values()):  # by what the library makes of both files, where it can
+        read, other = as_read(wanted), as_read(found)
+        values = values if read is None or other is None else _values(table, read, other)
+    wrong = [f"{key}: expected {a!r}, found {b!r}" for key, (a, b) in sorted(values.items()) if not same(a, b)]
     sizes, targets = result.sizes, expected.sizes
     wrong += [f"axis {a}: expected {targets[a]}, found {sizes[a]}" for a in targets if sizes.get(a) != targets[a]]
     return [TensorVerdict("config.json", "wrong", detail=line) for line in wrong] or [
@@ -160,18 +157,15 @@ def _config_verdicts(expected: Checkpoint, result: Checkpoint) -> list[TensorVer
     ]
 
 
-def _as_read(table: Architecture, wanted: Config, found: Config, told: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """{key: (expected, found)} by what the library makes of both files; by their own words where it makes nothing."""
-    read = as_read(wanted), as_read(found)
-    if read[0] is None or read[1] is None:
-        return dict(told)
+def _values(table: Architecture, wanted: Config, found: Config) -> dict[str, tuple[Any, Any]]:
+    """{key that has an effect and sizes no axis: (expected, found)}."""
     sized = {axis.key for axis in table.axes.values() if axis.key}
-    keys = (read[0].keys() | read[1].keys()) & table.accounted_keys - (BOOKKEEPING - set(table.keys)) - sized
-    return {key: (table.value(read[0], key), table.value(read[1], key)) for key in keys - set(table.aliases)}
+    keys = (wanted.keys() | found.keys()) & table.accounted_keys - (BOOKKEEPING - set(table.keys)) - sized
+    return {key: (table.value(wanted, key), table.value(found, key)) for key in keys - set(table.aliases)}
 
 
 def paired(expected: Checkpoint, result: Checkpoint) -> dict[str, str]:
-    """{name of an expected tensor: the result's name for it}: files may lack a prefix, or spell names as of old."""
+    """{name of an expected tensor: the result's name for it}: files may lack a prefix, or use older spellings."""
     table = expected.architecture
     held = {table.canonical(name): name for name in sorted(result.tensors, reverse=True)}
     names = {n: n if n in result.tensors else held.get(table.canonical(n)) for n in expected.tensors}
@@ -179,7 +173,7 @@ def paired(expected: Checkpoint, result: Checkpoint) -> dict[str, str]:
 
 
 def _name_verdicts(expected: Checkpoint, result: Checkpoint, names: Mapping[str, str]) -> list[TensorVerdict]:
-    """Nothing is missing, and nothing is there that nothing accounts for; a tied head may lie beside its embedding."""
+    """Tensors that are missing, and those that nothing accounts for; a tied head may be stored beside its embedding."""
     table = expected.architecture
     missing = sorted(name for name in expected.tensors.keys() - names.keys() if not table.is_recomputed(name))
     extra = sorted(name for name in result.tensors.keys() - set(names.values()) if not table.is_recomputed(name))
@@ -195,7 +189,7 @@ def _name_verdicts(expected: Checkpoint, result: Checkpoint, names: Mapping[str,
 
 
 def _repeats_embedding(checkpoint: Checkpoint, name: str) -> bool:
-    """Whether this is a head that the library makes the embedding anyway, and that equals it."""
+    """Whether this is a head that the library ties to the embedding when it loads, and that equals it."""
     table, tie = checkpoint.architecture, checkpoint.architecture.tie
     if not (tie and checkpoint.is_tied and not tie.forced and table.canonical(name) == tie.head):
         return False
@@ -204,7 +198,7 @@ def _repeats_embedding(checkpoint: Checkpoint, name: str) -> bool:
 
 
 def _earlier_eps(source: Checkpoint, steps: tuple[Step, ...]) -> float:
-    """The sum of the relative spacings of the dtypes in which steps before the last stored their numbers."""
+    """The sum of the relative spacings of the dtypes in which the steps before the last stored numbers."""
     stored, total = source.dtype, 0.0
     for step in steps[:-1]:
         stored = DTYPE_NAMES[step.arguments["dtype"]] if step.arguments.get("dtype") else stored

@@ -224,7 +224,8 @@ TENSORS = {
     ),
     **{
         f"layer {layer[:20]}": bad(
-            added(f"model.layers.{layer}.input_layernorm.weight"), "is no number as the library writes it"
+            added(f"model.layers.{layer}.input_layernorm.weight"),
+            "expected at most 9 decimal digits without leading zeros",
         )
         for layer in ("00", "01", "9" * 20, "9" * 3000, "\u0661")
     },
