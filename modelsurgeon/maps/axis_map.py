@@ -170,6 +170,15 @@ class AxisMap:
         return cls(size, *vectors, gain, split)
 
 
+def occurrence(values: np.ndarray) -> np.ndarray:
+    """[n] int64: how many earlier values are equal to each one."""
+    order = np.argsort(values, kind="stable")
+    first = np.r_[True, np.diff(values[order]) != 0][: len(order)]
+    found = np.empty(len(values), dtype=np.int64)
+    found[order] = np.arange(len(values)) - np.maximum.accumulate(np.where(first, np.arange(len(values)), 0))
+    return found
+
+
 def _progressions(values: np.ndarray) -> list[list[int]]:
     """Runs [start, step, length] that give the values back in order."""
     runs: list[list[int]] = []

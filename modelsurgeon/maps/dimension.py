@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from modelsurgeon.errors import PlanError
-from modelsurgeon.maps.axis_map import GAP, AxisMap
+from modelsurgeon.maps.axis_map import GAP, AxisMap, occurrence
 
 
 class GatherRun(NamedTuple):
@@ -104,7 +104,7 @@ class Dimension:
         middle = np.where(gap, 0, later.source)
         kept = np.flatnonzero(later.group_source != GAP)
         at = later.group_source[kept]  # the middle coordinate that each group folds to
-        turn = _occurrence(at)
+        turn = occurrence(at)
         times = np.bincount(at, minlength=self.new_size)
         if any(len(set(times[self.group == group])) > 1 for group in np.flatnonzero(np.bincount(self.group) > 1)):
             return None
@@ -201,21 +201,11 @@ class Dimension:
         order = np.flatnonzero(several)[np.argsort(self.group[several], kind="stable")]
         if not len(order):
             return order, np.zeros((0, 0))
-        first = np.r_[True, np.diff(self.group[order]) != 0]
-        rank = np.arange(len(order)) - np.maximum.accumulate(np.where(first, np.arange(len(order)), 0))
-        row = np.cumsum(first) - 1
+        rank = occurrence(self.group[order])
+        row = np.cumsum(rank == 0) - 1
         rests = np.zeros((row[-1] + 1, rank.max() + 1))
         rests[row, rank] = self.factor[order]
-        return order[first], rests[:, 1:]
-
-
-def _occurrence(values: np.ndarray) -> np.ndarray:
-    """[n] int64: how many earlier values are equal to each one."""
-    order = np.argsort(values, kind="stable")
-    first = np.r_[True, np.diff(values[order]) != 0][: len(order)]
-    found = np.empty(len(values), dtype=np.int64)
-    found[order] = np.arange(len(values)) - np.maximum.accumulate(np.where(first, np.arange(len(values)), 0))
-    return found
+        return order[rank == 0], rests[:, 1:]
 
 
 @lru_cache(maxsize=8)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from modelsurgeon.errors import PlanError
-from modelsurgeon.maps.axis_map import GAP, AxisMap
+from modelsurgeon.maps.axis_map import GAP, AxisMap, occurrence
 
 
 def identity(size: int) -> AxisMap:
@@ -41,10 +41,7 @@ def ranks(source: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(rank, count) of each coordinate: which copy of its source it is, and of how many; a gap is the first of one."""
     rank, count = np.zeros(len(source), dtype=np.int64), np.ones(len(source), dtype=np.int64)
     kept = np.flatnonzero(source >= 0)
-    order = kept[np.argsort(source[kept], kind="stable")]
-    first = np.r_[True, np.diff(source[order]) != 0] if len(order) else np.zeros(0, dtype=bool)
-    starts = np.maximum.accumulate(np.where(first, np.arange(len(order)), 0))
-    rank[order] = np.arange(len(order)) - starts
+    rank[kept] = occurrence(source[kept])
     count[kept] = np.bincount(source[kept])[source[kept]]
     return rank, count
 

@@ -92,7 +92,7 @@ class Block:
 
     @property
     def free(self) -> torch.Tensor | None:
-        """The folded numbers that may be anything: nothing reads them, or what they read is zero. None where none are."""
+        """The folded numbers that may be anything: nothing reads them, or what they read is zero; None: no such."""
         places = [part.gaps if self.tensor.free else part.free for part in self.parts]
         if not any(map(len, places)):
             return None

@@ -11,7 +11,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ def save(
     needed += companion.nbytes if companion else 0
     with staged(output, request, overwrite=overwrite, needed=needed, shards=len(shards), say=say) as stage:
         checkpoint.fetch()
-        source = _Later(lambda: identify(checkpoint.origin))
+        source = _later(lambda: identify(checkpoint.origin))
         with cores_left(workers):
             written = _write_shards(stage, shards, workers, Writing(budget, device, progress or unheard))
         if companion:
@@ -156,7 +156,7 @@ def _write_rest(
     checkpoint: Checkpoint,
     shards: Mapping[str, Shard],
     folder: Path,
-    source: _Later,
+    source: Future[Any],
     written: Mapping[str, dict[str, Any]],
 ) -> None:
     """Write all but the shards."""
@@ -165,7 +165,7 @@ def _write_rest(
     for name, file in checkpoint.side_files.items():
         (folder / name).write_bytes(file.read())
     _write_json(folder / "config.json", checkpoint.config)
-    steps = tuple(step if step.source else replace(step, source=source.value()) for step in checkpoint.steps)
+    steps = tuple(step if step.source else replace(step, source=source.result()) for step in checkpoint.steps)
     others = sorted(path.name for path in folder.iterdir() if path.name not in shards and path.name != RECORD)
     hashes = {name: {key: entry[key] for key in ("bytes", ALGORITHM)} for name, entry in written.items()}
     for name in others:
@@ -199,23 +199,15 @@ def _say_unusual(written: Mapping[str, dict[str, Any]], say: Say) -> None:
             say(f"tensor {name!r} holds {nans} NaN and {infinities} infinities in the source; they went along")
 
 
-class _Later:
-    """A value computed beside other work; `value` waits for it, and raises its error."""
+def _later(compute: Callable[[], Any]) -> Future[Any]:
+    """A value that a thread computes beside other work. No pool: an interrupted program would wait for it."""
+    found: Future[Any] = Future()
 
-    def __init__(self, compute: Callable[[], Any]) -> None:
-        self._result: Any = None
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, args=(compute,), daemon=True)
-        self._thread.start()
-
-    def _run(self, compute: Callable[[], Any]) -> None:
+    def run() -> None:
         try:
-            self._result = compute()
+            found.set_result(compute())
         except BaseException as error:
-            self._error = error
+            found.set_exception(error)
 
-    def value(self) -> Any:
-        self._thread.join()
-        if self._error:
-            raise self._error
-        return self._result
+    threading.Thread(target=run, daemon=True).start()
+    return found

@@ -37,7 +37,6 @@ class Computed(Ungrown):
         """What it is, in a few words."""
 
     def working_set(self, most: int) -> int:
-        """As `LazyTensor.working_set`."""
         rows, columns = (*self.shape, 1)[:2]
         row = self.nbytes // max(1, rows)
         if row > most:

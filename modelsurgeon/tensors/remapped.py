@@ -135,11 +135,9 @@ class Remapped:
         return replace(self, dimensions=tuple(one.filled for one in self.dimensions), noise=noise, turns=turns)
 
     def reading(self, rows: int, columns: int) -> int:
-        """As `LazyTensor.reading`."""
         return cost.of_read(self, rows, columns)
 
     def working_set(self, most: int) -> int:
-        """As `LazyTensor.working_set`."""
         return cost.of_pieces(self, most)
 
     @property
@@ -150,7 +148,6 @@ class Remapped:
         return torch.float64 if "F64" in (self.dtype, self.base.dtype) or self.dtype == "F32" else torch.float32
 
     def pieces(self, most: int) -> Iterator[Piece]:
-        """As `LazyTensor.pieces`."""
         rows, columns = (*self.shape, 1, 1)[:2]
         whole = [Piece(0, rows, 0, columns)] if rows else []
         for run in runs_of_rows(self.computed[0][0], columns) if self.is_cut_at_runs else whole:
@@ -167,7 +164,6 @@ class Remapped:
         return len(dimension.runs) <= MOST_RUNS and not len(dimension.rests[0])
 
     def read_piece(self, piece: Piece, device: str = "cpu", empty: Empty = fresh) -> torch.Tensor:
-        """As `LazyTensor.read_piece`."""
         last = piece.last if len(self.shape) > 1 else None
         return self._stored(self.compute_piece(piece, device, empty), piece.start, piece.first, last, empty)
 
@@ -179,7 +175,6 @@ class Remapped:
     def read(
         self, start: int, stop: int, empty: Empty = fresh, first: int = 0, last: int | None = None
     ) -> torch.Tensor:
-        """As `LazyTensor.read`."""
         return self._stored(self._computed(start, stop, first, last, "cpu", empty), start, first, last, empty)
 
     def _stored(self, block: torch.Tensor, start: int, first: int, last: int | None, empty: Empty) -> torch.Tensor:

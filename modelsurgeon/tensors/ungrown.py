@@ -70,7 +70,6 @@ class Ungrown(ABC):
         return self.read(piece.start, piece.stop, empty, *(() if whole else (piece.first, piece.last)))
 
     def reading(self, rows: int, columns: int) -> int:
-        """As `LazyTensor.reading`."""
         return numbers(self.shape, rows, columns) * SIZES[self.dtype] + SMALL
 
 
