@@ -47,8 +47,8 @@ def check(checkpoint: Checkpoint) -> tuple[str, ...]:
         if table.value(config, key) != wanted:
             raise SourceError(f"config.json: {key} = {table.value(config, key)!r}, but the rest makes it {wanted!r}")
     _check_tensors(checkpoint)
-    kept, behind = ", ".join(map(shown, unaccounted)), ", ".join(left_behind(checkpoint.origin.folder))
-    notes = {f"config keys kept as they are, unknown to {config['model_type']}: {kept}": kept}
+    unknown, behind = ", ".join(map(shown, unaccounted)), ", ".join(left_behind(checkpoint.origin.folder))
+    notes = {f"config keys kept as they are, unknown to {config['model_type']}: {unknown}": unknown}
     return tuple(note for note, what in {**notes, f"files left behind: {behind}": behind}.items() if what)
 
 

@@ -200,8 +200,8 @@ def read_tensors(folder: Folder) -> dict[str, Stored]:
     for shard in shards:
         for name, stored in read_header(shard).items():
             if weight_map.get(name) != shard.name:
-                said = repr(weight_map[name]) if name in weight_map else "no file"
-                raise SourceError(f"{index}: tensor {name!r} lies in {shard.name}, and the index names {said}")
+                place = repr(weight_map[name]) if name in weight_map else "no file"
+                raise SourceError(f"{index}: tensor {name!r} lies in {shard.name}, and the index names {place}")
             found[name] = stored
     missing = sorted(set(weight_map) - set(found))
     if missing:

@@ -239,12 +239,12 @@ def hub_errors(repo: str, revision: str | None = None, *, opening: bool = False)
     try:
         yield
     except LocalEntryNotFoundError as error:  # of a download: what kept it from the Hub is its cause
-        raise _said(error.__cause__ or error, repo, revision, opening) from None
+        raise _as_ours(error.__cause__ or error, repo, revision, opening) from None
     except (HTTPError, EntryNotFoundError, OfflineModeIsEnabled, ValueError) as error:
-        raise _said(error, repo, revision, opening) from None
+        raise _as_ours(error, repo, revision, opening) from None
 
 
-def _said(error: BaseException, repo: str, revision: str | None, opening: bool) -> Exception:
+def _as_ours(error: BaseException, repo: str, revision: str | None, opening: bool) -> Exception:
     if isinstance(error, OfflineModeIsEnabled | LocalEntryNotFoundError):
         return _out_of_reach(repo, revision)
     start = f"{repo}: no such folder, and " if opening else f"{repo}: "

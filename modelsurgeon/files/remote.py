@@ -52,10 +52,10 @@ class Fetched:
 
 
 class Pieces:
-    """The pieces requested last, by (file, first byte): at most `kept` bytes, and those being fetched."""
+    """The pieces requested last, by (file, first byte): at most `most` bytes, and those being fetched."""
 
-    def __init__(self, kept: int = KEPT) -> None:
-        self._kept = kept
+    def __init__(self, most: int = KEPT) -> None:
+        self._most = most
         self._held: OrderedDict[Key, Fetched] = OrderedDict()  # the next to be dropped first
         self._read: deque[Key] = deque(maxlen=1000)
         self._lock = threading.Lock()
@@ -84,7 +84,7 @@ class Pieces:
         """Begin to fetch a piece, unless it would displace one that a reader may still need."""
         with self._lock:
             needed = sum(piece.length for piece in self._held.values() if not piece.finished)
-            if key in self._held or needed + length > self._kept:
+            if key in self._held or needed + length > self._most:
                 return
             self._begin(key, length, fetch, urgent=False)
 
@@ -96,7 +96,7 @@ class Pieces:
         return piece
 
     def _make_room(self) -> None:
-        excess = sum(piece.length for piece in self._held.values()) - self._kept
+        excess = sum(piece.length for piece in self._held.values()) - self._most
         for old, held in list(self._held.items()):
             if excess <= 0:
                 break

@@ -1,4 +1,4 @@
-"""How one axis grows: a pair of matrices (E, D) with D E = gain * I, kept as three vectors.
+"""How one axis grows: a pair of matrices (E, D) with D E = gain * I, held in three vectors.
 
 E [m, n] spreads n old coordinates over m new ones and multiplies what *writes* the axis; D [n, m] gathers them again
 and multiplies what *reads* it. Doubling an axis of two by plain copies, readers taking half of each:
@@ -99,21 +99,21 @@ class AxisMap:
 
     def fold_matrix_diagonal(self) -> np.ndarray:
         """[n] float64: the diagonal of D E (off the diagonal it is zero by construction)."""
-        kept = self.copied
-        products = (self.scale * self.share)[kept]
-        return np.bincount(self.source[kept], weights=products, minlength=self.size)
+        copied = self.copied
+        products = (self.scale * self.share)[copied]
+        return np.bincount(self.source[copied], weights=products, minlength=self.size)
 
     def energy(self) -> np.ndarray:
         """[n] float64: the squared length of each column of E, without rows of means, which add no variance."""
-        kept = self.copied
-        return np.bincount(self.source[kept], weights=self.scale[kept] ** 2, minlength=self.size)
+        copied = self.copied
+        return np.bincount(self.source[copied], weights=self.scale[copied] ** 2, minlength=self.size)
 
     def dense(self) -> tuple[np.ndarray, np.ndarray]:
         """(E [m, n], D [n, m]): for tests and for the eye."""
         spread, gather = np.zeros((self.new_size, self.size)), np.zeros((self.size, self.new_size))
-        kept = np.flatnonzero(self.copied)
-        spread[kept, self.source[kept]] = self.scale[kept]
-        gather[self.source[kept], kept] = self.share[kept]
+        copied = np.flatnonzero(self.copied)
+        spread[copied, self.source[copied]] = self.scale[copied]
+        gather[self.source[copied], copied] = self.share[copied]
         spread[self.means] = self.scale[self.means, None] / self.size
         return spread, gather
 
@@ -121,12 +121,12 @@ class AxisMap:
         """The map of this growth followed by a later one: E = E2 E1, D = D1 D2."""
         if later.size != self.new_size:
             raise PlanError(f"an axis of {self.new_size} cannot be grown by a map of {later.size}")
-        kept = later.copied
+        copied = later.copied
         source = np.full(later.new_size, GAP)
-        source[kept] = self.source[later.source[kept]]
+        source[copied] = self.source[later.source[copied]]
         scale, share = np.zeros(later.new_size), np.zeros(later.new_size)
-        scale[kept] = later.scale[kept] * self.scale[later.source[kept]]
-        share[kept] = later.share[kept] * self.share[later.source[kept]]
+        scale[copied] = later.scale[copied] * self.scale[later.source[copied]]
+        share[copied] = later.share[copied] * self.share[later.source[copied]]
         source[later.means] = MEAN
         scale[later.means] = later.scale[later.means] * (self._mean() if later.means.any() else 1.0)
         scale[source == GAP], share[source < 0] = 0.0, 0.0
@@ -134,8 +134,8 @@ class AxisMap:
 
     def _mean(self) -> float:
         """The mean of the new coordinates over that of the old ones. Raises PlanError where it is no such multiple."""
-        kept = self.copied
-        sums = np.bincount(self.source[kept], weights=self.scale[kept], minlength=self.size)
+        copied = self.copied
+        sums = np.bincount(self.source[copied], weights=self.scale[copied], minlength=self.size)
         sums += self.scale[self.means].sum() / self.size
         if not np.allclose(sums, sums[0], rtol=LAW_TOLERANCE * self.new_size, atol=0):
             raise PlanError("a mean of coordinates that weigh differently is no mean of the old ones")

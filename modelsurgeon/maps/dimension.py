@@ -102,22 +102,22 @@ class Dimension:
             return None
         gap = later.source == GAP
         middle = np.where(gap, 0, later.source)
-        kept = np.flatnonzero(later.group_source != GAP)
-        at = later.group_source[kept]  # the middle coordinate that each group folds to
+        copied = np.flatnonzero(later.group_source != GAP)
+        at = later.group_source[copied]  # the middle coordinate that each group folds to
         turn = occurrence(at)
         times = np.bincount(at, minlength=self.new_size)
         if any(len(set(times[self.group == group])) > 1 for group in np.flatnonzero(np.bincount(self.group) > 1)):
             return None
         width = int(times.max(initial=1))
         names = np.full(len(later.group_source), -1)  # of the groups that fold together
-        names[kept] = self.group[at] * width + turn
+        names[copied] = self.group[at] * width + turn
         names[later.group_source == GAP] = len(self.group_source) * width + np.arange(np.sum(later.group_source == GAP))
         every, number = np.unique(names, return_inverse=True)
         old = every // width
         new = old >= len(self.group_source)
         old = np.where(new, 0, old)
         through = np.ones(len(later.group_source))
-        through[kept] = self.dual[at] / later.group_factor[kept]
+        through[copied] = self.dual[at] / later.group_factor[copied]
         source = np.where(gap, GAP, self.source[middle])
         return Dimension(
             self.size,

@@ -40,9 +40,9 @@ def shares(rank: np.ndarray, count: np.ndarray) -> np.ndarray:
 def ranks(source: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(rank, count) of each coordinate: which copy of its source it is, and of how many; a gap is the first of one."""
     rank, count = np.zeros(len(source), dtype=np.int64), np.ones(len(source), dtype=np.int64)
-    kept = np.flatnonzero(source >= 0)
-    rank[kept] = occurrence(source[kept])
-    count[kept] = np.bincount(source[kept])[source[kept]]
+    copied = np.flatnonzero(source >= 0)
+    rank[copied] = occurrence(source[copied])
+    count[copied] = np.bincount(source[copied])[source[copied]]
     return rank, count
 
 

@@ -181,13 +181,13 @@ class Signature:
         divided = np.ones(1)
         for axis in self.normalises.axes():
             divided = np.outer(divided, gain_factors(maps[axis])).ravel()
-        kept = gain.source != GAP
-        factor = np.where(kept, gain.factor / np.where(kept, divided, 1.0), 0.0)
+        copied = gain.source != GAP
+        factor = np.where(copied, gain.factor / np.where(copied, divided, 1.0), 0.0)
         group_divided = np.ones(len(gain.group_source))
-        group_divided[gain.group[kept]] = divided[kept]
-        if np.array_equal(group_divided[gain.group[kept]], divided[kept]):
+        group_divided[gain.group[copied]] = divided[copied]
+        if np.array_equal(group_divided[gain.group[copied]], divided[copied]):
             return replace(gain, factor=factor, group_factor=gain.group_factor / group_divided)
-        return replace(gain, factor=factor, dual=gain.dual * np.where(kept, divided, 1.0))
+        return replace(gain, factor=factor, dual=gain.dual * np.where(copied, divided, 1.0))
 
 
 def gain_factors(axis: AxisMap) -> np.ndarray:

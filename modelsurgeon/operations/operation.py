@@ -168,7 +168,7 @@ class Operation:
         """Further files that are written with the result (`Companion`), or None."""
         return None
 
-    def told(self, after: Checkpoint) -> tuple[str, ...]:
+    def choices(self, after: Checkpoint) -> tuple[str, ...]:
         """Lines to show before the plan: what was chosen for options that leave a choice."""
         return ()
 

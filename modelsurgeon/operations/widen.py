@@ -88,7 +88,7 @@ class Widen(Operation):
 
         return training_state(before, after, Path(self.optimizer), memory, output=output)
 
-    def told(self, after: Checkpoint) -> tuple[str, ...]:
+    def choices(self, after: Checkpoint) -> tuple[str, ...]:
         if self.like is None and self.params is None:
             return ()
         settings = after.steps[-1].arguments["settings"]

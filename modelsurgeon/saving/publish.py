@@ -265,11 +265,11 @@ def _hub_errors(repo: str, create_pr: bool, way_out: str = "") -> Iterator[None]
     except (HTTPError, OSError, ValueError, RuntimeError) as error:
         # The error of an upload names the file, and its cause names the reason.
         cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
-        kind, said = _said(cause, create_pr)
-        raise kind(f"{repo}: {said}{way_out}") from None
+        kind, text = _as_ours(cause, create_pr)
+        raise kind(f"{repo}: {text}{way_out}") from None
 
 
-def _said(error: BaseException, create_pr: bool) -> tuple[type[Exception], str]:
+def _as_ours(error: BaseException, create_pr: bool) -> tuple[type[Exception], str]:
     if isinstance(error, LocalTokenNotFoundError):
         return OutputError, f"no token to push with; set HF_TOKEN to one that writes ({_page()}), or run hf auth login"
     if isinstance(error, HfHubHTTPError):
@@ -285,7 +285,7 @@ def _said(error: BaseException, create_pr: bool) -> tuple[type[Exception], str]:
 
 def _refusal(error: HfHubHTTPError, create_pr: bool) -> tuple[type[Exception], str]:
     """Why the Hub refuses, and the way out."""
-    status, said = error.response.status_code, error.server_message or first_line(error)
+    status, text = error.response.status_code, error.server_message or first_line(error)
     if status in BUSY:
         return OSError, f"the Hub fails ({status}), also when asked again; wait a few minutes"
     match status:
@@ -293,10 +293,10 @@ def _refusal(error: HfHubHTTPError, create_pr: bool) -> tuple[type[Exception], s
             return OutputError, f"the token is not accepted; set HF_TOKEN to one of {_page()}, or run hf auth login"
         case 403:
             instead = "" if create_pr else "; --create-pr asks those who may"
-            return OutputError, f"this token may not write here ({said}){instead}"
+            return OutputError, f"this token may not write here ({text}){instead}"
         case 412:
             return OutputError, "has changed since the upload began, by others or by a try that seemed to fail"
-    return OutputError, f"{status}: {said}"
+    return OutputError, f"{status}: {text}"
 
 
 @contextmanager

@@ -60,9 +60,9 @@ def _halved(block: torch.Tensor, axis: int, absolute: bool) -> torch.Tensor:
         block.abs_()
     length = block.shape[axis]
     while length > 1:
-        kept = (length + 1) // 2
-        block.narrow(axis, 0, length - kept).add_(block.narrow(axis, kept, length - kept))
-        length = kept
+        half = (length + 1) // 2
+        block.narrow(axis, 0, length - half).add_(block.narrow(axis, half, length - half))
+        length = half
     return block.narrow(axis, 0, 1)
 
 

@@ -56,9 +56,9 @@ def least(column: int) -> int:
 
 
 def _near(source: np.ndarray, start: int, stop: int, few: int) -> list[Span]:
-    kept = source[start:stop]
-    kept = kept[kept != GAP]
-    low, high = (int(kept.min()), int(kept.max()) + 1) if len(kept) else (0, 0)
+    sources = source[start:stop]
+    sources = sources[sources != GAP]
+    low, high = (int(sources.min()), int(sources.max()) + 1) if len(sources) else (0, 0)
     if high - low <= max(2 * (stop - start), few) or stop - start <= 1:
         return [Span(start, stop, low, high)]
     middle = (start + stop) // 2

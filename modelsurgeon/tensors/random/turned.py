@@ -216,9 +216,9 @@ def sums(matrix: torch.Tensor) -> torch.Tensor:
     """[n]: the sum of each column, by halves, in the matrix's memory."""
     length = len(matrix)
     while length > 1:
-        kept = (length + 1) // 2
-        matrix[: length - kept] += matrix[kept:length]
-        length = kept
+        half = (length + 1) // 2
+        matrix[: length - half] += matrix[half:length]
+        length = half
     return matrix[0]
 
 
