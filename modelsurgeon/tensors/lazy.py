@@ -14,6 +14,7 @@ from typing import Protocol
 
 import torch
 
+from modelsurgeon.files.safetensors_file import Described
 from modelsurgeon.maps.dimension import Dimension
 from modelsurgeon.tensors.arena import Empty
 from modelsurgeon.tensors.noise import Noise
@@ -23,7 +24,7 @@ from modelsurgeon.tensors.stored import Stored
 Fill = Callable[[int, int], torch.Tensor]  # rows of numbers from (start, stop)
 
 
-class LazyTensor(Protocol):
+class LazyTensor(Described, Protocol):
     """Numbers that can be read, some rows at a time.
 
     dtype     what it is stored in: "BF16", "F32" ...
@@ -44,12 +45,6 @@ class LazyTensor(Protocol):
     held      bytes of memory that are resident as long as it is read, beside its pieces
     """
 
-    @property
-    def dtype(self) -> str: ...
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def nbytes(self) -> int: ...
     @property
     def stored(self) -> Stored | None: ...
     @property

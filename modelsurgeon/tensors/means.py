@@ -8,22 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
 
+from modelsurgeon.tensors.lazy import LazyTensor
+
 MEAN_BLOCK = 1 << 20  # numbers added at a time: 8 MiB of float64
 SLAB = 1 << 19  # numbers added at a time that are in memory already: 4 MiB
-
-
-class ReadByRows(Protocol):
-    """A tensor that is read by its rows."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    def read(self, start: int, stop: int, *, first: int = ..., last: int | None = ...) -> torch.Tensor: ...
 
 
 def group_size(shape: Sequence[int], axis: int) -> int:
@@ -86,7 +78,7 @@ def _mean_in(block: torch.Tensor, of: np.ndarray, axis: int, step: int) -> torch
 
 
 def mean_rows(
-    base: ReadByRows,
+    base: LazyTensor,
     means: Sequence[np.ndarray],
     low: int,
     high: int,
