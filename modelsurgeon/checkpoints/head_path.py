@@ -61,6 +61,7 @@ class Path:
 
     @property
     def tied(self) -> bool:
+        """Whether the head is the embedding."""
         return self.head == self.embedding
 
 

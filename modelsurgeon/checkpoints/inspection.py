@@ -71,6 +71,7 @@ class Inspection:
     refused: str
 
     def to_json(self) -> dict[str, Any]:
+        """The document of `inspect`."""
         return asdict(self)
 
 

@@ -27,9 +27,11 @@ class Integrity:
 
     @property
     def same(self) -> bool:
+        """Whether every file is what was written."""
         return all(verdict == SAME for verdict in self.files.values())
 
     def to_json(self) -> dict[str, Any]:
+        """The document of `check-files`."""
         return {"same": self.same, "result": self.result, "files": self.files, "extra": list(self.extra)}
 
 

@@ -65,6 +65,7 @@ class Step:
     learning_rates: tuple[Mapping[str, Any], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
+        """The step as it is recorded."""
         return {
             "operation": self.operation,
             "arguments": dict(self.arguments),
@@ -79,6 +80,7 @@ class Step:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Step:
+        """A step on record. Raises KeyError, TypeError, ValueError or PlanError for what is none."""
         return cls(
             str(record["operation"]),
             dict(record["arguments"]),

@@ -59,13 +59,16 @@ class Described(Protocol):
     """What a header is written from: a tensor's dtype, shape and bytes."""
 
     @property
-    def dtype(self) -> str: ...
+    def dtype(self) -> str:
+        """As the library names it: "BF16"."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """Sizes, in stored order."""
 
     @property
-    def nbytes(self) -> int: ...
+    def nbytes(self) -> int:
+        """Bytes of the data."""
 
 
 @dataclass(frozen=True, slots=True)

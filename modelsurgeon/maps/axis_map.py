@@ -67,6 +67,7 @@ class AxisMap:
 
     @property
     def new_size(self) -> int:
+        """How many new coordinates there are."""
         return len(self.source)
 
     @cached_property
@@ -91,6 +92,7 @@ class AxisMap:
 
     @cached_property
     def is_identity(self) -> bool:
+        """Whether the axis stays as it is."""
         return (
             self.new_size == self.size
             and np.array_equal(self.source, np.arange(self.size))

@@ -51,6 +51,7 @@ class Dimension:
 
     @property
     def new_size(self) -> int:
+        """How many new coordinates there are."""
         return len(self.source)
 
     def rearranged(self, before: np.ndarray, after: np.ndarray) -> Dimension:
@@ -74,6 +75,7 @@ class Dimension:
 
     @cached_property
     def is_identity(self) -> bool:
+        """Whether the dimension stays as it is."""
         return (
             self.new_size == self.size
             and bool(np.all(self.factor == 1))

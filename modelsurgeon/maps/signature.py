@@ -50,12 +50,15 @@ class Atom:
         return "" if self.other else self.name
 
     def axes(self) -> tuple[str, ...]:
+        """The names in it, in order."""
         return () if self.name.isdigit() else (self.name,)
 
     def size(self, sizes: Mapping[str, int]) -> int:
+        """How large the dimension is for these sizes of axes."""
         return int(self.name) if self.name.isdigit() else sizes[self.name]
 
     def grow(self, maps: Mapping[str, AxisMap], side: str) -> Dimension:
+        """The growth of the dimension, for its "writers" or its "readers"."""
         if self.name.isdigit():
             return dimension.ungrown(int(self.name))
         other_side = {"writers": "readers", "readers": "writers"}[side]
@@ -87,9 +90,11 @@ class Product(_Several):
         return all(part.is_plain and len(part.axes()) < 2 for part in self.parts)
 
     def size(self, sizes: Mapping[str, int]) -> int:
+        """How large the dimension is for these sizes of axes."""
         return int(np.prod([part.size(sizes) for part in self.parts], dtype=object))
 
     def grow(self, maps: Mapping[str, AxisMap], side: str) -> Dimension:
+        """The growth of the dimension, for its "writers" or its "readers"."""
         return dimension.product([part.grow(maps, side) for part in self.parts])
 
 
@@ -97,6 +102,7 @@ class Concatenation(_Several):
     """Its parts one after another."""
 
     def grow(self, maps: Mapping[str, AxisMap], side: str) -> Dimension:
+        """The growth of the dimension, for its "writers" or its "readers"."""
         return dimension.concatenation([part.grow(maps, side) for part in self.parts])
 
 
@@ -107,9 +113,11 @@ class Dealt(_Several):
     along: str
 
     def axes(self) -> tuple[str, ...]:
+        """The names in it, in order."""
         return (self.along, *super().axes())
 
     def grow(self, maps: Mapping[str, AxisMap], side: str) -> Dimension:
+        """The growth of the dimension, for its "writers" or its "readers"."""
         parts = [part.grow(maps, side) for part in self.parts]
         dealer = maps[self.along]
         before = _dealt([part.size for part in parts], dealer.size)
@@ -143,6 +151,7 @@ class Signature:
 
     @property
     def axes(self) -> tuple[str, ...]:
+        """The names in it, in order."""
         named = tuple(axis for expression, _ in self.dimensions for axis in expression.axes())
         return named + (self.normalises.axes() if self.normalises else ())
 
@@ -166,6 +175,7 @@ class Signature:
         return Signature(f"{self.text} (bias)", self.written)
 
     def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """Its stored shape for these sizes of axes."""
         return tuple(expression.size(sizes) for expression, _ in self.dimensions)
 
     def grow(self, maps: Mapping[str, AxisMap]) -> tuple[Dimension, ...]:

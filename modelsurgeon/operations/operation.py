@@ -53,24 +53,22 @@ def option(default: T, help: str, *, flag: str | None = None, metavar: str | Non
 
 
 class Companion(Protocol):
-    """Further files that are written with a checkpoint.
-
-    nbytes  bytes of all of them
-    peak    bytes resident at most while they are written
-    notes   what a user should know about them, beside the checkpoint's notes
-    """
+    """Further files that are written with a checkpoint."""
 
     @property
-    def nbytes(self) -> int: ...
+    def nbytes(self) -> int:
+        """Bytes of all of them."""
 
     @property
-    def peak(self) -> int: ...
+    def peak(self) -> int:
+        """Bytes resident at most while they are written."""
 
     @property
-    def notes(self) -> tuple[str, ...]: ...
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know about them, beside the checkpoint's notes."""
 
     def write(self, folder: Path) -> None:
-        """Write them."""
+        """Write them into the folder."""
 
 
 @dataclass(frozen=True)

@@ -47,10 +47,12 @@ class Proof:
 
     @property
     def wrong(self) -> tuple[TensorVerdict, ...]:
+        """The verdicts that are wrong."""
         return tuple(verdict for verdict in self.verdicts if verdict.verdict == "wrong")
 
     @property
     def rounding(self) -> float:
+        """The largest rounding of all tensors."""
         return max((verdict.rounding for verdict in self.verdicts), default=0.0)
 
     @property
@@ -60,6 +62,7 @@ class Proof:
         return next((word for word in ("wrong", "rounded") if word in found), "exact")
 
     def to_json(self) -> dict[str, Any]:
+        """The proof's part of a report."""
         return {
             "verdict": self.summary,
             "rounding": self.rounding,

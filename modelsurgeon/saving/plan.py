@@ -45,6 +45,7 @@ class Plan:
     budget: Budget
 
     def to_json(self) -> dict[str, Any]:
+        """The document of a plan."""
         return {name: value for name, value in asdict(self).items() if name != "budget"}
 
     to_dict = to_json

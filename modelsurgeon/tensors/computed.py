@@ -29,6 +29,7 @@ class Computed(Ungrown):
 
     @property
     def unusual(self) -> bool:
+        """Whether the stored tensor that it follows from is."""
         return self.stored is not None and self.stored.unusual
 
     @property
@@ -37,6 +38,7 @@ class Computed(Ungrown):
         """What it is, in a few words."""
 
     def working_set(self, most: int) -> int:
+        """As of `reading`, for the rows and columns of a piece."""
         rows, columns = (*self.shape, 1)[:2]
         row = self.nbytes // max(1, rows)
         if row > most:

@@ -36,13 +36,20 @@ class Grown(LazyTensor, Protocol):
     """How a remapped tensor is computed: by which dimensions and constant, in what, with which noise, cut where."""
 
     @property
-    def computed(self) -> tuple[tuple[Dimension, ...], float]: ...
+    def computed(self) -> tuple[tuple[Dimension, ...], float]:
+        """(dimensions, constant) of the arithmetic."""
+
     @property
-    def work_dtype(self) -> torch.dtype: ...
+    def work_dtype(self) -> torch.dtype:
+        """The dtype of the arithmetic."""
+
     @property
-    def noise(self) -> Noise | None: ...
+    def noise(self) -> Noise | None:
+        """What makes copies differ."""
+
     @property
-    def is_cut_at_runs(self) -> bool: ...
+    def is_cut_at_runs(self) -> bool:
+        """Whether every piece lies within one run of rows."""
 
 
 def of_pieces(tensor: Grown, most: int) -> int:

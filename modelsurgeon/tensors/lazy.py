@@ -27,55 +27,66 @@ Fill = Callable[[int, int], torch.Tensor]  # rows of numbers from (start, stop)
 class LazyTensor(Described, Protocol):
     """Numbers that can be read, some rows at a time.
 
-    dtype     what it is stored in: "BF16", "F32" ...
-    shape     its sizes; () of a single number
-    nbytes    bytes that it takes when it is stored
-    stored    the stored tensor that it begins with, if it does with one
-    verbatim  the stored tensor whose bytes it is, unchanged; None where its numbers are computed
-    unusual   whether what was read of it so far held NaN or infinities
-
-    says      what it is, in a few words, for the plan
-    is_exact  whether no stored number is rounded
-    factors   the distinct factors that stored numbers are multiplied by
-
-    How it grew (`Remapped`); what did not grow is its own base, and its dimensions are identities:
-    base, dimensions, constant, offset, fill, free
-    fused     the same without a grown tensor in between
-
-    held      bytes of memory that are resident as long as it is read, beside its pieces
+    dtype   what it is stored in: "BF16", "F32" ...
+    shape   its sizes; () of a single number
+    nbytes  bytes that it takes when it is stored
     """
 
     @property
-    def stored(self) -> Stored | None: ...
-    @property
-    def verbatim(self) -> Stored | None: ...
-    @property
-    def unusual(self) -> bool: ...
+    def stored(self) -> Stored | None:
+        """The stored tensor that it begins with, if it does with one."""
 
     @property
-    def says(self) -> str: ...
-    @property
-    def is_exact(self) -> bool: ...
-    @property
-    def factors(self) -> tuple[float, ...]: ...
+    def verbatim(self) -> Stored | None:
+        """The stored tensor whose bytes it is, unchanged; None where its numbers are computed."""
 
     @property
-    def base(self) -> LazyTensor: ...
-    @property
-    def dimensions(self) -> tuple[Dimension, ...]: ...
-    @property
-    def constant(self) -> float: ...
-    @property
-    def offset(self) -> float: ...
-    @property
-    def fill(self) -> float | Fill: ...
-    @property
-    def free(self) -> bool: ...
-    @property
-    def fused(self) -> LazyTensor: ...
+    def unusual(self) -> bool:
+        """Whether what was read of it so far held NaN or infinities."""
 
     @property
-    def held(self) -> int: ...
+    def says(self) -> str:
+        """What it is, in a few words, for the plan."""
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether no stored number is rounded."""
+
+    @property
+    def factors(self) -> tuple[float, ...]:
+        """The distinct factors that stored numbers are multiplied by."""
+
+    @property
+    def base(self) -> LazyTensor:
+        """What it is a growth of (`Remapped`): itself where it did not grow."""
+
+    @property
+    def dimensions(self) -> tuple[Dimension, ...]:
+        """The growth of each dimension: identities where it did not grow."""
+
+    @property
+    def constant(self) -> float:
+        """A factor of all numbers."""
+
+    @property
+    def offset(self) -> float:
+        """What the model adds to it before it uses it."""
+
+    @property
+    def fill(self) -> float | Fill:
+        """What gaps hold: a number, or rows of numbers from (start, stop)."""
+
+    @property
+    def free(self) -> bool:
+        """Whether gaps may hold anything."""
+
+    @property
+    def fused(self) -> LazyTensor:
+        """The same growth without a grown tensor in between."""
+
+    @property
+    def held(self) -> int:
+        """Bytes of memory that are resident as long as it is read, beside its pieces."""
 
     def read(self, start: int, stop: int, empty: Empty = ..., first: int = ..., last: int | None = ...) -> torch.Tensor:
         """Rows start:stop of the first dimension (the number itself of a scalar), first:last of the second.

@@ -61,6 +61,7 @@ class Remapped:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The new sizes."""
         return tuple(dimension.new_size for dimension in self.dimensions)
 
     @property
@@ -73,6 +74,7 @@ class Remapped:
 
     @property
     def nbytes(self) -> int:
+        """Bytes that it takes when it is stored."""
         return DTYPES[self.dtype].itemsize * math.prod(self.shape)
 
     @property
@@ -94,6 +96,7 @@ class Remapped:
 
     @property
     def factors(self) -> tuple[float, ...]:
+        """The distinct factors, the constant included."""
         return _arithmetic(self.dimensions, self.constant)[2]
 
     @cached_property
@@ -148,6 +151,7 @@ class Remapped:
         return torch.float64 if "F64" in (self.dtype, self.base.dtype) or self.dtype == "F32" else torch.float32
 
     def pieces(self, most: int) -> Iterator[Piece]:
+        """Cut at runs of rows where there are few."""
         rows, columns = (*self.shape, 1, 1)[:2]
         whole = [Piece(0, rows, 0, columns)] if rows else []
         for run in runs_of_rows(self.computed[0][0], columns) if self.is_cut_at_runs else whole:
@@ -164,6 +168,7 @@ class Remapped:
         return len(dimension.runs) <= MOST_RUNS and not len(dimension.rests[0])
 
     def read_piece(self, piece: Piece, device: str = "cpu", empty: Empty = fresh) -> torch.Tensor:
+        """Computed on the device, converted and disturbed."""
         last = piece.last if len(self.shape) > 1 else None
         return self._stored(self.compute_piece(piece, device, empty), piece.start, piece.first, last, empty)
 

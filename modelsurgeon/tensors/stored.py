@@ -47,6 +47,7 @@ class Stored(Ungrown):
 
     @property
     def unusual(self) -> bool:
+        """Whether a read so far met NaN or infinities."""
         return self.start in self.file.flagged
 
     def working_set(self, most: int) -> int:

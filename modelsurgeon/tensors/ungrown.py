@@ -40,6 +40,7 @@ class Ungrown(ABC):
 
     @property
     def nbytes(self) -> int:
+        """Bytes that it takes when it is stored."""
         return SIZES[self.dtype] * math.prod(self.shape)
 
     @property
@@ -70,6 +71,7 @@ class Ungrown(ABC):
         return self.read(piece.start, piece.stop, empty, *(() if whole else (piece.first, piece.last)))
 
     def reading(self, rows: int, columns: int) -> int:
+        """The numbers that are read, and little else."""
         return numbers(self.shape, rows, columns) * SIZES[self.dtype] + SMALL
 
 

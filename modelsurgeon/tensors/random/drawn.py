@@ -62,12 +62,14 @@ class Drawn(Computed):
 
     @property
     def says(self) -> str:
+        """The distribution."""
         if not self.deviation:
             return f"new: {self.mean:g} everywhere"
         kind = f"normal cut at {self.cut:g} deviations" if self.cut else "normal"
         return f"new: {kind}, deviation {self.deviation * left(self.cut):.4g}"
 
     def reading(self, rows: int, columns: int) -> int:
+        """The numbers, and the blocks that are drawn for them."""
         drawing = BLOCK * (SCRATCH * MOST_THREADS + 4 * KEPT) if self.deviation else 0
         return super().reading(rows, columns) + drawing
 
@@ -131,6 +133,7 @@ class Formula(Computed):
 
     @property
     def says(self) -> str:
+        """The distribution."""
         return "new: by the library's formula"
 
     def read(

@@ -22,6 +22,7 @@ class EarlierDrawn(Drawn):
 
     @staticmethod
     def quantile(uniform: np.ndarray) -> np.ndarray:
+        """By torch's erfinv."""
         found: np.ndarray = torch.from_numpy(uniform).erfinv_().mul_(math.sqrt(2)).numpy()
         return found
 
@@ -33,6 +34,7 @@ class EarlierRotation(RandomRotation):
 
     @cached_property
     def matrix(self) -> torch.Tensor:
+        """P."""
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:

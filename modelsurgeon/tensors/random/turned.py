@@ -107,15 +107,18 @@ class Turned(Computed):
 
     @property
     def says(self) -> str:
+        """The dtype that it is rounded to."""
         return f"new: turned, rounded to {self.dtype}"
 
     def reading(self, rows: int, columns: int) -> int:
+        """Whole rows, in float64 slices."""
         whole = rows * self.shape[1]  # of which columns may be a part: a row is read whole
         return self.table.reading(rows, self.shape[1]) + whole * 8 * 8 + SMALL
 
     def read(
         self, start: int, stop: int, empty: Empty = fresh, first: int = 0, last: int | None = None
     ) -> torch.Tensor:
+        """Rows are turned whole, whatever the columns."""
         block = self.table.read(start, stop, empty)
         turned = times_transpose(block.double(), self.rotation)
         part = turned if last is None else turned[:, first:last]
@@ -198,6 +201,7 @@ def scaled_slices(matrix: torch.Tensor, length: int) -> tuple[torch.Tensor, ...]
 
 
 def transposed(parts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """The transpose of each slice."""
     return tuple(part.T for part in parts)
 
 
