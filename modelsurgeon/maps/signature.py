@@ -65,7 +65,6 @@ class Atom:
         return dimension.along(maps[self.name], other_side if self.other else side)
 
 
-@dataclass(frozen=True)
 class _Several:
     parts: tuple[Expression, ...]
     alone = ""
@@ -82,8 +81,11 @@ class _Several:
         return sum(part.size(sizes) for part in self.parts)
 
 
+@dataclass(frozen=True)
 class Product(_Several):
     """The row-major product of its parts."""
+
+    parts: tuple[Expression, ...]
 
     @property
     def is_plain(self) -> bool:
@@ -98,8 +100,11 @@ class Product(_Several):
         return dimension.product([part.grow(maps, side) for part in self.parts])
 
 
+@dataclass(frozen=True)
 class Concatenation(_Several):
     """Its parts one after another."""
+
+    parts: tuple[Expression, ...]
 
     def grow(self, maps: Mapping[str, AxisMap], side: str) -> Dimension:
         """The growth of the dimension, for its "writers" or its "readers"."""
@@ -111,6 +116,7 @@ class Dealt(_Several):
     """Its parts dealt out along an axis: for each of its coordinates, an equal share of every part."""
 
     along: str
+    parts: tuple[Expression, ...]
 
     def axes(self) -> tuple[str, ...]:
         """The names in it, in order."""
@@ -273,7 +279,7 @@ def _factor(tokens: list[str]) -> Expression:
         terms = _terms(tokens, ")")
         return terms[0] if len(terms) == 1 else Concatenation(terms)
     if token.endswith("["):
-        return Dealt(_terms(tokens, "]"), token[:-1])
+        return Dealt(token[:-1], _terms(tokens, "]"))
     return Atom(token.removesuffix("~"), token.endswith("~"))
 
 
