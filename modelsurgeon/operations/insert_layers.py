@@ -1,7 +1,7 @@
 """Inserted layers, as other tools make them: the function stays the same where a new layer adds zero.
 
 There is no command: `verify --infer` finds inserted layers in results without a record, and the proof replays them.
-`transforms/layers.py` recognises new layers, and says what they must be.
+`transforms/insertion.py` recognises new layers, and says what they must be.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class InsertLayers(Operation):
     kinds: Mapping[str, list[Any]] = field(default_factory=dict)
 
     def apply(self, checkpoint: Checkpoint) -> Checkpoint:
-        from modelsurgeon.operations.transforms.layers import silent_layers
+        from modelsurgeon.operations.transforms.insertion import silent_layers
 
         return silent_layers(checkpoint, self.arguments())
 
     @classmethod
     def replay(cls, before: Replayed, step: Step) -> Replayed:
-        from modelsurgeon.operations.transforms.layers import insert_layers
+        from modelsurgeon.operations.transforms.insertion import insert_layers
 
         return before.beneath(lambda checkpoint: insert_layers(checkpoint, step.arguments))
 
@@ -48,12 +48,12 @@ class InsertLayers(Operation):
     def demands(
         cls, step: Step, expected: Checkpoint, result: Checkpoint, names: Mapping[str, str]
     ) -> Mapping[str, Demand]:
-        from modelsurgeon.operations.transforms.layers import demands
+        from modelsurgeon.operations.transforms.insertion import demands
 
         return demands(step.arguments["layers"], expected, result, names)
 
     @classmethod
     def guess(cls, source: Checkpoint, result: Checkpoint) -> Guess:
-        from modelsurgeon.operations.transforms.layers import guess_inserted
+        from modelsurgeon.operations.transforms.insertion import guess_inserted
 
         return guess_inserted(source, result)

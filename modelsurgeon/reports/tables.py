@@ -14,9 +14,9 @@ from modelsurgeon.text import show_size
 from modelsurgeon.verification import summary
 
 if TYPE_CHECKING:
-    from modelsurgeon.architectures.overview import Row
     from modelsurgeon.checkpoints.inspection import Inspection
     from modelsurgeon.checkpoints.integrity import Integrity
+    from modelsurgeon.growth.overview import Row
     from modelsurgeon.saving.plan import Plan
     from modelsurgeon.verification.verify import Report
 

@@ -27,6 +27,7 @@ import torch
 from modelsurgeon.architectures import architecture, registry
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import ArchitectureError
+from modelsurgeon.growth.kinds.kind import kind_of
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.maps.signature import Signature
 from modelsurgeon.running.outputs import Kept
@@ -179,7 +180,7 @@ def written_axes(source: Checkpoint, model: Any) -> dict[str, str]:
 def _residual(signature: Signature, table: architecture.Architecture) -> str | None:
     """The residual axis that a tensor writes; None where it writes none."""
     named = (expression.alone for expression, _ in signature.written if expression.alone in table.axes)
-    return next((axis for axis in named if "residual" in table.axes[axis].through), None)
+    return next((axis for axis in named if kind_of(table.axes[axis]).spans_layers), None)
 
 
 def _layer(name: str) -> str:
