@@ -22,7 +22,7 @@ from modelsurgeon.operations.operation import Companion, Operation
 from modelsurgeon.reports.card import metadata_of, model_card
 from modelsurgeon.running.environment import check_place
 from modelsurgeon.saving.plan import Plan, make_plan
-from modelsurgeon.saving.publish import check_push, check_target, push, upload
+from modelsurgeon.saving.publish import check_push, check_url, push, upload
 from modelsurgeon.saving.save import check_output, save
 from modelsurgeon.saving.writer import Progress
 from modelsurgeon.text import parse_size
@@ -139,7 +139,7 @@ def check_targets(source: Checkpoint, wanted: Wanted, *, dry_run: bool = False) 
     if wanted.folder:
         check_output(source, wanted.folder, wanted.overwrite or dry_run)
     if wanted.remote and not dry_run:
-        check_target(wanted.remote, wanted.overwrite)
+        check_url(wanted.remote, wanted.overwrite)
     if wanted.push_to_hub:
         check_push(wanted.push_to_hub, private=wanted.private, create_pr=wanted.create_pr)
         return metadata_of(source.origin.folder)

@@ -7,7 +7,7 @@
     'same function'
 
 The command line is a skin over this: the same options under the same names, with the same defaults. Every operation of
-the registry is a method of `Model`; those that read a config are functions of the package (`modelsurgeon.init`).
+the catalogue is a method of `Model`; those that read a config are functions of the package (`modelsurgeon.init`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from modelsurgeon.delivery import Saved, Wanted, check_targets, deliver, planned
 from modelsurgeon.diagnosis.diagnose import Diagnosis, diagnose_all
 from modelsurgeon.errors import OptionsError, OutputError
 from modelsurgeon.growth import overview
-from modelsurgeon.operations import registry
+from modelsurgeon.operations import catalogue
 from modelsurgeon.operations.operation import Operation
 from modelsurgeon.operations.transforms.initial import blank
 from modelsurgeon.operations.transforms.replay import applied
@@ -73,10 +73,13 @@ class Model:
         return _as_function(operation, lambda **given: self.apply(operation(**given)), Model)
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *(registry.method(one) for one in registry.offered() if one.reads == "checkpoint")]
+        return [
+            *super().__dir__(),
+            *(catalogue.method(one) for one in catalogue.offered() if one.reads == "checkpoint"),
+        ]
 
     def __repr__(self) -> str:
-        done = "".join(f".{registry.method(type(one))}(...)" for one in self.operations)
+        done = "".join(f".{catalogue.method(type(one))}(...)" for one in self.operations)
         return f"Model({self.source.origin.id!r}){done}"
 
     def apply(self, operation: Operation) -> Model:
@@ -324,10 +327,10 @@ def check_output_of_config(config: str | os.PathLike[str], folder: Path) -> None
 
 
 def _operation(name: str, reads: str) -> type[Operation]:
-    offered = (one for one in registry.offered() if one.reads == reads) if not name.startswith("_") else ()
-    found = next((one for one in offered if registry.method(one) == name), None)
+    offered = (one for one in catalogue.offered() if one.reads == reads) if not name.startswith("_") else ()
+    found = next((one for one in offered if catalogue.method(one) == name), None)
     if found is None:
-        raise AttributeError(f"no operation {name!r} on a {reads}; there are: {', '.join(registry.known())}")
+        raise AttributeError(f"no operation {name!r} on a {reads}; there are: {', '.join(catalogue.all_operations())}")
     return found
 
 
@@ -338,7 +341,7 @@ def _as_function(operation: type[Operation], call: Callable[..., Any], returns: 
     helps = (f"    {one.name}  {one.metadata.get('help', '')}" for one in fields(operation))
     own = [p for p in introspection.signature(call).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
     call.__signature__ = introspection.Signature([*own, *options], return_annotation=returns)  # type: ignore[attr-defined]
-    call.__name__ = registry.method(operation)
+    call.__name__ = catalogue.method(operation)
     call.__doc__ = "\n".join([introspection.getdoc(operation) or "", "", *helps])
     return call
 

@@ -156,6 +156,6 @@ def _consecutive(wanted: np.ndarray) -> list[tuple[int, int]]:
     return [(int(wanted[at]), int(length)) for at, length in zip(starts, lengths, strict=True)]
 
 
-def along(axis: int, ndim: int) -> list[int]:
+def broadcast(axis: int, ndim: int) -> list[int]:
     """The shape that broadcasts a vector along one axis."""
     return [1] * axis + [-1] + [1] * (ndim - axis - 1)

@@ -21,7 +21,6 @@ from modelsurgeon.checkpoints.checkpoint import INDEX, Checkpoint, read_config, 
 from modelsurgeon.errors import ModelSurgeonError, SourceError
 from modelsurgeon.files.file import LocalFolder
 from modelsurgeon.running.options import RunOptions
-from modelsurgeon.tensors.stored import Stored
 
 # Keys of config.json that name files, kernels or code to the library, and say nothing of the model.
 LOADING = frozenset(
@@ -154,7 +153,7 @@ def _align(model: Any) -> None:
 
 def saved_folder(checkpoint: Checkpoint) -> Path:
     """The folder that a checkpoint was opened from. Raises ModelSurgeonError for a plan: it has no outputs yet."""
-    if not all(isinstance(tensor, Stored) for tensor in checkpoint.tensors.values()):
+    if not all(tensor.verbatim for tensor in checkpoint.tensors.values()):
         raise ModelSurgeonError(f"{checkpoint.origin.id}: a plan cannot be run; save it and open the result")
     return checkpoint.origin.path
 
@@ -194,8 +193,7 @@ def checked_view(folder: Path, with_code: bool = False) -> Iterator[Path]:
     opened = LocalFolder(folder)
     left_out = LOADING - {"auto_map"} if with_code else LOADING
     config = {k: v for k, v in read_config(opened).items() if k not in left_out and not k.startswith("_")}
-    stored = [tensor for tensor in read_tensors(opened).values() if isinstance(tensor, Stored)]
-    files = {tensor.file.name: folder / tensor.file.name for tensor in stored}
+    files = {tensor.file.name: folder / tensor.file.name for tensor in read_tensors(opened).values()}
     if (folder / INDEX).exists():
         files[INDEX] = folder / INDEX
     files |= {name: folder / name for name in opened.names() if with_code and name.endswith(".py")}

@@ -29,7 +29,7 @@ from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import ArchitectureError
 from modelsurgeon.growth.kinds.kind import kind_of
 from modelsurgeon.maps.axis_map import AxisMap
-from modelsurgeon.maps.signature import Atom, Signature
+from modelsurgeon.maps.signature import Signature
 from modelsurgeon.running.forward import folded
 from modelsurgeon.running.outputs import Kept
 from modelsurgeon.text import printable
@@ -173,9 +173,8 @@ def written_axes(source: Checkpoint, model: Any) -> dict[str, str]:
 
 
 def _residual(signature: Signature, table: architecture.Architecture) -> str | None:
-    """The residual axis that a tensor writes, or None."""
-    atoms = [atom.name for atom, _ in signature.written if isinstance(atom, Atom) and not atom.other]
-    named = (axis for axis in atoms if axis in table.axes)
+    """The residual axis that a tensor writes; None where it writes none."""
+    named = (expression.alone for expression, _ in signature.written if expression.alone in table.axes)
     return next((axis for axis in named if kind_of(table.axes[axis]).spans_layers), None)
 
 

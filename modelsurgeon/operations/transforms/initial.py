@@ -44,7 +44,7 @@ from modelsurgeon.running.settings import as_read
 from modelsurgeon.tensors import quantised
 from modelsurgeon.tensors.dtypes import DTYPE_NAMES
 from modelsurgeon.tensors.lazy import LazyTensor
-from modelsurgeon.tensors.random.drawn import TRUNCATED, Drawn, Table
+from modelsurgeon.tensors.random.drawn import TRUNCATED, Drawn, Formula
 
 LOG_N_OVER_D = "log-n-over-d"
 DISTRIBUTIONS: Mapping[str, float | None] = {"normal": None, "truncated": TRUNCATED}
@@ -152,7 +152,7 @@ def begin(checkpoint: Checkpoint, choices: Choices) -> Checkpoint:
 
 def _drawn(checkpoint: Checkpoint, name: str, start: Start, dtype: str, seed: int) -> LazyTensor:
     if start.table is not None:
-        return Table(start.table.float(), dtype)
+        return Formula(start.table.float(), dtype)
     key = f"{seed}/{checkpoint.architecture.canonical(name)}"
     return Drawn(start.shape, dtype, start.deviation, key, start.cut, start.mean, start.zeros)
 
