@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -36,7 +37,12 @@ def shown(name: str) -> str:
 
 
 def printable(value: Any) -> Any:
-    """The same with the numbers that JSON does not know as texts ("nan", "inf"), and without passwords in URLs."""
+    """The same as JSON has it: dataclasses as objects, numbers that it does not know as texts ("nan", "inf").
+
+    Passwords in URLs are left out.
+    """
+    if is_dataclass(value):
+        return {one.name: printable(getattr(value, one.name)) for one in fields(value)}
     if isinstance(value, float) and not math.isfinite(value):
         return repr(value)
     if isinstance(value, Mapping):

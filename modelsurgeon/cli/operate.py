@@ -52,7 +52,7 @@ def operate(operation: Operation, request: Request) -> None:
     before = _opened(operation, source, request)
     metadata = check_targets(before, wanted, dry_run=request.dry_run)
     after, console = applied(operation, before), terminal.console(request.quiet)
-    for line in operation.told(after):
+    for line in operation.choices(after):
         terminal.line(line, console)
     job = planned(before, after, (operation,), wanted, reproducing_command(sys.argv[1:], before.origin))
     if request.dry_run:

@@ -16,7 +16,7 @@ from modelsurgeon.verification import summary
 if TYPE_CHECKING:
     from modelsurgeon.checkpoints.inspection import Inspection
     from modelsurgeon.checkpoints.integrity import Integrity
-    from modelsurgeon.growth.overview import Row
+    from modelsurgeon.growth.overview import FamilyRow
     from modelsurgeon.saving.plan import Plan
     from modelsurgeon.verification.verify import Report
 
@@ -92,7 +92,7 @@ def show_inspection(found: Inspection, console: Console) -> None:
     say(console, refused if found.refused else Text("fits its table", style="green"))
 
 
-def show_families(rows: Iterable[Row], console: Console) -> None:
+def show_families(rows: Iterable[FamilyRow], console: Console) -> None:
     """The table of what is supported."""
     cells = [{"family": row.name, **row.cells} for row in rows]
     console.print(table(cells[0], (row.values() for row in cells)))

@@ -300,7 +300,7 @@ def test_files_of_the_bare_body_may_lack_the_prefix_or_have_it(model_type, sourc
 def test_one_tensor_under_two_spellings_is_refused(source):
     checkpoint = open_checkpoint(source(tiny.named("gpt_neox-untied")))
     both = {**checkpoint.tensors, "lm_head.weight": checkpoint.tensors["embed_out.weight"]}
-    with pytest.raises(SourceError, match="stands twice, under two names"):
+    with pytest.raises(SourceError, match="appears twice, under two names"):
         check(dataclasses.replace(checkpoint, tensors=both))
 
 

@@ -20,7 +20,7 @@ from modelsurgeon.diagnosis.weights import scan as scan_module
 from modelsurgeon.diagnosis.weights.equal_rows import Equal, Sketch
 from modelsurgeon.diagnosis.weights.gains import places
 from modelsurgeon.diagnosis.weights.numbers import Census, Lost
-from modelsurgeon.diagnosis.weights.rows import Rows
+from modelsurgeon.diagnosis.weights.rows import RowBlocks
 from modelsurgeon.diagnosis.weights.scan import Scan, scan
 from modelsurgeon.diagnosis.weights.spectral_norm import Spectral
 from modelsurgeon.files.file import LocalFolder
@@ -87,7 +87,7 @@ def stored(folder: Path, tensor: torch.Tensor) -> Stored:
     return read_header(LocalFolder(folder).file("model.safetensors"))["x"]
 
 
-def settled(rows: Rows) -> Equal:
+def settled(rows: RowBlocks) -> Equal:
     sketch = Sketch(rows)
     for index, first, block in rows.blocks():
         sketch.add(index, first, block)
@@ -114,7 +114,7 @@ def test_equal_rows_and_columns_are_found_and_nearly_equal_ones_are_not(
     values[1, 149] = values[1, 0].clone()
     values[1, :, 0] = 0
     values[1, 9, 0] = 1e-30  # so it is not zero
-    found = settled(Rows(stored(tmp_path, values), capacity, stacked=True))
+    found = settled(RowBlocks(stored(tmp_path, values), capacity, stacked=True))
     expected = np.arange(150)
     expected[[120, 130, 2, 140]] = 5, 5, 1, 1
     assert found.rows.first[0].tolist() == expected.tolist()
@@ -130,7 +130,7 @@ def test_equal_matrices_of_a_stack_are_found(tmp_path: Path) -> None:
     values[3] = values[1].clone()
     values[4] = values[1].clone()
     values[4, 17, 23] += 1  # where no sample looks, or not
-    found = settled(Rows(stored(tmp_path, values), PLENTY, stacked=True))
+    found = settled(RowBlocks(stored(tmp_path, values), PLENTY, stacked=True))
     assert found.matrices.first.tolist() == [[0, 1, 2, 1, 4]]
 
 
