@@ -4,36 +4,47 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.progress import Progress, ProgressColumn
 
     from modelsurgeon.progress import Tell
+    from modelsurgeon.reports.blocks import Block
 
 DIFFERENT, BAD_REQUEST, MACHINE_FAILED, INTERRUPTED = 1, 2, 3, 130  # exit codes; 0: done
 WIDEST = 1000  # columns of a table on stdout that is no terminal: nothing is folded for a program that reads it
 
 
-def console(quiet: bool) -> Console | None:
-    """What people read, on stderr; None where they want to read nothing."""
+def show(blocks: Iterable[Block], quiet: bool) -> None:
+    """What people read, on stderr, unless they want to read nothing."""
+    if not quiet:
+        _show(blocks, sys.stderr, 160)
+
+
+def show_result(blocks: Iterable[Block]) -> None:
+    """What people read, on stdout: it is the result."""
+    _show(blocks, sys.stdout, WIDEST)
+
+
+def _show(blocks: Iterable[Block], stream: TextIO, widest: int) -> None:
+    """Within COLUMNS, or within the terminal; in a pipe tables have `widest` columns, and no other line is broken."""
     from rich.console import Console
 
-    if quiet:
-        return None
-    return Console(stderr=True) if sys.stderr.isatty() else Console(stderr=True, width=160)
+    from modelsurgeon.reports import console
 
-
-def stdout() -> Console:
-    """Tables that are the result."""
-    from rich.console import Console
-
-    return Console() if sys.stdout.isatty() else Console(width=WIDEST)
+    wanted = os.environ.get("COLUMNS", "")
+    sized = wanted.isdigit() and int(wanted) > 0
+    if sized or stream.isatty():
+        console.show(blocks, Console(file=stream, width=int(wanted) if sized else None))
+    else:
+        console.show(blocks, Console(file=stream, width=widest, soft_wrap=True))
 
 
 def quieten() -> None:
@@ -44,60 +55,60 @@ def quieten() -> None:
     disable_progress_bars()
 
 
-def line(text: str, shown_on: Console | None, style: str = "") -> None:
-    """One line, however long, as it is."""
-    if shown_on:
-        from rich.text import Text
-
-        shown_on.print(Text(text, style=style), soft_wrap=True)
-
-
 @contextmanager
 def progress(total: int, quiet: bool) -> Iterator[Callable[[int], None] | None]:
     """A bar on stderr that counts bytes, where stderr is a terminal."""
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
-    task = bar.add_task("writing", total=total)
+    with _bars(quiet, BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()) as bar:
+        if bar is None:
+            yield None
+            return
+        task = bar.add_task("writing", total=total)
 
-    def advance(count: int) -> None:
-        bar.start()  # not before the first byte: downloads have bars of their own
-        bar.advance(task, count)
+        def advance(count: int) -> None:
+            bar.start()  # not before the first byte: downloads have bars of their own
+            bar.advance(task, count)
 
-    try:
         yield advance
-    finally:
-        bar.stop()
 
 
 @contextmanager
 def bars(quiet: bool) -> Iterator[Tell]:
     """What long computations tell, as one bar each with the time left, on stderr where that is a terminal."""
+    from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    description = TextColumn("{task.description}", markup=False)
+    with _bars(quiet, description, BarColumn(), TaskProgressColumn(), TimeRemainingColumn()) as bar:
+        if bar is None:
+            yield lambda what, done, total: None
+            return
+        tasks: dict[str, TaskID] = {}
+
+        def tell(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.start()
+            bar.update(tasks[what], completed=done, total=total)
+            if bar.finished:  # what comes next may be a download, which has bars of its own
+                bar.stop()
+
+        yield tell
+
+
+@contextmanager
+def _bars(quiet: bool, *columns: ProgressColumn) -> Iterator[Progress | None]:
+    """Bars that are gone at the end; None where nobody sees them."""
     if quiet or not sys.stderr.isatty():
-        yield lambda what, done, total: None
+        yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False)
-    tasks: dict[str, TaskID] = {}
-
-    def tell(what: str, done: int, total: int) -> None:
-        if what not in tasks:
-            tasks[what] = bar.add_task(what, total=total)
-        bar.start()
-        bar.update(tasks[what], completed=done, total=total)
-        if bar.finished:  # what comes next may be a download, which has bars of its own
-            bar.stop()
-
+    console = Console(stderr=True)
+    bar = Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
     try:
-        yield tell
+        yield bar
     finally:
         bar.stop()
 

@@ -17,8 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from modelsurgeon.reports.chart import Chart, Limit, Series
-from modelsurgeon.reports.drawing import SERIES
+from modelsurgeon.reports.chart import SERIES, Chart, Limit, Series
 
 Document = Mapping[str, Any]
 

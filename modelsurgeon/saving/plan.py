@@ -17,7 +17,7 @@ from modelsurgeon.tensors.remapped import Remapped
 
 
 @dataclass(frozen=True)
-class Row:
+class PlannedTensors:
     """All tensors of one template.
 
     precision  "unchanged", "exact", or "rounded" with the dtype and why; of new numbers, what they are
@@ -40,7 +40,7 @@ class Plan:
     budget       how it keeps to that
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[PlannedTensors, ...]
     parameters: tuple[int, int]
     bytes: tuple[int, int]
     peak_memory: int
@@ -67,12 +67,12 @@ def make_plan(before: Checkpoint, after: Checkpoint, memory: int | None = None, 
     return Plan(rows, counts, (before.nbytes, after.nbytes), budget.peak, after.notes, after.lossy, budget)
 
 
-def _row(template: str, names: list[str], before: Checkpoint, after: Checkpoint) -> Row:
+def _row(template: str, names: list[str], before: Checkpoint, after: Checkpoint) -> PlannedTensors:
     tensor = after.tensors[names[0]]
     old = before.tensors.get(names[0])
     found = after.architecture.template(names[0])
     factors = tensor.factors if isinstance(tensor, Remapped) else () if isinstance(tensor, Computed) else (1.0,)
-    return Row(
+    return PlannedTensors(
         template,
         found.signature.text if found else "",
         len(names),

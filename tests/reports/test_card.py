@@ -14,7 +14,8 @@ from modelsurgeon.checkpoints.record import Origin
 from modelsurgeon.files.file import LocalFolder
 from modelsurgeon.operations.transforms.untying import untie_embeddings
 from modelsurgeon.operations.widen import NOISE
-from modelsurgeon.reports.card import LARGEST, escaped, metadata_of, model_card, reproducing_command
+from modelsurgeon.reports.card import LARGEST, metadata_of, model_card, reproducing_command
+from modelsurgeon.reports.markdown import escaped
 from modelsurgeon.saving.save import save
 from modelsurgeon.training.learning_rates import recommended
 from modelsurgeon.verification.verify import verify

@@ -1,0 +1,312 @@
+"""A verification's report, declared once: the page, and what of it a terminal shows.
+
+    html.write(path, page(document))        # all that was found
+    console.show(brief(document), console)  # a row a level, what to heed, the verdict last
+
+All of it is read off the report's document (`verification/schema.json`), so one that was stored with --json can be
+shown too.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from modelsurgeon.reports.blocks import (
+    Block,
+    Bullets,
+    Card,
+    Cards,
+    Figure,
+    Listing,
+    Page,
+    Paragraph,
+    Phrase,
+    Section,
+    Verbatim,
+    Words,
+    cut,
+    marked,
+)
+from modelsurgeon.reports.verification_charts import against, by_layer, by_position, cosines
+from modelsurgeon.text import number, show_size
+from modelsurgeon.verification import summary
+
+MOST_GROUPS = 200  # rows of names with their counters left open
+MOST_LISTED = 50  # rows of tensors that are not exact, and of ranks
+VERDICTS = ("wrong", "rounded", "exact")
+VERSIONS = ("modelsurgeon", "python", "torch", "transformers", "numpy", "platform")
+
+Document = Mapping[str, Any]
+
+
+def page(document: Document) -> Page:
+    """The whole page of a report's document."""
+    same, but = document["same"], summary.verdict(document).partition("; but ")[2]
+    sections = (_compared, _proof, _logits, _stored, _trainable)
+    asked = [Verbatim(document["command"])] if document["command"] else []
+    return Page(
+        title=f"{document['source']} to {document['result']}: {'same function' if same else 'different'}",
+        command="modelsurgeon verify",
+        names=(document["source"], document["result"]),
+        joint=("→", "to"),
+        mood=summary.WARNING if but else summary.GOOD if same else summary.BAD,
+        verdict=(
+            Phrase("Same function", "strong good") if same else Phrase("Different", "strong bad"),
+            Phrase(f", but {but}" * bool(but), "strong warning"),
+        ),
+        lines=(),
+        blocks=[
+            _answers(document),
+            *_heeded(document),
+            Section("Summary", [_levels(document)]),
+            *(section for declare in sections if (section := declare(document))),
+            Section("How it was measured", [*asked, environment(document["environment"], _took(document["seconds"]))]),
+        ],
+    )
+
+
+def brief(document: Document) -> list[Block]:
+    """What a terminal shows."""
+    function, _, but = document["verdict"].partition(";")
+    mood, heeded = ("good", "warning") if document["same"] else ("bad", "bad")
+    verdict = (Phrase(function, f"strong {mood}"), Phrase(f";{but}" * bool(but), "strong warning"))
+    return [
+        _levels(document),
+        *(Paragraph(Phrase(line, "soft")) for line in summary.notes(document)),
+        *(Paragraph(Phrase(line, heeded)) for line in summary.warnings(document)),
+        Paragraph((f"{document['source']} -> {document['result']}: ", *verdict)),
+    ]
+
+
+def environment(found: Document, *more: tuple[str, str]) -> Listing:
+    """Versions and machine, and what else is listed below them."""
+    hardware = f"{found['device']}: {', '.join(found['hardware'])}; {found['threads']} threads"
+    versions = [(name, found[name]) for name in VERSIONS]
+    return Listing((), [*versions, ("device", hardware), *more], named=True)
+
+
+def _answers(document: Document) -> Cards:
+    found = summary.answers(document)
+    return Cards([Card(a.mood, a.question, (Phrase(a.answer, f"large {a.mood}"), a.why)) for a in found])
+
+
+def _heeded(document: Document) -> list[Block]:
+    warnings, notes = summary.warnings(document), summary.notes(document)
+    mood = "bad" if not document["same"] else "warning" if warnings else "good"
+    return [Bullets([*warnings, *notes], mood=mood)] if warnings or notes else []
+
+
+def _levels(document: Document) -> Listing:
+    rows = [
+        (level.name, level.what, Phrase(level.result, level.mood if level.mood != summary.PLAIN else ""))
+        for level in summary.levels(document)
+    ]
+    return Listing(("level", "what", "result"), rows, named=True)
+
+
+def _took(seconds: Document) -> tuple[str, str]:
+    return "time", ", ".join(f"{level} {taken:.1f} s" for level, taken in seconds.items() if taken is not None)
+
+
+# --- what was compared -----------------------------------------------------------------------------------------------
+
+
+def _compared(document: Document) -> Section:
+    blocks: list[Block] = [Listing(("", "source", "result"), _models(document), named=True)]
+    if maps := document["maps"]:
+        by_record = "What was done to the source, by the record"
+        title = by_record if maps["from"] == "record" else "How the result was made, derived from its weights"
+        blocks.append(Section(title, [Bullets([_step(step) for step in maps["steps"]], numbered=True)]))
+    if document["inferred"]:
+        blocks.append(Bullets(document["inferred"]["lines"]))
+    if settings := document["settings"]:
+        text = settings["text"]
+        given = "The sample of prose and code that comes along" if text["sample"] else "A text that was given"
+        windows = f"at most {settings['samples']} windows of {settings['length']} tokens"
+        random = f"random token ids of several lengths and a padded batch, from seed {settings['seed']}"
+        ran = f"Computed in {settings['dtype']} on {settings['device']}."
+        said = f"{given}, {text['characters']:,} characters: {windows}; {random}. {ran}"
+        blocks.append(Section("What they were run on", [Paragraph(said)]))
+    return Section("What was compared", blocks)
+
+
+def _models(document: Document) -> list[tuple[str, ...]]:
+    """What is known of both, row by row; of the sizes, those that differ first."""
+    source, result = (document["checkpoints"][side] for side in ("source", "result"))
+    labels = {"revision": "commit", "model_type": "family", "model": "class", "dtype": "narrowest matrices"}
+    rows: list[tuple[str, ...]] = [("name", document["source"], document["result"])]
+    rows += [
+        (label, source[key] or "", result[key] or "") for key, label in labels.items() if source[key] or result[key]
+    ]
+    rows.append(("parameters", *(f"{side['parameters']:,}" for side in (source, result))))
+    rows.append(("bytes", *(show_size(side["bytes"]) for side in (source, result))))
+    axes = dict.fromkeys([*source["sizes"], *result["sizes"]])
+    sizes = [(axis, *(str(side["sizes"].get(axis, "")) for side in (source, result))) for axis in axes]
+    return [*rows, *sorted(sizes, key=lambda size: size[1] == size[2])]
+
+
+def _step(step: Document) -> Words:
+    arguments = "; ".join(f"{key} {value}" for key, value in step.get("arguments", {}).items() if value is not None)
+    lossy = f" not lossless: {'; '.join(step['lossy'])}" if step.get("lossy") else ""
+    return Phrase(step["operation"], "code"), f": {arguments}" * bool(arguments), Phrase(lossy, "warning")
+
+
+# --- the levels ------------------------------------------------------------------------------------------------------
+
+
+def _proof(document: Document) -> Section | None:
+    if not document["proof"]:
+        return None
+    tensors = document["proof"]["tensors"]
+    listed = sorted((tensor for tensor in tensors if tensor["verdict"] != "exact"), key=_badness)
+    said = (
+        "Every tensor of the result is folded back by the maps of its axes, in float64: what reads copies is summed "
+        "over them, and what writes copies must write the same. What comes out must be the source's tensor. It needs "
+        "no input, so it holds for all of them. *Exact*: the same to the last bit. *Rounded*: within what storing "
+        "each number once can explain; beside it the largest difference over the numbers that were folded, and in "
+        "units of the last place."
+    )
+    blocks: list[Block] = [Paragraph(marked(said))]
+    blocks += cut(_groups(tensors), MOST_GROUPS, "{} more names, all of them no worse, are left out here.")
+    if listed:
+        columns = ("tensor", "verdict", "rounding", "in last places", "where, expected, found")
+        rows = [(Phrase(t["name"], "code"), _verdict(t), *_rounding(t), t["detail"]) for t in listed]
+        listing = Listing(columns, rows, ("rounding", "in last places"))
+        left_out = "{} more are left out here; `--json` lists all."
+        blocks.append(Section("Not exact, the worst first", cut(listing, MOST_LISTED, left_out)))
+    return Section("Proof on the weights", blocks)
+
+
+def _badness(tensor: Document) -> tuple[int, float]:
+    return VERDICTS.index(tensor["verdict"]), -summary.largest([tensor["rounding"]])
+
+
+def _verdict(tensor: Document) -> Phrase:
+    return Phrase(tensor["verdict"], "bad" if tensor["verdict"] == "wrong" else "")
+
+
+def _rounding(found: Document) -> tuple[str, str]:
+    return number(found["rounding"] or None), number(found["ulps"] or None, ".2g")
+
+
+def _groups(tensors: Sequence[Document]) -> Listing:
+    """A row a template, those with something wrong first, else in the order of the tensors."""
+    members: dict[str, list[Document]] = defaultdict(list)
+    for tensor in tensors:
+        members[summary.template(tensor["name"])].append(tensor)
+    counts = {name: Counter(tensor["verdict"] for tensor in group) for name, group in members.items()}
+    rows = []
+    for name in sorted(members, key=lambda name: not counts[name]["wrong"]):
+        worst = {key: summary.largest(tensor[key] for tensor in members[name]) for key in ("rounding", "ulps")}
+        exact, rounded, wrong = (counts[name][word] for word in reversed(VERDICTS))
+        counted = f"{len(members[name]):,}", f"{exact:,}", f"{rounded:,}" if rounded else ""
+        rows.append((Phrase(name, "code"), *counted, Phrase(f"{wrong:,}" if wrong else "", "bad"), *_rounding(worst)))
+    columns = ("tensors", "count", "exact", "rounded", "wrong", "largest rounding", "in last places")
+    return Listing(columns, rows, columns[1:])
+
+
+def _logits(document: Document) -> Section | None:
+    report = document["logits"]
+    if not report:
+        return None
+    said = (
+        f" *Relative*: the largest difference over the standard deviation of what the source returns; at most "
+        f"{number(report['tolerance'], '.0e')} is what adding in another order does to one and the same function. "
+        "*Top-1*: how often both rank the same token first."
+    )
+    loaded = f"Both models, loaded from disk as anybody would, on the same inputs in {report['dtype']}."
+    blocks: list[Block] = [Paragraph((loaded, *marked(said))), _comparisons(report)]
+    if (points := report.get("scatter")) and points["before"]:
+        blocks.append(Figure(against(points), "Sampled logits: equal ones lie on the line."))
+    if (losses := report.get("loss_by_position")) and losses["before"]:
+        caption = "cross entropy of the text, by position, mean over windows; one line where they are equal."
+        blocks.append(Figure(by_position(losses), caption))
+    if (layers := report.get("layers")) and layers["rows"]:
+        first = layers["first"]
+        beyond = f"beyond the tolerance first at {first}" if first else "nowhere beyond the tolerance"
+        caption = f"largest difference of the hidden states, folded back, {beyond}."
+        blocks.append(Section("Layer by layer", [Figure(by_layer(layers), caption)]))
+    if generation := report.get("generation"):
+        blocks.append(Section("Generation", [Paragraph(_generated(generation))]))
+    return Section("Outputs in transformers", blocks)
+
+
+def _comparisons(report: Document) -> Listing:
+    columns = "inputs|output|positions|max error|relative|KL, nats|top-1|loss before|loss after".split("|")
+    forms = {"positions": ",", "max_abs": ".1e", "max_rel": ".1e", "kl": ".1e", "top1": ".4f"}
+    forms |= {"loss_before": ".4f", "loss_after": ".4f"}
+    rows = [
+        [compared["inputs"], compared["output"], *(number(compared[key], form) for key, form in forms.items())]
+        for compared in report["comparisons"]
+    ]
+    for row, noise in zip(rows, report["noise"], strict=False):
+        row.append(number(noise["max_rel"]))
+    columns += ["own noise"] if report["noise"] else []
+    return Listing(columns, rows, columns[2:])
+
+
+def _generated(found: Document) -> str:
+    said, first = "the same tokens.", found["first"]
+    if first:
+        said = (
+            f"prompt {first['prompt']} differs first at token {first['at']}: expected {first['expected']}, found "
+            f"{first['found']}, where the source prefers its own by {number(first['margin'])}; up to "
+            f"{number(found['allowed'])} is a tie, which rounding decides."
+        )
+    return (
+        f"{found['prompts']} prompts, {found['tokens']} tokens each, greedily, with the key-value cache: {said} On "
+        f"the way, logits differ by {number(found['error'])} of their deviation. With the cache and without it, the "
+        f"result's differ by {number(found['cache_error'])}, the source's by {number(found['cache_floor'])}."
+    )
+
+
+def _stored(document: Document) -> Section | None:
+    report = document["stored"]
+    if not report:
+        return None
+    said = f"The same in {report['dtype']}, as the source is stored. "
+    noise = "*Own noise*: the source in 16 bits against itself in more. Errors below twice that are no finding."
+    return Section("In 16 bits", [Paragraph((said, *marked(noise))), _comparisons(report)])
+
+
+def _trainable(document: Document) -> Section | None:
+    found = document["trainable"]
+    if not found:
+        return None
+    said = (
+        "Copies that get equal gradients stay copies for ever, and the new width learns nothing. Of every axis that "
+        "grew, the gradients of the loss at two copies are compared by their cosine. Where it is 1 and the weights "
+        "are equal, too, they are stuck; below it, they part."
+    )
+    blocks: list[Block] = [Paragraph(said)]
+    if found["axes"]:
+        blocks.append(Figure(cosines(found["axes"]), "from least to largest, the dot is the mean."))
+    columns = ("axis", "", "size", "pairs", "stuck", "dead")
+    rows = [
+        (
+            axis["axis"],
+            axis["says"],
+            f"{axis['size']:,} → {axis['new_size']:,}",
+            *(f"{axis[key]:,}" for key in columns[3:]),
+        )
+        for axis in found["axes"]
+    ]
+    blocks.append(Listing(columns, rows, columns[2:]))
+    if found["ranks"]:
+        explained = (
+            "How many directions one step of training moves each matrix in; *copies allow*: the most that equal "
+            "copies would ever get. The lowest first."
+        )
+        ranks = cut(_ranks(found["ranks"]), MOST_LISTED, "{} more are left out here; `--json` lists all.")
+        blocks.append(Section("Ranks of gradients", [Paragraph(marked(explained)), *ranks]))
+    return Section("Will it learn?", blocks)
+
+
+def _ranks(ranks: Sequence[Document]) -> Listing:
+    columns = ("tensor", "shape", "rank", "possible", "copies allow", "rank of the weight")
+    keys = ("rank", "possible", "copies_allow", "weight_rank")
+    lowest = sorted(ranks, key=lambda rank: rank["rank"] / max(1, rank["possible"]))
+    rows = [(r["tensor"], "x".join(map(str, r["shape"])), *(number(r[key], "") for key in keys)) for r in lowest]
+    return Listing(columns, rows, columns[2:])
