@@ -3,8 +3,8 @@
     html.write(path, page(document))        # what to act on first, then all that was measured
     console.show(brief(document), console)  # a row a verdict, the worst first, then what would help
 
-All of it is read off the document (`diagnosis/schema.json`). Sections are in diagnosis_sections.py,
-tables in diagnosis_tables.py, charts in diagnosis_charts.py.
+All of it is read off the document (`diagnosis/schema.json`). Sections are in diagnosis_sections.toml,
+listings in diagnosis_tables.py, charts in diagnosis_charts.py.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ from modelsurgeon.reports.blocks import (
     cited,
 )
 from modelsurgeon.reports.diagnosis_charts import charts, names
-from modelsurgeon.reports.diagnosis_sections import SECTIONS
-from modelsurgeon.reports.diagnosis_tables import TOOK, Subject, facts
+from modelsurgeon.reports.diagnosis_sections import Subject, facts, sections
 from modelsurgeon.reports.verification_report import environment
 
 WORDS = {"act": "to act on", "watch": "to watch", "fine": "fine", "unknown": "not measured"}  # the worst first
@@ -61,7 +60,7 @@ def page(document: Document) -> Page:
         blocks=[
             *([Cards(urgent)] if urgent else []),
             *([Section("Nothing to do", [_calm(calm, called)])] if calm else []),
-            *(block for part in SECTIONS for block in part(subject)),
+            *sections(subject),
             Section("How it was measured", _measured(document, subject)),
         ],
     )
@@ -174,4 +173,4 @@ def _measured(document: Document, subject: Subject) -> list[Block]:
             blocks += [Paragraph(Phrase(model["source"], "strong"))] if subject.models[1:] else []
             blocks.append(Bullets(model["notes"]))
     blocks += [Verbatim(document["command"])] if document["command"] else []
-    return [*blocks, *facts("", TOOK)(subject), environment(document["environment"])]
+    return [*blocks, *facts("took", subject), environment(document["environment"])]

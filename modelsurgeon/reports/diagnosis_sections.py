@@ -1,115 +1,114 @@
-"""The sections of a diagnosis' page, in their order: a title, what the numbers mean, tables and charts.
+"""The sections of a diagnosis' page, as diagnosis_sections.toml declares them.
 
-    section("Norms", "What norms multiply by", figure("gains", "the dot is the mean."), each("tensors; ...", gains, 5))
+    [block for part in sections(subject)]   # "Norms", what they multiply by, a chart, a listing a model
 
-A part without anything to show has no blocks, and a section without blocks is left out.
+Facts are templates over the document: "{norms.min:.3g} to {norms.max:.3g}" gives "0.9 to 1.1".
 """
 
 from __future__ import annotations
 
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from string import Formatter
+from typing import Any
+
 from modelsurgeon.reports import diagnosis_tables as tables
-from modelsurgeon.reports.blocks import Block, Figure, Paragraph, Section, marked
-from modelsurgeon.reports.diagnosis_tables import Part, Subject, each, facts
+from modelsurgeon.reports.blocks import Block, Figure, Listing, Paragraph, Phrase, Section, cut, marked
+from modelsurgeon.reports.chart import Chart
+from modelsurgeon.text import number, show_size
+
+Document = Mapping[str, Any]
 
 
-def figure(name: str, caption: str) -> Part:
-    """The chart of that name, if it is drawn."""
-    return lambda subject: [Figure(subject.charts[name], caption)] if name in subject.charts else []
+@dataclass(frozen=True)
+class Subject:
+    """The models of a document, what each is called, and their charts by name."""
+
+    models: Sequence[Document]
+    names: Sequence[str]
+    charts: Mapping[str, Chart]
 
 
-def section(title: str, explained: str, *parts: Part) -> Part:
-    """The parts under a title, with what they mean."""
-
-    def part(subject: Subject) -> list[Block]:
-        blocks = [block for part in parts for block in part(subject)]
-        explanation = [Paragraph(marked(explained))] if explained else []
-        return [Section(title, [*explanation, *blocks])] if blocks else []
-
-    return part
+def sections(subject: Subject) -> list[Block]:
+    """All sections that there is something to show in."""
+    return [block for name in _declared()["order"] for block in _section(name, subject)]
 
 
-SECTIONS: tuple[Part, ...] = (
-    section("What was examined", "", facts("", tables.MODEL)),
-    section(
-        "Embedding and head",
-        "Rows are tokens, columns are components. *Robust deviation*: of all components, by their median, so that a "
-        "outliers do not move it. Sign-based optimisers leave components of ±100 at rare tokens; rows at the mean of "
-        "all, equal to another or zero have never been trained.",
-        tables.token_tables,
-        figure("row-norms", "norms of all rows in order: outliers are at the ends, dead rows on the lower edge."),
-        each("where; what; row; token; value; times", tables.far, 2),
-        section(
-            "Loss before training",
-            "A tied model begins by predicting each token from itself: its deviation, not the text, decides what the "
-            "first loss is. Nats.",
-            facts("initial_loss", tables.LOSS),
-        ),
-    ),
-    section(
-        "Spectrum of the head",
-        "A head of d columns over n tokens has d directions, however many tokens there are. *Singular entropy*: how "
-        "far the singular values, as shares of their sum, are from even; as a model saturates, the spectrum flattens "
-        "and then spikes (arXiv 2404.07647). *Effective rank*: the number of even values with the same entropy.",
-        figure("head-spectrum", "singular values over their root mean square."),
-        facts("spectrum", tables.SPECTRUM),
-    ),
-    section(
-        "Norms",
-        "What norms multiply by, with the model's own offset. *Last*: what the head reads is written by it. A "
-        "masked-LM head's own norm takes large gains where the body's stay near 1 (https://spaces.ac.cn/archives/8747).",
-        figure("gains", "the dot is the mean, the bar goes from the least to the largest."),
-        each("tensors; kind; place; count; mean; rms; least; largest", tables.gains, 5),
-    ),
-    section(
-        "Matrices",
-        "Deviation beside what initialisations give: Xavier's 1/sqrt(fan in), and 0.0176, which the truncated normal "
-        "of 0.02 has. *Stable rank*: (Frobenius norm / spectral norm)². From the least to the largest of each group.",
-        figure("deviations", "1: as Xavier would draw them."),
-        each(
-            "tensors; shape; count; times Xavier's; times 0.0176; spectral norm; stable rank; equal or zero",
-            tables.matrices,
-            6,
-        ),
-    ),
-    section(
-        "Copies",
-        "Coordinates that are equal in every tensor that has them get equal gradients: training never parts them. "
-        "Those that are zero everywhere get none.",
-        each("axis; passes through; layer; size; groups; copies; dead; two of them", tables.copies, 5),
-    ),
-    section(
-        "Numbers",
-        "Of all that is stored. *Overflow*, *underflow*: what that dtype would turn into infinity, or into zero; "
-        "both are in what it *loses*, in this order.",
-        facts("numbers", tables.NUMBERS),
-        each("tensor; numbers; nan; inf; zero; subnormal; largest; float16 loses; bfloat16 loses", tables.lossy, 8),
-    ),
-    section(
-        "From running it",
-        "",
-        facts("running", tables.RUNNING),
-        figure("loss-by-position", "mean cross entropy at each position of a window: context should lower it."),
-        figure(
-            "head-cut",
-            "the head replaced by its best approximation of a rank: where the line is still steep at the full rank, "
-            "the head wants more.",
-        ),
-        figure("anisotropy", "0: hidden states point all ways. 1: they are parallel."),
-        figure("residual-norm", "the dot is the mean, the bar goes up to the largest."),
-        figure("attention-logits", "before the softmax, unmasked ones."),
-        section(
-            "Hidden states",
-            "",
-            each(
-                "state; side; layer; anisotropy; mean norm; largest norm; largest |x|; median |x|; effective rank",
-                tables.states,
-                7,
-            ),
-        ),
-        section(
-            "Attention logits, the largest first",
-            "",
-            each("attention; layer; largest; deviation; entropy, nats", tables.attention, 4),
-        ),
-    ),
-)
+def facts(name: str, subject: Subject) -> list[Block]:
+    """A row a fact that any model has, a column a model; of embeddings and heads a column each."""
+    parts = {called: model.get(name, model) for called, model in zip(subject.names, subject.models, strict=True)}
+    if name == "tokens":
+        sides = ("embedding", "head")
+        pairs = [(called, side, model[side]) for called, model in parts.items() for side in sides if model[side]]
+        parts = {f"{called}: {side}" if subject.models[1:] else side: table for called, side, table in pairs}
+    rows = [
+        [label, *(_filled(text, part) for part in parts.values())] for label, text in _declared()["facts"][name].items()
+    ]
+    rows = [row for row in rows if any(row[1:])]
+    return [Listing(("", *parts) if len(parts) > 1 else (), rows, named=True)] if rows else []
+
+
+@cache
+def _declared() -> dict[str, Any]:
+    return tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+
+
+def _section(name: str, subject: Subject) -> list[Block]:
+    found = _declared()["sections"][name]
+    show = {"facts": facts, "rows": _rows, "figure": _figure, "section": _section}
+    parts = (part.split() for part in found["parts"])
+    blocks = [block for kind, of in parts for block in show[kind](of, subject)]
+    explained = [Paragraph(marked(found["text"]))] if "text" in found else []
+    return [Section(found["title"], [*explained, *blocks])] if blocks else []
+
+
+def _figure(name: str, subject: Subject) -> list[Block]:
+    return [Figure(subject.charts[name], _declared()["captions"][name])] if name in subject.charts else []
+
+
+def _rows(name: str, subject: Subject) -> list[Block]:
+    """One listing a model that has any rows."""
+    declared, blocks = _declared()["rows"][name], list[Block]()
+    columns = declared["columns"].split("; ")
+    for called, model in zip(subject.names, subject.models, strict=True):
+        if rows := tables.LISTED[name](model):
+            blocks += [Paragraph(Phrase(called, "strong"))] if subject.models[1:] else []
+            listing = Listing(columns, rows, columns[-declared["numbers"] :])
+            blocks += cut(listing, tables.MOST, "{} more are left out here; `--json` lists all that were kept.")
+    return blocks
+
+
+# --- facts -----------------------------------------------------------------------------------------------------------
+
+
+def _filled(template: str, part: Document | None) -> str:
+    """The template with its fields; nothing where none of them is known."""
+    paths = [path for _, path, _, _ in Formatter().parse(template) if path]
+    known = any(_at(part, path) is not None for path in paths)
+    return _Fields().vformat(template, (), part) if part and known else ""
+
+
+def _at(part: Document | None, path: str) -> Any:
+    value: Any = part
+    for key in path.split("."):
+        value = value[key] if value is not None else None
+    return value
+
+
+class _Fields(Formatter):
+    """{path:format} as people read it."""
+
+    def get_field(self, path: str, args: Sequence[Any], part: Mapping[str, Any]) -> tuple[Any, str]:
+        return _at(part, path), path
+
+    def format_field(self, value: Any, form: str) -> str:
+        if "|" in form:
+            return form.split("|")[0 if value else 1]
+        if isinstance(value, Mapping):
+            return ", ".join(f"{key} {size:,}" for key, size in value.items())
+        if isinstance(value, list):
+            return "x".join(map(str, value))
+        return "unknown" if value is None else show_size(value) if form == "bytes" else number(value, form)
