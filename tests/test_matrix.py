@@ -1,7 +1,7 @@
 """Every family in every form, every axis, in float64 from disk to disk: lossless, or refused while planning.
 
-`growths.py` lists what is tried. Here a choice of it runs; scripts/matrix.py runs all of it, and prints the README's
-table.
+`growths.py` lists what is tried. Here a choice of it runs; scripts/tables/matrix.py runs all of it, and prints
+the README's table.
 """
 
 from __future__ import annotations

@@ -12,7 +12,9 @@ import pytest
 from modelsurgeon.saving import publish
 from support import tiny
 from support.command import contents, run
-from support.hub_server import WRITER, Access, HubServer, hub_environment
+from support.hub_environment import hub_environment
+from support.hub_repos import WRITER, Access
+from support.hub_server import HubServer
 
 SOURCE, RESULT = "org/small", "writer/wide"
 

@@ -23,7 +23,9 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import _http
 
-from support.hub_server import READER, STRANGER, WRITER, HubServer, environment, hub_environment
+from support.hub_environment import environment, hub_environment
+from support.hub_repos import READER, STRANGER, WRITER
+from support.hub_server import HubServer
 
 HEADER = json.dumps({"w": {"dtype": "F32", "shape": [50_000], "data_offsets": [0, 200_000]}}).encode()
 WEIGHTS = len(HEADER).to_bytes(8, "little") + HEADER + bytes(range(250)) * 800

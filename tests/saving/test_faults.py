@@ -1,4 +1,4 @@
-"""Faults from outside: a small part of the campaign that `scripts/faults.py` runs in full, and mistakes it must see."""
+"""Faults from outside: a small part of `scripts/campaigns/fault_campaign.py`, and mistakes that it must see."""
 
 from __future__ import annotations
 
@@ -166,7 +166,8 @@ MUTANTS = {
 def hold(counts: dict[str, int], jobs: int) -> None:
     """Every law, after so many faults; and they were of the kinds that they should be."""
     found = elsewhere("tried", json.dumps(counts), jobs)
-    assert [f"scripts/faults.py --only {one['kind']}:{one['number']}: {one}" for one in found if one["wrong"]] == []
+    wrong = [one for one in found if one["wrong"]]
+    assert [f"fault_campaign.py --only {one['kind']}:{one['number']}: {one}" for one in wrong] == []
     assert Counter(one["kind"] for one in found) == counts
     where = {kind: Counter(one["where"] for one in found if one["kind"] == kind) for kind in counts}
     for kind in ("kill", "signal", "full"):

@@ -1,6 +1,6 @@
 """Faults: what may happen to a run from outside. Each is followed by the same command, and by the laws of `stand.py`.
 
-All that a fault is, is drawn from its kind and its number: `scripts/faults.py --only kill:17` repeats one.
+All that a fault is, is drawn from its kind and its number: `fault_campaign.py --only kill:17` repeats one.
 """
 
 from __future__ import annotations

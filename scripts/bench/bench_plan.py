@@ -1,7 +1,7 @@
 """How long planning takes for a checkpoint of 1.3 TB, of which there are headers alone: DeepSeek-V3's, and holes.
 
-    python scripts/bench_plan.py                  seconds, beside those that reading the headers takes
-    python scripts/bench_plan.py --other TREE     and beside another tree of this program, turn by turn
+    python scripts/bench/bench_plan.py                  seconds, beside those that reading the headers takes
+    python scripts/bench/bench_plan.py --other TREE     and beside another tree of this program, turn by turn
 
     headers   every header is read and judged: the yardstick
     dry run   open, widen to twice the width, add up: what `widen --dry-run` does
@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
-TREE = Path(__file__).parents[1]
+TREE = Path(__file__).parents[2]
 LAYERS, DENSE, HIDDEN, EXPERTS, SHARDS = 61, 3, 7168, 256, 163
 CONFIG = {
     "architectures": ["DeepseekV3ForCausalLM"],

@@ -1,7 +1,7 @@
 """How the package hangs together, read off its source: rooms, arrows between modules, imports inside of functions.
 
-    python scripts/structure.py                     this tree
-    python scripts/structure.py OTHER/modelsurgeon  another one
+    python scripts/source/structure.py                     this tree
+    python scripts/source/structure.py OTHER/modelsurgeon  another one
 
 A room is a folder; what lies at the root is one at the bottom (`BASE`) and one at the top (`TOP`). In a tree that has
 no rooms every module at the root counts as one.
@@ -11,6 +11,9 @@ no rooms every module at the root counts as one.
     circles       groups of modules that import each other; imports for types and inside functions count
     in functions  imports of own modules inside of functions, and those of them that are not for weight: a light module
                   may put off what loads torch or another large library, and nothing else may be put off
+
+Then follows what `source_counts.py` counts: lengths, docstrings, dispatches on kinds, ladders of isinstance, homonyms.
+`--list` shows each place that is counted.
 """
 
 from __future__ import annotations
@@ -23,8 +26,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-TABLES = ("tables", "architectures")  # a file for each family: where they lie, and where they lay in older trees
-PACKAGE = Path(__file__).parents[1] / "modelsurgeon"
+from source_counts import TABLES, Counts
+from source_counts import report as counted
+
+PACKAGE = Path(__file__).parents[2] / "modelsurgeon"
 BASE, TOP = ("errors", "progress", "text", "version"), ("__init__", "__main__", "delivery", "model")
 # Each room imports only from rooms before it.
 ROOMS = (
@@ -165,10 +170,6 @@ class Structure:
         folders = [name.rpartition(".")[0] for name in self.modules if not name.endswith("__init__")]
         return Counter(folder for folder in folders if folder and folder.rpartition(".")[2] not in TABLES)
 
-    @property
-    def lines(self) -> int:
-        return sum(path.read_text(encoding="utf-8").count("\n") for path in self.modules.values())
-
 
 def _levels(names: set[str], pairs: set[tuple[str, str]]) -> int:
     """How many names are on the longest chain; those that reach each other are one."""
@@ -219,7 +220,6 @@ def report(structure: Structure) -> Iterator[str]:
     yield f"circles                  {len(structure.circles)}"
     yield f"imports in functions     {len(structure.put_off)}, of them not for weight {len(structure.hidden)}"
     yield f"files in a room, at most {largest[1]} ({largest[0]})"
-    yield f"lines                    {structure.lines:,} in {len(structure.modules)} files"
     for kind, arrows in (("upward", structure.upward), ("not for weight", structure.hidden)):
         yield from (f"{kind}: {arrow.source}:{arrow.line} imports {arrow.module}" for arrow in arrows)
     yield from (f"circle: {' '.join(group)}" for group in structure.circles)
@@ -228,7 +228,14 @@ def report(structure: Structure) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("package", nargs="?", type=Path, default=PACKAGE)
-    print("\n".join(report(Structure(parser.parse_args().package.resolve()))))
+    parser.add_argument("--list", action="store_true", help="show each place that is counted")
+    arguments = parser.parse_args()
+    package = arguments.package.resolve()
+    counts = Counts(package)
+    print("\n".join([*report(Structure(package)), *counted(counts)]))
+    if arguments.list:
+        places = {"through": counts.through, "ladder": counts.ladders}
+        print("\n".join(f"{kind}: {place}" for kind, found in places.items() for place in found))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How fast weights are diagnosed: `modelsurgeon diagnose --weights` beside reading the same bytes with `dd`.
 
-    python scripts/bench_diagnose.py --size 3B --rounds 3 --write docs/diagnosis.md
+    python scripts/bench/bench_diagnose.py --size 3B --rounds 3 --write docs/diagnosis.md
 
 It makes a Llama checkpoint of random bf16 numbers in the shape of Llama 3.2 (1B: 2.5 GB, 3B: 6.4 GB) and then measures,
 in turns that begin with another each round, once with the files in the page cache ("warm") and once after the kernel
@@ -23,7 +23,10 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from bench_verify import (
+sys.path.insert(0, str(Path(__file__).parents[1] / "shared"))
+
+from bench_widen import BLOCKS
+from turns import (
     LLAMA_1B,
     TINY,
     Measure,
@@ -35,7 +38,7 @@ from bench_verify import (
     timing,
     warm_and_cold,
 )
-from bench_widen import BLOCKS
+
 from readme import write_block
 
 SIZES = {

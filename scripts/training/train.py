@@ -1,7 +1,7 @@
 """What training makes of copies: a trained checkpoint is grown, with noise and without, and trained on for some steps.
 
-    python scripts/train.py demo
-    python scripts/train.py CHECKPOINT --factor 2 --seeds 3 --steps 800 --device cuda --text heldout.txt > train.md
+    python scripts/training/train.py demo
+    python scripts/training/train.py CHECKPOINT --seeds 3 --steps 800 --device cuda --text heldout.txt > train.md
 
 For each noise and seed: AdamW in float32, dropout off, windows of the text in an order that the seed gives; the last
 tenth of the text is kept back. Printed are two tables in Markdown, then all numbers as JSON: the rank of the grown

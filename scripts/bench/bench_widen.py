@@ -1,6 +1,6 @@
 """How fast checkpoints are written, beside `dd`, `cp` and the peers' ways, and in how much memory.
 
-    python scripts/bench_widen.py --gb 1.5 6 --rounds 5 --mergekit mergekit-yaml --readme README.md
+    python scripts/bench/bench_widen.py --gb 1.5 6 --rounds 5 --mergekit mergekit-yaml --readme README.md
 
 Sharded Llama checkpoints of random bf16 numbers are made, in one file and in files of 0.5 GB. Then, in turns, each in a
 process of its own that begins with another each round:
@@ -39,9 +39,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from readme import write_block
+sys.path.insert(0, str(Path(__file__).parents[1] / "shared"))
 
 from modelsurgeon.operations.widen import NOISE
+from readme import write_block
 
 FACTOR = 2
 SHARD = 500 * 10**6

@@ -1,8 +1,9 @@
 """Does the measured bottleneck show where widening pays? Llamas of several widths, trained from nothing and measured.
 
-    python scripts/train_widths.py --device cuda --json widths.json
-    python scripts/train_widths.py --read widths.json --write docs/diagnosis.md
-    python scripts/train_widths.py --widths 16 32 --steps 5 --long 8 --head-steps 3 --vocab 512 --corpus modelsurgeon
+    python scripts/training/train_widths.py --device cuda --json widths.json
+    python scripts/training/train_widths.py --read widths.json --write docs/diagnosis.md
+    python scripts/training/train_widths.py --widths 16 32 --steps 5 --long 8 --head-steps 3 --vocab 512 \
+        --corpus modelsurgeon
 
 All widths have the same layers, text, order of the text and steps; heads and intermediate size are in proportion. The
 text is the Python source of the packages installed beside torch (or --corpus), in tokens that are learnt from it; some
@@ -31,14 +32,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "shared"))
+
 import torch
 import transformers
 from corpus import Data, data
-from readme import write_block
 from torch.nn import functional
 from widths import Measured, Results, blocks
 
 from modelsurgeon.diagnosis.weights.spectrum import effective_rank, entropy, largest_share, random_entropy
+from readme import write_block
 
 HEAD_DIM = 32
 WARMUP = 0.05  # of the steps
