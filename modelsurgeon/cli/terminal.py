@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any, TextIO
 import typer
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, ProgressColumn
-
     from modelsurgeon.progress import Tell
     from modelsurgeon.reports.blocks import Block
 
@@ -56,59 +54,49 @@ def quieten() -> None:
 
 
 @contextmanager
-def progress(total: int, quiet: bool) -> Iterator[Callable[[int], None] | None]:
-    """A bar on stderr that counts bytes, where stderr is a terminal."""
-    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    with _bars(quiet, BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()) as bar:
-        if bar is None:
-            yield None
-            return
-        task = bar.add_task("writing", total=total)
+def progress(total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """A bar that counts bytes; not before the first one, for downloads have bars of their own."""
+    written = 0
+    with bars(quiet, in_bytes=True) as tell:
 
         def advance(count: int) -> None:
-            bar.start()  # not before the first byte: downloads have bars of their own
-            bar.advance(task, count)
+            nonlocal written
+            written += count
+            tell("writing", written, total)
 
         yield advance
 
 
 @contextmanager
-def bars(quiet: bool) -> Iterator[Tell]:
+def bars(quiet: bool, in_bytes: bool = False) -> Iterator[Tell]:
     """What long computations tell, as one bar each with the time left, on stderr where that is a terminal."""
-    from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    description = TextColumn("{task.description}", markup=False)
-    with _bars(quiet, description, BarColumn(), TaskProgressColumn(), TimeRemainingColumn()) as bar:
-        if bar is None:
-            yield lambda what, done, total: None
-            return
-        tasks: dict[str, TaskID] = {}
-
-        def tell(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.start()
-            bar.update(tasks[what], completed=done, total=total)
-            if bar.finished:  # what comes next may be a download, which has bars of its own
-                bar.stop()
-
-        yield tell
-
-
-@contextmanager
-def _bars(quiet: bool, *columns: ProgressColumn) -> Iterator[Progress | None]:
-    """Bars that are gone at the end; None where nobody sees them."""
     if quiet or not sys.stderr.isatty():
-        yield None
+        yield lambda what, done, total: None
         return
+    from rich import progress as rich
     from rich.console import Console
-    from rich.progress import Progress
 
+    counts = (rich.DownloadColumn(), rich.TransferSpeedColumn()) if in_bytes else (rich.TaskProgressColumn(),)
+    columns = (
+        rich.TextColumn("{task.description}", markup=False),
+        rich.BarColumn(),
+        *counts,
+        rich.TimeRemainingColumn(),
+    )
     console = Console(stderr=True)
-    bar = Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
+    bar = rich.Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
+    tasks: dict[str, rich.TaskID] = {}
+
+    def tell(what: str, done: int, total: int) -> None:
+        if what not in tasks:
+            tasks[what] = bar.add_task(what, total=total)
+        bar.start()
+        bar.update(tasks[what], completed=done, total=total)
+        if bar.finished:  # what comes next may be a download, which has bars of its own
+            bar.stop()
+
     try:
-        yield bar
+        yield tell
     finally:
         bar.stop()
 

@@ -34,11 +34,11 @@ from modelsurgeon.reports.blocks import (
     Words,
     marked,
 )
+from modelsurgeon.reports.verification_report import comparisons
 
 if TYPE_CHECKING:
     from modelsurgeon.checkpoints.checkpoint import Checkpoint
     from modelsurgeon.proof.proof import Proof
-    from modelsurgeon.verification.logits import Comparison, LogitReport
     from modelsurgeon.verification.verify import Report
 
 README = "README.md"
@@ -52,14 +52,6 @@ TAG = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 MULTIPLIED = ("<<", "!!")  # of YAML: a mapping merged into others, which a few lines make billions of
 PUSHING = ("--private", "--create-pr", "--overwrite", "--quiet", "--json")  # say nothing of what is made
 NAMED = ("--push-to-hub", "--output", "--revision")  # with a value
-MEASURES = (
-    ("max error", "max_abs", ".1e"),
-    ("relative", "max_rel", ".1e"),
-    ("KL", "kl", ".1e"),
-    ("top-1", "top1", ".4f"),
-    ("loss before", "loss_before", ".4f"),
-    ("loss after", "loss_after", ".4f"),
-)
 
 
 def model_card(
@@ -250,11 +242,11 @@ def _measured(report: Report, flagged: list[str]) -> Section:
         )
         both = marked("Both models in `transformers`, in ")
         blocks.append(Paragraph((*both, report.logits.dtype, *marked(compared))))
-        blocks += [_logits(report.logits), *map(Paragraph, report.logits.notes)]
+        blocks += [comparisons(report.logits.to_json()), *map(Paragraph, report.logits.notes)]
     if report.stored:
-        beside = ", as the source is stored, beside the noise floor: the source in 16 bits against itself in float32."
+        beside = ", as the source is stored, beside its own noise: the source in 16 bits against itself in float32."
         blocks.append(Paragraph((*marked("The same in "), report.stored.dtype, *marked(beside))))
-        blocks.append(_logits(report.stored))
+        blocks.append(comparisons(report.stored.to_json()))
     if flagged:
         more = f" and {len(flagged) - MOST_NAMES} more" if len(flagged) > MOST_NAMES else ""
         named = ", ".join(flagged[:MOST_NAMES])
@@ -268,20 +260,6 @@ def _proof(proof: Proof) -> Paragraph:
     rounded = f" (by {proof.rounding:.1e} at most)" if proof.rounding else ""
     folded = "Weights and config, folded back to the source's by the maps in `modelsurgeon.json`"
     return Paragraph(marked(f"{folded}: {said}{rounded}."))
-
-
-def _logits(report: LogitReport) -> Listing:
-    columns = ["inputs", "output", "positions", *(heading for heading, _, _ in MEASURES)]
-    rows = [_cells(one) for one in report.comparisons]
-    for row, noise in zip(rows, report.noise, strict=False):
-        row.append(marked(f"{noise.max_rel:.1e}"))
-    return Listing([*columns, "noise floor"] if report.noise else columns, rows)
-
-
-def _cells(comparison: Comparison) -> list[Words]:
-    values = ((getattr(comparison, field), form) for _, field, form in MEASURES)
-    numbers = (marked("" if value is None else format(value, form)) for value, form in values)
-    return [comparison.inputs, comparison.output, str(comparison.positions), *numbers]
 
 
 def _again(result: Checkpoint, command: str) -> list[Block]:

@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 TICKS = 6  # about so many of them
 DECADES = 8  # of a logarithmic scale, before some of its labels are left out
@@ -45,6 +45,14 @@ class Series:
         lengths = {len(self.ys), *(len(more) for more in (self.names, self.reach) if more)}
         if lengths != {len(self.xs)} or not all(map(math.isfinite, self.xs)):
             raise ValueError(f"series {self.label!r}: {len(self.xs)} finite xs expected, one to each of {lengths}")
+
+    @classmethod
+    def through(
+        cls, label: str, points: Iterable[tuple[Any, Any]], kind: Kind = "line", colour: int | None = None
+    ) -> Series:
+        """A series of points (x, y) as a document has them: y is a number, or its name if it is not finite."""
+        pairs = [(float(x), float(y)) for x, y in points]
+        return cls(label, tuple(x for x, _ in pairs), tuple(y for _, y in pairs), kind, colour=colour)
 
     @property
     def dotted(self) -> bool:

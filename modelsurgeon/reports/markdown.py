@@ -15,6 +15,7 @@ from modelsurgeon.reports.blocks import Block, Bullets, Listing, Paragraph, Phra
 from modelsurgeon.text import shown
 
 MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~&$@:])")
+NUMBER = re.compile(r"\d[\d.,]*(e[+-]\d+)?")
 SIGNS = {"strong": "**", "em": "*"}
 
 
@@ -36,7 +37,7 @@ def words(said: Words) -> str:
 def _phrase(phrase: Phrase) -> str:
     if phrase.style == "code":
         return f"`{shown(phrase.text).replace('`', '')}`"
-    text = phrase.text if phrase.ours else escaped(phrase.text)
+    text = phrase.text if phrase.ours or NUMBER.fullmatch(phrase.text) else escaped(phrase.text)
     text = f"[{text}]({phrase.link})" if phrase.link else text
     sign = SIGNS.get(phrase.style, "")
     return f"{sign}{text}{sign}"

@@ -30,19 +30,19 @@ def against(points: Document) -> Chart:
 
 def by_position(losses: Document) -> Chart:
     """The loss at each position: of the source a broad line, of the result a thin one on top of it."""
+    lines: tuple[tuple[str, str, Kind, int], ...] = ("source", "before", "broad", 0), ("result", "after", "line", 1)
+    series = []
+    for label, side, kind, colour in lines:
+        points = ((at, loss) for at, loss in enumerate(losses[side]) if loss is not None)
+        series.append(Series.through(label, points, kind, colour))
     return Chart(
         "loss-by-position",
         "loss by position",
         "position, tokens",
         "loss, nats",
-        (_curve("source", losses["before"], "broad", 0), _curve("result", losses["after"], "line", 1)),
+        tuple(series),
         whole=True,
     )
-
-
-def _curve(label: str, values: Sequence[Any], kind: Kind, colour: int) -> Series:
-    points = [(float(at), float(value)) for at, value in enumerate(values) if value is not None]
-    return Series(label, tuple(x for x, _ in points), tuple(y for _, y in points), kind, colour=colour)
 
 
 def by_layer(layers: Document) -> Chart:

@@ -217,7 +217,7 @@ def _logits(document: Document) -> Section | None:
         "*Top-1*: how often both rank the same token first."
     )
     loaded = f"Both models, loaded from disk as anybody would, on the same inputs in {report['dtype']}."
-    blocks: list[Block] = [Paragraph((loaded, *marked(said))), _comparisons(report)]
+    blocks: list[Block] = [Paragraph((loaded, *marked(said))), comparisons(report)]
     if (points := report.get("scatter")) and points["before"]:
         blocks.append(Figure(against(points), "Sampled logits: equal ones lie on the line."))
     if (losses := report.get("loss_by_position")) and losses["before"]:
@@ -233,7 +233,8 @@ def _logits(document: Document) -> Section | None:
     return Section("Outputs in transformers", blocks)
 
 
-def _comparisons(report: Document) -> Listing:
+def comparisons(report: Document) -> Listing:
+    """How outputs differ, a row a kind of input."""
     columns = "inputs|output|positions|max error|relative|KL, nats|top-1|loss before|loss after".split("|")
     forms = {"positions": ",", "max_abs": ".1e", "max_rel": ".1e", "kl": ".1e", "top1": ".4f"}
     forms |= {"loss_before": ".4f", "loss_after": ".4f"}
@@ -268,7 +269,7 @@ def _stored(document: Document) -> Section | None:
         return None
     said = f"The same in {report['dtype']}, as the source is stored. "
     noise = "*Own noise*: the source in 16 bits against itself in more. Errors below twice that are no finding."
-    return Section("In 16 bits", [Paragraph((said, *marked(noise))), _comparisons(report)])
+    return Section("In 16 bits", [Paragraph((said, *marked(noise))), comparisons(report)])
 
 
 def _trainable(document: Document) -> Section | None:
@@ -284,15 +285,8 @@ def _trainable(document: Document) -> Section | None:
     if found["axes"]:
         blocks.append(Figure(cosines(found["axes"]), "from least to largest, the dot is the mean."))
     columns = ("axis", "", "size", "pairs", "stuck", "dead")
-    rows = [
-        (
-            axis["axis"],
-            axis["says"],
-            f"{axis['size']:,} → {axis['new_size']:,}",
-            *(f"{axis[key]:,}" for key in columns[3:]),
-        )
-        for axis in found["axes"]
-    ]
+    row = "{axis}|{says}|{size:,} → {new_size:,}|{pairs:,}|{stuck:,}|{dead:,}"
+    rows = [[cell.format(**axis) for cell in row.split("|")] for axis in found["axes"]]
     blocks.append(Listing(columns, rows, columns[2:]))
     if found["ranks"]:
         explained = (

@@ -135,7 +135,7 @@ def test_the_largest_rounding_of_the_weights_is_told(made):
 def test_what_was_not_compared_is_said(made):
     result, report = made
     text = card_of(result, replace(report, proof=None, stored=None, notes=("proof skipped: no record",))).text
-    assert "proof skipped\\: no record" in text and "folded back" not in text and "noise floor" not in text
+    assert "proof skipped\\: no record" in text and "folded back" not in text and "own noise" not in text
 
 
 def test_tensors_that_hold_no_numbers_are_named(made):
