@@ -10,10 +10,13 @@ is chosen here, not by what the text contains. Names in a document come from fil
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from string import Formatter
+from typing import Any
 
 from modelsurgeon.reports.chart import Chart
+from modelsurgeon.text import number, show_size
 
 MARKED = re.compile(r"\*(?P<em>[^*]+)\*|`(?P<code>[^`]+)`")
 CITED = re.compile(r"arXiv (\d{4}\.\d{4,5})|https://(?:spaces\.ac\.cn|kexue\.fm)/archives/\d+")
@@ -171,3 +174,50 @@ class Page:
     verdict: Words
     lines: Sequence[str]
     blocks: Sequence[Block]
+
+
+# --- rows by templates -----------------------------------------------------------------------------------------------
+
+
+def listing(row: str, parts: Iterable[Mapping[str, Any]], numbers: int) -> Listing:
+    """A row a part. row: "size = {size:,} | rank = {rank}", its columns, of which the last are `numbers`."""
+    declared = [cell.split(" = ") for cell in row.split(" | ")]
+    columns = [column.strip() for column, _ in declared]
+    rows = [[filled(template, part) for _, template in declared] for part in parts]
+    return Listing(columns, rows, columns[len(columns) - numbers :])
+
+
+def filled(template: str, part: Mapping[str, Any] | None) -> str:
+    """The template with the fields of a document, nothing where none of them is known.
+
+    {path:format} is a number, {path:yes|no} depends on whether it is true, {path:bytes} is a size; a list is a shape.
+
+    >>> filled("{norms.min:.3g} to {norms.max:.3g}", {"norms": {"min": 0.9, "max": 1.1}})
+    '0.9 to 1.1'
+    """
+    paths = [path for _, path, _, _ in Formatter().parse(template) if path]
+    known = any(_at(part, path) is not None for path in paths)
+    return _Fields().vformat(template, (), part) if part and known else ""
+
+
+def _at(part: Mapping[str, Any] | None, path: str) -> Any:
+    value: Any = part
+    for key in path.split("."):
+        value = value[key] if value is not None else None
+    return value
+
+
+class _Fields(Formatter):
+    """{path:format} as people read it."""
+
+    def get_field(self, path: str, args: Sequence[Any], part: Mapping[str, Any]) -> tuple[Any, str]:
+        return _at(part, path), path
+
+    def format_field(self, value: Any, form: str) -> str:
+        if "|" in form:
+            return form.split("|", 1)[0 if value else 1]
+        if isinstance(value, Mapping):
+            return ", ".join(f"{key} {size:,}" for key, size in value.items())
+        if isinstance(value, list):
+            return "x".join(map(str, value))
+        return "unknown" if value is None else show_size(value) if form == "bytes" else number(value, form)

@@ -4,7 +4,7 @@
     console.show(brief(document), console)  # a row a verdict, the worst first, then what would help
 
 All of it is read off the document (`diagnosis/schema.json`). Sections are in diagnosis_sections.toml,
-listings in diagnosis_tables.py, charts in diagnosis_charts.py.
+charts in diagnosis_charts.py.
 """
 
 from __future__ import annotations

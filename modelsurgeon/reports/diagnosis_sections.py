@@ -8,19 +8,23 @@ Facts are templates over the document: "{norms.min:.3g} to {norms.max:.3g}" give
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from string import Formatter
 from typing import Any
 
-from modelsurgeon.reports import diagnosis_tables as tables
-from modelsurgeon.reports.blocks import Block, Figure, Listing, Paragraph, Phrase, Section, cut, marked
+from modelsurgeon.reports.blocks import Block, Figure, Listing, Paragraph, Phrase, Section, cut, filled, listing, marked
 from modelsurgeon.reports.chart import Chart
-from modelsurgeon.text import number, show_size
+from modelsurgeon.text import number
+
+MOST = 40  # rows of a table, examples of a list
+DTYPES, LOST = ("float16", "bfloat16"), ("overflow", "underflow")
+REPEATS = ("equal_rows", "equal_columns", "zero_rows", "zero_columns")
 
 Document = Mapping[str, Any]
+Parts = list[Document]
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ def facts(name: str, subject: Subject) -> list[Block]:
         pairs = [(called, side, model[side]) for called, model in parts.items() for side in sides if model[side]]
         parts = {f"{called}: {side}" if subject.models[1:] else side: table for called, side, table in pairs}
     rows = [
-        [label, *(_filled(text, part) for part in parts.values())] for label, text in _declared()["facts"][name].items()
+        [label, *(filled(text, part) for part in parts.values())] for label, text in _declared()["facts"][name].items()
     ]
     rows = [row for row in rows if any(row[1:])]
     return [Listing(("", *parts) if len(parts) > 1 else (), rows, named=True)] if rows else []
@@ -72,43 +76,98 @@ def _figure(name: str, subject: Subject) -> list[Block]:
 def _rows(name: str, subject: Subject) -> list[Block]:
     """One listing a model that has any rows."""
     declared, blocks = _declared()["rows"][name], list[Block]()
-    columns = declared["columns"].split("; ")
     for called, model in zip(subject.names, subject.models, strict=True):
-        if rows := tables.LISTED[name](model):
+        if parts := LISTED[name](model):
             blocks += [Paragraph(Phrase(called, "strong"))] if subject.models[1:] else []
-            listing = Listing(columns, rows, columns[-declared["numbers"] :])
-            blocks += cut(listing, tables.MOST, "{} more are left out here; `--json` lists all that were kept.")
+            table = listing(declared["row"], parts, declared["numbers"])
+            blocks += cut(table, MOST, "{} more are left out here; `--json` lists all that were kept.")
     return blocks
 
 
-# --- facts -----------------------------------------------------------------------------------------------------------
+# --- what listings have a row of -------------------------------------------------------------------------------------
 
 
-def _filled(template: str, part: Document | None) -> str:
-    """The template with its fields; nothing where none of them is known."""
-    paths = [path for _, path, _, _ in Formatter().parse(template) if path]
-    known = any(_at(part, path) is not None for path in paths)
-    return _Fields().vformat(template, (), part) if part and known else ""
+def far(model: Document) -> Parts:
+    """What stands out in embedding and head."""
+    return [{"where": key, **part} for key in ("embedding", "head") if model[key] for part in _far(model[key])]
 
 
-def _at(part: Document | None, path: str) -> Any:
-    value: Any = part
-    for key in path.split("."):
-        value = value[key] if value is not None else None
-    return value
+def _far(table: Document) -> Iterable[dict[str, Any]]:
+    for one in table["far_components"]["examples"]:
+        yield {**one, "what": f"component {one['column']}", "times": number(one["times"], ",.0f")}
+    for one in table["far_rows"]["examples"]:
+        yield {**one, "what": "norm", "value": one["norm"]}
+    for group in table["duplicates"]["examples"]:
+        what = f"equal rows: {', '.join(map(str, group[:MOST]))}"
+        yield {"what": what, "row": group[0], "token": None, "value": None, "times": None}
+    for one in table["untrained"]["examples"]:
+        yield {**one, "what": f"never trained: {one['why']}", "value": None, "times": None}
 
 
-class _Fields(Formatter):
-    """{path:format} as people read it."""
+def gains(model: Document) -> Parts:
+    """A group of norms for each template and place."""
+    return _groups(model["gains"], ("mean", "rms", "min", "max"))
 
-    def get_field(self, path: str, args: Sequence[Any], part: Mapping[str, Any]) -> tuple[Any, str]:
-        return _at(part, path), path
 
-    def format_field(self, value: Any, form: str) -> str:
-        if "|" in form:
-            return form.split("|")[0 if value else 1]
-        if isinstance(value, Mapping):
-            return ", ".join(f"{key} {size:,}" for key, size in value.items())
-        if isinstance(value, list):
-            return "x".join(map(str, value))
-        return "unknown" if value is None else show_size(value) if form == "bytes" else number(value, form)
+def matrices(model: Document) -> Parts:
+    """A group of matrices for each template."""
+    return _groups(model["matrices"], ("times_xavier", "times_truncated", "spectral_norm", "stable_rank"))
+
+
+def _groups(rows: Iterable[Document], spans: Sequence[str]) -> Parts:
+    """The first of each group, with how many there are, from the least to the largest, and what is equal or zero."""
+    groups: dict[tuple[str, str], list[Document]] = defaultdict(list)
+    for row in rows:
+        groups[row["template"], row.get("place", "")].append(row)
+    return [
+        {
+            **group[0],
+            **{key: _span(group, key) for key in spans},
+            "count": len(group),
+            "shapes": " ".join(dict.fromkeys("x".join(map(str, row.get("shape", ()))) for row in group)),
+            "repeats": _repeats(group),
+        }
+        for group in groups.values()
+    ]
+
+
+def _span(rows: Iterable[Document], key: str) -> str:
+    """From the least to the largest; a NaN is shown where there is any."""
+    values = sorted((float(row[key]) for row in rows), key=lambda value: (value == value, value))
+    return " to ".join(dict.fromkeys(number(value, ".3g") for value in (values[0], values[-1])))
+
+
+def _repeats(matrices: Sequence[Document]) -> str:
+    """3 equal rows, 1 zero columns."""
+    counts = {key.replace("_", " "): sum(row.get(key, 0) for row in matrices) for key in REPEATS}
+    return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+
+
+def copies(model: Document) -> Parts:
+    """An axis in a layer, those with most copies first."""
+    rows = sorted(model["copies"], key=lambda row: -row["copies"] - row["dead"])
+    return [{**row, "two": " and ".join(map(str, row["example"] or ()))} for row in rows]
+
+
+def lossy(model: Document) -> Parts:
+    """A tensor that holds what other dtypes lose, the worst first."""
+
+    def badness(row: Document) -> tuple[int, int]:
+        return row["nan"] + row["inf"], sum(row[dtype][how] for dtype in DTYPES for how in LOST)
+
+    return sorted(model["numbers"]["tensors"], key=badness, reverse=True)
+
+
+def states(model: Document) -> Parts:
+    """A hidden state, in the order of the model."""
+    return list(model["running"]["states"]) if model["running"] else []
+
+
+def attention(model: Document) -> Parts:
+    """A module that attends, the one with the largest logit first."""
+    return sorted(model["running"]["attention"], key=lambda row: -float(row["largest"])) if model["running"] else []
+
+
+LISTED: Mapping[str, Callable[[Document], Parts]] = {
+    listed.__name__: listed for listed in (far, gains, matrices, copies, lossy, states, attention)
+}

@@ -27,6 +27,7 @@ from modelsurgeon.reports.blocks import (
     Verbatim,
     Words,
     cut,
+    listing,
     marked,
 )
 from modelsurgeon.reports.verification_charts import against, by_layer, by_position, cosines
@@ -37,6 +38,18 @@ MOST_GROUPS = 200  # rows of names with their counters left open
 MOST_LISTED = 50  # rows of tensors that are not exact, and of ranks
 VERDICTS = ("wrong", "rounded", "exact")
 VERSIONS = ("modelsurgeon", "python", "torch", "transformers", "numpy", "platform")
+COMPARED = (
+    "inputs = {inputs} | output = {output} | positions = {positions:,} | max error = {max_abs:.1e} | "
+    "relative = {max_rel:.1e} | KL, nats = {kl:.1e} | top-1 = {top1:.4f} | loss before = {loss_before:.4f} | "
+    "loss after = {loss_after:.4f}"
+)
+AXES = (
+    "axis = {axis} |  = {says} | size = {size:,} → {new_size:,} | pairs = {pairs} | stuck = {stuck:,} | dead = {dead:,}"
+)
+RANKS = (
+    "tensor = {tensor} | shape = {shape} | rank = {rank} | possible = {possible} | copies allow = {copies_allow} | "
+    "rank of the weight = {weight_rank}"
+)
 
 Document = Mapping[str, Any]
 
@@ -235,17 +248,11 @@ def _logits(document: Document) -> Section | None:
 
 def comparisons(report: Document) -> Listing:
     """How outputs differ, a row a kind of input."""
-    columns = "inputs|output|positions|max error|relative|KL, nats|top-1|loss before|loss after".split("|")
-    forms = {"positions": ",", "max_abs": ".1e", "max_rel": ".1e", "kl": ".1e", "top1": ".4f"}
-    forms |= {"loss_before": ".4f", "loss_after": ".4f"}
-    rows = [
-        [compared["inputs"], compared["output"], *(number(compared[key], form) for key, form in forms.items())]
-        for compared in report["comparisons"]
-    ]
-    for row, noise in zip(rows, report["noise"], strict=False):
-        row.append(number(noise["max_rel"]))
-    columns += ["own noise"] if report["noise"] else []
-    return Listing(columns, rows, columns[2:])
+    noise = [{"noise": found["max_rel"]} for found in report["noise"]] or [{}] * len(report["comparisons"])
+    parts = [{**compared, **own} for compared, own in zip(report["comparisons"], noise, strict=True)]
+    return listing(
+        f"{COMPARED} | own noise = {{noise:.1e}}" if report["noise"] else COMPARED, parts, 7 + bool(report["noise"])
+    )
 
 
 def _generated(found: Document) -> str:
@@ -284,23 +291,13 @@ def _trainable(document: Document) -> Section | None:
     blocks: list[Block] = [Paragraph(said)]
     if found["axes"]:
         blocks.append(Figure(cosines(found["axes"]), "from least to largest, the dot is the mean."))
-    columns = ("axis", "", "size", "pairs", "stuck", "dead")
-    row = "{axis}|{says}|{size:,} → {new_size:,}|{pairs:,}|{stuck:,}|{dead:,}"
-    rows = [[cell.format(**axis) for cell in row.split("|")] for axis in found["axes"]]
-    blocks.append(Listing(columns, rows, columns[2:]))
+    blocks.append(listing(AXES, found["axes"], 4))
     if found["ranks"]:
         explained = (
             "How many directions one step of training moves each matrix in; *copies allow*: the most that equal "
             "copies would ever get. The lowest first."
         )
-        ranks = cut(_ranks(found["ranks"]), MOST_LISTED, "{} more are left out here; `--json` lists all.")
+        lowest = sorted(found["ranks"], key=lambda rank: rank["rank"] / max(1, rank["possible"]))
+        ranks = cut(listing(RANKS, lowest, 4), MOST_LISTED, "{} more are left out here; `--json` lists all.")
         blocks.append(Section("Ranks of gradients", [Paragraph(marked(explained)), *ranks]))
     return Section("Will it learn?", blocks)
-
-
-def _ranks(ranks: Sequence[Document]) -> Listing:
-    columns = ("tensor", "shape", "rank", "possible", "copies allow", "rank of the weight")
-    keys = ("rank", "possible", "copies_allow", "weight_rank")
-    lowest = sorted(ranks, key=lambda rank: rank["rank"] / max(1, rank["possible"]))
-    rows = [(r["tensor"], "x".join(map(str, r["shape"])), *(number(r[key], "") for key in keys)) for r in lowest]
-    return Listing(columns, rows, columns[2:])
