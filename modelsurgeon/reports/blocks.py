@@ -187,6 +187,18 @@ def listing(row: str, parts: Iterable[Mapping[str, Any]], numbers: int) -> Listi
     return Listing(columns, rows, columns[len(columns) - numbers :])
 
 
+def facts(rows: Mapping[str, str], parts: Mapping[str, Mapping[str, Any] | None]) -> list[Listing]:
+    """A row a fact that any part has: its label and templates; a column a part, with its name if there are several."""
+    found = [[label, *(filled(template, part) for part in parts.values())] for label, template in rows.items()]
+    found = [row for row in found if any(row[1:])]
+    return [Listing(("", *parts) if len(parts) > 1 else (), found, named=True)] if found else []
+
+
+def explained(template: str, part: Mapping[str, Any] | None = None) -> Paragraph:
+    """Our own prose (`marked`) with the fields of a document, which stay plain text."""
+    return Paragraph([replace(phrase, text=filled(phrase.text, part or {}), ours=False) for phrase in marked(template)])
+
+
 def filled(template: str, part: Mapping[str, Any] | None) -> str:
     """The template with the fields of a document, nothing where none of them is known.
 
@@ -195,9 +207,10 @@ def filled(template: str, part: Mapping[str, Any] | None) -> str:
     >>> filled("{norms.min:.3g} to {norms.max:.3g}", {"norms": {"min": 0.9, "max": 1.1}})
     '0.9 to 1.1'
     """
-    paths = [path for _, path, _, _ in Formatter().parse(template) if path]
-    known = any(_at(part, path) is not None for path in paths)
-    return _Fields().vformat(template, (), part) if part and known else ""
+    paths = [path for _, path, form, _ in Formatter().parse(template) if path and "|" not in (form or "")]
+    if part is None or (paths and all(_at(part, path) is None for path in paths)):
+        return ""
+    return _Fields().vformat(template, (), part)
 
 
 def _at(part: Mapping[str, Any] | None, path: str) -> Any:
@@ -215,7 +228,7 @@ class _Fields(Formatter):
 
     def format_field(self, value: Any, form: str) -> str:
         if "|" in form:
-            return form.split("|", 1)[0 if value else 1]
+            return form.rsplit("|", 1)[0] if value else form.split("|", 1)[1]
         if isinstance(value, Mapping):
             return ", ".join(f"{key} {size:,}" for key, size in value.items())
         if isinstance(value, list):

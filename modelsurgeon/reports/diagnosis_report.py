@@ -29,7 +29,7 @@ from modelsurgeon.reports.blocks import (
     cited,
 )
 from modelsurgeon.reports.diagnosis_charts import charts, names
-from modelsurgeon.reports.diagnosis_sections import Subject, facts, sections
+from modelsurgeon.reports.diagnosis_sections import Subject, model_facts, sections
 from modelsurgeon.reports.verification_report import environment
 
 WORDS = {"act": "to act on", "watch": "to watch", "fine": "fine", "unknown": "not measured"}  # the worst first
@@ -173,4 +173,4 @@ def _measured(document: Document, subject: Subject) -> list[Block]:
             blocks += [Paragraph(Phrase(model["source"], "strong"))] if subject.models[1:] else []
             blocks.append(Bullets(model["notes"]))
     blocks += [Verbatim(document["command"])] if document["command"] else []
-    return [*blocks, *facts("took", subject), environment(document["environment"])]
+    return [*blocks, *model_facts("took", subject), environment(document["environment"])]

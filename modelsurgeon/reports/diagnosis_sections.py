@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from modelsurgeon.reports.blocks import Block, Figure, Listing, Paragraph, Phrase, Section, cut, filled, listing, marked
+from modelsurgeon.reports.blocks import Block, Figure, Paragraph, Phrase, Section, cut, explained, facts, listing
 from modelsurgeon.reports.chart import Chart
 from modelsurgeon.text import number
 
@@ -41,18 +41,14 @@ def sections(subject: Subject) -> list[Block]:
     return [block for name in _declared()["order"] for block in _section(name, subject)]
 
 
-def facts(name: str, subject: Subject) -> list[Block]:
+def model_facts(name: str, subject: Subject) -> list[Block]:
     """A row a fact that any model has, a column a model; of embeddings and heads a column each."""
     parts = {called: model.get(name, model) for called, model in zip(subject.names, subject.models, strict=True)}
     if name == "tokens":
         sides = ("embedding", "head")
         pairs = [(called, side, model[side]) for called, model in parts.items() for side in sides if model[side]]
         parts = {f"{called}: {side}" if subject.models[1:] else side: table for called, side, table in pairs}
-    rows = [
-        [label, *(filled(text, part) for part in parts.values())] for label, text in _declared()["facts"][name].items()
-    ]
-    rows = [row for row in rows if any(row[1:])]
-    return [Listing(("", *parts) if len(parts) > 1 else (), rows, named=True)] if rows else []
+    return [*facts(_declared()["facts"][name], parts)]
 
 
 @cache
@@ -62,11 +58,11 @@ def _declared() -> dict[str, Any]:
 
 def _section(name: str, subject: Subject) -> list[Block]:
     found = _declared()["sections"][name]
-    show = {"facts": facts, "rows": _rows, "figure": _figure, "section": _section}
+    show = {"facts": model_facts, "rows": _rows, "figure": _figure, "section": _section}
     parts = (part.split() for part in found["parts"])
-    blocks = [block for kind, of in parts for block in show[kind](of, subject)]
-    explained = [Paragraph(marked(found["text"]))] if "text" in found else []
-    return [Section(found["title"], [*explained, *blocks])] if blocks else []
+    shown = [block for kind, of in parts for block in show[kind](of, subject)]
+    text = [explained(found["text"])] if "text" in found else []
+    return [Section(found["title"], [*text, *shown])] if shown else []
 
 
 def _figure(name: str, subject: Subject) -> list[Block]:

@@ -9,8 +9,11 @@ shown too.
 
 from __future__ import annotations
 
+import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from modelsurgeon.reports.blocks import (
@@ -27,29 +30,22 @@ from modelsurgeon.reports.blocks import (
     Verbatim,
     Words,
     cut,
+    explained,
+    facts,
+    filled,
     listing,
-    marked,
 )
 from modelsurgeon.reports.verification_charts import against, by_layer, by_position, cosines
-from modelsurgeon.text import number, show_size
+from modelsurgeon.text import number
 from modelsurgeon.verification import summary
 
 MOST_GROUPS = 200  # rows of names with their counters left open
 MOST_LISTED = 50  # rows of tensors that are not exact, and of ranks
 VERDICTS = ("wrong", "rounded", "exact")
 VERSIONS = ("modelsurgeon", "python", "torch", "transformers", "numpy", "platform")
-COMPARED = (
-    "inputs = {inputs} | output = {output} | positions = {positions:,} | max error = {max_abs:.1e} | "
-    "relative = {max_rel:.1e} | KL, nats = {kl:.1e} | top-1 = {top1:.4f} | loss before = {loss_before:.4f} | "
-    "loss after = {loss_after:.4f}"
-)
-AXES = (
-    "axis = {axis} |  = {says} | size = {size:,} → {new_size:,} | pairs = {pairs} | stuck = {stuck:,} | dead = {dead:,}"
-)
-RANKS = (
-    "tensor = {tensor} | shape = {shape} | rank = {rank} | possible = {possible} | copies allow = {copies_allow} | "
-    "rank of the weight = {weight_rank}"
-)
+DECLARED = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+TEXT, ROWS = DECLARED["text"], DECLARED["rows"]
+LEFT_OUT = "{} more are left out here; `--json` lists all."
 
 Document = Mapping[str, Any]
 
@@ -127,7 +123,7 @@ def _took(seconds: Document) -> tuple[str, str]:
 
 
 def _compared(document: Document) -> Section:
-    blocks: list[Block] = [Listing(("", "source", "result"), _models(document), named=True)]
+    blocks: list[Block] = _models(document)
     if maps := document["maps"]:
         by_record = "What was done to the source, by the record"
         title = by_record if maps["from"] == "record" else "How the result was made, derived from its weights"
@@ -135,29 +131,17 @@ def _compared(document: Document) -> Section:
     if document["inferred"]:
         blocks.append(Bullets(document["inferred"]["lines"]))
     if settings := document["settings"]:
-        text = settings["text"]
-        given = "The sample of prose and code that comes along" if text["sample"] else "A text that was given"
-        windows = f"at most {settings['samples']} windows of {settings['length']} tokens"
-        random = f"random token ids of several lengths and a padded batch, from seed {settings['seed']}"
-        ran = f"Computed in {settings['dtype']} on {settings['device']}."
-        said = f"{given}, {text['characters']:,} characters: {windows}; {random}. {ran}"
-        blocks.append(Section("What they were run on", [Paragraph(said)]))
+        blocks.append(Section("What they were run on", [explained(TEXT["settings"], settings)]))
     return Section("What was compared", blocks)
 
 
-def _models(document: Document) -> list[tuple[str, ...]]:
+def _models(document: Document) -> list[Block]:
     """What is known of both, row by row; of the sizes, those that differ first."""
-    source, result = (document["checkpoints"][side] for side in ("source", "result"))
-    labels = {"revision": "commit", "model_type": "family", "model": "class", "dtype": "narrowest matrices"}
-    rows: list[tuple[str, ...]] = [("name", document["source"], document["result"])]
-    rows += [
-        (label, source[key] or "", result[key] or "") for key, label in labels.items() if source[key] or result[key]
-    ]
-    rows.append(("parameters", *(f"{side['parameters']:,}" for side in (source, result))))
-    rows.append(("bytes", *(show_size(side["bytes"]) for side in (source, result))))
-    axes = dict.fromkeys([*source["sizes"], *result["sizes"]])
-    sizes = [(axis, *(str(side["sizes"].get(axis, "")) for side in (source, result))) for axis in axes]
-    return [*rows, *sorted(sizes, key=lambda size: size[1] == size[2])]
+    sides = {side: {"name": document[side], **document["checkpoints"][side]} for side in ("source", "result")}
+    axes = dict.fromkeys(axis for side in sides.values() for axis in side["sizes"])
+    sizes = [(axis, *(str(side["sizes"].get(axis, "")) for side in sides.values())) for axis in axes]
+    (known,) = facts(DECLARED["models"], sides)
+    return [replace(known, rows=[*known.rows, *sorted(sizes, key=lambda size: size[1] == size[2])])]
 
 
 def _step(step: Document) -> Words:
@@ -174,21 +158,13 @@ def _proof(document: Document) -> Section | None:
         return None
     tensors = document["proof"]["tensors"]
     listed = sorted((tensor for tensor in tensors if tensor["verdict"] != "exact"), key=_badness)
-    said = (
-        "Every tensor of the result is folded back by the maps of its axes, in float64: what reads copies is summed "
-        "over them, and what writes copies must write the same. What comes out must be the source's tensor. It needs "
-        "no input, so it holds for all of them. *Exact*: the same to the last bit. *Rounded*: within what storing "
-        "each number once can explain; beside it the largest difference over the numbers that were folded, and in "
-        "units of the last place."
-    )
-    blocks: list[Block] = [Paragraph(marked(said))]
+    blocks: list[Block] = [explained(TEXT["proof"])]
     blocks += cut(_groups(tensors), MOST_GROUPS, "{} more names, all of them no worse, are left out here.")
     if listed:
         columns = ("tensor", "verdict", "rounding", "in last places", "where, expected, found")
         rows = [(Phrase(t["name"], "code"), _verdict(t), *_rounding(t), t["detail"]) for t in listed]
-        listing = Listing(columns, rows, ("rounding", "in last places"))
-        left_out = "{} more are left out here; `--json` lists all."
-        blocks.append(Section("Not exact, the worst first", cut(listing, MOST_LISTED, left_out)))
+        worst = Listing(columns, rows, ("rounding", "in last places"))
+        blocks.append(Section("Not exact, the worst first", cut(worst, MOST_LISTED, LEFT_OUT)))
     return Section("Proof on the weights", blocks)
 
 
@@ -224,80 +200,46 @@ def _logits(document: Document) -> Section | None:
     report = document["logits"]
     if not report:
         return None
-    said = (
-        f" *Relative*: the largest difference over the standard deviation of what the source returns; at most "
-        f"{number(report['tolerance'], '.0e')} is what adding in another order does to one and the same function. "
-        "*Top-1*: how often both rank the same token first."
-    )
-    loaded = f"Both models, loaded from disk as anybody would, on the same inputs in {report['dtype']}."
-    blocks: list[Block] = [Paragraph((loaded, *marked(said))), comparisons(report)]
+    blocks: list[Block] = [explained(TEXT["logits"], report), comparisons(report)]
     if (points := report.get("scatter")) and points["before"]:
         blocks.append(Figure(against(points), "Sampled logits: equal ones lie on the line."))
     if (losses := report.get("loss_by_position")) and losses["before"]:
         caption = "cross entropy of the text, by position, mean over windows; one line where they are equal."
         blocks.append(Figure(by_position(losses), caption))
     if (layers := report.get("layers")) and layers["rows"]:
-        first = layers["first"]
-        beyond = f"beyond the tolerance first at {first}" if first else "nowhere beyond the tolerance"
-        caption = f"largest difference of the hidden states, folded back, {beyond}."
+        caption = filled(TEXT["layers"], layers)
         blocks.append(Section("Layer by layer", [Figure(by_layer(layers), caption)]))
     if generation := report.get("generation"):
-        blocks.append(Section("Generation", [Paragraph(_generated(generation))]))
+        blocks.append(Section("Generation", [explained(TEXT["generation"], generation)]))
     return Section("Outputs in transformers", blocks)
 
 
 def comparisons(report: Document) -> Listing:
     """How outputs differ, a row a kind of input."""
-    noise = [{"noise": found["max_rel"]} for found in report["noise"]] or [{}] * len(report["comparisons"])
-    parts = [{**compared, **own} for compared, own in zip(report["comparisons"], noise, strict=True)]
-    return listing(
-        f"{COMPARED} | own noise = {{noise:.1e}}" if report["noise"] else COMPARED, parts, 7 + bool(report["noise"])
-    )
-
-
-def _generated(found: Document) -> str:
-    said, first = "the same tokens.", found["first"]
-    if first:
-        said = (
-            f"prompt {first['prompt']} differs first at token {first['at']}: expected {first['expected']}, found "
-            f"{first['found']}, where the source prefers its own by {number(first['margin'])}; up to "
-            f"{number(found['allowed'])} is a tie, which rounding decides."
-        )
-    return (
-        f"{found['prompts']} prompts, {found['tokens']} tokens each, greedily, with the key-value cache: {said} On "
-        f"the way, logits differ by {number(found['error'])} of their deviation. With the cache and without it, the "
-        f"result's differ by {number(found['cache_error'])}, the source's by {number(found['cache_floor'])}."
-    )
+    if not report["noise"]:
+        return listing(ROWS["compared"], report["comparisons"], 7)
+    pairs = zip(report["comparisons"], report["noise"], strict=True)
+    parts = [{**compared, "noise": noise["max_rel"]} for compared, noise in pairs]
+    return listing(ROWS["compared"] + ROWS["noise"], parts, 8)
 
 
 def _stored(document: Document) -> Section | None:
     report = document["stored"]
     if not report:
         return None
-    said = f"The same in {report['dtype']}, as the source is stored. "
-    noise = "*Own noise*: the source in 16 bits against itself in more. Errors below twice that are no finding."
-    return Section("In 16 bits", [Paragraph((said, *marked(noise))), comparisons(report)])
+    return Section("In 16 bits", [explained(TEXT["stored"], report), comparisons(report)])
 
 
 def _trainable(document: Document) -> Section | None:
     found = document["trainable"]
     if not found:
         return None
-    said = (
-        "Copies that get equal gradients stay copies for ever, and the new width learns nothing. Of every axis that "
-        "grew, the gradients of the loss at two copies are compared by their cosine. Where it is 1 and the weights "
-        "are equal, too, they are stuck; below it, they part."
-    )
-    blocks: list[Block] = [Paragraph(said)]
+    blocks: list[Block] = [explained(TEXT["trainable"])]
     if found["axes"]:
         blocks.append(Figure(cosines(found["axes"]), "from least to largest, the dot is the mean."))
-    blocks.append(listing(AXES, found["axes"], 4))
+    blocks.append(listing(ROWS["axes"], found["axes"], 4))
     if found["ranks"]:
-        explained = (
-            "How many directions one step of training moves each matrix in; *copies allow*: the most that equal "
-            "copies would ever get. The lowest first."
-        )
         lowest = sorted(found["ranks"], key=lambda rank: rank["rank"] / max(1, rank["possible"]))
-        ranks = cut(listing(RANKS, lowest, 4), MOST_LISTED, "{} more are left out here; `--json` lists all.")
-        blocks.append(Section("Ranks of gradients", [Paragraph(marked(explained)), *ranks]))
+        ranks = cut(listing(ROWS["ranks"], lowest, 4), MOST_LISTED, LEFT_OUT)
+        blocks.append(Section("Ranks of gradients", [explained(TEXT["ranks"]), *ranks]))
     return Section("Will it learn?", blocks)

@@ -12,6 +12,7 @@ import pytest
 
 from modelsurgeon.errors import OutputError
 from modelsurgeon.reports import html, svg
+from modelsurgeon.reports.blocks import explained, filled
 from modelsurgeon.reports.chart import Scale
 from modelsurgeon.reports.html import check_target
 from modelsurgeon.reports.verification_charts import against, by_layer, by_position
@@ -234,3 +235,33 @@ def test_what_is_no_place_for_a_page_is_refused(tmp_path: Path) -> None:
         with pytest.raises(OutputError):
             check_target(Path(device))
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+# Words
+
+
+def test_fields_of_a_document_are_never_marked_and_never_templates() -> None:
+    hostile = {"name": "*em* `code` {other} arXiv 2404.07647 |", "none": None, "other": 3}
+    (paragraph,) = [explained("*Ours*: {name}, {other:,}; {none:yes|no: {name}}", hostile)]
+    assert "".join(phrase.text for phrase in paragraph.words) == f"Ours: {hostile['name']}, 3; no: {hostile['name']}"
+    assert [phrase.style for phrase in paragraph.words if phrase.style] == ["em"]
+    assert not any(phrase.link or phrase.ours for phrase in paragraph.words)
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("{a:.3g} to {b.c:,}", "0.123 to 1,234"),
+        ("{none:,}", ""),
+        ("{none:,} of {b.c:,}", "unknown of 1,234"),
+        ("{none.deep:,} and {none}", ""),
+        ("{odd:.3g}", "nan"),
+        ("{shape}, {sizes}", "2x3, mlp 1,000, heads 4"),
+        ("{size:bytes}", "2.5 MB"),
+        ("{none:a|b: {a:.1f}}", "b: 0.1"),
+        ("no field", "no field"),
+    ],
+)
+def test_a_template_is_filled_from_a_document(template: str, text: str) -> None:
+    document = {"a": 0.12345, "b": {"c": 1234}, "none": None, "odd": "nan", "shape": [2, 3], "size": 2_500_000}
+    assert filled(template, document | {"sizes": {"mlp": 1000, "heads": 4}}) == text and filled("{a}", None) == ""
