@@ -30,7 +30,7 @@ from modelsurgeon.running.batches import SAMPLE, TEXT, Sampling, make_windows
 from modelsurgeon.running.gradients import token_logits
 from modelsurgeon.running.outputs import Kept
 from modelsurgeon.running.reader import UNLABELLED, Batch
-from modelsurgeon.text import plain
+from modelsurgeon.text import printable
 from modelsurgeon.verification.comparison import NUMBERS
 from modelsurgeon.verification.visits import run_batch
 
@@ -90,18 +90,20 @@ class Running:
         """Its fields but the notes, which stand beside it in the document."""
         cut, positions = self.head_cut, self.loss_by_position
         return {
-            **{name: plain(value) for name, value in vars(self).items() if name != "notes"},
+            **{name: printable(value) for name, value in vars(self).items() if name != "notes"},
             "text": dict(self.text),
-            "loss_by_position": None if positions is None else [plain(loss) for loss in positions],
+            "loss_by_position": None if positions is None else [printable(loss) for loss in positions],
             "states": [_fields(state) for state in self.states],
             "last": self.last.to_json() if self.last else None,
-            "head_cut": {"full": plain(cut.full), "points": [_fields(point) for point in cut.points]} if cut else None,
+            "head_cut": {"full": printable(cut.full), "points": [_fields(point) for point in cut.points]}
+            if cut
+            else None,
             "attention": [_fields(row) for row in self.attention],
         }
 
 
 def _fields(row: Any) -> dict[str, Any]:
-    return {name: plain(value) for name, value in vars(row).items()}
+    return {name: printable(value) for name, value in vars(row).items()}
 
 
 def run(

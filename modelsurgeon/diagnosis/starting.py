@@ -12,7 +12,7 @@ from modelsurgeon.diagnosis.expected import expected
 from modelsurgeon.diagnosis.loss import initial_loss
 from modelsurgeon.errors import ModelSurgeonError
 from modelsurgeon.running.losses import Loss, measured_loss
-from modelsurgeon.text import plain
+from modelsurgeon.text import printable
 
 Side = dict[str, Any]
 
@@ -35,7 +35,7 @@ def sides(before: Checkpoint | None, folder: Path, memory: int | None, *, measur
 def _side(checkpoint: Checkpoint, tokenizer: Path | None, memory: int | None, measure: bool) -> Side:
     loss = _run(checkpoint, tokenizer, memory) if measure else Loss(None, why="not asked for")
     told, run = _analysis(checkpoint), loss.to_json()
-    return {**{key: plain(value) for key, value in told.items()}, "run": {**run, "loss": plain(run["loss"])}}
+    return {**{key: printable(value) for key, value in told.items()}, "run": {**run, "loss": printable(run["loss"])}}
 
 
 def _analysis(checkpoint: Checkpoint) -> Side:

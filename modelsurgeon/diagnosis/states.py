@@ -23,7 +23,7 @@ from modelsurgeon.diagnosis.weights.spectrum import effective_rank, entropy
 from modelsurgeon.running.outputs import Kept
 from modelsurgeon.running.reader import Batch
 from modelsurgeon.tensors.arithmetic import is_finite
-from modelsurgeon.text import plain
+from modelsurgeon.text import printable
 
 SIDES = {"hidden_states": "", "encoder_hidden_states": "encoder", "decoder_hidden_states": "decoder"}
 
@@ -72,7 +72,7 @@ class Spread:
     entropy: float
 
     def to_json(self) -> dict[str, Any]:
-        return {key: plain(value) for key, value in vars(self).items()}
+        return {key: printable(value) for key, value in vars(self).items()}
 
 
 def describe(name: str, layer: int, side: str, vectors: torch.Tensor) -> State:

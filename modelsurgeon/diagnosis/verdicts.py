@@ -20,7 +20,7 @@ from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.diagnosis.measures import MEASURES, Finding
 from modelsurgeon.errors import ModelSurgeonError
 from modelsurgeon.operations.widen import Widen
-from modelsurgeon.text import plain
+from modelsurgeon.text import printable
 
 THRESHOLDS = Path(__file__).parent / "thresholds.toml"
 WIDE = 1000  # the width below which heads limit the loss: arXiv 2404.07647
@@ -51,7 +51,7 @@ class Verdict:
     command: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "value": plain(self.value)}
+        return {**asdict(self), "value": printable(self.value)}
 
 
 @cache

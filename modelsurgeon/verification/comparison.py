@@ -18,7 +18,7 @@ import torch
 
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.running.reader import UNLABELLED, Batch
-from modelsurgeon.text import plain
+from modelsurgeon.text import printable
 
 NUMBERS = 2**22  # compared at a time: 32 MB of float64
 TOKENS = ("logits", "prediction_logits")  # outputs that are over the vocabulary, where they are as wide
@@ -52,7 +52,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Its fields; a number that JSON does not know is a string ("nan", "inf")."""
-        return {name: plain(value) for name, value in asdict(self).items()}
+        return {name: printable(value) for name, value in asdict(self).items()}
 
 
 @dataclass

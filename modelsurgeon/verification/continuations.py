@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from modelsurgeon.running.generation import Continued
-from modelsurgeon.text import plain
+from modelsurgeon.text import printable
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,10 @@ class Generation:
         return self.first is not None and self.first.margin <= self.allowed
 
     def to_json(self) -> dict[str, Any]:
-        first = self.first and {key: plain(value) for key, value in vars(self.first).items()}
+        first = self.first and {key: printable(value) for key, value in vars(self.first).items()}
         numbers = ("error", "cache_error", "cache_floor", "tolerance", "allowed")
         found = {"prompts": self.prompts, "tokens": self.tokens, "same": self.same, "tie": self.tie, "first": first}
-        return {**found, **{name: plain(getattr(self, name)) for name in numbers}}
+        return {**found, **{name: printable(getattr(self, name)) for name in numbers}}
 
 
 def compare_continuations(

@@ -30,7 +30,7 @@ from modelsurgeon.errors import ArchitectureError
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.maps.signature import Atom, Signature
 from modelsurgeon.running.outputs import Kept
-from modelsurgeon.text import plain
+from modelsurgeon.text import printable
 from modelsurgeon.verification.comparison import Deviation, folded
 
 # Float32 states of one function lie up to 1.6e-5 of their deviation apart (ten trained families of four layers, both
@@ -60,7 +60,7 @@ class Row:
 
     def to_json(self) -> dict[str, Any]:
         found = {"name": self.name, "layer": self.layer, "part": self.part, "max_abs": self.max_abs}
-        return {key: plain(value) for key, value in {**found, "max_rel": self.max_rel}.items()}
+        return {key: printable(value) for key, value in {**found, "max_rel": self.max_rel}.items()}
 
 
 @dataclass(frozen=True)

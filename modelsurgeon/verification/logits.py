@@ -24,7 +24,7 @@ from modelsurgeon.progress import Tell, silent
 from modelsurgeon.running.batches import TEXT, Sampling
 from modelsurgeon.running.reference import Running, quiet, saved_folder
 from modelsurgeon.tensors.dtypes import DTYPE_NAMES
-from modelsurgeon.text import plain
+from modelsurgeon.text import printable
 from modelsurgeon.verification.comparison import Comparison
 from modelsurgeon.verification.continuations import Generation, compare_continuations
 from modelsurgeon.verification.layers import Layers
@@ -48,7 +48,10 @@ class Pairs:
     after: tuple[float | None, ...]
 
     def to_json(self) -> dict[str, Any]:
-        return {"before": [plain(value) for value in self.before], "after": [plain(value) for value in self.after]}
+        return {
+            "before": [printable(value) for value in self.before],
+            "after": [printable(value) for value in self.after],
+        }
 
 
 @dataclass(frozen=True)

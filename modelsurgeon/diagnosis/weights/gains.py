@@ -17,7 +17,7 @@ from typing import Any
 
 from modelsurgeon.architectures.architecture import Architecture, Template
 from modelsurgeon.diagnosis.weights.numbers import Moments
-from modelsurgeon.text import plain
+from modelsurgeon.text import printable
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Gain:
     rms: float
 
     def to_json(self) -> dict[str, Any]:
-        return {name: plain(value) for name, value in asdict(self).items()}
+        return {name: printable(value) for name, value in asdict(self).items()}
 
     @property
     def is_fresh(self) -> bool:

@@ -20,7 +20,7 @@ from modelsurgeon.diagnosis.weights.numbers import Moments
 from modelsurgeon.diagnosis.weights.spectral_norm import Spectral
 from modelsurgeon.maps.signature import Signature
 from modelsurgeon.tensors.lazy import LazyTensor
-from modelsurgeon.text import plain
+from modelsurgeon.text import printable
 
 TRUNCATED = 0.02 * math.sqrt(1 - 4 * math.exp(-2.0) / math.sqrt(2 * math.pi) / math.erf(math.sqrt(2.0)))  # 0.0176
 
@@ -57,7 +57,7 @@ class Matrix:
     zero_columns: int
 
     def to_json(self) -> dict[str, Any]:
-        return {name: plain(value) for name, value in {**asdict(self), "shape": list(self.shape)}.items()}
+        return {name: printable(value) for name, value in {**asdict(self), "shape": list(self.shape)}.items()}
 
 
 def is_matrix(template: Template) -> bool:

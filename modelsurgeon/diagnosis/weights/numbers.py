@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from modelsurgeon.tensors.dtypes import DTYPES
-from modelsurgeon.text import plain
+from modelsurgeon.text import printable
 
 PIECE = 1 << 18  # numbers at a time: 2 MB of float64 stay in the caches
 PATTERNS = 1 << 16
@@ -75,7 +75,7 @@ class Numbers:
         return not (self.nan or self.inf or self.subnormal or lost.overflow or lost.underflow)
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "largest": plain(self.largest)}
+        return {**asdict(self), "largest": printable(self.largest)}
 
 
 @dataclass(frozen=True)
