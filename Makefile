@@ -14,11 +14,11 @@ demo: $(READY)  ## widen the bundled checkpoint to twice its width, and measure 
 	$(BIN)/modelsurgeon widen demo -o build/wide --factor 2 --overwrite
 	$(BIN)/modelsurgeon verify demo build/wide
 
-test: check  ## lint, types and all tests
+test: check  ## lint, types and all tests; what is too much to try each time is drawn by the commit
 	$(BIN)/pytest
 
-test-all: check  ## the same with what is slow: the full fault campaign, the documents of all trained checkpoints
-	$(BIN)/pytest -m 'slow or not slow'
+test-all: check  ## the same with all that is drawn, the full fault campaign, the documents of trained checkpoints
+	MODELSURGEON_EXHAUSTIVE=1 $(BIN)/pytest -m 'slow or not slow'
 
 check: $(READY)  ## lint and types
 	scripts/check

@@ -21,13 +21,13 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from modelsurgeon.architectures import overview
 from modelsurgeon.checkpoints import inspection, integrity
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.checkpoints.source import locate
 from modelsurgeon.delivery import Saved, Wanted, check_targets, deliver, planned
 from modelsurgeon.diagnosis.diagnose import Diagnosis, diagnose_all
 from modelsurgeon.errors import OptionsError, OutputError
+from modelsurgeon.growth import overview
 from modelsurgeon.operations import registry
 from modelsurgeon.operations.operation import Operation
 from modelsurgeon.operations.transforms.initial import blank

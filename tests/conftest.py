@@ -17,14 +17,25 @@ import torch
 import transformers
 
 from modelsurgeon.tensors import budget
-from support import tiny
+from support import draws, tiny
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # of two cores, each xdist worker takes one
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
-# The same examples in every run, and no deadline: the cores are shared.
-hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, max_examples=50, database=None)
+# No deadline: the cores are shared. No database: examples depend on the seed alone.
+hypothesis.settings.register_profile("suite", deadline=None, max_examples=draws.examples(50), database=None)
 hypothesis.settings.load_profile("suite")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Have hypothesis begin with the seed of the draws, unless --hypothesis-seed names another one."""
+    if config.getoption("--hypothesis-seed") is None:
+        config.option.hypothesis_seed = draws.chance("hypothesis").getrandbits(64)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    terminalreporter.write_line(draws.report())
 
 
 @pytest.fixture(scope="session")

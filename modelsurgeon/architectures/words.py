@@ -1,6 +1,6 @@
 """What a table says of axes: sizes, what stands between writers and readers, rotary positions, ties.
 
-`Axis.through` is the word that decides how an axis can grow.
+`Axis.through` names the kind of an axis, which decides how it can grow: each is a file in `growth/kinds/`.
 """
 
 from __future__ import annotations
@@ -58,6 +58,10 @@ class Axis:
     groups: str | None = None
     slopes: Slopes | None = None
     why: str = ""
+
+    @property
+    def grows(self) -> bool:
+        return self.through != "fixed"
 
 
 @dataclass(frozen=True)

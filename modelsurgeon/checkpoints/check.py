@@ -95,7 +95,7 @@ def _is_whole(value: Any, most: int) -> bool:
 def _sizes_of_others() -> frozenset[str]:
     """The config keys that size a growing axis in any family."""
     axes = [axis for name in registry.known() for axis in registry.find(name).axes.values()]
-    return frozenset(axis.key.split(".")[0] for axis in axes if axis.key and axis.through != "fixed")
+    return frozenset(axis.key.split(".")[0] for axis in axes if axis.key and axis.grows)
 
 
 def _count(checkpoint: Checkpoint, key: str) -> int:

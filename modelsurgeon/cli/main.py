@@ -63,7 +63,7 @@ def families_command(
     as_json: Json = False,
 ) -> None:
     """Show which widths of which families can grow, and to which sizes."""
-    from modelsurgeon.architectures import overview
+    from modelsurgeon.growth import overview
 
     rows = overview.family(model_type) if model_type else overview.families()
     details = overview.details(model_type) if model_type else None

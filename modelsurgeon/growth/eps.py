@@ -2,7 +2,7 @@
 
 A norm divides by sqrt(variance + eps). A map that changes the mean square of what the norm reads by a ratio leaves its
 output alone (up to a factor that the gain takes) where eps changes by the same ratio. One key of the config serves many
-norms, and some have an eps that no config reaches: what that costs is said.
+norms, and some have an eps that no config reaches: notes name what that costs.
 """
 
 from __future__ import annotations
@@ -15,12 +15,10 @@ import numpy as np
 from modelsurgeon.architectures.architecture import Architecture
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import PlanError
-from modelsurgeon.maps.axis_map import GAP, AxisMap
+from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.maps.signature import Signature, gain_factors, mean_square_ratio
 
 ENTIRE = 1e-12  # a ratio nearer to 1 than this is 1: it comes from a few float64 operations
-
-
 # A norm divides by sqrt(variance + eps). On a variance of 0.01 this much eps moves its output by 5e-8: a rounding.
 NEGLIGIBLE_EPS = 1e-9
 
@@ -38,7 +36,7 @@ def _ratio(table: Architecture, name: str, signature: Signature, maps: Mapping[s
     read = [maps[axis] for axis in signature.normalises.axes()]
     written = [maps[axis] for axis in signature.gains]
     for before, after in zip(read, written, strict=True):
-        if not np.array_equal(np.where(before.means, GAP, before.source), after.source):
+        if not np.array_equal(before.behind_norm, after.source):
             raise PlanError(f"{name}: a norm keeps every coordinate in its place, and these maps move some")
         if table.norm == "layer" and not _is_uniform(before):
             raise PlanError(f"{name}: a LayerNorm passes only whole copies of one scale, and their mean")
@@ -62,8 +60,8 @@ def eps_change(checkpoint: Checkpoint, ratios: Mapping[str, float]) -> tuple[flo
     fixed = {name for name in present if table.eps is None or name in table.fixed_eps}
     free = [ratio for name, ratio in present.items() if name not in fixed]
     change = max(dict.fromkeys(free), key=free.count, default=1.0)
-    off = {name: present[name] for name in fixed if abs(present[name] - 1) > ENTIRE}
-    lossy = [_fixed(off)] if off else []
+    off = [ratio for name, ratio in present.items() if name in fixed and abs(ratio - 1) > ENTIRE]
+    lossy = [f"the norms' eps is fixed in the model's code and cannot be multiplied by {off[0]:.4g}"] if off else []
     if table.eps is None:
         return 1.0, tuple(lossy)
     eps = float(table.value(checkpoint.resolved, table.eps))
@@ -73,8 +71,3 @@ def eps_change(checkpoint: Checkpoint, ratios: Mapping[str, float]) -> tuple[flo
         if name not in fixed and abs(ratio / change - 1) > ENTIRE and eps * abs(ratio - change) > NEGLIGIBLE_EPS
     ]
     return change, tuple(lossy)
-
-
-def _fixed(off: Mapping[str, float]) -> str:
-    ratio = next(iter(off.values()))
-    return f"the norms' eps is fixed in the model's code and cannot be multiplied by {ratio:.4g}"

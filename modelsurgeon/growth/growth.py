@@ -1,10 +1,10 @@
-"""One growth as a value: a family, what its config says now, and what it shall say.
+"""One growth as a value: a family, its present config, and the one that is wanted.
 
     orthogonal   repeat k times and divide by sqrt(k), on both sides: lengths of vectors are kept (Su Jianlin,
                  https://www.kexue.fm/archives/8444)
     exact        repeat; readers take shares that are powers of two: no stored number is rounded
 
-`kinds/` makes the map of each axis of it, `planning.py` of all of them.
+`kinds/` makes the map of each axis, `planning.py` those of all.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ class Growth:
     def refusal(self, name: str, reason: str, nearest: tuple[int, ...]) -> PlanError:
         """The error for a size that cannot be, with the sizes next to it that can."""
         key = self.axis(name).key
-        said = f"axis {name!r}" + (f" ({key})" if key else "")
+        axis = f"axis {name!r}" + (f" ({key})" if key else "")
         near = f"; sizes that work: {' or '.join(map(str, nearest))}" if nearest else ""
-        return PlanError(f"{said} cannot go from {self.sizes[name]} to {self.targets[name]}: {reason}{near}")
+        return PlanError(f"{axis} cannot go from {self.sizes[name]} to {self.targets[name]}: {reason}{near}")
 
     def multiples(self, name: str) -> tuple[int, ...]:
         """The whole multiples of an axis' size that are next to what was asked for."""
@@ -86,3 +86,9 @@ class Growth:
         """Whether a head that is the embedding reads this axis."""
         tie = self.architecture.tie
         return self.tied and tie is not None and name == tie.axis
+
+
+def written_by_embedding(table: Architecture) -> str:
+    """The axis that a tied embedding writes."""
+    assert table.tie is not None
+    return next(t.signature.axes[-1] for t in table.templates if t.name == table.tie.embedding)

@@ -1,6 +1,6 @@
 """Apply axis maps to a checkpoint: every tensor by its signature, every config key that follows.
 
-The result is lazy. What cannot be made exact is said in `lossy`.
+The result is lazy. `lossy` lists what cannot be exact.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from modelsurgeon.architectures.scalars import multiplier
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import PlanError
 from modelsurgeon.growth.commute import reasons_against
-from modelsurgeon.growth.config import grown_config
 from modelsurgeon.growth.eps import ENTIRE, eps_change, norm_ratios
+from modelsurgeon.growth.grown_config import grown_config
+from modelsurgeon.growth.growth import written_by_embedding
 from modelsurgeon.maps import dimension
-from modelsurgeon.maps.axis_map import GAP, AxisMap
+from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.maps.dimension import Dimension
 from modelsurgeon.maps.orders import identity
-from modelsurgeon.tensors.dtypes import FLOATS
+from modelsurgeon.tensors.dtypes import DTYPE_NAMES, FLOATS
 from modelsurgeon.tensors.lazy import LazyTensor
 from modelsurgeon.tensors.noise import Noise, touches
 from modelsurgeon.tensors.remapped import Remapped
@@ -77,15 +78,9 @@ def remap(checkpoint: Checkpoint, maps: Mapping[str, AxisMap], storage: Storage 
         _check_tie(checkpoint, every)
     tensors = GrownTensors(checkpoint, every, storage).grown()
     if storage.dtype:
-        config = {**config, _dtype_key(config): _LONG[storage.dtype]}
+        key = "torch_dtype" if "torch_dtype" in config and "dtype" not in config else "dtype"
+        config = {**config, key: next(name for name, short in DTYPE_NAMES.items() if short == storage.dtype)}
     return replace(checkpoint, config=config, tensors=tensors, lossy=(*checkpoint.lossy, *lossy, *against))
-
-
-_LONG = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
-
-
-def _dtype_key(config: Mapping[str, Any]) -> str:
-    return "torch_dtype" if "torch_dtype" in config and "dtype" not in config else "dtype"
 
 
 @dataclass
@@ -119,7 +114,7 @@ class GrownTensors:
         return tensors
 
     def _names(self, template: Template, name: str) -> list[tuple[str, bool]]:
-        """(name on disk, whether it copies this tensor) of every tensor that stands for it."""
+        """(name on disk, whether it copies this tensor) of every tensor that it becomes."""
         table = self.checkpoint.architecture
         found = [(name, True)]
         for axis in table.spread(template):
@@ -179,7 +174,7 @@ def _nothing(tensor: LazyTensor) -> LazyTensor:
 
 
 def _check_projection(table: Architecture, targets: Mapping[str, int]) -> None:
-    """The projection between two sizes is still there when they have grown."""
+    """Raise PlanError where two sizes would become equal, so that the library leaves out what projects between them."""
     for axis, other in [table.projected] if table.projected and set(table.projected) <= set(table.axes) else []:
         keys = table.axes[axis].key, table.axes[other].key
         if keys[0] != keys[1] and targets[axis] == targets[other]:
@@ -190,14 +185,13 @@ def _check_projection(table: Architecture, targets: Mapping[str, int]) -> None:
 
 
 def _check_tie(checkpoint: Checkpoint, maps: Mapping[str, AxisMap]) -> None:
-    """One tensor serves as embedding and head only where both would be multiplied by the same."""
+    """Raise PlanError unless one tensor can serve as embedding and head: both must be multiplied by the same."""
     table = checkpoint.architecture
     assert table.tie is not None
-    templates = {template.name: template for template in table.templates}
-    written, read = maps[templates[table.tie.embedding].signature.axes[-1]], maps[table.tie.axis]
+    written, read = maps[written_by_embedding(table)], maps[table.tie.axis]
     targets = {axis: axis_map.new_size for axis, axis_map in maps.items()}
     constant = multiplier(table, checkpoint.resolved, table.tie.embedding, checkpoint.sizes, targets)
-    same = np.array_equal(np.where(written.means, GAP, written.source), read.source)
+    same = np.array_equal(written.behind_norm, read.source)
     kept = read.copied  # what the norm before the head leaves at zero is read with anything
     if not (same and np.allclose(written.scale[kept] * constant, read.share[kept], rtol=ENTIRE, atol=0)):
         raise PlanError(

@@ -19,13 +19,10 @@ from modelsurgeon.architectures.architecture import Architecture
 from modelsurgeon.architectures.config import INERT, assigned, lookup
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import PlanError
+from modelsurgeon.growth.kinds.kind import kind_of
 
 ATTENTIONS = ("head-dim", "heads")
 NO_DEPTH = "depth does not grow"
-GROWN = {
-    "head-dim": ("residual", "pointwise residual", "pointwise", "inner", "linear", "angles"),
-    "heads": ("residual", "pointwise residual", "pointwise", "heads"),
-}
 
 Settings = Mapping[str, Any]
 
@@ -34,7 +31,7 @@ def settable(table: Architecture) -> tuple[str, ...]:
     """The config keys that growth can change, in the order of the table."""
     keys: dict[str, None] = {}
     for axis in table.axes.values():
-        if axis.through != "fixed":
+        if axis.grows:
             keys |= dict.fromkeys(key for key in (axis.key, axis.active) if key)
     if table.rotary and table.rotary.size_key:
         keys[table.rotary.size_key] = None
@@ -48,7 +45,7 @@ def target_config(checkpoint: Checkpoint, settings: Settings) -> dict[str, Any]:
     """
     table, config = checkpoint.architecture, dict(checkpoint.resolved)
     for name, axis in table.axes.items():
-        if axis.key and lookup(config, axis.key) is None and axis.through != "fixed":
+        if axis.key and lookup(config, axis.key) is None and axis.grows:
             config = assigned(config, axis.key, checkpoint.sizes[name])
     before = config
     for key, value in settings.items():
@@ -68,9 +65,9 @@ def target_config(checkpoint: Checkpoint, settings: Settings) -> dict[str, Any]:
 
 def _check_multiple(key: str, total: int, of: str | int, part: int) -> None:
     if total % part:
-        said = str(of) if isinstance(of, int) else f"{of} = {part}"
+        divisor = str(of) if isinstance(of, int) else f"{of} = {part}"
         above = total - total % part + part
-        raise PlanError(f"{key} = {total}: transformers wants a multiple of {said}, such as {above}")
+        raise PlanError(f"{key} = {total}: transformers wants a multiple of {divisor}, such as {above}")
 
 
 def _check_setting(checkpoint: Checkpoint, key: str, native: str, value: Any) -> None:
@@ -78,7 +75,7 @@ def _check_setting(checkpoint: Checkpoint, key: str, native: str, value: Any) ->
     known = settable(table)
     if native not in known:
         kind = checkpoint.config["model_type"]
-        fixed = {axis.key: axis.why for axis in table.axes.values() if axis.key and axis.through == "fixed"}
+        fixed = {axis.key: axis.why for axis in table.axes.values() if axis.key and not axis.grows}
         kept = {"vocab_size": "the vocabulary does not grow", **dict.fromkeys(table.counters.values(), NO_DEPTH)}
         why = fixed.get(native) or kept.get(native, "")
         raise PlanError(f"{key}: {why or f'not a width of {kind}'}; what can grow: {', '.join(known)}")
@@ -109,15 +106,20 @@ def by_factor(checkpoint: Checkpoint, factor: int, attention: str) -> dict[str, 
     """Hidden, MLP and attention width `factor` times as large; attention by "heads" or by "head-dim"."""
     if isinstance(factor, bool) or not isinstance(factor, int) or factor < 2:
         raise PlanError(f"factor is {factor!r}, expected a whole number of 2 or more")
-    table, derived = checkpoint.architecture, checkpoint.architecture.derived(checkpoint.resolved)
-    ranks = {axis.key for axis in table.axes.values() if axis.through == "rank"}
-    grown = {n: axis.key for n, axis in table.axes.items() if axis.key and axis.through in GROWN[attention]}
-    kept = {*derived, *ranks}
-    settings = {key: checkpoint.sizes[name] * factor for name, key in grown.items() if key not in kept}
+    table = checkpoint.architecture
+    settings = {key: checkpoint.sizes[name] * factor for name, key in grown_keys(checkpoint, attention).items()}
     if attention == "head-dim" and table.rotary and table.rotary.size_key:
         rotated = lookup(checkpoint.resolved, table.rotary.size_key)
         settings |= {table.rotary.size_key: rotated * factor} if isinstance(rotated, int) else {}
     return settings
+
+
+def grown_keys(checkpoint: Checkpoint, attention: str) -> dict[str, str]:
+    """{axis: its config key} of what grows in proportion, attention by "heads" or by "head-dim"."""
+    table = checkpoint.architecture
+    kept = {*table.derived(checkpoint.resolved), *(a.key for a in table.axes.values() if kind_of(a).keeps_size)}
+    keyed = {name: axis.key for name, axis in table.axes.items() if attention in kind_of(axis).grown_by and axis.key}
+    return {name: key for name, key in keyed.items() if key not in kept}
 
 
 def by_config(checkpoint: Checkpoint, other: Mapping[str, Any]) -> tuple[dict[str, int], tuple[str, ...]]:
@@ -131,7 +133,7 @@ def by_config(checkpoint: Checkpoint, other: Mapping[str, Any]) -> tuple[dict[st
         raise PlanError(f"the other config is of model_type {other.get('model_type')!r}, expected {kind!r}")
     table = checkpoint.architecture
     resolved = table.resolve(other)
-    growing = {name: axis.key for name, axis in table.axes.items() if axis.key and axis.through != "fixed"}
+    growing = {name: axis.key for name, axis in table.axes.items() if axis.key and axis.grows}
     settings = {key: table.size(resolved, name) for name, key in growing.items()}
     beside = {key: lookup(resolved, key) for key in settable(table) if key not in settings}
     settings |= {key: value for key, value in beside.items() if value is not None}

@@ -84,6 +84,11 @@ class AxisMap:
         """[m] bool: the new coordinates that hold the mean of all old ones."""
         return np.asarray(self.source == MEAN)
 
+    @property
+    def behind_norm(self) -> np.ndarray:
+        """[m] int64: the sources of what a norm writes that reads this axis; a mean comes out as zero, a gap."""
+        return np.where(self.means, GAP, self.source)
+
     @cached_property
     def counts(self) -> np.ndarray:
         """[n] int64: how many copies each old coordinate has."""

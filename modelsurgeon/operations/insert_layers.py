@@ -1,7 +1,7 @@
 """Layers that were put in between, as other tools do it: nothing changes where all that a new layer adds is zero.
 
 It is not offered as a command: `verify --infer` finds it in results that carry no record, and the proof replays it. How
-new layers are told, and what they must be: `transforms/layers.py`.
+new layers are told, and what they must be: `transforms/insertion.py`.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class InsertLayers(Operation):
     kinds: Mapping[str, list[Any]] = field(default_factory=dict)
 
     def apply(self, checkpoint: Checkpoint) -> Checkpoint:
-        from modelsurgeon.operations.transforms.layers import silent_layers
+        from modelsurgeon.operations.transforms.insertion import silent_layers
 
         return silent_layers(checkpoint, self.arguments())
 
     @classmethod
     def replay(cls, before: Replayed, step: Step) -> Replayed:
-        from modelsurgeon.operations.transforms.layers import insert_layers
+        from modelsurgeon.operations.transforms.insertion import insert_layers
 
         return before.beneath(lambda checkpoint: insert_layers(checkpoint, step.arguments))
 
@@ -48,12 +48,12 @@ class InsertLayers(Operation):
     def demands(
         cls, step: Step, expected: Checkpoint, result: Checkpoint, names: Mapping[str, str]
     ) -> Mapping[str, Demand]:
-        from modelsurgeon.operations.transforms.layers import demands
+        from modelsurgeon.operations.transforms.insertion import demands
 
         return demands(step.arguments["layers"], expected, result, names)
 
     @classmethod
     def guess(cls, source: Checkpoint, result: Checkpoint) -> Guess:
-        from modelsurgeon.operations.transforms.layers import guess_inserted
+        from modelsurgeon.operations.transforms.insertion import guess_inserted
 
         return guess_inserted(source, result)

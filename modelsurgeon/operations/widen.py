@@ -60,12 +60,12 @@ class Widen(Operation):
 
     def apply(self, checkpoint: Checkpoint) -> Checkpoint:
         from modelsurgeon.operations.transforms.proportions import settings_for
-        from modelsurgeon.operations.transforms.widening import widen
+        from modelsurgeon.operations.transforms.widening import Widening, widen
         from modelsurgeon.training.learning_rates import recommended
 
         settings, notes = settings_for(checkpoint, self.set, self.like, self.params)
-        how: dict[str, Any] = {"rule": self.rule, "attention": self.attention, "rope": self.rope, "dtype": self.dtype}
-        wide = widen(checkpoint, self.factor, settings, **how, noise=self.noise, seed=self.seed)
+        how = Widening(self.rule, self.attention, self.rope, self.dtype, self.noise, self.seed)
+        wide = widen(checkpoint, self.factor, settings, how)
         return recommended(checkpoint, replace(wide, notes=(*wide.notes, *notes)))
 
     @classmethod

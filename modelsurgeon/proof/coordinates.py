@@ -1,8 +1,8 @@
-"""Where the coordinates of an axis that grew lie in the parameters of a model, and which of them are copies.
+"""Where the coordinates of an axis that grew are in the parameters of a model, and which of them are copies.
 
-Two neurons of different layers, or experts, have nothing to do with each other, nor have the coordinates inside of two
-heads: each has a place of its own. A coordinate of the residual stream is one for all layers. Axes that a norm joins
-are taken as one: it reads coordinate 3 of the stream and writes coordinate 3 of what follows.
+Neurons of two layers or two experts, and coordinates inside of two heads, have nothing to do with each other: each has
+a place of its own. A coordinate of the residual stream is the same one in all layers. Axes that a norm joins are taken
+as one: the norm reads coordinate 3 of the stream and writes coordinate 3 of what follows.
 
     >>> strips(axis_of("mlp"), table, sizes, ["model.layers.0.mlp.up_proj.weight", ...])
     {(("layer", 0),): [Strip("model.layers.0.mlp.up_proj.weight", dimension=0, ...), ...], ...}
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from modelsurgeon.architectures.architecture import Architecture, Template
+from modelsurgeon.growth.kinds.kind import Kind, kind_of
 from modelsurgeon.maps.axis_map import GAP, AxisMap
 from modelsurgeon.maps.orders import identity, ranks
 from modelsurgeon.maps.signature import Expression
@@ -34,12 +35,12 @@ class GrownAxis:
     """Axes that grew as one.
 
     names    the axes that norms join, in the table's order
-    through  of the first of them
+    kind     of the first of them
     source   [m] int64: the old coordinate that each new one copies; negative where none, or where nothing reads it
     """
 
     names: tuple[str, ...]
-    through: str
+    kind: Kind
     size: int
     source: np.ndarray
     spans_layers: bool
@@ -62,7 +63,7 @@ class GrownAxis:
 
     @cached_property
     def pairs(self) -> tuple[np.ndarray, np.ndarray]:
-        """The same, of at most about MOST_PAIRS / (pairs of one coordinate) old coordinates, evenly drawn."""
+        """About MOST_PAIRS of all pairs, at most, of old coordinates that are drawn evenly."""
         left, right = self.all_pairs
         if len(left) <= MOST_PAIRS:
             return left, right
@@ -86,9 +87,7 @@ def grown_axes(table: Architecture, maps: Mapping[str, AxisMap]) -> tuple[GrownA
             continue
         source = np.max([axis_map.source for axis_map in grown], axis=0)  # a gap here may be a mean there
         reads = np.any([axis_map.share != 0 for axis_map in grown], axis=0)
-        kinds = [table.axes[name].through for name in names]
-        spans = any("residual" in kind for kind in kinds)
-        found.append(GrownAxis(names, kinds[0], grown[0].size, np.where(reads, source, GAP), spans))
+        found.append(_axis(table, names, grown[0].size, np.where(reads, source, GAP)))
     return tuple(found)
 
 
@@ -99,13 +98,16 @@ def all_axes(table: Architecture, sizes: Mapping[str, int], shared: Iterable[str
     """
     found = []
     for joined in _joined(table, frozenset(shared)):
-        kinds = [table.axes[name].through for name in joined]
-        if kinds[0] in ("fixed", "angles", "choice"):
-            continue
-        added = [name for name, axis in table.axes.items() if axis.through == "choice" and axis.follows in joined]
-        size, spans = sizes[joined[0]], any("residual" in kind for kind in kinds)
-        found.append(GrownAxis((*joined, *added), kinds[0], size, np.arange(size), spans))
+        added = [n for n, axis in table.axes.items() if kind_of(axis).joins_leader and axis.follows in joined]
+        if kind_of(table.axes[joined[0]]).is_examined:
+            size = sizes[joined[0]]
+            found.append(_axis(table, (*joined, *added), size, np.arange(size)))
     return tuple(found)
+
+
+def _axis(table: Architecture, names: tuple[str, ...], size: int, source: np.ndarray) -> GrownAxis:
+    kinds = [kind_of(table.axes[name]) for name in names]
+    return GrownAxis(names, kinds[0], size, source, any(kind.spans_layers for kind in kinds))
 
 
 def _joined(table: Architecture, shared: frozenset[str] = frozenset()) -> list[tuple[str, ...]]:
@@ -122,7 +124,7 @@ def _joined(table: Architecture, shared: frozenset[str] = frozenset()) -> list[t
 
 @dataclass(frozen=True, eq=False)
 class Strip:
-    """Where the coordinates of an axis lie in one tensor.
+    """Where the coordinates of an axis are in one tensor.
 
     dimension  of the tensor
     order      [occurrences, places, m] int64: positions along it; a fused tensor of gate and up has two occurrences
@@ -148,7 +150,7 @@ class Strip:
         return found.reshape(len(order), len(coordinates), places, numbers // places).transpose(1, 2)
 
     def places(self, shape: tuple[int, ...]) -> int:
-        """How many places a tensor of this shape tells of."""
+        """How many places a tensor of this shape has."""
         if self.only is not None:
             return self.only + 1
         return self.order.shape[1] if self.beside is None else shape[self.beside]
@@ -166,22 +168,21 @@ def strips(
 
 
 def place_of(axis: GrownAxis, table: Architecture, template: Template, name: str) -> Place:
-    """Where the axis' coordinates are that a tensor tells of: () is everywhere."""
+    """The place of the axis' coordinates in a tensor of this name; () is everywhere."""
     if axis.spans_layers:
         return ()
     numbers = table.numbers(template, name)
     return tuple((key, number) for key, number in numbers.items() if key not in table.axes)
 
 
-def _leader(table: Architecture, name: str) -> str:
-    """What the axis that this one follows passes through."""
-    leader = table.axes[name].follows
-    return table.axes[leader].through if leader else ""
+def counts_experts(table: Architecture, expression: Expression) -> bool:
+    """Whether a dimension has one coordinate for each expert."""
+    return [kind_of(table.axes[name]).is_expert for name in expression.axes()] == [True]
 
 
 @dataclass
 class _Strips:
-    """Finds the strips of an axis, tensor by tensor; tensors of one signature share what is told from it."""
+    """Finds the strips of an axis, tensor by tensor; tensors of one signature share the work."""
 
     axis: GrownAxis
     table: Architecture
@@ -190,7 +191,6 @@ class _Strips:
     orders: dict[tuple[str, int, int], np.ndarray] = field(default_factory=dict)
 
     def by_place(self, parameters: Iterable[str]) -> dict[Place, list[Strip]]:
-        """{counters of the name: strips}; under () those that belong to every place."""
         named: dict[Place, list[tuple[str, Template]]] = defaultdict(list)
         for name in parameters:
             template = self.table.template(name)
@@ -203,7 +203,7 @@ class _Strips:
         }
 
     def _count(self, tensors: list[tuple[str, Template]]) -> int:
-        """How many places the tensors of one layer have by their heads: as many as the fewest that one of them has."""
+        """How many places the heads of one layer's tensors make: the fewest that one of them has."""
         counts = {
             self.sizes[carrier]
             for _, template in tensors
@@ -216,10 +216,11 @@ class _Strips:
 
     def _heads(self, names: tuple[str, ...]) -> list[str]:
         """The axes of heads, where the axis lies inside of heads."""
-        if self.axis.spans_layers or self.axis.through not in ("inner", "normed", "linear"):
+        if self.axis.spans_layers or not self.axis.kind.in_heads:
             return []
         axes = self.table.axes
-        return [name for name in dict.fromkeys(names) if "heads" in (axes[name].through, _leader(self.table, name))]
+        led = {name: (name, axes[name].follows) for name in names}
+        return [name for name, both in led.items() if any(kind_of(axes[n]).is_head for n in both if n)]
 
     def _own(self, template: Template, d: int) -> np.ndarray:
         return np.asarray(np.max([self._labels(template, d, name) for name in self.axis.names], axis=0))
@@ -234,7 +235,6 @@ class _Strips:
             yield self._strip(name, template, d, self.orders[key])
 
     def _order(self, template: Template, d: int, places: int) -> np.ndarray:
-        """`Strip.order` of a dimension."""
         own = self._own(template, d)
         place = np.full(len(own), -1)
         for carrier in self._heads(template.signature.dimensions[d][0].axes()) if places > 1 else []:
@@ -249,15 +249,16 @@ class _Strips:
 
     def _strip(self, name: str, template: Template, d: int, order: np.ndarray) -> Strip:
         beside = only = None
-        if not self.axis.spans_layers and self.axis.through == "pointwise":
-            sides = [e for e, (other, _) in enumerate(template.signature.dimensions) if e != d and self._experts(other)]
+        if not self.axis.spans_layers:
+            sides = [
+                e
+                for e, (other, _) in enumerate(template.signature.dimensions)
+                if e != d and counts_experts(self.table, other)
+            ]
             beside = sides[0] if sides else None
-            spread = [axis for axis in self.table.spread(template) if self.table.axes[axis].through == "experts"]
+            spread = [axis for axis in self.table.spread(template) if kind_of(self.table.axes[axis]).is_expert]
             only = self.table.numbers(template, name)[spread[0]] if spread else None
         return Strip(name, d, order, beside, only)
-
-    def _experts(self, expression: Expression) -> bool:
-        return [self.table.axes[name].through for name in expression.axes()] == ["experts"]
 
     def _labels(self, template: Template, d: int, name: str) -> np.ndarray:
         """[positions] int64: the coordinate of an axis at each position of a dimension; -1 where it has no part.

@@ -7,30 +7,32 @@
     'exact'
 
 Axis by axis: each candidate map (`candidates.py`) is tried on tensors of one layer, a few fold groups of each, those
-first whose other axes are known. Nothing here is the proof: that folds every number of the result by what was found. So
-a wrong guess can cost a proof, and can never make one. Where no candidate fits, the one that the fewest tensors
-contradict is kept, and the proof by it names the first number that is wrong.
+first whose other axes are known. The proof then folds every number of the result by what was found, so a wrong guess
+can cost a proof, and can never make one. Where no candidate fits, the one that the fewest tensors contradict is taken,
+and the proof by it names the first number that is wrong.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from modelsurgeon.architectures.architecture import Template
 from modelsurgeon.checkpoints.check import check
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.record import Step
 from modelsurgeon.errors import PlanError
+from modelsurgeon.growth.growth import Growth, written_by_embedding
+from modelsurgeon.growth.kinds.kind import Maps
 from modelsurgeon.growth.remap import GrownTensors, Storage
 from modelsurgeon.maps import dimension
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.operations import registry
 from modelsurgeon.progress import Tell, silent
-from modelsurgeon.proof.candidates import Candidate, Candidates, keeps_places
+from modelsurgeon.proof.candidates import Candidate, candidates, keeps_places
 from modelsurgeon.proof.fold import fold
 from modelsurgeon.proof.proof import demands, factor_eps, paired
 from modelsurgeon.proof.samples import sampled
@@ -59,8 +61,8 @@ class Inferred:
 def infer(source: Checkpoint, result: Checkpoint, *, tell: Tell = silent) -> Inferred:
     """How the result may have been made of the source; `prove` says whether it was.
 
-    Raises what `check` raises where the source does not fit its table, SourceError where a size of the result's config
-    is none.
+    Raises what `check` raises where the source does not fit its table, SourceError where the result's config has a size
+    that is no positive integer.
     """
     check(source)
     kinds = source.config.get("model_type"), result.config.get("model_type")
@@ -77,12 +79,21 @@ def infer(source: Checkpoint, result: Checkpoint, *, tell: Tell = silent) -> Inf
     return Inferred((*steps, *grew), (*lines, *reading.lines) or ("every axis as it was",))
 
 
+class Witness(NamedTuple):
+    """A tensor of the source and what became of it: of each template the one of the lowest numbers."""
+
+    template: Template
+    name: str
+    before: LazyTensor
+    after: LazyTensor
+
+
 @dataclass
 class Reading:
     """The maps of all axes, read off one layer's tensors.
 
     base   the source, untied and deepened as the result is
-    new    names of tensors in `base` that tell nothing: they are of new layers
+    new    names of tensors in `base` that show nothing: they are of new layers
     lines  how each axis that changes was read
     """
 
@@ -94,22 +105,23 @@ class Reading:
     _offered: dict[tuple[str, tuple[int, ...]], list[Candidate]] = field(default_factory=dict)
 
     @cached_property
-    def candidates(self) -> Candidates:
-        table, tied = self.base.architecture, self.base.is_tied and self.base.has_head
-        return Candidates(table, self.base.resolved, self.result.resolved, tied)
+    def growth(self) -> Growth:
+        table, config = self.base.architecture, self.result.resolved
+        table.sizes(config)  # raises SourceError, which says more of a file than a plan's error does
+        return Growth(table, self.base.resolved, config, "exact", tied=self.base.is_tied and self.base.has_head)
 
     @cached_property
-    def witnesses(self) -> dict[str, tuple[Template, str, LazyTensor, LazyTensor]]:
-        """{template: (itself, a name, the source's tensor, the result's)}: of each the tensor of the lowest numbers."""
+    def witnesses(self) -> list[Witness]:
+        """One for each template, in the table's order."""
         table = self.base.architecture
         held = {table.canonical(name): tensor for name, tensor in self.result.tensors.items()}
-        found: dict[str, tuple[Template, str, LazyTensor, LazyTensor]] = {}
+        found: dict[str, Witness] = {}
         for name in sorted(self.base.tensors, key=lambda name: (len(name), name)):
             template = None if table.is_recomputed(name) or name in self.new else table.template(name)
             other = held.get(table.canonical(name))
-            if template and other and template.name not in found:
-                found[template.name] = template, name, self.base.tensors[name], other
-        return {t.name: found[t.name] for t in table.templates if t.name in found}
+            if template and other:
+                found.setdefault(template.name, Witness(template, name, self.base.tensors[name], other))
+        return [found[t.name] for t in table.templates if t.name in found]
 
     def maps(self, tell: Tell) -> dict[str, AxisMap]:
         """The map of every axis, the best that there is."""
@@ -118,71 +130,59 @@ class Reading:
         total = len(left)
         while left:
             tell("maps", total - len(left), total)
-            name = next((axis for axis in left if self._is_told(axis, left)), left[0])
+            name = next((axis for axis in left if self._is_ready(axis, left)), left[0])
             left.remove(name)
             maps[name] = self._decide(name, maps)
         tell("maps", total, total)
         return maps
 
-    def _is_told(self, name: str, left: Sequence[str]) -> bool:
+    def _is_ready(self, name: str, left: Sequence[str]) -> bool:
         """Whether some tensor has this axis and no other that is left, and what it follows is decided."""
-        known = [template.signature.axes for template, *_ in self.witnesses.values()]
-        ready = not {*self._needs(name)} & {*left}
-        return ready and any(name in axes and {*axes} & {*left} == {name} for axes in known)
+        known = [{*witness.template.signature.axes} & {*left} for witness in self.witnesses]
+        return self._needs(name) not in left and {name} in known
 
     def _order(self) -> list[str]:
         """Axes as the table's tensors name them, each behind what it follows, that of a tied head last."""
         table = self.base.architecture
-        named = [axis for template, *_ in self.witnesses.values() for axis in template.signature.axes]
+        named = [axis for witness in self.witnesses for axis in witness.template.signature.axes]
         first = {axis: named.index(axis) if axis in named else len(named) for axis in table.axes}
-        tie = table.tie.axis if table.tie and self.candidates.tied else None
 
         def turn(name: str) -> tuple[bool, int, int]:
             leader, behind = table.axes[name].follows, 0
             place = first[name]
             while leader:
                 place, behind, leader = max(place, first[leader]), behind + 1, table.axes[leader].follows
-            return name == tie, place, behind
+            return self.growth.reads_tied(name), place, behind
 
         return sorted(table.axes, key=turn)
 
-    def _decide(self, name: str, maps: Mapping[str, AxisMap]) -> AxisMap:
+    def _decide(self, name: str, maps: Maps) -> AxisMap:
         offered = self._offer(name, maps)
         if len(offered) == 1 and offered[0].axis_map.is_identity:
-            size, target = self.candidates.sizes[name], self.candidates.targets[name]
+            size, target = self.growth.sizes[name], self.growth.targets[name]
             self.lines += [f"{name}: no map makes {target} of {size}"] if size != target else []
             return offered[0].axis_map
-        about = [t for t, *_ in self.witnesses.values() if self._concerns(t, name)]
-        direct = [t for t in about if self._unknown(t, {**maps, name: offered[0].axis_map}) == []]
-        fit = [c for c in offered if all(self._fits(t, {**maps, name: c.axis_map}) for t in direct)]
-        short = fit or offered
-        votes = [
-            sum(self._may_fit(t, {**maps, name: c.axis_map}) for t in about) if len(short) > 1 else 0 for c in short
-        ]
+        tried = {candidate: {**maps, name: candidate.axis_map} for candidate in offered}
+        about = [witness for witness in self.witnesses if self._concerns(witness.template, name)]
+        direct = [witness for witness in about if not self._unknown(witness.template, {*maps, name})]
+        short = [c for c in offered if all(self._fits(witness, tried[c]) for witness in direct)] or offered
+        votes = [sum(self._may_fit(witness, tried[c]) for witness in about) if len(short) > 1 else 0 for c in short]
         best = short[votes.index(max(votes))]
-        self._say(name, best, about, maps)
+        against = [witness for witness in about if not self._may_fit(witness, tried[best])]
+        if against or not best.axis_map.is_identity:
+            line = f"{name}: {best.description} ({best.axis_map.size} -> {best.axis_map.new_size})"
+            if against:
+                line += f"; contradicted by {len(against)} of {len(about)} kinds of tensors, first {against[0].name}"
+                line += self._counter_example(against[0], tried[best])
+                line += f"; tried: {', '.join(dict.fromkeys(candidate.order for candidate in offered))}"
+            self.lines.append(line)
         return best.axis_map
 
-    def _say(self, name: str, best: Candidate, about: Sequence[Template], maps: Mapping[str, AxisMap]) -> None:
-        chosen = {**maps, name: best.axis_map}
-        against = [t for t in about if not self._may_fit(t, chosen)]
-        if best.axis_map.is_identity and not against:
-            return
-        sizes = f"{best.axis_map.size} -> {best.axis_map.new_size}"
-        line = f"{name}: {best.said} ({sizes})"
-        if against:
-            tried = ", ".join(dict.fromkeys(c.order for c in self._offer(name, maps)))
-            first = self.witnesses[against[0].name][1]
-            line += f"; contradicted by {len(against)} of {len(about)} kinds of tensors, first {first}"
-            line += self._counter_example(against[0], chosen) + f"; tried: {tried}"
-        self.lines.append(line)
-
-    def _counter_example(self, template: Template, maps: Mapping[str, AxisMap]) -> str:
-        if self._unknown(template, maps):
+    def _counter_example(self, witness: Witness, maps: Maps) -> str:
+        if self._unknown(witness.template, maps):
             return ""
-        _, name, _, found = self.witnesses[template.name]
         try:
-            return f" {fold(name, self._expected(template, maps), found).detail}"
+            return f" {fold(witness.name, self._expected(witness, maps), witness.after).detail}"
         except PlanError as error:
             return f" ({error})"
 
@@ -191,71 +191,68 @@ class Reading:
         axes = self.base.architecture.axes
         return any(name in (axis, axes[axis].follows) for axis in template.signature.axes)
 
-    def _unknown(self, template: Template, maps: Mapping[str, AxisMap]) -> list[str]:
-        """The axes of a tensor, and what these follow, that are not decided; leaders first."""
+    def _unknown(self, template: Template, known: Container[str]) -> list[str]:
+        """The axes of a tensor, and what these need, that are not decided; leaders first."""
         found: dict[str, None] = {}
         for axis in template.signature.axes:
             chain = [axis]
-            while needed := [name for name in self._needs(chain[-1]) if name not in chain]:
-                chain.append(needed[0])
-            found |= dict.fromkeys(name for name in reversed(chain) if name not in maps)
+            while (needed := self._needs(chain[-1])) and needed not in chain:
+                chain.append(needed)
+            found |= dict.fromkeys(name for name in reversed(chain) if name not in known)
         return list(found)
 
-    def _offer(self, name: str, maps: Mapping[str, AxisMap]) -> list[Candidate]:
+    def _offer(self, name: str, maps: Maps) -> list[Candidate]:
         key = name, tuple(id(maps.get(axis)) for axis in self._related(name))
         if key not in self._offered:
-            self._offered[key] = self.candidates.of(name, maps)
+            self._offered[key] = candidates(self.growth, name, maps)
         return self._offered[key]
 
-    def _needs(self, name: str) -> list[str]:
-        """The axis that this one's candidates are made from, if there is one: its leader, or what a tied head reads."""
+    def _needs(self, name: str) -> str | None:
+        """The axis that this one's candidates are made from: its leader, or what a tied embedding writes."""
         table = self.base.architecture
-        found = [str(table.axes[name].follows)] if table.axes[name].follows else []
-        if self.candidates.tied and table.tie and table.tie.axis == name:
-            found += [t.signature.axes[-1] for t in table.templates if t.name == table.tie.embedding]
-        return [axis for axis in found if axis != name]
+        needed = written_by_embedding(table) if self.growth.reads_tied(name) else table.axes[name].follows
+        return needed if needed != name else None
 
     def _related(self, name: str) -> list[str]:
-        """The axes whose maps say something of what this one can be."""
-        table = self.base.architecture
-        found = dict.fromkeys(self._needs(name))
-        for _, signature in table.norms:
+        """The axes on whose maps this one's candidates depend."""
+        found = dict.fromkeys(filter(None, [self._needs(name)]))
+        for _, signature in self.base.architecture.norms:
             between = (*signature.gains, *(signature.normalises.axes() if signature.normalises else ()))
             found |= dict.fromkeys(between if name in between else ())
         return [axis for axis in found if axis != name]
 
-    def _may_fit(self, template: Template, maps: Mapping[str, AxisMap]) -> bool:
+    def _may_fit(self, witness: Witness, maps: Maps) -> bool:
         """Whether a tensor agrees, with some candidates of what is not decided."""
-        every = self._assigned(self._unknown(template, maps), maps)
-        return any(self._fits(template, assigned) for assigned in itertools.islice(every, COMBINATIONS))
+        every = self._assigned(self._unknown(witness.template, maps), maps)
+        return any(self._fits(witness, assigned) for assigned in itertools.islice(every, COMBINATIONS))
 
-    def _assigned(self, unknown: Sequence[str], maps: Mapping[str, AxisMap]) -> Iterator[Mapping[str, AxisMap]]:
+    def _assigned(self, unknown: Sequence[str], maps: Maps) -> Iterator[Maps]:
         if not unknown:
             yield maps
             return
         for candidate in self._offer(unknown[0], maps):
             yield from self._assigned(unknown[1:], {**maps, unknown[0]: candidate.axis_map})
 
-    def _fits(self, template: Template, maps: Mapping[str, AxisMap]) -> bool:
-        key = template.name, tuple(id(maps[axis]) for axis in template.signature.axes)
+    def _fits(self, witness: Witness, maps: Maps) -> bool:
+        """Whether some fold groups of a tensor fold to the source's."""
+        key = witness.name, tuple(id(maps[axis]) for axis in witness.template.signature.axes)
         if key not in self._tried:
-            self._tried[key] = self._try(template, maps)
+            self._tried[key] = self._try(witness, maps)
         return self._tried[key]
 
-    def _try(self, template: Template, maps: Mapping[str, AxisMap]) -> bool:
-        """Whether some fold groups of a tensor fold to the source's."""
-        _, name, _, found = self.witnesses[template.name]
+    def _try(self, witness: Witness, maps: Maps) -> bool:
         try:
-            expected = self._expected(template, maps)
+            expected = self._expected(witness, maps)
         except PlanError:
             return False
-        if expected.shape != found.shape:
+        if expected.shape != witness.after.shape:
             return False
-        eps = factor_eps(expected, found)
-        return all(fold(name, *sampled(expected, found, count), eps).verdict != "wrong" for count in SAMPLES)
+        eps = factor_eps(expected, witness.after)
+        samples = (sampled(expected, witness.after, count) for count in SAMPLES)
+        return all(fold(witness.name, *sample, eps).verdict != "wrong" for sample in samples)
 
-    def _expected(self, template: Template, maps: Mapping[str, AxisMap]) -> Remapped:
-        _, _, tensor, _ = self.witnesses[template.name]
+    def _expected(self, witness: Witness, maps: Maps) -> Remapped:
+        template, tensor = witness.template, witness.before
         if not keeps_places(template.signature, maps):
             raise PlanError("a norm leaves every coordinate in its place")
         expected = self._growing.remapped(template, tensor, template.signature.grow(maps))
@@ -266,5 +263,5 @@ class Reading:
     @cached_property
     def _growing(self) -> GrownTensors:
         growing = GrownTensors(self.base, {}, Storage())
-        growing.targets = self.candidates.targets
+        growing.targets = self.growth.targets
         return growing

@@ -73,7 +73,7 @@ class Part:
 
     @cached_property
     def free(self) -> torch.Tensor:
-        """Which of these groups are read by nobody, or read what is zero."""
+        """The groups that nothing reads, or that read what is zero."""
         return torch.from_numpy(np.flatnonzero(self.dimension.group_free[self.groups]))
 
     @cached_property

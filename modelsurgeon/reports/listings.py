@@ -12,9 +12,9 @@ from modelsurgeon.reports.blocks import Block, Listing, Paragraph, Phrase
 from modelsurgeon.text import show_size
 
 if TYPE_CHECKING:
-    from modelsurgeon.architectures.overview import Row
     from modelsurgeon.checkpoints.inspection import Inspection
     from modelsurgeon.checkpoints.integrity import Integrity
+    from modelsurgeon.growth.overview import Row
     from modelsurgeon.saving.plan import Plan
 
 ALSO = ("follows", "active")

@@ -29,6 +29,7 @@ import numpy as np
 
 from modelsurgeon.architectures.architecture import Architecture, Template
 from modelsurgeon.architectures.scalars import multiplier
+from modelsurgeon.growth.kinds.kind import kind_of
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.maps.dimension import Dimension
 from modelsurgeon.maps.orders import identity
@@ -196,7 +197,7 @@ class Trajectory:
         """A copied key-value head follows its source where it serves copies of the whole group, all alike."""
         found = {}
         for name, axis in self.architecture.axes.items():
-            if axis.through != "heads" or axis.follows is None or axis.follows not in self.maps:
+            if not kind_of(axis).is_head or axis.follows is None or axis.follows not in self.maps:
                 continue
             keys, queries = self.maps[name], self.maps[axis.follows]
             if keys.is_identity or not keys.new_size or queries.new_size % keys.new_size:

@@ -27,6 +27,7 @@ import torch
 from modelsurgeon.architectures import architecture, registry
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import ArchitectureError
+from modelsurgeon.growth.kinds.kind import kind_of
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.maps.signature import Atom, Signature
 from modelsurgeon.running.outputs import Kept
@@ -180,7 +181,7 @@ def _residual(signature: Signature, table: architecture.Architecture) -> str | N
     """The residual axis that a tensor writes; None where it writes none."""
     atoms = [atom.name for atom, _ in signature.written if isinstance(atom, Atom) and not atom.other]
     named = (axis for axis in atoms if axis in table.axes)
-    return next((axis for axis in named if "residual" in table.axes[axis].through), None)
+    return next((axis for axis in named if kind_of(table.axes[axis]).spans_layers), None)
 
 
 def _layer(name: str) -> str:

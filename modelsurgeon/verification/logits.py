@@ -106,7 +106,7 @@ class LogitReport:
 
     def to_json(self) -> dict[str, Any]:
         """Its fields, with the verdict and the tolerance behind it."""
-        perplexity = dict(zip(("before", "after"), map(plain, self.perplexity or ()), strict=False))
+        perplexity = dict(zip(("before", "after"), map(printable, self.perplexity or ()), strict=False))
         return {
             "dtype": self.dtype,
             "same": self.same,

@@ -33,17 +33,6 @@ from modelsurgeon.running.reference import Running, is_offloaded, loaded, quiet,
 from modelsurgeon.verification.copies import Compared, Values, compare
 from modelsurgeon.verification.ranks import Rank, chosen, ranks
 
-# What people call the coordinates of an axis: by its name, or else by what it passes through.
-NAMED: Mapping[str, str] = {"mlp": "MLP neurons", "heads": "attention heads", "kv": "key-value heads"}
-NOUNS: Mapping[str, str] = {
-    "residual": "hidden coordinates",
-    "pointwise residual": "hidden coordinates",
-    "pointwise": "{} neurons",
-    "heads": "heads of {}",
-    "inner": "query and key coordinates",
-    "experts": "experts",
-}
-
 
 @dataclass(frozen=True)
 class Spread:
@@ -194,11 +183,11 @@ def _axes(
 
 def _told(axis: GrownAxis, compared: Compared) -> Axis:
     name = axis.names[0]
-    noun = NAMED.get(name) or NOUNS.get(axis.through, "{} coordinates").format(name)
+    noun = axis.kind.noun(name)
     stuck, slow = int(compared.stuck.sum()), int(compared.parallel.sum())
     return Axis(
         ", ".join(axis.names),
-        axis.through,
+        axis.kind.word,
         axis.size,
         axis.new_size,
         len(compared.stuck),

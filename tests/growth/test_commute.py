@@ -14,8 +14,9 @@ from modelsurgeon.architectures import alibi
 from modelsurgeon.architectures.architecture import Architecture, Axis, Rotary
 from modelsurgeon.checkpoints.checkpoint import open_checkpoint
 from modelsurgeon.errors import PlanError
-from modelsurgeon.growth.commute import clipped_factors, reasons_against, rotation
+from modelsurgeon.growth.commute import clipped_factors, reasons_against
 from modelsurgeon.growth.growth import Growth
+from modelsurgeon.growth.kinds.inner import rotation
 from modelsurgeon.growth.planning import plan_maps
 from modelsurgeon.growth.remap import remap
 from modelsurgeon.maps import orders
@@ -217,7 +218,7 @@ def test_a_rope_type_that_nobody_knows_is_refused_where_pairs_would_be_nested_an
     (orders.nested_pairs(8, 3, "half"), "nested", 3),
 ])  # fmt: skip
 def test_a_rotation_says_how_its_pairs_grew(source: np.ndarray, kind: str, times: int) -> None:
-    found = rotation(TABLE, CONFIG, {"head": copied(source, 8)})
+    found = rotation(TABLE, CONFIG, {"head": copied(source, 8)}, "head")
     assert found is not None
     assert (found.kind, found.rotated, found.times) == (kind, 8, times)
 
@@ -226,7 +227,7 @@ def test_where_a_part_is_rotated_plain_coordinates_may_be_added_and_copied() -> 
     partly = replace(TABLE, rotary=Rotary("half", partial=0.5))
     grown = copied([0, 1, 2, 3, 4, 5, 6, 7, 4, 5, GAP, GAP], 8, gain=1.5**0.5)
     assert reasons(partly, head=grown) == ()
-    found = rotation(partly, CONFIG, {"head": grown})
+    found = rotation(partly, CONFIG, {"head": grown}, "head")
     assert found is not None and (found.kind, found.rotated) == ("kept", 4)
     mixed = copied([0, 1, 2, 3, 4, 5, 6, 7, 0, 1, GAP, GAP], 8, gain=1.5**0.5)
     with pytest.raises(PlanError, match="neither nested nor repeated"):

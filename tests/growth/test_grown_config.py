@@ -11,7 +11,7 @@ import pytest
 
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import ModelSurgeonError
-from modelsurgeon.growth.config import grown_config
+from modelsurgeon.growth.grown_config import grown_config
 from modelsurgeon.growth.growth import Growth
 from modelsurgeon.growth.planning import plan_maps
 from modelsurgeon.growth.targets import target_config

@@ -13,6 +13,7 @@ from modelsurgeon.errors import PlanError
 from modelsurgeon.maps import orders
 from modelsurgeon.maps.axis_map import GAP, MEAN, AxisMap
 from modelsurgeon.maps.orders import power_of_two_shares
+from support import draws
 
 LAYOUTS = ("half", "interleaved")
 SEEDS = st.integers(0, 2**32 - 1)
@@ -137,7 +138,7 @@ data = st.data()
 
 
 @each_constructor
-@settings(max_examples=25)
+@settings(max_examples=draws.examples(25))
 @given(data)
 def test_gathering_what_was_spread_gives_the_axis_back(constructor, data):
     grown = data.draw(CONSTRUCTORS[constructor])
@@ -151,7 +152,7 @@ def test_gathering_what_was_spread_gives_the_axis_back(constructor, data):
 
 
 @each_constructor
-@settings(max_examples=25)
+@settings(max_examples=draws.examples(25))
 @given(data)
 def test_the_vectors_say_what_the_matrices_say(constructor, data):
     grown = data.draw(CONSTRUCTORS[constructor])
@@ -166,7 +167,7 @@ def test_the_vectors_say_what_the_matrices_say(constructor, data):
 
 
 @each_constructor
-@settings(max_examples=25)
+@settings(max_examples=draws.examples(25))
 @given(data)
 def test_a_mean_is_the_mean_of_all_old_coordinates_and_nobody_reads_it(constructor, data):
     grown = data.draw(CONSTRUCTORS[constructor])
@@ -181,7 +182,7 @@ def test_a_mean_is_the_mean_of_all_old_coordinates_and_nobody_reads_it(construct
 
 
 @each_constructor
-@settings(max_examples=25)
+@settings(max_examples=draws.examples(25))
 @given(data)
 def test_a_record_gives_back_the_same_vectors_to_the_last_bit(constructor, data):
     grown = data.draw(CONSTRUCTORS[constructor])

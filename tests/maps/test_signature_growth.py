@@ -15,6 +15,7 @@ from modelsurgeon.maps import dimension, orders
 from modelsurgeon.maps.axis_map import GAP, MEAN
 from modelsurgeon.maps.dimension import along
 from modelsurgeon.maps.signature import Concatenation, Dealt, Product, parse
+from support import draws
 from support.dimensions import (
     FORMS,
     OTHER,
@@ -114,7 +115,7 @@ def test_runs_say_what_the_vectors_say(case):
 
 
 @pytest.mark.parametrize("text", [text for text in FORMS if "=>" not in text])
-@settings(max_examples=15)
+@settings(max_examples=draws.examples(15))
 @given(st.data())
 def test_a_signature_grows_each_dimension_by_its_own_side_and_marked_axes_by_the_other(text, data):
     seeds = st.integers(0, 2**32 - 1)

@@ -20,7 +20,7 @@ from modelsurgeon.errors import PlanError
 from modelsurgeon.growth.growth import RULES
 from modelsurgeon.growth.targets import ATTENTIONS
 from modelsurgeon.operations.transforms.untying import untie_embeddings
-from support import tiny
+from support import draws, tiny
 from support.grow import widen
 from support.transformed import FAMILIES, NOTICED, TOLERANCE, VARIANTS, change_config, change_tensors, moved, saved
 
@@ -30,13 +30,12 @@ TIED = [
 
 
 HEADS = [v for v in VARIANTS if v.main and v.tied and not v.table.weightless]  # OLMo's tied head cannot grow
-TIED_IN = [(v, ("float32", "bfloat16")[index % 2]) for index, v in enumerate(TIED)]
-ORDERS = ("widen", "untie")
-IN_TURN = {ways: [(v, ways[index % 2]) for index, v in enumerate(HEADS)] for ways in (RULES, ATTENTIONS)}
-WAYS = list(itertools.product(RULES, ATTENTIONS))
+TIED_IN = draws.drawn(TIED, ("float32", "bfloat16"), "dtypes of untying")
+NARROW = draws.drawn(HEADS, ATTENTIONS, "attentions in bf16")
+ORDERS = draws.drawn(HEADS, itertools.product(("widen", "untie"), RULES), "orders of widening and untying")
 CASES = [
-    pytest.param(variant, *WAYS[index % len(WAYS)], id=f"{variant}-x3-{'-'.join(WAYS[index % len(WAYS)])}")
-    for index, variant in enumerate(FAMILIES)
+    pytest.param(variant, *ways, id=f"{variant}-x3-{'-'.join(ways)}")
+    for variant, ways in draws.drawn(FAMILIES, itertools.product(RULES, ATTENTIONS), "rules and attentions")
 ]
 
 
@@ -74,7 +73,7 @@ def test_whole_heads_leave_bf16_tensors_in_bf16_unless_a_square_root_is_left(var
         assert {wide.tensors[name].dtype for name in expected} <= {"F32"}
 
 
-@pytest.mark.parametrize(("variant", "attention"), IN_TURN[ATTENTIONS], ids=str)
+@pytest.mark.parametrize(("variant", "attention"), NARROW, ids=str)
 def test_the_orthogonal_rule_in_bf16_is_said_to_round_and_in_float32_does_not(variant, attention, source, tmp_path):
     narrow = source(variant, "bfloat16")
     wide = widen(open_checkpoint(narrow), 2, rule="orthogonal", attention=attention)
@@ -245,10 +244,10 @@ def test_flags_in_nested_configs_go_off_too(source, tmp_path):
 # --- one after another -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("index", "variant"), [*enumerate(HEADS)], ids=str)
-def test_widen_and_untie_go_together_in_both_orders(index, variant, source, tmp_path):
-    """Both are planned; one is run, by orders and rules in turn, for it has the other's shapes."""
-    checkpoint, rule = open_checkpoint(source(variant)), RULES[index // 2 % 2]
+@pytest.mark.parametrize(("variant", "ways"), ORDERS, ids=str)
+def test_widen_and_untie_go_together_in_both_orders(variant, ways, source, tmp_path):
+    """Both are planned; one is run, in an order and by a rule that are drawn, for it has the other's shapes."""
+    checkpoint, (order, rule) = open_checkpoint(source(variant)), ways
     planned = {
         "widen": untie_embeddings(widen(checkpoint, 2, rule=rule)),
         "untie": widen(untie_embeddings(checkpoint), 2, rule=rule),
@@ -256,8 +255,8 @@ def test_widen_and_untie_go_together_in_both_orders(index, variant, source, tmp_
     shapes = [{name: tensor.shape for name, tensor in result.tensors.items()} for result in planned.values()]
     assert shapes[0] == shapes[1] and variant.table.tie.head in shapes[0]
     assert planned["widen"].config == planned["untie"].config
-    result = planned[ORDERS[index % 2]]
-    assert result.steps[0].operation.startswith(ORDERS[index % 2])
+    result = planned[order]
+    assert result.steps[0].operation.startswith(order)
     if not result.lossy:
         assert moved(variant, source(variant), saved(result, tmp_path / "result")) <= TOLERANCE
 

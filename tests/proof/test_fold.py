@@ -21,6 +21,7 @@ from modelsurgeon.proof.fold import ARITHMETIC, SLACK, Verdict, Workers, fold, w
 from modelsurgeon.tensors.dtypes import DTYPES
 from modelsurgeon.tensors.remapped import Remapped
 from modelsurgeon.tensors.stored import read_header
+from support import draws
 from support.counted import peak
 from support.held import FLOATS, SEEDS, Held, random_map, split_map, whole
 
@@ -102,7 +103,7 @@ def flip(numbers: torch.Tensor, at: int, bit: int) -> None:
     view[at * numbers.element_size() + bit // 8] ^= 1 << bit % 8
 
 
-@settings(max_examples=40)
+@settings(max_examples=draws.examples(40))
 @given(stored_growths(), st.sampled_from([1, 7, 1 << 19]), st.sampled_from([0, 1, 16]), st.sampled_from([1, 3]))
 def test_the_verdict_is_the_defined_one_in_any_blocks_by_any_runs_and_threads(
     case: tuple[Remapped, torch.Tensor], block: int, short: int, threads: int

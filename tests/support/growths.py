@@ -10,7 +10,6 @@ may move that the plan does not store in float32.
 from __future__ import annotations
 
 import shutil
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -29,7 +28,7 @@ from modelsurgeon.operations.transforms.untying import untie_embeddings
 from modelsurgeon.operations.widen import NOISE
 from modelsurgeon.proof.proof import prove
 from modelsurgeon.saving.save import save
-from support import tiny
+from support import draws, tiny
 from support.grow import widen
 
 # Float64 passes that sum in another order: some 1e-14 of the outputs' deviation in all that is tried here, and 1e-11 in
@@ -245,14 +244,17 @@ def trials(variant: tiny.Variant, source: Callable[[tiny.Variant, str], Path], f
 
 
 def some_trials(variant: tiny.Variant, source: Callable[[tiny.Variant, str], Path], folder: Path) -> Iterator[Trial]:
-    """What comes of a choice of them that is always the same, and sees everything somewhere.
+    """What comes of a choice of them, drawn by the commit, that sees everything somewhere; or of all of them.
 
     The two main forms of a family, tied and untied, have between them all axes grown at once by either attention and
     rule (heads by `exact` in bf16), with noise by either rule; and each width alone to a size that is no multiple, and
     to its double where those before had no such. Any other form has one growth.
     """
+    if draws.EXHAUSTIVE:
+        yield from trials(variant, source, folder)
+        return
     wide = Source(variant, source(variant, "float64"))
-    turn = zlib.crc32(variant.model_type.encode()) + variant.tied
+    turn = draws.chance(f"turns of {variant.model_type}").getrandbits(32) + variant.tied
     for growth, rule, noise in _chosen(variant, wide.checkpoint, turn):
         yield wide.try_out(growth, rule, folder, noise)
     if variant.main:
@@ -266,7 +268,7 @@ def _chosen(variant: tiny.Variant, checkpoint: Checkpoint, turn: int) -> Iterato
     """(growth, rule, noise)"""
     offered = growths(checkpoint, variant.tied)
     if not variant.main:
-        number = zlib.crc32(variant.name.encode())
+        number = draws.chance(f"growth of {variant}").getrandbits(32)
         growth = offered[number % len(offered)]
         yield growth, RULES[(turn + number // len(offered)) % 2], NOISE * (number // len(offered) // 2 % 2)
         return

@@ -22,6 +22,7 @@ from modelsurgeon.tensors.dtypes import DTYPES
 from modelsurgeon.tensors.noise import Noise
 from modelsurgeon.tensors.pieces import Piece
 from modelsurgeon.tensors.remapped import Remapped
+from support import draws
 from support.grow import widen
 from support.held import Held
 
@@ -59,7 +60,7 @@ def every_number(stored: str, seed: int) -> torch.Tensor:
 @pytest.mark.parametrize("stored", FLOATS)
 @pytest.mark.parametrize("count", [2, 3, 5])
 @given(seed=st.integers(0, 2**32), amount=st.sampled_from([0.01, 0.5, 1.0]))
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=draws.examples(5), deadline=None)
 def test_parts_sum_to_the_old_number_to_the_last_bit(stored: str, count: int, seed: int, amount: float) -> None:
     weight = every_number(stored, seed)
     found = parts(wide(weight, stored, count, amount, str(seed)), count)

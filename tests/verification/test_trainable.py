@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.errors import ModelSurgeonError
+from modelsurgeon.growth.kinds.pointwise import Pointwise
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.operations.transforms.replay import composed_maps
 from modelsurgeon.proof import coordinates
@@ -236,7 +237,7 @@ def test_copies_are_stuck_where_both_weights_and_gradients_are_equal(
         return torch.cat([half, half + apart * torch.randn(40, 32, generator=generator)])
 
     table = tiny.named("llama-untied").table
-    axis = GrownAxis(("mlp",), "pointwise", 40, np.tile(np.arange(40), 2), False)
+    axis = GrownAxis(("mlp",), Pointwise(), 40, np.tile(np.arange(40), 2), False)
     values = {"model.layers.0.mlp.up_proj.weight": (copied(weight), copied(gradient))}
     found = compare(axis, table, {"mlp": 80, "hidden": 32}, values)
     assert found and (len(found.stuck), found.stuck.sum(), found.parallel.sum()) == (40, stuck, 0)
@@ -251,7 +252,7 @@ def test_experts_that_are_never_chosen_are_dead_and_others_copies(grow: Grow) ->
 
 
 def test_pairs_are_every_two_copies_of_one_coordinate() -> None:
-    axis = GrownAxis(("a",), "pointwise", 3, np.array([0, 1, -1, 2, 1, 1]), False)
+    axis = GrownAxis(("a",), Pointwise(), 3, np.array([0, 1, -1, 2, 1, 1]), False)
     assert list(zip(*(side.tolist() for side in axis.pairs), strict=True)) == [(1, 4), (1, 5), (4, 5)]
     assert axis.new.tolist() == [2]
 

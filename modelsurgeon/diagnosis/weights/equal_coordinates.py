@@ -25,11 +25,11 @@ from typing import Any
 
 import numpy as np
 
-from modelsurgeon.architectures import rope
 from modelsurgeon.architectures.architecture import Architecture, Template
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.diagnosis.weights.equal_rows import Equal
-from modelsurgeon.proof.coordinates import GrownAxis, Place, Strip, all_axes, place_of, strips
+from modelsurgeon.growth.kinds.inner import rotated_size
+from modelsurgeon.proof.coordinates import GrownAxis, Place, Strip, all_axes, counts_experts, place_of, strips
 from modelsurgeon.tensors.lazy import equal as are_equal
 
 Key = tuple[int, Place, int]  # an axis by its number, a place, and the expert whose tensor it is (or one of these)
@@ -104,7 +104,7 @@ class Coordinates:
         for number, axis in enumerate(self._axes):
             for place, strip in self._placed(axis):
                 self._strips[strip.name].append((number, place, strip))
-                if axis.through == "experts" or _reads(axis, self._templates[strip.name], strip.dimension):
+                if axis.kind.is_expert or _reads(axis, self._templates[strip.name], strip.dimension):
                     self._read.add((number, place))
 
     def refine(self, name: str, found: Equal) -> None:
@@ -148,7 +148,7 @@ class Coordinates:
 
     def _leader(self, axis: GrownAxis) -> GrownAxis | None:
         """The query heads, of key-value heads."""
-        leader = self._table.axes[axis.names[0]].follows if axis.through == "heads" else None
+        leader = self._table.axes[axis.names[0]].follows if axis.kind.is_head else None
         return next((other for other in self._axes if leader in other.names), None)
 
     def _told(self, name: str, strip: Strip, found: Equal) -> Labels:
@@ -199,8 +199,7 @@ class Coordinates:
         """[1, m]: labels of the coordinates that the model itself treats alike."""
         rotary, config = self._table.rotary, self._checkpoint.resolved
         if rotary and rotary.axis in axis.names:
-            turned = rope.rotated_size(config, axis.size, rotary.partial, rotary.size_key)
-            return np.minimum(np.arange(axis.size), turned)[None]
+            return np.minimum(np.arange(axis.size), rotated_size(rotary, config, axis.size))[None]
         slopes = self._table.axes[axis.names[0]].slopes
         found = slopes(config, axis.size) if slopes else None
         alike = np.zeros(axis.size) if found is None else found
@@ -248,7 +247,7 @@ def is_stack(table: Architecture, template: Template) -> bool:
     if not others or (len(others) == 1 and any(side == "readers" for _, side in template.signature.dimensions)):
         return False
     one = not first and template.signature.dimensions[0][0].size({}) == 1
-    return one or [table.axes[name].through for name in first] == ["experts"]
+    return one or counts_experts(table, template.signature.dimensions[0][0])
 
 
 def _shared(checkpoint: Checkpoint) -> tuple[str, ...]:
@@ -320,7 +319,7 @@ def _counted(axis: GrownAxis, place: Place, labels: Labels) -> Copies:
     ]
     return Copies(
         axis.names[0],
-        axis.through,
+        axis.kind.word,
         place[0][1] if place else None,
         of.size,
         len(groups),

@@ -17,6 +17,7 @@ from typing import Any
 
 from modelsurgeon.architectures.architecture import Architecture, Template
 from modelsurgeon.diagnosis.weights.numbers import Moments
+from modelsurgeon.growth.kinds.kind import kind_of
 from modelsurgeon.text import printable
 
 
@@ -124,13 +125,14 @@ def _norm(table: Architecture, template: Template | None) -> Template | None:
 def _is_of_head(table: Architecture, norm: Template) -> bool:
     """Whether it normalises what has passed an activation, and writes what a head reads."""
     assert norm.signature.normalises is not None
-    passed = all(table.axes[name].through == "pointwise" for name in norm.signature.normalises.axes())
+    kinds = [kind_of(table.axes[name]) for name in norm.signature.normalises.axes()]
+    passed = all(kind.unit_scale and not kind.spans_layers for kind in kinds)
     return passed and table.tie is not None and norm.signature.gains == (table.tie.axis,)
 
 
 def _is_of_stream(table: Architecture, norm: Template) -> bool:
     """Whether it writes hidden states; no queries or keys."""
-    return all("residual" in table.axes[name].through for name in norm.signature.gains)
+    return all(kind_of(table.axes[name]).spans_layers for name in norm.signature.gains)
 
 
 def _is_before_layers(table: Architecture, norm: Template, order: Mapping[str, int]) -> bool:

@@ -18,6 +18,7 @@ from modelsurgeon.diagnosis.weights.equal_rows import Equal
 from modelsurgeon.diagnosis.weights.gains import layer_of
 from modelsurgeon.diagnosis.weights.numbers import Moments
 from modelsurgeon.diagnosis.weights.spectral_norm import Spectral
+from modelsurgeon.growth.kinds.kind import kind_of
 from modelsurgeon.maps.signature import Signature
 from modelsurgeon.tensors.lazy import LazyTensor
 from modelsurgeon.text import printable
@@ -77,7 +78,7 @@ def _is_lookup(table: Architecture, signature: Signature) -> bool:
     """Whether it is read row by row: `vocab -> stream`, and nothing that grows is read."""
     read = [name for part, side in signature.dimensions if side == "readers" for name in part.axes()]
     is_first = signature.dimensions[0][1] == "readers"
-    return is_first and all(table.axes[name].through in ("fixed", "angles") for name in read)
+    return is_first and not any(kind_of(table.axes[name]).is_examined for name in read)
 
 
 def matrix(

@@ -10,7 +10,7 @@ old ones of their group, and the bias has a gap there, filled with a number that
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -18,34 +18,75 @@ from modelsurgeon.architectures.architecture import Architecture, Axis, Config
 from modelsurgeon.architectures.config import lookup
 from modelsurgeon.errors import PlanError
 from modelsurgeon.growth.growth import Growth
-from modelsurgeon.maps.axis_map import GAP, AxisMap
+from modelsurgeon.growth.kinds.kind import Kind, Maps, register
+from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.maps.orders import gathered, identity, ranks, tiled
 
 
-def experts_map(growth: Growth, name: str) -> AxisMap:
-    """Copies of every expert next to it, so that groups stay; or further ones that are never chosen."""
-    axis, size, target = growth.axis(name), growth.sizes[name], growth.targets[name]
-    if target == size:
-        _check_active(growth, axis, 1)
-        return identity(size)
-    old, new = _active(growth, axis)
-    choice = any(other.through == "choice" for other in growth.architecture.axes.values())
-    if choice and old == new:
-        count = groups(axis, growth.config)
-        if target % count:
-            near = (target // count * count, (target // count + 1) * count)
-            raise growth.refusal(name, f"the {count} groups of experts must stay equal", near)
-        source, asleep = sleeping(size, target, count)
-        return gathered(size, source, np.ones(target), np.where(asleep, 0.0, 1.0), 1.0)
-    if target % size:
-        raise growth.refusal(name, "experts are copied as often as each other", growth.multiples(name))
-    _check_active(growth, axis, target // size)
-    source = np.repeat(np.arange(size), target // size)
-    return gathered(size, source, np.ones(target), np.full(target, size / target), 1.0)
+@register
+class Experts(Kind):
+    """A router's choice of some experts out of all."""
+
+    word = "experts"
+    coordinates = "experts"
+    unit_scale = True
+    is_expert = True
+    only_order = "copies side by side"
+
+    def reach(self, table: Architecture, name: str) -> str:
+        axis = table.axes[name]
+        if _choices(table, name):
+            return f"x{axis.groups}" if axis.groups else "any"
+        return "xk" if axis.active else "fixed"
+
+    def map(self, growth: Growth, name: str, maps: Maps) -> AxisMap:
+        """Copies of every expert next to it, so that groups stay; or further ones that are never chosen."""
+        axis, size, target = growth.axis(name), growth.sizes[name], growth.targets[name]
+        if target == size:
+            _check_active(growth, axis, 1)
+            return identity(size)
+        old, new = _active(growth, axis)
+        if _choices(growth.architecture, name) and old == new:
+            count = _groups(axis, growth.config)
+            if target % count:
+                near = (target // count * count, (target // count + 1) * count)
+                raise growth.refusal(name, f"the {count} groups of experts must stay equal", near)
+            source, asleep = _sleeping(size, target, count)
+            return gathered(size, source, np.ones(target), np.where(asleep, 0.0, 1.0), 1.0)
+        if target % size:
+            raise growth.refusal(name, "experts are copied as often as each other", growth.multiples(name))
+        _check_active(growth, axis, target // size)
+        source = np.repeat(np.arange(size), target // size)
+        return gathered(size, source, np.ones(target), np.full(target, size / target), 1.0)
+
+    def reasons_against(self, table: Architecture, config: Config, maps: Maps, name: str) -> tuple[str, ...]:
+        """Raise PlanError for maps after which the router chooses otherwise."""
+        axis_map, awake = maps[name], np.ones(maps[name].new_size, dtype=bool)
+        for choice in _choices(table, name):
+            awake = maps[choice].copied
+            if not np.array_equal(maps[choice].source[awake], axis_map.source[awake]):
+                raise PlanError(f"axis {choice!r}: the router's biases are those of other experts")
+        count = _groups(table.axes[name], config)
+        copies, rest = divmod(int(awake.sum()), axis_map.size)
+        if rest or not np.array_equal(axis_map.source[awake], np.repeat(np.arange(axis_map.size), copies)):
+            raise PlanError(f"axis {name!r}: experts are copied as often as each other, side by side and in order")
+        if axis_map.size % count or axis_map.new_size % count:
+            raise PlanError(f"axis {name!r}: {axis_map.new_size} experts in {count} groups")
+        before, after = axis_map.size // count, axis_map.new_size // count
+        if not np.array_equal(axis_map.source[awake] // before, np.flatnonzero(awake) // after):
+            raise PlanError(f"axis {name!r}: an expert is in a group that was another")
+        return ()
+
+    def settings(self, table: Architecture, config: Config, maps: Maps, name: str) -> dict[str, Any]:
+        """As many times as many experts for each token as the router can choose copies of each."""
+        key = table.axes[name].active
+        awake = [int(maps[choice].copied.sum()) for choice in _choices(table, name)]
+        copies = min([maps[name].new_size, *awake]) // maps[name].size
+        return {key: int(table.value(config, key)) * copies} if key and copies != 1 else {}
 
 
 def _active(growth: Growth, axis: Axis) -> tuple[int, int]:
-    """How many experts a token gets, before and after; (1, 1) where it is no matter of the config."""
+    """How many experts a token gets, before and after; (1, 1) where the config does not say."""
     if axis.active is None:
         return 1, 1
     old, new = (growth.architecture.value(config, axis.active) for config in (growth.config, growth.target))
@@ -61,50 +102,18 @@ def _check_active(growth: Growth, axis: Axis, count: int) -> None:
         )
 
 
-def choice_map(leader: AxisMap) -> AxisMap:
-    """The map of a selection bias: a gap where the experts' map has one that is never chosen."""
-    source = np.where(leader.share == 0, GAP, leader.source)  # asleep
-    return gathered(leader.size, source, leader.scale, leader.share, 1.0)
-
-
-def groups(axis: Axis, config: Config) -> int:
+def _groups(axis: Axis, config: Config) -> int:
     """How many groups of consecutive experts the choice is made in."""
     return int(lookup(config, axis.groups) or 1) if axis.groups else 1
 
 
-def sleeping(size: int, target: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+def _sleeping(size: int, target: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     """(sources [target] int64, which of them are never chosen [target] bool), in `count` groups of one size each."""
     inside = tiled(size // count, target // count)[0]
     source = (np.arange(count)[:, None] * (size // count) + inside).ravel()
     return source, ranks(source)[0] > 0
 
 
-def chosen_copies(table: Architecture, maps: Mapping[str, AxisMap], name: str) -> int:
-    """How many copies of each expert the router can choose: as many times as many must it give to a token."""
-    awake = [int(maps[choice].copied.sum()) for choice in _choices(table, name)]
-    return min([maps[name].new_size, *awake]) // maps[name].size
-
-
-def check_experts(table: Architecture, config: Config, maps: Mapping[str, AxisMap]) -> None:
-    """Raises PlanError, naming the axis, for maps after which the router chooses otherwise."""
-    for name, axis in table.axes.items():
-        if axis.through != "experts":
-            continue
-        axis_map, awake = maps[name], np.ones(maps[name].new_size, dtype=bool)
-        for choice in _choices(table, name):
-            awake = maps[choice].copied
-            if not np.array_equal(maps[choice].source[awake], axis_map.source[awake]):
-                raise PlanError(f"axis {choice!r}: the router's biases are those of other experts")
-        count = groups(axis, config)
-        copies, rest = divmod(int(awake.sum()), axis_map.size)
-        if rest or not np.array_equal(axis_map.source[awake], np.repeat(np.arange(axis_map.size), copies)):
-            raise PlanError(f"axis {name!r}: experts are copied as often as each other, side by side and in order")
-        if axis_map.size % count or axis_map.new_size % count:
-            raise PlanError(f"axis {name!r}: {axis_map.new_size} experts in {count} groups")
-        before, after = axis_map.size // count, axis_map.new_size // count
-        if not np.array_equal(axis_map.source[awake] // before, np.flatnonzero(awake) // after):
-            raise PlanError(f"axis {name!r}: an expert is in a group that was another")
-
-
 def _choices(table: Architecture, name: str) -> list[str]:
-    return [other for other, axis in table.axes.items() if axis.through == "choice" and axis.follows == name]
+    """The axes of what is added to the router's scores for the choice alone."""
+    return [other for other, axis in table.axes.items() if axis.follows == name]

@@ -1,4 +1,4 @@
-"""Which old head each new head copies, where query heads share key-value heads and where positions are slopes.
+"""Heads: which old head each new one copies, where query heads share key-value heads and where positions are slopes.
 
     >>> shared(4, 8, 2, 4)      # four query heads, two for each key-value head, twice over
     (array([0, 1, 2, 3, 0, 1, 2, 3]), array([0, 1, 0, 1]))
@@ -9,13 +9,95 @@ copies the one that h used: that is the whole law of grouped queries.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import numpy as np
 
 from modelsurgeon.architectures import alibi
-from modelsurgeon.maps.orders import tiled
+from modelsurgeon.architectures.architecture import Architecture, Config
+from modelsurgeon.errors import PlanError
+from modelsurgeon.growth.growth import Growth
+from modelsurgeon.growth.kinds.kind import Kind, Maps, kind_of, register
+from modelsurgeon.maps import orders
+from modelsurgeon.maps.axis_map import AxisMap
 
 
-class NoHeadsError(Exception):
+@register
+class Heads(Kind):
+    """A softmax for each head. An axis of key-value heads follows its query heads, and both are planned together."""
+
+    word = "heads"
+    grown_by = ("heads",)
+    unit_scale = True
+    is_head = True
+
+    def noun(self, name: str) -> str:
+        return {"heads": "attention heads", "kv": "key-value heads"}.get(name, f"heads of {name}")
+
+    def reach(self, table: Architecture, name: str) -> str:
+        """In groups, and by slopes, where the table has them."""
+        rules = {"grouped": table.axes[name].follows or _served(table, name), "slopes": table.axes[name].slopes}
+        return " ".join(rule for rule, holds in rules.items() if holds) or "any"
+
+    def map(self, growth: Growth, name: str, maps: Maps) -> AxisMap:
+        """Whole copies, each with what it attends with."""
+        leader = growth.axis(name).follows or name
+        before, after = growth.sizes[leader], growth.targets[leader]
+        (slopes, wanted), serving = _slopes(growth, leader), _served(growth.architecture, leader)
+        try:
+            if serving:
+                queries, keys = shared(before, after, growth.sizes[serving[0]], growth.targets[serving[0]])
+                check_slopes(queries, slopes, wanted)
+                placed = keys if name == serving[0] else queries
+            else:
+                placed = alone(before, after, slopes, wanted)
+        except NoHeadsError as error:
+            raise growth.refusal(leader, error.reason, error.nearest) from None
+        parts = growth.parts(*orders.ranks(placed))
+        return orders.gathered(growth.sizes[name], placed, np.ones(len(placed)), parts, 1.0)
+
+    def reasons_against(self, table: Architecture, config: Config, maps: Maps, name: str) -> tuple[str, ...]:
+        """A copy of a query head uses a copy of the key-value head that its source used, and has its ALiBi slope."""
+        axis, keys = table.axes[name], maps[name]
+        if axis.slopes and not keys.is_identity:
+            try:
+                check_slopes(keys.source, axis.slopes(config, keys.size), axis.slopes(config, keys.new_size))
+            except NoHeadsError as error:
+                raise PlanError(f"axis {name!r}: {error.reason}") from None
+        if axis.follows is None:
+            return ()
+        queries = maps[axis.follows]
+        if queries.new_size % keys.new_size:
+            raise PlanError(f"axis {name!r}: {queries.new_size} query heads cannot share {keys.new_size}")
+        copied = np.flatnonzero(queries.copied)
+        used = keys.source[copied // max(1, queries.new_size // keys.new_size)]
+        if not np.array_equal(used, queries.source[copied] // max(1, queries.size // keys.size)):
+            raise PlanError(f"axis {axis.follows!r}: a copy of a query head uses another key-value head")
+        return ()
+
+    def orders(self, growth: Growth, name: str, maps: Maps) -> Iterator[tuple[str, np.ndarray]]:
+        """Query heads in any order that leaves each with its key-value head; key-value heads follow."""
+        before, after, leader = growth.sizes[name], growth.targets[name], growth.axis(name).follows
+        if leader:
+            source = _key_heads(maps[leader].source, maps[leader].size, before, after)
+            if source is not None and len(np.unique(source)) == before:
+                yield "as their query heads", source
+            return
+        slopes, wanted = _slopes(growth, name)
+        serving = [(growth.sizes[kv], growth.targets[kv]) for kv in _served(growth.architecture, name)]
+        if slopes is not None:
+            found = [("copies by their slopes", alone(before, after, slopes, wanted))]
+        else:
+            found = [(order, source) for order, source in super().orders(growth, name, maps) if not np.any(source < 0)]
+            found += [pair for kv in serving for pair in _grouped(before, after, *kv)]
+        for order, source in found:
+            whole = len(source) == after and len(np.unique(source[source >= 0])) == before
+            if whole and all(_key_heads(source, before, *kv) is not None for kv in serving):
+                yield order, source
+
+
+class NoHeadsError(PlanError):
     """There is no such growth: why, and the nearest counts that work. Raised to those who can name the axis."""
 
     def __init__(self, reason: str, nearest: tuple[int, ...] = ()) -> None:
@@ -30,7 +112,7 @@ def alone(before: int, after: int, slopes: np.ndarray | None = None, wanted: np.
     Raises NoHeadsError where a slope is not among the new ones.
     """
     if slopes is None or wanted is None or before == after:
-        return tiled(before, after)[0]
+        return orders.tiled(before, after)[0]
     placed = alibi.placed(slopes, wanted)
     if placed is None:
         raise NoHeadsError(f"the ALiBi slopes of {before} heads are not among those of {after}", ())
@@ -51,7 +133,7 @@ def shared(before: int, after: int, kv_before: int, kv_after: int) -> tuple[np.n
         reason = f"{slots} query heads share a key-value head where {group} did: {kv_after} key-value heads are too few"
         raise NoHeadsError(reason, _near(before, after, kv_before, kv_after))
     whole = kv_after % kv_before == 0 and slots >= group
-    keys = tiled(kv_before, kv_after)[0] if whole else np.arange(kv_after) * kv_before // kv_after
+    keys = orders.tiled(kv_before, kv_after)[0] if whole else np.arange(kv_after) * kv_before // kv_after
     queries, used = np.empty((kv_after, slots), dtype=np.int64), np.zeros(kv_before, dtype=np.int64)
     for place, key in enumerate(keys):
         turn = used[key] if slots < group or not whole else 0
@@ -80,3 +162,32 @@ def check_slopes(sources: np.ndarray, slopes: np.ndarray | None, wanted: np.ndar
     kept = sources >= 0
     if not np.allclose(wanted[kept], slopes[sources[kept]], rtol=1e-6, atol=0):
         raise NoHeadsError("copies of a head would have other ALiBi slopes")
+
+
+def _served(table: Architecture, name: str) -> list[str]:
+    """The axes of key-value heads that query heads share."""
+    return [other for other, axis in table.axes.items() if axis.follows == name and kind_of(axis).is_head]
+
+
+def _slopes(growth: Growth, name: str) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """ALiBi's slopes before and after."""
+    slopes, counts = growth.axis(name).slopes, (growth.sizes[name], growth.targets[name])
+    before, after = (slopes(growth.config, count) if slopes else None for count in counts)
+    return before, after
+
+
+def _grouped(before: int, after: int, kv: int, kv_after: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Orders of query heads that share key-value heads."""
+    group, slots = before // kv, after // kv_after
+    keys = np.arange(kv_after)[:, None] * kv // kv_after
+    yield "copies side by side in each group", (keys * group + np.arange(slots) * group // slots).ravel()
+    with contextlib.suppress(NoHeadsError):
+        yield "copies in tiles in each group", shared(before, after, kv, kv_after)[0]
+
+
+def _key_heads(source: np.ndarray, heads_before: int, before: int, after: int) -> np.ndarray | None:
+    """[after] int64: the key-value heads that serve these query heads; None where two of one group want others."""
+    if len(source) % after or heads_before % before:
+        return None
+    wanted = (source // (heads_before // before)).reshape(after, -1)
+    return wanted[:, 0] if np.all(wanted == wanted[:, :1]) else None

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-import numpy as np
-
+from modelsurgeon.architectures.architecture import Architecture
 from modelsurgeon.architectures.norms import is_normalised
 from modelsurgeon.growth.growth import Growth
-from modelsurgeon.maps import orders
+from modelsurgeon.growth.kinds.kind import Kind, Maps, register
 from modelsurgeon.maps.axis_map import AxisMap
 
 
-def pointwise_map(growth: Growth, name: str) -> AxisMap:
-    """Tiles of the axis; the last one may be cut short."""
-    size, target = growth.sizes[name], growth.targets[name]
-    if target % size and is_normalised(growth.architecture, name):
-        raise growth.refusal(name, "a norm reads what an activation writes", growth.multiples(name))
-    source, rank, count = orders.tiled(size, target)
-    parts = growth.parts(rank, count)
-    return orders.gathered(size, source, np.ones(target), parts, 1.0)
+@register
+class Pointwise(Kind):
+    """An activation of each coordinate by itself."""
+
+    word = "pointwise"
+    grown_by = ("head-dim", "heads")
+    unit_scale = True
+
+    def noun(self, name: str) -> str:
+        return "MLP neurons" if name == "mlp" else f"{name} neurons"
+
+    def reach(self, table: Architecture, name: str) -> str:
+        return "xk" if is_normalised(table, name) else "any"
+
+    def map(self, growth: Growth, name: str, maps: Maps) -> AxisMap:
+        """Tiles; raises PlanError for a part of a tile where a norm would see it."""
+        if growth.targets[name] % growth.sizes[name] and is_normalised(growth.architecture, name):
+            raise growth.refusal(name, "a norm reads what an activation writes", growth.multiples(name))
+        return super().map(growth, name, maps)

@@ -26,6 +26,7 @@ from typing import Any
 from blake3 import blake3
 
 from modelsurgeon.architectures import registry
+from modelsurgeon.architectures.architecture import Architecture
 from modelsurgeon.architectures.config import INERT
 from modelsurgeon.architectures.template import Template
 from modelsurgeon.checkpoints.check import check
@@ -35,6 +36,7 @@ from modelsurgeon.checkpoints.record import Origin, Step
 from modelsurgeon.checkpoints.source import read_config_of
 from modelsurgeon.errors import PlanError, SourceError
 from modelsurgeon.files.file import File, Folder
+from modelsurgeon.growth.kinds.kind import kind_of
 from modelsurgeon.operations.transforms.fresh_heads import configured_deviation
 from modelsurgeon.operations.transforms.library import Start, starts
 from modelsurgeon.running.settings import as_read
@@ -69,7 +71,7 @@ class Choices:
     seed: int = 0
 
     def check(self) -> None:
-        """Raise PlanError for what nobody knows."""
+        """Raise PlanError for a value that is not among the known ones."""
         if self.std not in (None, LOG_N_OVER_D) and self.number is None:
             raise PlanError(f"std {self.std!r}, expected a number above 0, or {LOG_N_OVER_D}")
         for what, value, known in (
@@ -94,7 +96,7 @@ class Choices:
 
 
 class Nowhere(Folder):
-    """The folder of a checkpoint that only its config is known of: there are no files."""
+    """The folder of a checkpoint of which there is only a config: it has no files."""
 
     path: Path | None = None
 
@@ -119,8 +121,8 @@ def blank(source: str | Path | Mapping[str, Any]) -> Checkpoint:
     if quantised.in_config(config):
         raise SourceError(f"{name}: {quantised.refusal(config, set())}")
     table = registry.find(config.get("model_type"))
-    known, said = as_read(config) or {}, {*config, *(table.aliases[key] for key in config if key in table.aliases)}
-    wanted = table.accounted_keys - INERT - said
+    known, given = as_read(config) or {}, {*config, *(table.aliases[key] for key in config if key in table.aliases)}
+    wanted = table.accounted_keys - INERT - given
     missing = {key: value for key, value in known.items() if key in wanted and value is not None}
     named = {} if config.get("architectures") else {"architectures": [table.model]}
     return Checkpoint({**config, **missing, **named}, {}, {}, Origin(name, Nowhere()))
@@ -164,7 +166,8 @@ def _changed(checkpoint: Checkpoint, found: Mapping[str, Start], choices: Choice
         if choices.number is not None:
             start = replace(start, deviation=choices.number)
         if choices.residual is not None and (layers := layers_behind(checkpoint, template)):
-            start = replace(start, deviation=RESIDUAL[choices.residual](base, layers, _width(checkpoint, template)))
+            width = checkpoint.sizes[_streams(table, template)[0]]
+            start = replace(start, deviation=RESIDUAL[choices.residual](base, layers, width))
         if choices.distribution is not None:
             start = replace(start, cut=DISTRIBUTIONS[choices.distribution])
         made[name] = start
@@ -187,22 +190,18 @@ def layers_behind(checkpoint: Checkpoint, template: Template) -> int:
     """How many layers write to the residual stream with such a matrix; 0 where it writes to none."""
     table = checkpoint.architecture
     counters = [counter for counter in template.placeholders if counter in table.counters]
-    if not counters or not _streams(checkpoint, template):
+    if not counters or not _streams(table, template):
         return 0
     return int(table.value(checkpoint.resolved, table.counters[counters[0]]))
 
 
-def _streams(checkpoint: Checkpoint, template: Template) -> list[str]:
+def _streams(table: Architecture, template: Template) -> list[str]:
     """The residual axes that a matrix writes to."""
-    dimensions, axes = template.signature.dimensions, checkpoint.architecture.axes
-    if template.signature.normalises or not any(side == "readers" for _, side in dimensions):
+    signature = template.signature
+    if signature.normalises or len(signature.written) == len(signature.dimensions):
         return []
-    written = [axis for expression, side in dimensions if side == "writers" for axis in expression.axes()]
-    return [axis for axis in written if axes[axis].through == "residual"]
-
-
-def _width(checkpoint: Checkpoint, template: Template) -> int:
-    return checkpoint.sizes[_streams(checkpoint, template)[0]]
+    kinds = {axis: kind_of(table.axes[axis]) for part, _ in signature.written for axis in part.axes()}
+    return [axis for axis, kind in kinds.items() if kind.spans_layers and not kind.unit_scale]
 
 
 def _with_dtype(config: Mapping[str, Any], dtype: str | None) -> dict[str, Any]:
@@ -223,8 +222,8 @@ def _identity(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _notes(choices: Choices) -> tuple[str, ...]:
-    said = [f"{what} {value}" for what, value in choices.to_json().items() if value is not None]
-    how = f"{', '.join(said)}; all else as transformers" if said else "as transformers"
+    chosen = [f"{what} {value}" for what, value in choices.to_json().items() if value is not None]
+    how = f"{', '.join(chosen)}; all else as transformers" if chosen else "as transformers"
     return (f"random numbers: {how} (seed {choices.seed})", "no tokenizer is written: put one beside it to use text")
 
 

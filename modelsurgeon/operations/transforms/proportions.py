@@ -13,26 +13,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from math import gcd, log, prod
-from typing import Any
 
 from modelsurgeon.architectures.template import Template
 from modelsurgeon.checkpoints.check import LARGEST, check
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.source import read_config_of
 from modelsurgeon.errors import ModelSurgeonError, PlanError
-from modelsurgeon.growth.targets import by_config, by_settings, target_config
-from modelsurgeon.operations.transforms.widening import widen
+from modelsurgeon.growth.kinds.kind import Kind, kind_of
+from modelsurgeon.growth.targets import by_config, by_settings, grown_keys, target_config
+from modelsurgeon.operations.transforms.widening import Widening, widen
 from modelsurgeon.text import parse_count
 
-AS_USUAL: dict[str, Any] = {"rule": "auto", "attention": "auto", "rope": "nested", "dtype": None, "noise": 0, "seed": 0}
 MULTIPLE = 64  # MLP sizes stay multiples of this, as far as they are
-MOST_TRIED = 256  # sizes, the nearest first, before there is said to be none
-SUMMED = ("residual", "pointwise residual")
-GROWING = (*SUMMED, "pointwise", "heads")
+MOST_TRIED = 256  # sizes, the nearest first, before the search ends
 
 
 def settings_for(
@@ -67,19 +65,18 @@ def by_parameters(
     check(checkpoint)
     proportions = Proportions(checkpoint, dict(fixed or {}))
     if count <= proportions.present:
-        raise PlanError(
-            f"{count:,} parameters: the model has {proportions.present:,} already, and growth never takes away"
-        )
-    reasons = []
+        has = f"the model has {proportions.present:,} already"
+        raise PlanError(f"{count:,} parameters: {has}, and growth never takes away")
+    why = ""
     for parameters, settings in proportions.around(count):
         try:
-            lossy = widen(checkpoint, None, settings, **AS_USUAL).lossy
-            if not lossy:
-                return settings, parameters
-            reasons.append(lossy[0])
+            lossy = widen(checkpoint, None, settings, Widening()).lossy
         except ModelSurgeonError as error:
-            reasons.append(str(error))
-    why = reasons[0] if reasons else "the family has none"
+            lossy = (str(error),)
+        if not lossy:
+            return settings, parameters
+        why = why or lossy[0]
+    why = why or "the family has none"
     raise PlanError(f"no size of the same proportions near {count:,} parameters can be had without loss: {why}")
 
 
@@ -99,24 +96,22 @@ class Proportions:
     @cached_property
     def grown(self) -> dict[str, str]:
         """{config key that grows: the axis that says how}; sums before activations, where one key has both."""
-        table = self.checkpoint.architecture
-        kept = {axis.key for axis in table.axes.values() if axis.through in ("rank", "fixed")}
-        kept |= set(table.derived(self.checkpoint.resolved))
-        found: dict[str, str] = {}
-        for kinds in (SUMMED, GROWING):
-            for name, axis in table.axes.items():
-                if axis.key and axis.key not in kept and axis.through in kinds:
-                    found.setdefault(axis.key, name)
+        keyed, found = grown_keys(self.checkpoint, "heads"), dict[str, str]()
+        for name in sorted(keyed, key=lambda name: not self._kind(name).spans_layers):
+            found.setdefault(keyed[name], name)
         return found
 
     @cached_property
     def unit(self) -> int:
         """How many steps the present size is: the greatest common divisor of all numbers of heads."""
-        axes, sizes = self.checkpoint.architecture.axes, self.checkpoint.sizes
-        return gcd(*(sizes[name] for name in self.grown.values() if axes[name].through == "heads")) or 1
+        return gcd(*(self.checkpoint.sizes[n] for n in self.grown.values() if self._kind(n).is_head)) or 1
+
+    def _kind(self, name: str) -> Kind:
+        return kind_of(self.checkpoint.architecture.axes[name])
 
     @property
     def present(self) -> int:
+        """How many numbers the model stores."""
         return self.parameters(self.checkpoint.sizes)
 
     def parameters(self, sizes: Mapping[str, int]) -> int:
@@ -136,17 +131,22 @@ class Proportions:
 
     def _candidates(self, step: int) -> Iterator[tuple[int, dict[str, int]]]:
         settings = self.settings(step)
-        try:
+        with suppress(ModelSurgeonError):
             config = target_config(self.checkpoint, settings)
             yield self.parameters(self.checkpoint.architecture.sizes(config)), settings
-        except ModelSurgeonError:
-            return
 
     def settings(self, step: int) -> dict[str, int]:
         """Sizes `step / unit` times the present ones."""
-        axes, sizes, ratio = self.checkpoint.architecture.axes, self.checkpoint.sizes, Fraction(step, self.unit)
-        found = {key: _scaled(sizes[name], ratio, axes[name].through) for key, name in self.grown.items()}
-        return {**found, **self.fixed}
+        ratio = Fraction(step, self.unit)
+        return {**{key: self._scaled(name, ratio) for key, name in self.grown.items()}, **self.fixed}
+
+    def _scaled(self, name: str, ratio: Fraction) -> int:
+        """A size `ratio` times as large: of heads and sums exactly, if whole; else rounded to a power of two."""
+        size, kind = self.checkpoint.sizes[name], self._kind(name)
+        exact, multiple = size * ratio, gcd(size, MULTIPLE)
+        if exact.denominator == 1 and (kind.is_head or kind.spans_layers):
+            return int(exact)
+        return max(size, round(exact / multiple) * multiple)
 
     def _below(self, count: int) -> int:
         """The last step that has no more parameters than `count`; the present one where there is none."""
@@ -162,15 +162,6 @@ class Proportions:
         grown = {
             name: self.fixed.get(axis.key or "", max(1, round(self.checkpoint.sizes[name] * ratio)))
             for name, axis in self.checkpoint.architecture.axes.items()
-            if axis.through in GROWING
+            if "heads" in kind_of(axis).grown_by
         }
         return self.parameters({**self.checkpoint.sizes, **grown})
-
-
-def _scaled(size: int, ratio: Fraction, through: str) -> int:
-    """A size `ratio` times as large: heads and sums exactly, if that is whole; else a multiple of a power of two."""
-    exact = size * ratio
-    if exact.denominator == 1 and through != "pointwise":
-        return int(exact)
-    multiple = gcd(size, MULTIPLE)
-    return max(size, round(exact / multiple) * multiple)

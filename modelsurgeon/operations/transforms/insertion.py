@@ -2,9 +2,9 @@
 
     [0, 1, None, 2, 3, None]    the old layers in order, a new one behind the second and behind the last
 
-What a layer adds is told from the signatures, by no tensor's name: all tensors that write the axis that is summed
-(`stream <- mlp`), their biases too. Where a norm stands behind a projection (`branch => stream`), either its gain is
-zero or all that it reads. LLaMA Pro (Wu et al., https://arxiv.org/abs/2401.02415) adds copies of blocks in this way.
+The signatures show what a layer adds: all tensors that write the axis that is summed (`stream <- mlp`), their biases
+too. Where a norm is behind a projection (`branch => stream`), either its gain is zero or all that it reads. LLaMA Pro
+(Wu et al., https://arxiv.org/abs/2401.02415) adds copies of blocks in this way.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from modelsurgeon.architectures.config import assigned
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.record import Step
 from modelsurgeon.errors import PlanError
+from modelsurgeon.growth.kinds.kind import kind_of
 from modelsurgeon.maps.dimension import plain
 from modelsurgeon.operations.operation import Demand, Guess
 from modelsurgeon.running.settings import as_read
@@ -35,9 +36,8 @@ SILENT = Demand(True, ADDS_ZERO, "a new layer must add zero")
 FINITE = Demand(False, ADDS_ZERO, "holds NaN or infinity, which times zero is no zero")
 BLOCK = 1 << 20  # numbers that are looked at at a time
 
-Layout = Sequence[int | None]  # the old layer that stands at each place, or None for a new one
+Layout = Sequence[int | None]  # the old layer at each place, or None for a new one
 _Layer = Mapping[str, Sequence[str]]  # {template: names on disk}
-_Layers = Mapping[int, _Layer]  # by the layer's number
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def depth_of(checkpoint: Checkpoint, counter: str) -> Depth:
     held = [template for template in table.templates if template.name in checkpoint.templates]
     inside = [template for template in held if counter in template.placeholders]
     outside = {axis for t in held if counter not in t.placeholders for axis in t.signature.axes}
-    sums = {axis for t in inside for axis in _written(t) & outside if "residual" in table.axes[axis].through}
+    sums = {axis for t in inside for axis in _written(t) & outside if kind_of(table.axes[axis]).spans_layers}
     post = [t.name for t in inside if t.signature.normalises and sums & {*t.signature.normalises.axes()} & _written(t)]
     if post:
         raise PlanError(f"{table.counters[counter]}: no layer can be added, {post[0]} norms the sum itself (post-norm)")
@@ -83,27 +83,8 @@ def depth_of(checkpoint: Checkpoint, counter: str) -> Depth:
     return Depth(table, counter, sums.pop())
 
 
-def layouts(source: Checkpoint, result: Checkpoint) -> dict[str, tuple[int | None, ...]]:
-    """{counter: layout} of every counter of which the result has more layers. Raises as `depth_of`."""
-    found = {}
-    for counter, key in source.architecture.counters.items():
-        before, after = (c.architecture.value(c.resolved, key) for c in (source, result))
-        if isinstance(before, int) and isinstance(after, int) and before < after:
-            found[counter] = _layout(
-                depth_of(source, counter), source, result, _layers(source, counter), _layers(result, counter)
-            )
-    return found
-
-
-def step(result: Checkpoint, found: Mapping[str, Layout]) -> Step:
-    """The step that inserts these layers; what kind the new ones are of is the result's own matter."""
-    lists = as_read(result.resolved) or result.resolved
-    kinds = {key: lists[key] for key in LISTS if isinstance(lists.get(key), list)}
-    return Step(OPERATION, {"layers": {counter: list(layout) for counter, layout in found.items()}, "kinds": kinds})
-
-
 def insert_layers(checkpoint: Checkpoint, arguments: Mapping[str, Any]) -> Checkpoint:
-    """The checkpoint with further layers, lazily: copies of those before, which the proof asks to be silent."""
+    """The checkpoint with further layers, lazily: copies of those before, which the proof wants to be silent."""
     for counter, layout in arguments["layers"].items():
         checkpoint = _inserted(checkpoint, counter, layout, arguments.get("kinds") or {})
     return checkpoint
@@ -113,12 +94,11 @@ def silent_layers(checkpoint: Checkpoint, arguments: Mapping[str, Any]) -> Check
     """The checkpoint with further layers that add zero, lazily: copies of those before, but for what writes the sum."""
     deeper = insert_layers(checkpoint, arguments)
     asked = demands(arguments["layers"], deeper, deeper, {name: name for name in deeper.tensors})
-    zeros = {name: _zero(deeper.tensors[name]) for name, demand in asked.items() if demand.zero}
-    return replace(deeper, tensors={**deeper.tensors, **zeros})
-
-
-def _zero(tensor: LazyTensor) -> LazyTensor:
-    return Remapped(tensor, tuple(plain(size).emptied for size in tensor.shape), tensor.dtype)
+    tensors = dict(deeper.tensors)
+    for name in (name for name, demand in asked.items() if demand.zero):
+        tensor = tensors[name]
+        tensors[name] = Remapped(tensor, tuple(plain(size).emptied for size in tensor.shape), tensor.dtype)
+    return replace(deeper, tensors=tensors)
 
 
 def _inserted(checkpoint: Checkpoint, counter: str, layout: Layout, kinds: Mapping[str, list[Any]]) -> Checkpoint:
@@ -126,7 +106,7 @@ def _inserted(checkpoint: Checkpoint, counter: str, layout: Layout, kinds: Mappi
     depth_of(checkpoint, counter)
     count = table.value(checkpoint.resolved, key)
     if [old for old in layout if old is not None] != list(range(count)):
-        raise PlanError(f"{key}: the {count} old layers must stand in their order among the new ones")
+        raise PlanError(f"{key}: the {count} old layers must be in their order among the new ones")
     like = [max([old for old in layout[: place + 1] if old is not None], default=0) for place in range(len(layout))]
     tensors: dict[str, LazyTensor] = {}
     for name, tensor in checkpoint.tensors.items():
@@ -146,7 +126,7 @@ def _inserted(checkpoint: Checkpoint, counter: str, layout: Layout, kinds: Mappi
 def _lists(
     checkpoint: Checkpoint, count: int, layout: Layout, like: Sequence[int], kinds: Mapping[str, list[Any]]
 ) -> dict[str, list[Any]]:
-    """What the config says layer by layer: of old ones what it said, of new ones what is wished, or what stands before.
+    """The config's lists of one entry a layer: old layers keep theirs, new ones take `kinds`, or the one before.
 
     Lists that the file leaves to the library are spelled out: a pattern would count the new layers, too.
     """
@@ -185,12 +165,19 @@ def demands(
 
 
 def guess_inserted(source: Checkpoint, result: Checkpoint) -> Guess:
-    """The source with new layers, where the result has more."""
+    """The source with new layers, where the result has more; what kind these are of, the result's config says."""
+    found: dict[str, tuple[int | None, ...]] = {}
     try:
-        found = layouts(source, result)
+        for counter, key in source.architecture.counters.items():
+            before, after = (c.architecture.value(c.resolved, key) for c in (source, result))
+            if isinstance(before, int) and isinstance(after, int) and before < after:
+                found[counter] = _layout(depth_of(source, counter), source, result)
         if not found:
             return Guess(source)
-        made = step(result, found)
+        lists = as_read(result.resolved) or result.resolved
+        kinds = {key: lists[key] for key in LISTS if isinstance(lists.get(key), list)}
+        layers = {counter: list(layout) for counter, layout in found.items()}
+        made = Step(OPERATION, {"layers": layers, "kinds": kinds})
         deeper = insert_layers(source, made.arguments)
     except PlanError as error:
         return Guess(source, lines=(f"depth: {error}",))
@@ -203,8 +190,7 @@ def guess_inserted(source: Checkpoint, result: Checkpoint) -> Guess:
 
 def _written(template: Template) -> set[str]:
     """The axes that a tensor writes, or whose gain it is."""
-    sides = template.signature.dimensions
-    return {axis for expression, side in sides if side == "writers" for axis in expression.axes()}
+    return {axis for expression, _ in template.signature.written for axis in expression.axes()}
 
 
 def _layers(checkpoint: Checkpoint, counter: str) -> dict[int, dict[str, list[str]]]:
@@ -220,24 +206,22 @@ def _layers(checkpoint: Checkpoint, counter: str) -> dict[int, dict[str, list[st
     return found
 
 
-def _layout(
-    depth: Depth, source: Checkpoint, result: Checkpoint, before: _Layers, after: _Layers
-) -> tuple[int | None, ...]:
+def _layout(depth: Depth, source: Checkpoint, result: Checkpoint) -> tuple[int | None, ...]:
     """Which layers of the result are new: those that add zero, else those that do not begin as the next old one does.
 
-    Where neither tells, the new ones stand evenly between the old ones.
+    Where neither shows which, the new ones are spread evenly between the old ones.
     """
+    before, after = (_layers(checkpoint, depth.counter) for checkpoint in (source, result))
     quiet = [_is_silent(depth, result, after[number]) for number in sorted(after)]
     was = [_is_silent(depth, source, before[number]) for number in sorted(before)]
+    new, old = len(quiet), len(was)
     if quiet.count(False) == was.count(False):
-        found = _in_order(len(quiet), len(was), lambda new, old: quiet[new] == was[old])
+        found = _in_order(new, old, lambda at, kept: quiet[at] == was[kept])
     else:
-        found = _in_order(len(quiet), len(was), lambda new, old: _begin_alike(source, result, before[old], after[new]))
-    every = len(quiet) // max(1, len(quiet) - len(was))
-    even = _in_order(
-        len(quiet), len(was), lambda new, old: new % every != every - 1 or len(quiet) - new <= len(was) - old
-    )
-    return found if set(found) >= set(range(len(was))) else even
+        found = _in_order(new, old, lambda at, kept: _begin_alike(source, result, before[kept], after[at]))
+    every = new // max(1, new - old)
+    even = _in_order(new, old, lambda at, kept: at % every != every - 1 or new - at <= old - kept)
+    return found if set(found) >= set(range(old)) else even
 
 
 def _in_order(new: int, old: int, fits: Callable[[int, int], bool]) -> tuple[int | None, ...]:
@@ -257,7 +241,7 @@ def _is_silent(depth: Depth, checkpoint: Checkpoint, layer: Mapping[str, Sequenc
 
 
 def _differs(tensor: LazyTensor, value: float) -> bool:
-    """Whether some number of a tensor is another than this one; reading stops at the first."""
+    """Whether a tensor holds any other number than this one; reading stops at the first."""
     rows = tensor.shape[0] if tensor.shape else 1
     step = max(1, BLOCK * rows // max(1, math.prod(tensor.shape)))
     blocks = (tensor.read(at, min(at + step, rows)) for at in range(0, rows, step))

@@ -1,14 +1,14 @@
-"""What is supported, axis by axis, as the tables themselves say it.
+"""What is supported, axis by axis, as the tables and the kinds of their axes say.
 
-One row a family, for its table as it stands, and one for each form that changes a cell, applied alone: "falcon" has a
-key and a value for each head, "falcon (grouped)" for groups of them. Where several forms hold, so do the cells of each.
-Cells say to which sizes a width can grow:
+A family has one row for its table, and one for each form that changes a cell, applied alone: "falcon" has a key and a
+value for each head, "falcon (grouped)" for groups of them. Where several forms hold, so do the cells of each. Cells say
+to which sizes a width can grow:
 
     any       every size from the present one on (where the library wants a multiple, of those)
     xk        whole multiples
     grouped   heads: what the key-value heads divide, and the old groups fit into
     slopes    heads whose ALiBi slopes hold the present ones
-    xKEY      multiples of what another key says
+    xKEY      multiples of another key's value
     with KEY  it has no key of its own and is made of this one; of experts: their number, and this one as much
     untied    where the head is not, or no longer, the embedding
     fixed     it stays
@@ -23,8 +23,8 @@ from typing import Any
 
 from modelsurgeon.architectures import registry
 from modelsurgeon.architectures.architecture import Architecture
-from modelsurgeon.architectures.norms import is_normalised, whole_multiples_only
 from modelsurgeon.architectures.words import Axis, Multiple, Quotient
+from modelsurgeon.growth.kinds.kind import kind_of
 
 # {column: the axes that it is about}
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -32,16 +32,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "mlp": ("mlp", "encoder_mlp", "decoder_mlp"),
     "heads": ("heads", "encoder_heads", "decoder_heads"),
     "kv heads": ("kv",),
-    "head size": (
-        "head",
-        "nope",
-        "rope",
-        "value",
-        "encoder_head",
-        "encoder_value",
-        "decoder_head",
-        "decoder_value",
-    ),
+    "head size": tuple("head nope rope value encoder_head encoder_value decoder_head decoder_value".split()),
     "experts": ("experts",),
     "expert mlp": ("expert_mlp",),
     "shared mlp": ("shared_mlp",),
@@ -49,6 +40,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "low ranks": ("pre_q_rank", "q_rank", "pre_kv_rank", "kv_rank"),
 }
 NONE = "-"
+ORDER = ("any", "grouped", "slopes", "xk", "fixed")  # the strictest last
 
 
 @dataclass(frozen=True)
@@ -68,8 +60,8 @@ class Width:
     untied: bool = False
 
     @property
-    def said(self) -> str:
-        """The cell."""
+    def cell(self) -> str:
+        """Its text in the table."""
         if self.untied:
             return f"{self.rule} if untied"
         if self.rule == "fixed" or not self.others:
@@ -87,7 +79,7 @@ class Width:
 class Row:
     """One family in one layout: {column: cell}, with the widths that the cells are made of.
 
-    layout  the form's name; empty for the table as it stands
+    layout  the form's name; empty for the table without forms
     """
 
     model_type: str
@@ -135,7 +127,7 @@ def as_markdown(rows: tuple[Row, ...]) -> str:
 def details(model_type: str) -> dict[str, Any]:
     """One family: its axes, its signatures by template, what is refused."""
     table = registry.find(model_type)
-    fixed = {axis.key: axis.why for axis in table.axes.values() if axis.key and axis.through == "fixed" and axis.why}
+    fixed = {axis.key: axis.why for axis in table.axes.values() if axis.key and not axis.grows and axis.why}
     return {
         "model_type": model_type,
         "rows": [{"layout": row.layout, **row.cells} for row in family(model_type)],
@@ -156,37 +148,29 @@ def _described(axis: Axis) -> dict[str, Any]:
 
 def _cell(widths: tuple[Width, ...]) -> str:
     """What all widths of a column have in common, or each by its name."""
-    said = {width.said for width in widths}
-    if len(said) <= 1:
-        return said.pop() if said else NONE
-    return ", ".join(f"{width.name} {width.said}" for width in widths)
+    cells = {width.cell for width in widths}
+    if len(cells) <= 1:
+        return cells.pop() if cells else NONE
+    return ", ".join(f"{width.name} {width.cell}" for width in widths)
 
 
 def _widths(table: Architecture, column: str) -> Iterator[Width]:
     """One width for every key, or axis without one, of a column."""
     used = {axis for template in table.templates for axis in template.signature.axes}
-    present = [name for name in COLUMNS[column] if name in used]
     main = next((table.axes[n].key for n in COLUMNS["hidden"] if n in table.axes), None)
-    if column == "embedding":
-        present = [name for name in present if table.axes[name].key != main]
     keyed: dict[str | tuple[str, ...], tuple[str, ...]] = {}
-    for name in present:
-        key = table.axes[name].key or _made_of(table.axes[name])
-        keyed[key] = (*keyed.get(key, ()), name)
+    for name in COLUMNS[column]:
+        if name in used and not (column == "embedding" and table.axes[name].key == main):
+            key = table.axes[name].key or _made_of(table.axes[name])
+            keyed[key] = (*keyed.get(key, ()), name)
     for key, axes in keyed.items():
-        if isinstance(key, tuple):
-            yield Width(axes, None, *_following(table, axes))
-        else:
-            sharing = tuple(name for name, axis in table.axes.items() if axis.key == key)
-            rule = _strictest(_rule(table, name) for name in sharing)
-            active = table.axes[axes[0]].active if rule == "xk" else None
-            yield Width(axes, key, rule, (active,) if active else (), _has_no_gain_to_change(table, sharing))
-
-
-def _has_no_gain_to_change(table: Architecture, sharing: tuple[str, ...]) -> bool:
-    """Whether a norm without weights writes what a tied head reads, so that nothing can take a factor."""
-    written = {axis for name, signature in table.norms if name in table.weightless for axis in signature.gains}
-    return table.tie is not None and table.tie.axis in written and table.tie.axis in sharing
+        if isinstance(key, tuple):  # heads are made of their number, all else of the first key
+            yield Width(axes, None, _strictest(table, axes), key[:1]) if key else Width(axes, None, "fixed")
+            continue
+        sharing = tuple(name for name, axis in table.axes.items() if axis.key == key)
+        rule = _strictest(table, sharing)
+        active = table.axes[axes[0]].active if rule == "xk" else None
+        yield Width(axes, key, rule, (active,) if active else (), _has_no_gain_to_change(table, sharing))
 
 
 def _made_of(axis: Axis) -> tuple[str, ...]:
@@ -194,39 +178,13 @@ def _made_of(axis: Axis) -> tuple[str, ...]:
     return axis.default.keys if isinstance(axis.default, Quotient | Multiple) else ()
 
 
-def _following(table: Architecture, axes: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """(rule, keys) of a width that is made of other keys: heads of their number, all else of the first."""
-    rule, keys = _strictest(_rule(table, name) for name in axes), _made_of(table.axes[axes[0]])
-    return (rule, keys[:1]) if keys else ("fixed", ())
-
-
-def _rule(table: Architecture, name: str) -> str:
-    """To which sizes one axis can grow."""
-    axis, rotary = table.axes[name], table.rotary
-    if axis.through in ("residual", "pointwise residual", "rank"):
-        return "xk" if whole_multiples_only(table, name) else "any"
-    if axis.through == "pointwise":
-        return "xk" if is_normalised(table, name) else "any"
-    if axis.through == "heads":
-        return _heads(table, name)
-    if axis.through == "inner":
-        wholly = rotary and rotary.axis == name and rotary.partial is None and rotary.size_key is None
-        return "xk" if wholly else "any"
-    if axis.through == "experts":
-        choice = any(other.through == "choice" for other in table.axes.values())
-        return (f"x{axis.groups}" if axis.groups else "any") if choice else "xk" if axis.active else "fixed"
-    return "xk" if axis.through == "angles" else "fixed" if axis.through == "fixed" else "any"
-
-
-def _heads(table: Architecture, name: str) -> str:
-    axis = table.axes[name]
-    grouped = axis.follows or any(a.follows == name and a.through == "heads" for a in table.axes.values())
-    return " ".join(rule for rule, holds in (("grouped", grouped), ("slopes", axis.slopes)) if holds) or "any"
-
-
-ORDER = ("any", "grouped", "slopes", "xk", "fixed")
-
-
-def _strictest(rules: Iterator[str]) -> str:
-    """The rule that holds where all of these must."""
+def _strictest(table: Architecture, axes: tuple[str, ...]) -> str:
+    """The rule that holds where those of all these axes must."""
+    rules = [kind_of(table.axes[name]).reach(table, name) for name in axes]
     return max(rules, key=lambda rule: ORDER.index(rule) if rule in ORDER else 1)
+
+
+def _has_no_gain_to_change(table: Architecture, sharing: tuple[str, ...]) -> bool:
+    """Whether a norm without weights writes what a tied head reads, so that nothing can take a factor."""
+    written = {axis for name, signature in table.norms if name in table.weightless for axis in signature.gains}
+    return table.tie is not None and table.tie.axis in written and table.tie.axis in sharing

@@ -14,9 +14,9 @@ import pytest
 from modelsurgeon.architectures import alibi, registry
 from modelsurgeon.architectures.architecture import Form
 from modelsurgeon.architectures.config import lookup
-from modelsurgeon.architectures.overview import COLUMNS, Row, Width, as_markdown, families, family, make_row
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.errors import ModelSurgeonError, PlanError
+from modelsurgeon.growth.overview import COLUMNS, Row, Width, as_markdown, families, family, make_row
 from modelsurgeon.growth.targets import target_config
 from modelsurgeon.operations.transforms.untying import untie_embeddings
 from support import tiny

@@ -1,0 +1,190 @@
+"""A kind of axis: what the axis passes on the way from its writers to its readers, which alone decides how it grows.
+
+    >>> kind_of(Axis("intermediate_size", through="pointwise")).map(growth, "mlp", {})
+    AxisMap(1536 -> 3072)
+
+A kind is a class in a file of this folder, registered under the word that tables write (`Axis.through`). Planning,
+checks, the table of families, inference and reports ask the kind, and nothing else looks at the word.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any, ClassVar
+
+import numpy as np
+
+from modelsurgeon.architectures.architecture import Architecture, Axis, Config
+from modelsurgeon.architectures.norms import is_normalised
+from modelsurgeon.errors import PlanError
+from modelsurgeon.growth import kinds
+from modelsurgeon.growth.growth import Growth
+from modelsurgeon.maps import orders
+from modelsurgeon.maps.axis_map import GAP, MEAN, AxisMap
+
+Maps = Mapping[str, AxisMap]
+SAME = 1e-14  # factors nearer to each other than this are equal: a few float64 operations
+
+
+class Kind:
+    """One kind. What a subclass does not say holds for an axis that passes copies of any scale, at any size.
+
+    word           what tables call it
+    coordinates    what people call its coordinates, with {} for the axis' name
+    sizes          those that every such axis can grow to; `reach` says it where they depend on the table
+    grown_by       the ways of growing attention by a factor, "heads" or "head-dim", under which such axes grow too
+    keeps_size     whether it stays where a factor or a number of parameters grows the model
+    unit_scale     whether only copies of scale 1 pass
+    passes_means   whether a mean of all coordinates passes
+    spans_layers   whether one coordinate is the same one in all layers
+    is_head        whether a coordinate is a head
+    is_expert      whether a coordinate is an expert
+    in_heads       whether every head has coordinates of its own
+    is_examined    whether reports compare its copies
+    joins_leader   whether reports count its coordinates with those of the axis that it follows
+    only_order     what the one map is called that inference tries: the map of this program; empty: it tries several
+    """
+
+    word: ClassVar[str]
+    coordinates: ClassVar[str] = "{} coordinates"
+    sizes: ClassVar[str] = "any"
+    grown_by: ClassVar[tuple[str, ...]] = ()
+    keeps_size: ClassVar[bool] = False
+    unit_scale: ClassVar[bool] = False
+    passes_means: ClassVar[bool] = False
+    spans_layers: ClassVar[bool] = False
+    is_head: ClassVar[bool] = False
+    is_expert: ClassVar[bool] = False
+    in_heads: ClassVar[bool] = False
+    is_examined: ClassVar[bool] = True
+    joins_leader: ClassVar[bool] = False
+    only_order: ClassVar[str] = ""
+
+    def noun(self, name: str) -> str:
+        """What people call the coordinates of such an axis."""
+        return self.coordinates.format(name)
+
+    def reach(self, table: Architecture, name: str) -> str:
+        """The sizes that an axis can grow to, as `overview.py` lists them."""
+        return self.sizes
+
+    # --- planning ---
+
+    def map(self, growth: Growth, name: str, maps: Maps) -> AxisMap:
+        """The map of an axis: tiles, the last of them cut short. `maps` has those of the axes planned before.
+
+        Raises PlanError, naming the axis and the nearest sizes, where the axis cannot have the size.
+        """
+        size, target = growth.sizes[name], growth.targets[name]
+        source, rank, count = orders.tiled(size, target)
+        scale = self.scale(growth, count)
+        return orders.gathered(size, source, scale, growth.parts(rank, count) / scale, 1.0)
+
+    def scale(self, growth: Growth, count: np.ndarray) -> np.ndarray:
+        """[m] float64: what the writers of tiles are multiplied by, where each coordinate is one of `count` copies."""
+        return np.ones(len(count))
+
+    # --- checking ---
+
+    def check(self, name: str, axis_map: AxisMap) -> None:
+        """Raise PlanError where what the axis passes does not commute with a map other than the identity."""
+        if self.unit_scale and not np.all(axis_map.scale[~axis_map.gaps] == 1):
+            raise PlanError(f"axis {name!r}: only copies of scale 1 pass through {self.word}")
+        if axis_map.means.any() and not self.passes_means:
+            raise PlanError(f"axis {name!r}: a mean does not pass through {self.word}")
+
+    def reasons_against(self, table: Architecture, config: Config, maps: Maps, name: str) -> tuple[str, ...]:
+        """Why the maps of all axes together are approximate on this one. Raises PlanError where they are wrong."""
+        return ()
+
+    def clamped(self, axis_map: AxisMap) -> tuple[np.ndarray, ...]:
+        """The factors, a side each, that a clamp on queries, keys and values sees."""
+        return ()
+
+    def settings(self, table: Architecture, config: Config, maps: Maps, name: str) -> dict[str, Any]:
+        """{config key: new value} of what depends on the axis besides its size."""
+        return {}
+
+    # --- inference: the maps that another tool may have used ---
+
+    def candidates(self, growth: Growth, name: str, maps: Maps) -> Iterator[tuple[str, AxisMap]]:
+        """(order of the copies, map) of every map to try, the likeliest first. `maps` has what the axis depends on."""
+        if self.only_order:
+            yield self.only_order, self.map(growth, name, maps)
+            return
+        for order, source in self.orders(growth, name, maps):
+            for scale in self.factors(growth, name, source, maps):
+                yield order, weighed(growth, name, source, scale)
+
+    def orders(self, growth: Growth, name: str, maps: Maps) -> Iterator[tuple[str, np.ndarray]]:
+        """(its name, [m] int64 sources) of every order of copies."""
+        size, target = growth.sizes[name], growth.targets[name]
+        if target < size:
+            return
+        if target == size:
+            yield "in place", np.arange(size)
+            return
+        yield "copies in tiles", orders.tiled(size, target)[0]
+        yield "copies side by side", np.arange(target) * size // target
+        yield "then zeros", np.r_[np.arange(size), np.full(target - size, GAP)]
+        if target % size and growth.architecture.norm == "layer" and is_normalised(growth.architecture, name):
+            whole = target // size
+            tail = np.full(target - whole * size, MEAN)
+            yield "copies in tiles, then their mean", np.r_[np.tile(np.arange(size), whole), tail]
+
+    def factors(self, growth: Growth, name: str, source: np.ndarray, maps: Maps) -> Iterator[np.ndarray]:
+        """[m] float64 each: what the writers of these copies may be multiplied by."""
+        yield np.ones(len(source))
+        if not self.unit_scale:
+            count = ranks(source)[1]
+            yield np.sqrt(1 / count)
+            yield 1 / count
+
+
+def ranks(source: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(rank, count) as `orders.ranks`; a mean counts as often as the most frequent coordinate."""
+    rank, count = orders.ranks(source)
+    return rank, np.where(source == MEAN, count.max(initial=1), count)
+
+
+def weighed(growth: Growth, name: str, source: np.ndarray, scale: np.ndarray) -> AxisMap:
+    """The map of these sources and writers' factors, where readers weigh each copy by its factor."""
+    size, gain, copied = growth.sizes[name], growth.gain(name), source >= 0
+    energy = np.bincount(source[copied], weights=scale[copied] ** 2, minlength=size)
+    share = np.zeros(len(source))
+    share[copied] = gain * scale[copied] / np.where(energy == 0, 1.0, energy)[source[copied]]
+    share = np.where(np.abs(share - scale) < SAME * np.abs(scale), scale, share)  # a clamp wants them equal
+    return orders.gathered(size, source, scale, share, gain)
+
+
+# --- the registry ---
+
+_registered: dict[str, Kind] = {}
+
+
+def register(kind: type[Kind]) -> type[Kind]:
+    """Make a kind known: a decorator. Raises ValueError where another kind has its word."""
+    if kind.word in _registered:
+        raise ValueError(f"two kinds of axes are called {kind.word!r}")
+    _registered[kind.word] = kind()
+    return kind
+
+
+def forget(kind: type[Kind]) -> None:
+    """Undo `register`: for tests that define kinds of their own."""
+    _registered.pop(kind.word, None)
+
+
+def kind_of(axis: Axis) -> Kind:
+    """The kind of an axis. Raises KeyError for a word that no kind has: a mistake in a table."""
+    _load()
+    return _registered[axis.through]
+
+
+@cache
+def _load() -> None:
+    for module in pkgutil.iter_modules(kinds.__path__):
+        importlib.import_module(f"{kinds.__name__}.{module.name}")
