@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import singledispatch
+from io import StringIO
 from textwrap import TextWrapper
 
 from rich.console import Console
@@ -123,6 +124,6 @@ def _text(words: Words) -> Text:
 
 def as_text(blocks: Iterable[Block], width: int) -> str:
     """What `show` prints in so many columns, as plain text; paragraphs are one line each."""
-    console = Console(width=width, soft_wrap=True, record=True, quiet=True)
-    show(blocks, console)
-    return console.export_text(styles=False).rstrip("\n")
+    written = StringIO()
+    show(blocks, Console(file=written, width=width, soft_wrap=True))
+    return written.getvalue().rstrip("\n")
