@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from modelsurgeon.delivery import Saved
     from modelsurgeon.model import Model, check_files, diagnose, families, inspect, verify
     from modelsurgeon.model import open_model as open
+    from modelsurgeon.operations.catalogue import register
     from modelsurgeon.operations.operation import Operation, option
-    from modelsurgeon.operations.registry import register
 
     init: Callable[..., Saved]
 
@@ -59,7 +59,7 @@ _HOMES = {  # name: the module that has it
     **dict.fromkeys(("Model", "check_files", "diagnose", "families", "inspect", "open", "verify"), "model"),
     **dict.fromkeys(("Operation", "option"), "operations.operation"),
     "Saved": "delivery",
-    "register": "operations.registry",
+    "register": "operations.catalogue",
 }
 _INNER = {"open": "open_model"}  # what they are called there, where a builtin has the name
 

@@ -22,7 +22,7 @@ from modelsurgeon.operations.operation import Companion, Operation
 from modelsurgeon.reports.card import metadata_of, model_card
 from modelsurgeon.running.environment import check_place
 from modelsurgeon.saving.plan import Plan, make_plan
-from modelsurgeon.saving.publish import check_push, check_target, push, upload
+from modelsurgeon.saving.publish import check_push, check_url, push, upload
 from modelsurgeon.saving.save import check_output, save
 from modelsurgeon.saving.writer import Progress
 from modelsurgeon.text import parse_size
@@ -32,7 +32,7 @@ Say = Callable[[str], None]
 
 
 def nothing(*_: Any) -> None:
-    """Tells nobody."""
+    """Do nothing: the callback of whoever wants none."""
 
 
 @dataclass(frozen=True)
@@ -135,11 +135,11 @@ class Saved:
 
 
 def check_targets(source: Checkpoint, wanted: Wanted, *, dry_run: bool = False) -> dict[str, Any]:
-    """Raise OutputError, before anything is done, for what may not be written; what the source's card tells of it."""
+    """The metadata of the source's card. Raises OutputError, before anything is done, for what may not be written."""
     if wanted.folder:
         check_output(source, wanted.folder, wanted.overwrite or dry_run)
     if wanted.remote and not dry_run:
-        check_target(wanted.remote, wanted.overwrite)
+        check_url(wanted.remote, wanted.overwrite)
     if wanted.push_to_hub:
         check_push(wanted.push_to_hub, private=wanted.private, create_pr=wanted.create_pr)
         return metadata_of(source.origin.folder)
@@ -198,7 +198,19 @@ def deliver(
                 raise DifferentError("the result is not the same function, so nothing was written", done)
 
     with _destination(job.wanted) as folder:
-        _save(job, folder, progress, notice, accept)
+        save(
+            job.result,
+            folder,
+            shard_size=job.wanted.shard_bytes,
+            overwrite=job.wanted.overwrite,
+            device=job.wanted.device,
+            workers=job.wanted.workers,
+            budget=job.plan.budget,
+            progress=progress,
+            say=notice,
+            companion=job.companion,
+            accept=accept,
+        )
         if tells_loss and any(operation.tells_loss for operation in job.operations):
             before = job.source if job.source.tensors else None
             done.initial_loss = sides(before, folder, job.wanted.memory_bytes, measure=job.wanted.measure)
@@ -209,7 +221,7 @@ def deliver(
 
 @contextmanager
 def _destination(wanted: Wanted) -> Iterator[Path]:
-    """The folder to write: the one asked for, or one for the time until it is published."""
+    """The folder that was asked for, or a temporary one until its content is published."""
     if wanted.folder:
         yield wanted.folder
         return
@@ -223,31 +235,13 @@ def _destination(wanted: Wanted) -> Iterator[Path]:
     shutil.rmtree(parent)
 
 
-def _save(job: Planned, folder: Path, progress: Progress | None, say: Say, accept: Callable[[Path], None]) -> None:
-    wanted = job.wanted
-    save(
-        job.result,
-        folder,
-        shard_size=wanted.shard_bytes,
-        overwrite=wanted.overwrite,
-        device=wanted.device,
-        workers=wanted.workers,
-        budget=job.plan.budget,
-        progress=progress,
-        say=say,
-        companion=job.companion,
-        accept=accept,
-    )
-
-
 def _verified(job: Planned, staged: Path, name: str) -> Report:
-    """What verification finds in a folder that has not appeared yet, under the name that it will have."""
+    """Verify a folder that is not published yet, under the name that it will have."""
     opened = open_checkpoint(staged)
     return verify(job.source, replace(opened, origin=replace(opened.origin, id=name)))
 
 
 def _publish(job: Planned, folder: Path, metadata: dict[str, Any], quiet: bool, done: Saved) -> None:
-    """Bring the folder to where it was asked for."""
     wanted = job.wanted
     done.result = str(folder) if wanted.folder else ""
     if wanted.remote:
@@ -256,6 +250,13 @@ def _publish(job: Planned, folder: Path, metadata: dict[str, Any], quiet: bool, 
         assert done.report
         card = model_card(open_checkpoint(folder), done.report, command=job.command, source_card=metadata)
         message = f"modelsurgeon {' '.join(operation.name for operation in job.operations)}"
-        how = {"private": wanted.private, "create_pr": wanted.create_pr, "quiet": quiet}
-        done.pushed = push(folder, wanted.push_to_hub, card=card, message=message, **how)
+        done.pushed = push(
+            folder,
+            wanted.push_to_hub,
+            card=card,
+            message=message,
+            private=wanted.private,
+            create_pr=wanted.create_pr,
+            quiet=quiet,
+        )
         done.result = done.result or done.pushed

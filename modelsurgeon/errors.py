@@ -31,7 +31,7 @@ class PlanError(ModelSurgeonError):
 
 
 class OptionsError(PlanError):
-    """Options contradict each other, or say nothing of what is asked for."""
+    """Options contradict each other, or lack what the request needs."""
 
 
 class OutputError(ModelSurgeonError):
@@ -47,3 +47,8 @@ class DifferentError(ModelSurgeonError):
     def __init__(self, message: str, saved: Any = None) -> None:
         super().__init__(message)
         self.saved = saved
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text; its class where it has no text."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

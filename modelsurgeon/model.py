@@ -7,7 +7,7 @@
     'same function'
 
 The command line is a skin over this: the same options under the same names, with the same defaults. Every operation of
-the registry is a method of `Model`; those that read a config are functions of the package (`modelsurgeon.init`).
+the catalogue is a method of `Model`; those that read a config are functions of the package (`modelsurgeon.init`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import inspect as introspection
 import os
 import shlex
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from modelsurgeon.delivery import Saved, Wanted, check_targets, deliver, planned
 from modelsurgeon.diagnosis.diagnose import Diagnosis, diagnose_all
 from modelsurgeon.errors import OptionsError, OutputError
 from modelsurgeon.growth import overview
-from modelsurgeon.operations import registry
+from modelsurgeon.operations import catalogue
 from modelsurgeon.operations.operation import Operation
 from modelsurgeon.operations.transforms.initial import blank
 from modelsurgeon.operations.transforms.replay import applied
@@ -37,6 +37,7 @@ from modelsurgeon.reports import console, html, listings, verification_report
 from modelsurgeon.reports.card import RESULT
 from modelsurgeon.running.assembly import assemble
 from modelsurgeon.running.environment import check_place
+from modelsurgeon.running.options import RunOptions
 from modelsurgeon.saving.plan import Plan, make_plan
 from modelsurgeon.text import parse_size
 from modelsurgeon.verification.verify import Report
@@ -68,13 +69,16 @@ class Model:
     def __getattr__(self, name: str) -> Callable[..., Model]:
         """An operation as a method: `widen(factor=2)`. What it takes and raises: help(model.widen)."""
         operation = _operation(name, "checkpoint")
-        return _as_function(operation, lambda **options: self.apply(operation(**options)), Model)
+        return _as_function(operation, lambda **given: self.apply(operation(**given)), Model)
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *(registry.method(one) for one in registry.offered() if one.reads == "checkpoint")]
+        return [
+            *super().__dir__(),
+            *(catalogue.method(one) for one in catalogue.offered() if one.reads == "checkpoint"),
+        ]
 
     def __repr__(self) -> str:
-        done = "".join(f".{registry.method(type(one))}(...)" for one in self.operations)
+        done = "".join(f".{catalogue.method(type(one))}(...)" for one in self.operations)
         return f"Model({self.source.origin.id!r}){done}"
 
     def apply(self, operation: Operation) -> Model:
@@ -88,7 +92,7 @@ class Model:
         Raises PlanError where so much memory is too little.
         """
         found = make_plan(self.source, self.checkpoint, Wanted(memory=memory).memory_bytes, workers)
-        return ShownPlan(**vars(found))
+        return ShownPlan(*(getattr(found, one.name) for one in fields(found)))
 
     def save(
         self,
@@ -129,7 +133,7 @@ class Model:
         """The model of `transformers`, in evaluation mode; nothing is written to a disk.
 
         Lazy tensors flow into its parameters one by one: beside the model one piece of a tensor is in memory.
-        dtype  "float32", "bfloat16" ...; None: what the config says
+        dtype  "float32", "bfloat16" ...; None: the config's
         Raises SourceError where the library cannot build it, or would make up some of its weights.
         """
         check_place(dtype or "float32", device)
@@ -137,7 +141,7 @@ class Model:
         return assemble(self.checkpoint, dtype, device)
 
     def _command(self) -> str:
-        """The command line that makes the same again: one command for each operation, in a pipe."""
+        """The command line that makes the same result: one command for each operation, in a pipe."""
         last = len(self.operations)
         sources = [self.source.origin.id, *["-"] * last]
         outputs = [*(f"{RESULT}-{number}" for number in range(1, last)), RESULT]
@@ -177,11 +181,11 @@ def verify(
     revision: str | None = None,
     progress: Tell = silent,
 ) -> Report:
-    """Is `result` the same function as `source`? Weights, outputs and behaviour are compared; `report.same` says it.
+    """Is `result` the same function as `source`? Compares weights, outputs and behaviour; `report.same` is the answer.
 
     infer     without a record: derive the maps from the weights
-    trainable tell whether training will part the copies: one backward pass
-    report    write all that was found, with plots, as one page of HTML
+    trainable  examine whether training will make the copies differ: one backward pass
+    report    a file to write: all findings, with plots, as one page of HTML
     text      the file of the text that both models run on; None: a sample
     memory    of device auto: weights in memory before the disk
     progress  called with (what, done, total)
@@ -194,9 +198,10 @@ def verify(
         raise OptionsError("--memory bounds what --device auto keeps in memory; ask for both")
     size = None if memory is None else parse_size(memory, "memory")
     opened = open_model(source, revision).checkpoint, open_model(result).checkpoint
-    running: dict[str, Any] = {"samples": samples, "length": length, "dtype": dtype, "device": device, "memory": size}
-    running |= {"text": read_text(text), "trust_remote_code": trust_remote_code}
-    found = compare(*opened, infer=infer, behaviour=True, trainable=trainable, tell=progress, **running)
+    options = RunOptions(
+        read_text(text), samples, length, dtype, device, memory=size, trust_remote_code=trust_remote_code
+    )
+    found = compare(*opened, options, infer=infer, behaviour=True, trainable=trainable, tell=progress)
     if report is not None:
         html.write(Path(report), verification_report.page(found.to_json()))
     return found
@@ -225,20 +230,44 @@ def diagnose(
     revision: str | None = None,
     progress: Tell = silent,
 ) -> Diagnosis:
-    """What a checkpoint needs: bottlenecks, outliers, copies, saturation; `findings` has what to act on.
+    """Find what a checkpoint needs: bottlenecks, outliers, copies, saturation; `findings` lists what to act on.
 
-    weights  only what the weights tell: nothing is run
+    weights  only what the weights show: nothing is run
     text     the file of the text that the model runs on; None: a sample
     memory   what may be resident for the weights
     Raises SourceError, ArchitectureError, PlanError where so little memory is too little.
     """
-    check_place(dtype, device, auto=True)
+    options = RunOptions(
+        read_text(text),
+        samples,
+        length,
+        dtype,
+        device,
+        memory=parse_size(memory, "memory"),
+        trust_remote_code=trust_remote_code,
+    )
+    return diagnose_together([source], options, weights, stream, revision, progress)[0]
+
+
+def diagnose_together(
+    sources: Sequence[Source],
+    options: RunOptions,
+    weights: bool = False,
+    stream: bool = False,
+    revision: str | None = None,
+    progress: Tell = silent,
+) -> list[Diagnosis]:
+    """`diagnose` several checkpoints: the weights of all are measured before any model is run.
+
+    revision  branch, tag or commit of the first one
+    Raises what `diagnose` raises.
+    """
+    check_place(options.dtype, options.device, auto=True)
     if stream and not weights:
         raise OptionsError("--stream stores nothing, and what is not stored cannot be run; ask for --weights too")
-    running: dict[str, Any] = {"samples": samples, "length": length, "dtype": dtype, "device": device}
-    running |= {"text": read_text(text), "trust_remote_code": trust_remote_code, "memory": parse_size(memory, "memory")}
-    opened = open_model(source, revision, stream=stream).checkpoint
-    return diagnose_all([opened], weights_only=weights, tell=progress, **running)[0]
+    revisions = [revision, *[None] * len(sources)]
+    opened = [open_model(one, of, stream=stream).checkpoint for one, of in zip(sources, revisions, strict=False)]
+    return diagnose_all(opened, options, weights_only=weights, tell=progress)
 
 
 def inspect(source: str | os.PathLike[str], revision: str | None = None) -> inspection.Inspection:
@@ -249,7 +278,7 @@ def inspect(source: str | os.PathLike[str], revision: str | None = None) -> insp
     return inspection.inspect(os.fspath(source), revision)
 
 
-def families(model_type: str | None = None) -> tuple[overview.Row, ...]:
+def families(model_type: str | None = None) -> tuple[overview.FamilyRow, ...]:
     """Which widths of which families can grow, and to which sizes; of one family, or of all.
 
     Raises ArchitectureError for an unknown model type.
@@ -277,13 +306,13 @@ def of_config(name: str) -> Callable[..., Saved]:
     """
     operation = _operation(name, "config")
 
-    def make(config: str | os.PathLike[str] | Mapping[str, Any], output: Any = None, **options: Any) -> Saved:
-        own = {one.name: options.pop(one.name) for one in fields(operation) if one.name in options}
+    def make(config: str | os.PathLike[str] | Mapping[str, Any], output: Any = None, **given: Any) -> Saved:
+        own = {one.name: given.pop(one.name) for one in fields(operation) if one.name in given}
         empty = blank(config if isinstance(config, Mapping) else os.fspath(config))
         folder = Wanted(None if output is None else os.fspath(output)).folder
         if folder and not isinstance(config, Mapping):
             check_output_of_config(config, folder)
-        return Model(empty, empty).apply(operation(**own)).save(output, **options)
+        return Model(empty, empty).apply(operation(**own)).save(output, **given)
 
     return _as_function(operation, make, Saved)
 
@@ -297,10 +326,10 @@ def check_output_of_config(config: str | os.PathLike[str], folder: Path) -> None
 
 
 def _operation(name: str, reads: str) -> type[Operation]:
-    offered = (one for one in registry.offered() if one.reads == reads) if not name.startswith("_") else ()
-    found = next((one for one in offered if registry.method(one) == name), None)
+    offered = (one for one in catalogue.offered() if one.reads == reads) if not name.startswith("_") else ()
+    found = next((one for one in offered if catalogue.method(one) == name), None)
     if found is None:
-        raise AttributeError(f"no operation {name!r} on a {reads}; there are: {', '.join(registry.known())}")
+        raise AttributeError(f"no operation {name!r} on a {reads}; there are: {', '.join(catalogue.all_operations())}")
     return found
 
 
@@ -311,13 +340,13 @@ def _as_function(operation: type[Operation], call: Callable[..., Any], returns: 
     helps = (f"    {one.name}  {one.metadata.get('help', '')}" for one in fields(operation))
     own = [p for p in introspection.signature(call).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
     call.__signature__ = introspection.Signature([*own, *options], return_annotation=returns)  # type: ignore[attr-defined]
-    call.__name__ = registry.method(operation)
+    call.__name__ = catalogue.method(operation)
     call.__doc__ = "\n".join([introspection.getdoc(operation) or "", "", *helps])
     return call
 
 
 def _spelled(operation: Operation, source: str, output: str) -> str:
-    """The command line of an operation, with the options that are not as usual."""
+    """The command line of an operation, with all options that are not defaults."""
     words = ["modelsurgeon", operation.name, source]
     for one in fields(operation):
         value = getattr(operation, one.name)
@@ -330,7 +359,7 @@ def _spelled(operation: Operation, source: str, output: str) -> str:
 
 
 def _counted(progress: Tell, total: int) -> Callable[[int], None]:
-    """The bytes since the last call, added up: shards are written by several threads."""
+    """Add up the bytes of all calls: shards are written by several threads."""
     lock, done = threading.Lock(), [0]
 
     def advance(count: int) -> None:

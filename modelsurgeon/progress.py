@@ -1,6 +1,6 @@
-"""How a long computation tells how far it is: `tell("proof", 3_000, 12_000)`, a quarter of the proof is done.
+"""How a long computation reports its progress: `tell("proof", 3_000, 12_000)`, a quarter of the proof is done.
 
-The unit is the teller's own (bytes, forward passes): whoever shows it makes a share and a time left of it.
+The unit is the computation's own (bytes, forward passes): whoever shows it computes a share and the time left.
 """
 
 from collections.abc import Callable
@@ -10,4 +10,4 @@ Tell = Callable[[str, int, int], None]
 
 
 def silent(what: str, done: int, total: int) -> None:
-    """Tells nobody."""
+    """A progress that is not shown."""

@@ -5,7 +5,7 @@
 
 >>> number(0.000123), number("nan"), number(None)
 ('1.2e-04', 'nan', '')
->>> printable(float("nan")), shown("a\\nb")
+>>> plain(float("nan")), shown("a\\nb")
 ('nan', "'a\\\\nb'")
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -36,7 +37,12 @@ def shown(name: str) -> str:
 
 
 def printable(value: Any) -> Any:
-    """A value as JSON has it: numbers that it does not know are texts ("nan", "inf"); URLs lose their passwords."""
+    """The same as JSON has it: dataclasses as objects, numbers that it does not know as texts ("nan", "inf").
+
+    Passwords in URLs are left out.
+    """
+    if is_dataclass(value):
+        return {one.name: printable(getattr(value, one.name)) for one in fields(value)}
     if isinstance(value, float) and not math.isfinite(value):
         return repr(value)
     if isinstance(value, Mapping):
@@ -44,6 +50,11 @@ def printable(value: Any) -> Any:
     if isinstance(value, str):
         return PASSWORD.sub("", value)
     return [printable(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def plain(value: Any) -> Any:
+    """A number as JSON knows it; one that it does not is a string ("nan", "inf")."""
+    return repr(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def parse_size(text: str | int, what: str = "shard size") -> int:

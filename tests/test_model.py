@@ -22,7 +22,7 @@ from modelsurgeon.cli.request import Request
 from modelsurgeon.delivery import Wanted
 from modelsurgeon.maps.orders import copies
 from modelsurgeon.model import Model
-from modelsurgeon.operations import registry
+from modelsurgeon.operations import catalogue
 from modelsurgeon.running import assembly
 from support import tiny
 from support.command import ROOT, contents, run
@@ -65,10 +65,10 @@ ms.open("demo").save(7)
 
 @pytest.fixture
 def registered():
-    before = registry.known()
+    before = catalogue.all_operations()
     yield
-    for name in registry.known().keys() - before.keys():
-        registry.forget(registry.known()[name])
+    for name in catalogue.all_operations().keys() - before.keys():
+        catalogue.forget(catalogue.all_operations()[name])
 
 
 def test_a_first_session_does_what_the_page_shows(tmp_path, monkeypatch, registered, capsys):
@@ -109,9 +109,9 @@ def test_save_takes_what_every_command_takes_with_the_same_defaults():
 
 
 def test_an_operations_method_takes_what_its_command_takes_with_the_same_defaults():
-    for operation in registry.offered():
+    for operation in catalogue.offered():
         named = ms.open("demo") if operation.reads == "checkpoint" else ms
-        taken = inspect.signature(getattr(named, registry.method(operation))).parameters
+        taken = inspect.signature(getattr(named, catalogue.method(operation))).parameters
         defaults = {one.name: one.default for one in dataclasses.fields(operation)}
         assert {name: p.default for name, p in taken.items() if name in defaults} == defaults
     assert inspect.signature(ms.open("demo").widen).parameters["noise"].default == 0.5
@@ -204,7 +204,7 @@ def test_a_text_is_a_file_as_on_the_command_line(tmp_path):
 def test_further_files_of_two_operations_are_refused_not_dropped(monkeypatch, tmp_path):
     files = SimpleNamespace(nbytes=1, peak=1, notes=(), write=lambda folder: None)
     for name in ("widen", "untie-embeddings"):
-        monkeypatch.setattr(registry.known()[name], "companion", lambda *_: files)
+        monkeypatch.setattr(catalogue.all_operations()[name], "companion", lambda *_: files)
     with pytest.raises(ms.OptionsError, match="widen and untie-embeddings: further files go with a result once"):
         ms.open("demo").widen(factor=2).untie_embeddings().save(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

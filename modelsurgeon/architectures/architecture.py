@@ -11,11 +11,25 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 from modelsurgeon.architectures.config import INERT, lookup
 from modelsurgeon.architectures.template import NUMBER, Template, expand
-from modelsurgeon.architectures.words import Axis, Config, Default, Multiple, Quotient, Rotary, Tie, labels
+from modelsurgeon.architectures.words import (
+    Axis,
+    Config,
+    Default,
+    Key,
+    Multiple,
+    Null,
+    Quotient,
+    Rotary,
+    Rule,
+    Tie,
+    labels,
+    meaning,
+)
 from modelsurgeon.errors import ArchitectureError, SourceError
 from modelsurgeon.maps.signature import Signature, parse
 
@@ -25,14 +39,19 @@ __all__ = [  # what tables are written with, all from one place
     "Config",
     "Default",
     "Form",
+    "Key",
     "Multiple",
+    "Null",
     "Quotient",
     "Rotary",
     "Template",
     "Tie",
+    "but",
     "labels",
 ]
 
+
+FREQUENCIES = r".*rotary_emb\.inv_freq"
 
 # What a table's function raises for a config of wrong types: a setting that makes no sense, and no mistake of ours.
 SENSELESS = (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError)
@@ -83,15 +102,15 @@ class Architecture:
     clip       the config key of a clamp on queries, keys and values
     fills      {template: number}: what gaps hold
     computed   tensors whose gaps are computed, {template: function(size, new size) -> function(start, stop) -> rows}
-    keys       further config keys that have an effect, but none that depends on width
+    keys       further config keys that have an effect, but none that depends on width: one string, between blanks
     requires   {key: (accepted values ...)}: anything else is refused
-    defaults   {key: function(config)}: values of absent keys that matter
+    defaults   {key: constant, or function(config)}: values of absent keys that matter, the tie's aside
     multiples  {key: key, or number}: the library cannot run a config where the first is no multiple of the second
     projected  (axis, axis): the library leaves out the projection between them where their sizes are equal
     equal      {key: key, or function(config)}: derived keys that are written to the file, before and after
     aliases    {other name in config.json: native key}
     synonyms   (old, new) pieces of tensor names
-    ignored    tensors that the library recomputes: not carried over
+    ignored    tensors that the library recomputes, beside rotary frequencies: not carried over
     only       {piece of a template: function(config, layer)}: which layers have the tensors of such templates
     forms      other layouts, applied in order where they hold
     outputs    {name of a model's output: the axis of its last dimension}
@@ -116,12 +135,12 @@ class Architecture:
     clip: str | None = None
     fills: Mapping[str, float] = field(default_factory=dict)
     computed: Mapping[str, Callable[[int, int], Any]] = field(default_factory=dict)
-    keys: tuple[str, ...] = ()
+    keys: str = ""
     requires: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     defaults: Mapping[str, Default] = field(default_factory=dict)
     multiples: Mapping[str, str | int] = field(default_factory=dict)
     projected: tuple[str, str] | None = None
-    equal: Mapping[str, str | Default] = field(default_factory=dict)
+    equal: Mapping[str, str | Rule] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
     synonyms: tuple[tuple[str, str], ...] = ()
     ignored: tuple[str, ...] = ()
@@ -170,7 +189,14 @@ class Architecture:
         axes = {key for axis in self.axes.values() for key in (axis.key, axis.active, axis.groups) if key}
         rotary = {"rope_parameters", "rope_theta", "rope_scaling", "partial_rotary_factor"} if self.rotary else set()
         rotary |= {self.rotary.size_key} if self.rotary and self.rotary.size_key else set()
-        named = {*self.keys, *self.requires, *self.defaults, *self.equal, *self.counters.values(), *self.aliases}
+        named = {
+            *self.keys.split(),
+            *self.requires,
+            *self.defaults,
+            *self.equal,
+            *self.counters.values(),
+            *self.aliases,
+        }
         single = {key for key in (self.eps, self.clip) if key}
         every = {key.split(".")[0] for key in axes | rotary | named | single}
         return frozenset(INERT | every).union(*(form.of(self).accounted_keys for form in self.unfolded))
@@ -179,7 +205,7 @@ class Architecture:
     def dotted(self) -> frozenset[str]:
         """The keys that this table looks up in nested objects."""
         axes = [key for axis in self.axes.values() for key in (axis.key, axis.active, axis.groups, axis.when)]
-        keys = [*axes, self.eps, self.clip, *self.keys, *self.requires, *self.defaults, *self.equal]
+        keys = [*axes, self.eps, self.clip, *self.keys.split(), *self.requires, *self.absent, *self.equal]
         return frozenset(key for key in keys if isinstance(key, str) and "." in key)
 
     @property
@@ -205,7 +231,8 @@ class Architecture:
 
     def is_recomputed(self, name: str) -> bool:
         """Whether the library makes this tensor itself, or ignores what a file says."""
-        return any(re.fullmatch(pattern, name) for pattern in self.ignored)
+        patterns = (*self.ignored, FREQUENCIES) if self.rotary else self.ignored
+        return any(re.fullmatch(pattern, name) for pattern in patterns)
 
     @cached_property
     def _seen(self) -> dict[str, tuple[str, Template | None]]:
@@ -248,14 +275,19 @@ class Architecture:
         named = {native: config[alias] for alias, native in self.aliases.items() if config.get(alias) is not None}
         return {**config, **named}
 
+    @property
+    def absent(self) -> Mapping[str, Default]:
+        """{key: what its absence means}"""
+        return {**self.defaults, **({"tie_word_embeddings": self.tie.default} if self.tie else {})}
+
     def value(self, config: Config, key: str) -> Any:
         """A config value, or what its absence means."""
         value = lookup(config, key)
-        if value is None and key in self.defaults:
-            return _asked(self.defaults[key], config)
+        if value is None and key in self.absent:
+            return _asked(meaning, self.absent[key], config)
         return value
 
-    def holds(self, config: Config, when: str | Default | None) -> bool:
+    def holds(self, config: Config, when: str | Rule | None) -> bool:
         """Whether what `Axis.when` names is true."""
         if when is None:
             return True
@@ -263,12 +295,12 @@ class Architecture:
 
     def derived(self, config: Config) -> dict[str, Any]:
         """What derived keys must say: those that the config writes, and those whose absence means something."""
-        rules = {k: rule for k, rule in self.equal.items() if lookup(config, k) is not None or k in self.defaults}
+        rules = {k: rule for k, rule in self.equal.items() if lookup(config, k) is not None or k in self.absent}
         return {k: lookup(config, rule) if isinstance(rule, str) else _asked(rule, config) for k, rule in rules.items()}
 
     def spelled_out(self, config: Config) -> dict[str, Any]:
-        """The values that absent keys stand for."""
-        return {key: default(config) for key, default in self.defaults.items() if lookup(config, key) is None}
+        """{key: value} of the keys that are absent from a config and mean something."""
+        return {key: meaning(default, config) for key, default in self.absent.items() if lookup(config, key) is None}
 
     def sizes(self, config: Config) -> dict[str, int]:
         """{axis: size}. Raises SourceError for a size that is no positive integer."""
@@ -281,7 +313,7 @@ class Architecture:
             if axis.default is None:
                 raise SourceError(f"config.json: no {axis.key!r}, which is the size of the axis {name!r}")
             try:
-                size = axis.default(config)
+                size = meaning(axis.default, config)
             except SENSELESS as error:
                 raise SourceError(f"config.json: the size of axis {name!r} cannot be told ({error!r})") from None
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
@@ -289,9 +321,42 @@ class Architecture:
         return size
 
 
-def _asked(rule: Callable[..., Any], config: Config, *further: Any) -> Any:
-    """What a table's function says of a config. Raises SourceError where the config makes no sense to it."""
+def but(
+    other: Architecture,
+    model: str,
+    *,
+    prefix: str | None = None,
+    axes: Mapping[str, Axis] = MappingProxyType({}),
+    tensors: Mapping[str, str] = MappingProxyType({}),
+    keys: str = "",
+    without: tuple[str, ...] = (),
+) -> Architecture:
+    """The table of a family that differs from another in three lines at most, its class and prefix aside.
+
+    axes, tensors, keys  what it has besides, or otherwise
+    without              keys whose absence means nothing to it
+    """
+    old, new = other.prefix, other.prefix if prefix is None else prefix
+    tie = other.tie and replace(other.tie, embedding=_moved(other.tie.embedding, old, new))
+    return replace(
+        other,
+        model=model,
+        prefix=new,
+        tie=tie,
+        axes={**other.axes, **axes},
+        tensors={**{_moved(name, old, new): text for name, text in other.tensors.items()}, **tensors},
+        keys=f"{other.keys} {keys}",
+        defaults={key: default for key, default in other.defaults.items() if key not in without},
+    )
+
+
+def _moved(name: str, old: str, new: str) -> str:
+    return new + name.removeprefix(old) if old and name.startswith(old) else name
+
+
+def _asked(rule: Callable[..., Any], *given: Any) -> Any:
+    """The result of a table's function. Raises SourceError where the config makes no sense to it."""
     try:
-        return rule(config, *further)
+        return rule(*given)
     except SENSELESS as error:
         raise SourceError(f"config.json: a setting makes no sense here ({error!r})") from None

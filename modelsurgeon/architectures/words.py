@@ -1,4 +1,4 @@
-"""What a table says of axes: sizes, what stands between writers and readers, rotary positions, ties.
+"""The words of tables: axes with their sizes, what is between writers and readers, rotary positions, ties.
 
 `Axis.through` names the kind of an axis, which decides how it can grow: each is a file in `growth/kinds/`.
 """
@@ -14,7 +14,8 @@ import numpy as np
 from modelsurgeon.errors import SourceError
 
 Config = Mapping[str, Any]
-Default = Callable[[Config], Any]
+Rule = Callable[[Config], Any]
+Default = Rule | int | float | bool | str
 Slopes = Callable[[Config, int], np.ndarray]
 
 
@@ -23,7 +24,7 @@ class Axis:
     """One named axis.
 
     key       the config key of its size (`outer.inner` if nested), or None where the size only follows from others
-    default   its size when the key is absent or null
+    default   its size when the key is absent or null: a number, or a function of the config
     through   what the axis passes on the way from its writers to its readers; it decides which maps commute:
               "residual"    sums and norms
               "rank"        the same, for an axis of its own between two projections: embedding size, low ranks
@@ -51,7 +52,7 @@ class Axis:
     default: Default | None = None
     through: str = "fixed"
     scaled: float = 0.0
-    when: str | Default | None = None
+    when: str | Rule | None = None
     follows: str | None = None
     over: tuple[str, ...] = ()
     active: str | None = None
@@ -70,6 +71,7 @@ class Tie:
 
     head       the head's tensor, absent on disk while tied
     embedding  the tensor that it is tied to
+    default    whether a config without `tie_word_embeddings` ties them
     axis       what the head reads: grown so that one tensor can serve as both
     also       further tensors that the flag gates, {target: source}
     forced     the library ties whenever both tensors are equal, whatever the flag: an own head must differ, so it is
@@ -80,6 +82,7 @@ class Tie:
 
     head: str
     embedding: str
+    default: bool
     axis: str = "final"
     also: Mapping[str, str] = field(default_factory=dict)
     forced: str | None = None
@@ -99,7 +102,7 @@ class Rotary:
     size_key  the config key of how many coordinates are rotated, where there is one
     """
 
-    layout: str | Default = "half"
+    layout: str | Rule = "half"
     partial: float | None = None
     axis: str = "head"
     size_key: str | None = None
@@ -107,6 +110,28 @@ class Rotary:
     def pairs(self, config: Config) -> str:
         """The layout of this config."""
         return self.layout if isinstance(self.layout, str) else str(self.layout(config))
+
+
+@dataclass(frozen=True)
+class Key:
+    """A default: the value of another config key."""
+
+    key: str
+
+    def __call__(self, config: Config) -> Any:
+        return config[self.key]
+
+
+@dataclass(frozen=True)
+class Null:
+    """A default where an absent key means one thing, and one that is null another."""
+
+    key: str
+    absent: Default
+    null: Default
+
+    def __call__(self, config: Config) -> Any:
+        return meaning(self.null if self.key in config else self.absent, config)
 
 
 @dataclass(frozen=True)
@@ -145,6 +170,11 @@ class Multiple:
 
     def __call__(self, config: Config) -> Any:
         return self.factor * config[self.key]
+
+
+def meaning(default: Default, config: Config) -> Any:
+    """The value of a default under a config: itself where it is a constant."""
+    return default(config) if callable(default) else default
 
 
 def labels(config: Config) -> int:

@@ -1,8 +1,8 @@
-"""What a transform changed in config.json, and which sizes follow from that, in one line for people.
+"""What a transform changed in config.json, and the sizes that follow from it, in one line.
 
     hidden_size 32 -> 64, rms_norm_eps 0.01 -> 0.005; so head 8 -> 16
 
-Long values (LongRoPE's factors, one a pair) are counted, not shown.
+Long lists (LongRoPE's factors, one for each pair) are counted, not shown.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def config_changes(before: Checkpoint, after: Checkpoint) -> str:
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of every value that is no object."""
+    """(dotted key, value) for every value that is no object."""
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
             yield from _flat(value, f"{prefix}{key}.")

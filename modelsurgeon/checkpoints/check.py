@@ -1,6 +1,6 @@
-"""Does a checkpoint fit its table? Asked before any surgery: config, names, shapes and counts must agree.
+"""Does a checkpoint fit its table? Before any surgery, config, names, shapes and counts must agree.
 
-What nobody accounts for is refused. A config key that no family gives an effect is kept, and said.
+Anything that no table accounts for is refused, except config keys without an effect in any family: a note lists them.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ DIGITS = 9  # of a layer's number
 
 
 def check(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Compare config, table and shapes before any surgery; notes of what is kept unknown, and of what is left behind.
+    """Compare config, table and shapes; returns notes on unknown keys and on files left behind.
 
-    Raises SourceError or ArchitectureError with the first thing that does not fit.
+    Raises SourceError or ArchitectureError for the first thing that does not fit.
     """
     table, config = checkpoint.architecture, checkpoint.resolved
     _check_numbers(checkpoint)
@@ -47,24 +47,24 @@ def check(checkpoint: Checkpoint) -> tuple[str, ...]:
         if table.value(config, key) != wanted:
             raise SourceError(f"config.json: {key} = {table.value(config, key)!r}, but the rest makes it {wanted!r}")
     _check_tensors(checkpoint)
-    kept, behind = ", ".join(map(shown, unaccounted)), ", ".join(left_behind(checkpoint.origin.folder))
-    notes = {f"config keys kept as they are, unknown to {config['model_type']}: {kept}": kept}
+    unknown, behind = ", ".join(map(shown, unaccounted)), ", ".join(left_behind(checkpoint.origin.folder))
+    notes = {f"config keys kept as they are, unknown to {config['model_type']}: {unknown}": unknown}
     return tuple(note for note, what in {**notes, f"files left behind: {behind}": behind}.items() if what)
 
 
 def _check_numbers(checkpoint: Checkpoint) -> None:
-    """The numbers that nothing else compares with a tensor are numbers, and sizes are such as memory holds."""
+    """Check numbers that no tensor's shape depends on, and that sizes fit the memory."""
     table, config = checkpoint.architecture, checkpoint.resolved
     labels = config.get("num_labels")
-    if labels is not None and (isinstance(labels, bool) or not isinstance(labels, int)):
+    if labels is not None and not (_is_number(labels) and isinstance(labels, int)):
         raise SourceError(f"config.json: num_labels is {labels!r}, expected a whole number")
     eps = table.value(config, table.eps) if table.eps else 0
-    if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 <= eps < math.inf:
+    if not _is_number(eps) or not 0 <= eps < math.inf:
         raise SourceError(f"config.json: {table.eps} is {eps!r}, expected a number of 0 or more")
     _check_nested(table, config)
     _check_experts(table, config, checkpoint.sizes)
     clip = lookup(config, table.clip) if table.clip else None
-    if clip is not None and (isinstance(clip, bool) or not isinstance(clip, int | float) or not 0 < clip < math.inf):
+    if clip is not None and not (_is_number(clip) and 0 < clip < math.inf):
         raise SourceError(f"config.json: {table.clip} is {clip!r}, expected a number above 0, or null")
     for axis, size in checkpoint.sizes.items():
         if size > LARGEST:
@@ -72,14 +72,14 @@ def _check_numbers(checkpoint: Checkpoint) -> None:
 
 
 def _check_nested(table: Architecture, config: Mapping[str, Any]) -> None:
-    """What holds nested keys is an object."""
+    """Check that keys which hold others are objects."""
     for key in sorted({key.split(".")[0] for key in table.dotted}):
         if config.get(key) is not None and not isinstance(config[key], Mapping):
             raise SourceError(f"config.json: {key} is {config[key]!r}, expected an object")
 
 
 def _check_experts(table: Architecture, config: Mapping[str, Any], sizes: Mapping[str, int]) -> None:
-    """The router chooses some of the experts, in groups of one size."""
+    """Check that the router chooses some of the experts, in groups of one size."""
     for name, axis in table.axes.items():
         active, groups = (table.value(config, key) if key else None for key in (axis.active, axis.groups))
         if axis.active and not _is_whole(active, sizes[name]):
@@ -88,8 +88,12 @@ def _check_experts(table: Architecture, config: Mapping[str, Any], sizes: Mappin
             raise SourceError(f"config.json: {axis.groups} is {groups!r}, expected groups of {sizes[name]} experts")
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _is_whole(value: Any, most: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
+    return _is_number(value) and isinstance(value, int) and 1 <= value <= most
 
 
 def _sizes_of_others() -> frozenset[str]:
@@ -100,7 +104,7 @@ def _sizes_of_others() -> frozenset[str]:
 
 def _count(checkpoint: Checkpoint, key: str) -> int:
     count = checkpoint.architecture.value(checkpoint.resolved, key)
-    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+    if not _is_number(count) or not isinstance(count, int) or count < 0:
         raise SourceError(f"config.json: {key} is {count!r}, expected a whole number")
     return count
 
@@ -121,12 +125,15 @@ def _check_tensors(checkpoint: Checkpoint) -> None:
             )
         canonical = table.canonical(name)
         if canonical in present:
-            raise SourceError(f"tensor {name!r} stands twice, under two names")
+            raise SourceError(f"tensor {name!r} appears twice, under two names")
         present.add(canonical)
         counts = template.pattern.fullmatch(canonical)
         for counter, value in (counts.groupdict() if counts else {}).items():
             if len(value) > DIGITS or str(int(value)) != value:
-                raise SourceError(f"tensor {name!a}: {counter} {value[:20]!a} is no number as the library writes it")
+                raise SourceError(
+                    f"tensor {name!a}: {counter} is {value[:20]!a}, "
+                    f"expected at most {DIGITS} decimal digits without leading zeros"
+                )
             if int(value) >= limits[counter]:
                 key = table.counters.get(counter) or table.axes[counter].key or counter
                 raise SourceError(f"tensor {name!r}: config.json has only {key} = {limits[counter]}")
@@ -137,21 +144,21 @@ def _check_tensors(checkpoint: Checkpoint) -> None:
 
 
 def _template(table: Architecture, name: str, tensor: LazyTensor) -> Template | None:
-    """The line of the table; None for what the library recomputes. Integers are refused, named in the table or not."""
+    """The template of a tensor; None where the library recomputes it. Raises SourceError for integers."""
     if tensor.dtype not in FLOATS and not table.is_recomputed(name):
         raise SourceError(quantised.of_tensor(name, tensor.dtype))
     return table.template(name)
 
 
 def _limits(checkpoint: Checkpoint) -> dict[str, int]:
-    """{counter or axis that names are spread over: how many there are}."""
+    """{counter or axis in names: how many there are}."""
     table = checkpoint.architecture
     counters = {counter: _count(checkpoint, key) for counter, key in table.counters.items()}
     return {**checkpoint.sizes, **counters}
 
 
 def _check_complete(checkpoint: Checkpoint, present: set[str], limits: Mapping[str, int]) -> None:
-    """Nothing is missing, what may be absent is absent from all layers alike, and no layer has what is not its own."""
+    """Check that nothing is missing, that optional tensors are in all layers or none, and that no layer has others'."""
     table = checkpoint.architecture
     for template in table.templates:
         names = _names(checkpoint, template, limits, len(present) + 1)
@@ -165,7 +172,7 @@ def _check_complete(checkpoint: Checkpoint, present: set[str], limits: Mapping[s
 
 
 def _names(checkpoint: Checkpoint, template: Template, limits: Mapping[str, int], most: int) -> list[tuple[str, bool]]:
-    """(name, whether its layer has it) for every tensor of a template; a wild count costs no more than `most` names."""
+    """(name, whether its layer has it) for every tensor of a template; at most `most` names a placeholder."""
     table, config = checkpoint.architecture, checkpoint.resolved
     names: list[tuple[str, dict[str, int]]] = [(template.name, {})]
     for key in template.placeholders:

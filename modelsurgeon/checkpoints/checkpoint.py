@@ -1,4 +1,4 @@
-"""A checkpoint: a config, tensors that nobody has read yet, side files, and what was done to it so far.
+"""A checkpoint: a config, tensors that are not read yet, side files, and the operations so far.
 
     open_checkpoint(source) -> transform -> ... -> save
 
@@ -26,7 +26,7 @@ from modelsurgeon.files.safetensors_file import read_entries
 from modelsurgeon.tensors import quantised
 from modelsurgeon.tensors.dtypes import FLOATS
 from modelsurgeon.tensors.lazy import LazyTensor
-from modelsurgeon.tensors.stored import read_header
+from modelsurgeon.tensors.stored import Stored, read_header
 from modelsurgeon.text import shown
 
 INDEX = "model.safetensors.index.json"
@@ -43,13 +43,13 @@ CARRIED = re.compile(
 class Checkpoint:
     """One checkpoint, on disk or planned.
 
-    config      config.json as it stands, unknown keys and all
+    config      config.json as it is, unknown keys included
     tensors     {name on disk: lazy tensor}
     side_files  {name: file}: tokenizer, generation config, templates, licence ...
     origin      where it was read from
-    steps       what was done to it since its root, oldest first
+    steps       the operations since its root, oldest first
     described   the file that the config was read from, as it was then
-    notes       what a user should know of this plan: choices, and what is not exact
+    notes       what a user should know about this plan: choices, and what is not exact
     """
 
     config: Mapping[str, Any]
@@ -97,24 +97,24 @@ class Checkpoint:
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
     def on_disk(self, template: str) -> str:
-        """The name on disk of a tensor (in the table's spelling); the table's own where there is none yet."""
+        """The name on disk of a tensor (in the table's spelling); that spelling where the tensor does not exist yet."""
         return next((name for name in self.tensors if self.architecture.canonical(name) == template), template)
 
     @property
     def files(self) -> list[File]:
-        """What is read of it: config.json, the files of its tensors, and the side files."""
+        """The files that are read: config.json, those of its tensors, and the side files."""
         read = [self.described] if self.described else []
         stored = [tensor.stored for tensor in self.tensors.values() if tensor.stored]
         read += {tensor.file.name: tensor.file for tensor in stored}.values()
         return [*read, *self.side_files.values()]
 
     def fetch(self) -> bool:
-        """Have it on a local disk, unless it is to be read where it is; whether it lies there now."""
+        """Download it, unless it is streamed; returns whether it is on a local disk now."""
         self.origin.folder.fetch([file.name for file in self.files])
         return self.origin.folder.path is not None
 
     def has(self, template: str) -> bool:
-        """Whether a tensor of this name (in the table's spelling) is there."""
+        """Whether it has a tensor of this name (in the table's spelling)."""
         return template in self._names
 
     @cached_property
@@ -123,7 +123,7 @@ class Checkpoint:
 
     @cached_property
     def templates(self) -> frozenset[str]:
-        """The templates that some tensor is of."""
+        """The templates of its tensors."""
         return frozenset(found.name for found in map(self.architecture.template, self.tensors) if found)
 
     @property
@@ -152,24 +152,21 @@ class Checkpoint:
 
 
 def open_checkpoint(source: str | Path, revision: str | None = None, *, stream: bool = False) -> Checkpoint:
-    """Open a folder, a Hub id or `demo`, reading headers only.
-
-    Raises SourceError where it cannot be read or contradicts itself, ArchitectureError where no table fits it.
-    """
+    """Open a folder, a Hub id or `demo`, reading headers only. Raises SourceError where it cannot be read."""
     return open_folder(locate(source, revision, stream=stream))
 
 
 def open_folder(origin: Origin) -> Checkpoint:
-    """Open what was located. Raises as `open_checkpoint`."""
+    """Open a folder that was located. Raises SourceError where it cannot be read."""
     folder = origin.folder
     steps = read_record(folder.file(RECORD)) if folder.holds(RECORD) else ()
-    described = folder.file("config.json")  # looked at before it is read
+    described = folder.file("config.json")  # its stamp is taken before it is read
     config = read_config(folder)
     return Checkpoint(config, read_tensors(folder), side_files(folder), origin, steps, described=described)
 
 
 def read_config(folder: Folder) -> dict[str, Any]:
-    """config.json. Raises SourceError where it is absent, no JSON object, or of a quantised checkpoint."""
+    """config.json. Raises SourceError where it is absent, no JSON object, or that of a quantised checkpoint."""
     config = read_json(folder.file("config.json"), OF_CONFIGS)
     if quantised.in_config(config):
         raise SourceError(f"{folder}: {quantised.refusal(config, _dtypes(folder))}")
@@ -180,7 +177,7 @@ def read_config(folder: Folder) -> dict[str, Any]:
 
 
 def _dtypes(folder: Folder) -> set[str]:
-    """What the tensors of the first file are stored as, as far as it can be read."""
+    """The dtypes of the first file, as far as it can be read."""
     names = [name for name in folder.names() if name.endswith(".safetensors")]
     try:
         return {entry.dtype for entry in read_entries(folder.file(names[0])).values()} if names else set()
@@ -188,23 +185,23 @@ def _dtypes(folder: Folder) -> set[str]:
         return set()
 
 
-def read_tensors(folder: Folder) -> dict[str, LazyTensor]:
-    """Every tensor of a folder's one safetensors file, or of the shards that its index names."""
+def read_tensors(folder: Folder) -> dict[str, Stored]:
+    """{name: tensor} of a folder's one safetensors file, or of the shards in its index. Raises SourceError."""
     if not folder.holds(INDEX):
         if not folder.holds(SINGLE):
             raise _no_safetensors(folder)
-        return dict(read_header(folder.file(SINGLE)))
+        return read_header(folder.file(SINGLE))
     index = folder.file(INDEX)
     weight_map = read_json(index, OF_INDICES).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
         raise SourceError(f"{index}: no weight_map of tensor names to file names")
     shards = [folder.file(shard, ", though its index names it") for shard in sorted(set(weight_map.values()))]
-    found: dict[str, LazyTensor] = {}
+    found: dict[str, Stored] = {}
     for shard in shards:
         for name, stored in read_header(shard).items():
             if weight_map.get(name) != shard.name:
-                said = repr(weight_map[name]) if name in weight_map else "no file"
-                raise SourceError(f"{index}: tensor {name!r} lies in {shard.name}, and the index names {said}")
+                place = repr(weight_map[name]) if name in weight_map else "no file"
+                raise SourceError(f"{index}: tensor {name!r} lies in {shard.name}, and the index names {place}")
             found[name] = stored
     missing = sorted(set(weight_map) - set(found))
     if missing:
@@ -213,26 +210,20 @@ def read_tensors(folder: Folder) -> dict[str, LazyTensor]:
 
 
 def side_files(folder: Folder) -> dict[str, File]:
-    """Files that go along unchanged: tokenizer, generation config, chat template, processor, licence."""
+    """{name: file} of files that are copied unchanged: tokenizer, generation config, chat template, licence ..."""
     return {name: folder.file(name) for name in folder.names() if is_carried(name)}
 
 
 def is_carried(name: str) -> bool:
-    """Whether a file goes along unchanged; code never does."""
+    """Whether a file is copied unchanged; code never is."""
     return bool(CARRIED.fullmatch(name)) and not name.endswith(".py")
 
 
 def left_behind(folder: Folder) -> tuple[str, ...]:
-    """What lies in the folder, is no weight, config or record, and does not go along."""
+    """The files of a folder that are neither weights, config nor record, and are not copied."""
     known = {"config.json", "README.md", RECORD, INDEX}
-    return tuple(
-        shown(name)
-        for name in folder.names()
-        if not name.startswith((".", "__"))
-        and name not in known
-        and not is_carried(name)
-        and ".safetensors" not in name
-    )
+    others = (name for name in folder.names() if name not in known and not name.startswith((".", "__")))
+    return tuple(shown(name) for name in others if not is_carried(name) and ".safetensors" not in name)
 
 
 def _no_safetensors(folder: Folder) -> SourceError:

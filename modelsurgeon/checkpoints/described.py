@@ -1,4 +1,4 @@
-"""What the documents of commands have in common: numbers that JSON knows, no passwords, and what a checkpoint is."""
+"""What the documents of commands say of a checkpoint."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from modelsurgeon.checkpoints.checkpoint import Checkpoint
 
 
 def described(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What a checkpoint is, by its headers."""
+    """A checkpoint's revision, model, dtype and sizes, by its headers."""
     return {
         "revision": checkpoint.origin.revision,
         "model_type": checkpoint.config.get("model_type"),
         "model": (checkpoint.config.get("architectures") or [None])[0],
         "dtype": checkpoint.dtype,
         "parameters": checkpoint.parameters,
-        "bytes": sum(tensor.nbytes for tensor in checkpoint.tensors.values()),
+        "bytes": checkpoint.nbytes,
         "sizes": dict(checkpoint.sizes),
     }

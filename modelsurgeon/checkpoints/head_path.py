@@ -1,10 +1,10 @@
-"""What stands between the embedding and the head once every residual branch is zero, by the table.
+"""What remains between the embedding and the head once every residual branch is zero, by the table.
 
     embedding -> (positions are added) -> the final norm -> head
 
-Such a model is a 2-gram model: what it says of the next token depends on the last one alone (Su Jianlin,
+Such a model is a 2-gram model: its prediction of the next token depends on the last one alone (Su Jianlin,
 https://spaces.ac.cn/archives/9698). Where anything else is on the way, or norms in every layer rewrite the stream,
-`why` says what: a dense layer before the head is one of the cures of that article, BERT's.
+`why` names it: a dense layer before the head, as BERT has, is one of the cures of that article.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ import torch
 
 from modelsurgeon.architectures.architecture import Architecture
 from modelsurgeon.architectures.template import Template
-from modelsurgeon.maps.signature import Atom, Signature
 from modelsurgeon.tensors.lazy import equal
 
 if TYPE_CHECKING:
     from modelsurgeon.checkpoints.checkpoint import Checkpoint
 
-FIXED_EPS = 1e-5  # of norms whose eps the code fixes: what torch.nn.LayerNorm has
-LOOKED_UP = (("vocab",), ("positions",), ("types",))  # what the tables of an embedding are read by
+FIXED_EPS = 1e-5  # the eps of norms without a config key for it: that of torch.nn.LayerNorm
+LOOKED_UP = (("vocab",), ("positions",), ("types",))  # the axes that embedding tables are indexed by
 
 
 @dataclass(frozen=True)
@@ -40,13 +39,13 @@ class Norm:
 class Path:
     """The way of a token from the embedding to the logits.
 
-    embedding, head  names on disk; the same where the head is the embedding
-    scale      what the model multiplies embeddings by
-    positions  the name of a table of learned positions, which are added to them
-    norms      in the order of the way
-    factor     what the model multiplies logits by
-    bias       the name of what is added to the logits then
-    cap        the bound that a tanh puts on them, or None
+    embedding, head  names on disk; one name where the head is the embedding
+    scale      the model multiplies embeddings by it
+    positions  the name of a table of learned positions, which are added to embeddings
+    norms      in the order in which they are passed
+    factor     the model multiplies logits by it
+    bias       the name of a bias, which is then added to logits
+    cap        the bound that a tanh puts on logits, or None
     why        what keeps the model from being a 2-gram one; empty where nothing does
     """
 
@@ -62,6 +61,7 @@ class Path:
 
     @property
     def tied(self) -> bool:
+        """Whether the head is the embedding."""
         return self.head == self.embedding
 
 
@@ -71,9 +71,8 @@ def find_path(checkpoint: Checkpoint) -> Path | None:
     tie = table.tie
     if tie is None or not checkpoint.has_head or tie.embedding not in names:
         return None
-    written, read = (_line(table, name).signature for name in (tie.embedding, tie.head))
-    start, end = _written(written)[-1], tie.axis
-    vocab = _written(read)[0]
+    written, read = (_line(table, name).signature.axes_of("writers") for name in (tie.embedding, tie.head))
+    start, end, vocab = written[-1], tie.axis, read[0]
     norms, why = _norms(checkpoint, start, end)
     positions = [name for name in names if _adds_positions(_line(table, name), start)]
     biases = [name for name in names if _is_bias_of(_line(table, name), vocab) and name not in tie.also]
@@ -93,7 +92,7 @@ def find_path(checkpoint: Checkpoint) -> Path | None:
 
 
 def _norms(checkpoint: Checkpoint, start: str, end: str) -> tuple[list[str], str]:
-    """(the norms from one axis to the other, why these are not all that there is)."""
+    """(the norms from one axis to the other, why there is more than these)."""
     table, held = checkpoint.architecture, checkpoint.templates
     present = [(name, s) for name, s in table.norms if name in held or name in table.weightless]
     found: list[str] = []
@@ -103,11 +102,11 @@ def _norms(checkpoint: Checkpoint, start: str, end: str) -> tuple[list[str], str
         if between:
             return [], f"{between[0]} stands between the final norm and the head"
         writers = [(name, s) for name, s in present if axis in s.gains and "{" not in name]
-        if len(writers) != 1 or not isinstance(writers[0][1].normalises, Atom):
+        reads = writers[0][1].normalises if len(writers) == 1 else None
+        if reads is None or len(reads.axes()) != 1:
             return [], "no one norm writes what the head reads"
-        name, signature = writers[0]
-        found.insert(0, name)
-        (axis,) = signature.normalises.axes() if signature.normalises else ("",)
+        found.insert(0, writers[0][0])
+        (axis,) = reads.axes()
         passed.add(axis)
     again = [name for name, s in present if s.normalises and {*s.normalises.axes()} & passed & {*s.gains}]
     if again:
@@ -118,45 +117,39 @@ def _norms(checkpoint: Checkpoint, start: str, end: str) -> tuple[list[str], str
 def _projects(line: Template, axis: str) -> bool:
     """Whether it is a matrix outside of the layers' branches that writes the axis."""
     reads = any(side == "readers" for _, side in line.signature.dimensions)
-    return reads and not line.placeholders and axis in _written(line.signature) and not _is_lookup(line)
+    return reads and not line.placeholders and axis in line.signature.axes_of("writers") and not _is_lookup(line)
 
 
 def _is_lookup(line: Template) -> bool:
     """Whether its rows are looked up: by token, position, type."""
-    return _read(line.signature) in LOOKED_UP
+    return line.signature.axes_of("readers") in LOOKED_UP
 
 
 def _adds_positions(line: Template, axis: str) -> bool:
-    return _read(line.signature) == ("positions",) and _written(line.signature) == (axis,)
+    signature = line.signature
+    return signature.axes_of("readers") == ("positions",) and signature.axes_of("writers") == (axis,)
 
 
 def _is_bias_of(line: Template, vocab: str) -> bool:
     signature = line.signature
-    return not _read(signature) and signature.normalises is None and _written(signature) == (vocab,)
-
-
-def _written(signature: Signature) -> tuple[str, ...]:
-    return tuple(axis for expression, side in signature.dimensions if side == "writers" for axis in expression.axes())
-
-
-def _read(signature: Signature) -> tuple[str, ...]:
-    return tuple(axis for expression, side in signature.dimensions if side == "readers" for axis in expression.axes())
+    reads, writes = signature.axes_of("readers"), signature.axes_of("writers")
+    return not reads and signature.normalises is None and writes == (vocab,)
 
 
 def _line(table: Architecture, name: str) -> Template:
-    """The line of the table of this name; a weightless norm has none and is never asked for."""
+    """The template of this name; a weightless norm has none, and is never looked up."""
     return next(template for template in table.templates if template.name == name)
 
 
 def _on_disk(checkpoint: Checkpoint) -> dict[str, str]:
-    """{template: name on disk} of what does not lie in layers."""
+    """{template: name on disk} of tensors outside the layers."""
     table = checkpoint.architecture
     found = {name: table.template(name) for name in checkpoint.tensors}
     return {line.name: name for name, line in found.items() if line is not None and not line.placeholders}
 
 
 def _head(checkpoint: Checkpoint, names: dict[str, str]) -> str:
-    """What serves as head: the embedding where they are tied, or equal under a flag that ties them when loaded."""
+    """The head's name: that of the embedding where they are tied, or equal under a flag that ties them when loaded."""
     tie = checkpoint.architecture.tie
     assert tie is not None
     embedding, head = names[tie.embedding], names.get(tie.head)
@@ -182,7 +175,7 @@ def _scaled(checkpoint: Checkpoint, axis: str) -> float:
 
 
 def _multiplier(checkpoint: Checkpoint, template: str) -> float:
-    """What the model multiplies a tensor's product by: a power of a size, and what the config says."""
+    """The factor of a tensor's product: a power of a size times factors of the config."""
     table, config = checkpoint.architecture, checkpoint.resolved
     axis, power, *when = table.multiplied.get(template, ("", 0.0))
     holds = power and table.holds(config, when[0] if when else None)
@@ -193,7 +186,7 @@ def _multiplier(checkpoint: Checkpoint, template: str) -> float:
 
 
 def normed(norm: Norm, states: torch.Tensor, gain: torch.Tensor | None, bias: torch.Tensor | None) -> torch.Tensor:
-    """[..., d]: what the norm makes of states of that shape, with this gain (offset added) and bias."""
+    """[..., d]: states of that shape after the norm, with this gain (offset added) and bias."""
     centred = states - states.mean(-1, keepdim=True) if norm.kind == "layer" else states
     found = centred / (centred.square().mean(-1, keepdim=True) + norm.eps).sqrt()
     found = found if gain is None else found * gain

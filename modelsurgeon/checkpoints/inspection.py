@@ -1,7 +1,7 @@
-"""What can be seen of any checkpoint from its config and its headers; nothing that can be read is refused.
+"""What config and headers show of any checkpoint; nothing that can be read is refused.
 
-Tensors are grouped by template: the table's, or where none fits their names with every number as {n}. What `check`
-would refuse first is told, and so is what no table accounts for.
+Tensors are grouped by template: the table's or, where none fits, their names with every number as {n}. The inspection
+also names what `check` would refuse first, and what no table accounts for.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 class Group:
     """The tensors of one template.
 
-    signature  of the table; empty where none accounts for them, "recomputed" where the library makes them itself
+    signature  the table's; empty where no table accounts for them, "recomputed" where the library computes them
     """
 
     template: str
@@ -49,7 +49,7 @@ class Inspection:
     known       whether its model type has a table
     axes        {axis: {"size", "key", "through"}}, where a table fits
     numbers     {config key: whole number}, dotted where nested
-    tied        whether the head is the embedding; None where nobody can tell
+    tied        whether the head is the embedding; None where that is unknown
     tensors     tensors that no table accounts for
     keys        config keys that no table accounts for
     refused     why it could not be operated on, the first reason; empty where `check` passes
@@ -71,6 +71,7 @@ class Inspection:
     refused: str
 
     def to_json(self) -> dict[str, Any]:
+        """The document of `inspect`."""
         return asdict(self)
 
 
@@ -129,7 +130,7 @@ def _tied(checkpoint: Checkpoint, table: Architecture | None) -> bool | None:
 
 
 def _axes(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
-    """Sizes as far as the config has them."""
+    """{axis: {"size", "key", "through"}}, with sizes as far as the config has them."""
     table, found = checkpoint.architecture, {}
     for name, axis in table.axes.items():
         try:
@@ -193,7 +194,7 @@ def _accounts_for(table: Architecture, name: str) -> bool:
 
 
 def _headers(folder: Folder) -> tuple[dict[str, Entry], str]:
-    """({tensor: header}, what kept some of them from being read)."""
+    """({tensor: header}, the first error in reading them)."""
     try:
         names = _weights(folder)
     except SourceError as error:  # of the index

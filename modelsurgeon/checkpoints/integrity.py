@@ -1,4 +1,4 @@
-"""Are the files of a result still those that were written? Their sizes and hashes against `modelsurgeon.json`."""
+"""Are the files of a result still those that were written? Compares sizes and hashes with `modelsurgeon.json`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Integrity:
     """One result.
 
     files  {name: "same", or what is wrong with it}
-    extra  files that no record tells of, and that no loader takes for weights
+    extra  files that are not on record, and that no loader takes for weights
     """
 
     result: str
@@ -27,14 +27,16 @@ class Integrity:
 
     @property
     def same(self) -> bool:
+        """Whether every file is what was written."""
         return all(verdict == SAME for verdict in self.files.values())
 
     def to_json(self) -> dict[str, Any]:
+        """The document of `check-files`."""
         return {"same": self.same, "result": self.result, "files": self.files, "extra": list(self.extra)}
 
 
 def check_files(origin: Origin) -> Integrity:
-    """Read every file of a result. Raises SourceError where no record of hashes lies beside them."""
+    """Read and compare every file of a result. Raises SourceError where it has no record of hashes."""
     folder = origin.folder
     if not folder.holds(RECORD):
         raise SourceError(f"{origin.id}: no {RECORD}, which holds the hashes; was it written by modelsurgeon?")

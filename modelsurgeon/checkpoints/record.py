@@ -1,8 +1,8 @@
-"""modelsurgeon.json: what was done to a checkpoint, so that it can be done again and proven later.
+"""modelsurgeon.json: the operations on a checkpoint, so that they can be repeated and proven later.
 
-One step an operation, oldest first. A step holds its source (Hub id and commit, or the hashes of a folder's files), the
-arguments, and the map of every axis that grew. The maps of later steps compose with those of earlier ones, so a result
-can be proven against any of its ancestors.
+One step for each operation, oldest first. A step holds its source (Hub id and commit, or the hashes of a folder's
+files), the arguments, and the map of every axis that grew. The maps of later steps compose with those of earlier ones,
+so a result can be proven against any of its ancestors.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FORMAT = 1
 class Origin:
     """Where a checkpoint was read from.
 
-    id        what the user named: a folder, a Hub id, `demo`
+    id        the name that the user gave: a folder, a Hub id, `demo`
     folder    the folder that holds it
     revision  the commit, of a Hub repository
     """
@@ -39,7 +39,7 @@ class Origin:
 
     @property
     def path(self) -> Path:
-        """Where the folder lies on a local disk. Raises SourceError where it does not."""
+        """The folder's path on a local disk. Raises SourceError where it is not on one."""
         if self.folder.path is None:
             raise SourceError(f"{self.id}: not on a local disk")
         return self.folder.path
@@ -49,10 +49,10 @@ class Origin:
 class Step:
     """One operation.
 
-    source          identity of what it was applied to (`identity`)
-    lossy           why the result is not the same function, one line a reason; empty where it is
-    maps            {axis: map} of the axes that changed
-    learning_rates  what each group of tensors should be trained with, as multiples (`training/learning_rates.py`)
+    source          the identity of its source (`identify`)
+    lossy           the reasons why the result is not the same function; empty where it is
+    maps            {axis: map} for the axes that changed
+    learning_rates  multiples that groups of tensors should be trained with (`training/learning_rates.py`)
     """
 
     operation: str
@@ -65,6 +65,7 @@ class Step:
     learning_rates: tuple[Mapping[str, Any], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
+        """The step as it is recorded."""
         return {
             "operation": self.operation,
             "arguments": dict(self.arguments),
@@ -79,6 +80,7 @@ class Step:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Step:
+        """A step on record. Raises KeyError, TypeError, ValueError or PlanError for what is none."""
         return cls(
             str(record["operation"]),
             dict(record["arguments"]),
@@ -91,8 +93,8 @@ class Step:
         )
 
 
-def identity(origin: Origin) -> dict[str, Any]:
-    """Name, and the commit or else size and hash of config.json and every safetensors file; far away, size alone."""
+def identify(origin: Origin) -> dict[str, Any]:
+    """Name and commit, or else size and hash of config.json and every safetensors file; only sizes over a network."""
     if origin.revision:
         return {"id": origin.id, "revision": origin.revision}
     names = [name for name in origin.folder.names() if name.endswith(".safetensors") or name == "config.json"]

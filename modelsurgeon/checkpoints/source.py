@@ -5,7 +5,7 @@
     org/name                 a repository of the Hub; org/name@revision, hf://org/name
     s3://bucket/folder ...   whatever fsspec knows
 
-Of what is far away config.json comes first, so that a model type without a table costs no more than that.
+Over a network config.json is read first, so that a model type without a table costs no more than that.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ HUB_ID = re.compile(r"(?:hf://)?(?P<repo>\w[\w.-]*/[\w.-]+)(?:@(?P<revision>.+))
 
 
 def locate(source: str | Path, revision: str | None = None, *, stream: bool = False, weights: bool = True) -> Origin:
-    """The folder that holds SOURCE; nothing of it is downloaded. Raises SourceError when there is none.
+    """The folder that holds SOURCE; nothing is downloaded. Raises SourceError where there is none.
 
-    stream   of a Hub id: never store what is read; all else is read where it is anyhow
-    weights  of what is far away: whether more than config.json is wanted, which takes a model type that has a table
+    stream   never store what is read of a Hub id; other sources are never stored
+    weights  whether more than config.json is needed, which requires a table of a source behind a network
     """
     text = str(source)
     if not text:
@@ -53,16 +53,13 @@ def locate(source: str | Path, revision: str | None = None, *, stream: bool = Fa
         raise SourceError(f"{text}: no such folder, and not a Hub id (org/name)")
     if revision and not origin.revision:
         raise SourceError(f"--revision {revision} is for Hub ids; {text} is none")
-    if weights and not isinstance(origin.folder, LocalFolder):
+    if weights and origin.folder.is_far:
         registry.find(read_json(origin.folder.file("config.json"), OF_CONFIGS).get("model_type"))
     return origin
 
 
 def read_config_of(source: str | Path) -> dict[str, Any]:
-    """The config of a config.json, or of a SOURCE: of one that is far away, this file alone.
-
-    Raises SourceError when there is none.
-    """
+    """The config of a config.json, or of a SOURCE, of which only that file is read. Raises SourceError without one."""
     text, path = str(source), Path(source)
     _check_length(path)
     if path.is_file():

@@ -16,12 +16,12 @@ import typer
 
 from modelsurgeon.cli import terminal
 from modelsurgeon.cli.command import command_of
-from modelsurgeon.cli.diagnose import diagnose_command
+from modelsurgeon.cli.diagnose_command import diagnose_command
 from modelsurgeon.cli.request import Json, Request, Revision, Source
 from modelsurgeon.cli.terminal import BAD_REQUEST, DIFFERENT, INTERRUPTED, MACHINE_FAILED
-from modelsurgeon.cli.verify import verify_command
+from modelsurgeon.cli.verify_command import verify_command
 from modelsurgeon.errors import DifferentError, ModelSurgeonError, OptionsError
-from modelsurgeon.operations import registry
+from modelsurgeon.operations import catalogue
 from modelsurgeon.operations.operation import Operation
 from modelsurgeon.reports import listings
 from modelsurgeon.version import __version__
@@ -86,10 +86,10 @@ def _carry_out(operation: Operation, request: Request) -> None:
 
 
 def program() -> typer.Typer:
-    """The commands above, and one for each operation of the registry."""
+    """The commands above, and one for each operation of the catalogue."""
     every = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
     every.registered_callback = app.registered_callback
-    for operation in registry.offered():
+    for operation in catalogue.offered():
         every.command(operation.name)(command_of(operation, _carry_out))
     every.registered_commands += app.registered_commands
     return every

@@ -52,7 +52,7 @@ def operate(operation: Operation, request: Request) -> None:
     before = _opened(operation, source, request)
     metadata = check_targets(before, wanted, dry_run=request.dry_run)
     after = applied(operation, before)
-    terminal.show(map(Paragraph, operation.told(after)), request.quiet)
+    terminal.show(map(Paragraph, operation.choices(after)), request.quiet)
     job = planned(before, after, (operation,), wanted, reproducing_command(sys.argv[1:], before.origin))
     if request.dry_run:
         terminal.show(listings.of_plan(job.plan), request.quiet)

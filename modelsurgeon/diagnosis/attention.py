@@ -1,4 +1,4 @@
-"""Attention logits: what every softmax of attention is given, whatever the family calls its modules.
+"""Attention logits: what every softmax of attention gets, whatever the family calls its modules.
 
     with Attention(model) as attention:         for any number of forward passes
         model(**inputs)
@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,8 +44,8 @@ class Softmax:
 
 
 @dataclass
-class _Sums:
-    """What is kept of one module: sums alone."""
+class _LogitSums:
+    """Sums over one module's logits."""
 
     largest: torch.Tensor
     count: int = 0
@@ -85,8 +86,8 @@ class Attention(TorchFunctionMode):
         self._masked = torch.finfo(next(model.parameters()).dtype).min / 2  # masks add the least number of the dtype
         self._running: list[str] = []  # the modules that are being run, innermost last
         self._calls = Counter[str]()  # in this forward pass
-        self._sums: dict[str, _Sums] = {}
-        self._handles: list[Any] = []
+        self._sums: dict[str, _LogitSums] = {}
+        self._hooks = ExitStack()
 
     def rows(self) -> tuple[Softmax, ...]:
         """Every module that called softmax."""
@@ -94,21 +95,20 @@ class Attention(TorchFunctionMode):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the rows do not tell: a model that takes the largest logit off hides how large it was."""
+        """What the rows hide: a model that subtracts the largest logit does not show how large it was."""
         name = next((name for name, sums in self._sums.items() if sums.count and sums.shifted), None)
         return (f"attention logits: {name} counts them from the largest of each query",) if name else ()
 
     def __enter__(self) -> Attention:
         for name, module in self._model.named_modules():
-            self._handles.append(module.register_forward_pre_hook(self._entered(name)))
-            self._handles.append(module.register_forward_hook(self._left(name), always_call=True))
+            self._hooks.enter_context(module.register_forward_pre_hook(self._entered(name)))
+            self._hooks.enter_context(module.register_forward_hook(self._left(name), always_call=True))
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)  # type: ignore[no-untyped-call]
-        while self._handles:
-            self._handles.pop().remove()
+        self._hooks.close()
         self._calls.clear()
 
     def __torch_function__(
@@ -126,7 +126,7 @@ class Attention(TorchFunctionMode):
         name = self._running[-1] if self._running else ""
         self._calls[name] += 1
         called = name if self._calls[name] == 1 else f"{name} (call {self._calls[name]})"
-        sums = self._sums.setdefault(called, _Sums(torch.zeros((), dtype=torch.float64)))
+        sums = self._sums.setdefault(called, _LogitSums(torch.zeros((), dtype=torch.float64)))
         for row, shares in zip(logits, probabilities, strict=True):  # a copy in float64 is of one row at a time
             sums.add(row, shares, self._masked)
 

@@ -1,10 +1,10 @@
-"""Diagnosis: everything that is measured of one checkpoint, and what is to be said of it.
+"""Diagnosis: everything that is measured of one checkpoint, and the verdicts on it.
 
 from the weights    numbers, gains, matrices, copies (one pass); embedding and head; the head's spectrum
 from running it     losses, hidden states, attention, the head cut to a rank
 verdicts            each number beside its limits (thresholds.toml)
 
->>> diagnose(open_checkpoint("demo")).verdicts[0].verdict
+>>> diagnose_all([open_checkpoint("demo")])[0].verdicts[0].verdict
 'fine'
 """
 
@@ -21,19 +21,24 @@ from modelsurgeon.checkpoints.check import check
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.described import described
 from modelsurgeon.checkpoints.head_path import find_path
-from modelsurgeon.diagnosis.behaviour import Running, run
+from modelsurgeon.diagnosis.behaviour import Behaviour, observe
 from modelsurgeon.diagnosis.loss import InitialLoss, initial_loss
-from modelsurgeon.diagnosis.verdicts import Verdict, judge, remedies
-from modelsurgeon.diagnosis.weights.embedding import Table, table
-from modelsurgeon.diagnosis.weights.rows import Rows
+from modelsurgeon.diagnosis.verdicts import Judgement, judge, remedies
+from modelsurgeon.diagnosis.weights.embedding import TokenTable, measure_table
+from modelsurgeon.diagnosis.weights.rows import RowBlocks
 from modelsurgeon.diagnosis.weights.scan import Scan, scan
 from modelsurgeon.diagnosis.weights.spectral_norm import of_spectrum
-from modelsurgeon.diagnosis.weights.spectrum import Spectrum, spectrum, working_set
+from modelsurgeon.diagnosis.weights.spectrum import Spectrum, memory_for, spectrum
 from modelsurgeon.errors import ModelSurgeonError
 from modelsurgeon.progress import Tell, silent
+from modelsurgeon.running.environment import environment
+from modelsurgeon.running.options import RunOptions
 from modelsurgeon.tensors.budget import room
 from modelsurgeon.text import printable
 
+FORMAT = 1  # of the document; schema.json describes it
+MEMORY = 10**9  # bytes
+OPTIONS = RunOptions(samples=16)
 LEAST = 128 << 20  # bytes for the pass over the weights: some blocks, each in the dtypes that it is measured in
 
 T = TypeVar("T")
@@ -49,34 +54,33 @@ class Diagnosis:
 
     checkpoint: Checkpoint
     scan: Scan
-    embedding: Table | None = None
-    head: Table | None = None
+    embedding: TokenTable | None = None
+    head: TokenTable | None = None
     initial_loss: InitialLoss | None = None
     spectrum: Spectrum | None = None
-    running: Running | None = None
+    running: Behaviour | None = None
     notes: tuple[str, ...] = ()
     seconds: dict[str, float | None] = field(default_factory=dict)
     memory: dict[str, int] = field(default_factory=dict)
-    verdicts: tuple[Verdict, ...] = ()
+    verdicts: tuple[Judgement, ...] = ()
 
     def __repr__(self) -> str:
         return f"Diagnosis({self.checkpoint.origin.id!r}, {len(self.findings)} findings)"
 
     @property
-    def findings(self) -> tuple[Verdict, ...]:
+    def findings(self) -> tuple[Judgement, ...]:
         """What is to be acted on or watched, the worst first."""
         return tuple(one for word in ("act", "watch") for one in self.verdicts if one.verdict == word)
 
     def measures(self) -> dict[str, Any]:
         """The document without verdicts."""
         layers = {matrix.layer for matrix in self.scan.matrices if matrix.layer is not None}
-        parts = ("embedding", "head", "initial_loss", "spectrum", "running")
-        found: dict[str, Any] = {part: getattr(self, part) for part in parts}
         return {
             "source": self.checkpoint.origin.id,
             **described(self.checkpoint),
             "layers": len(layers) or None,
-            **{part: value.to_json() if value else None for part, value in found.items()},
+            **{part: printable(getattr(self, part)) for part in ("embedding", "head", "initial_loss", "spectrum")},
+            "running": self.running and self.running.to_json(),
             **self.scan.to_json(),
             "seconds": self.seconds,
             "notes": list(self.notes),
@@ -85,99 +89,106 @@ class Diagnosis:
 
     def to_json(self) -> dict[str, Any]:
         """One entry of the document's "models": schema.json describes it."""
-        found: dict[str, Any] = printable({**self.measures(), "verdicts": [one.to_json() for one in self.verdicts]})
+        found: dict[str, Any] = printable({**self.measures(), "verdicts": self.verdicts})
         return found
 
 
-def diagnose(checkpoint: Checkpoint, **how: Any) -> Diagnosis:
-    """`diagnose_all` of one checkpoint."""
-    return diagnose_all([checkpoint], **how)[0]
+def document(found: Sequence[Diagnosis], device: str, command: str) -> dict[str, Any]:
+    """The document that schema.json describes: all that terminal, page and plots show is read off it.
+
+    command  the command line that asked for it
+    """
+    models = [one.to_json() for one in found]
+    parts = {"format": FORMAT, "models": models, "command": command, "environment": environment(device)}
+    document: dict[str, Any] = printable(parts)
+    return document
 
 
 def diagnose_all(
     checkpoints: Sequence[Checkpoint],
+    options: RunOptions = OPTIONS,
     *,
     weights_only: bool = False,
-    memory: int = 10**9,
-    device: str = "cpu",
     tell: Tell = silent,
-    **asked: Any,
 ) -> list[Diagnosis]:
     """Measure checkpoints, the weights of all before any of them is run, and judge what was found.
 
-    memory  bytes that may be resident while weights are measured; of a model that runs on `auto`, its weights too
-    device  cpu, cuda, cuda:1; auto: the weights are measured on the CPU, and the model runs where there is room
-    asked   what `run` takes: text, samples, length, dtype, seed, trust_remote_code
+    options  `memory` bounds what is resident while weights are measured, too, and is 1 GB where it is None; weights
+             are measured on the CPU where `device` is auto
     Raises what `check` raises where a checkpoint does not fit its table, PlanError where so little memory is too
     little, and SourceError where a tensor cannot be read.
     """
-    place, limit = ("cpu", memory) if device == "auto" else (device, None)
+    automatic, memory = options.device == "auto", MEMORY if options.memory is None else options.memory
+    place = "cpu" if automatic else options.device
+    running = replace(options, memory=memory if automatic else None)
     for checkpoint in checkpoints:
         check(checkpoint)  # what it notes is of copies: none is made
     found = [_weigh(checkpoint, memory, place, tell) for checkpoint in checkpoints]
     if not weights_only:
-        found = [_run(one, device=device, memory=limit, tell=tell, **asked) for one in found]
+        found = [_run(one, running, tell) for one in found]
     return [replace(one, verdicts=judge(one.measures(), remedies(one.checkpoint))) for one in found]
 
 
 def _weigh(checkpoint: Checkpoint, memory: int, device: str, tell: Tell) -> Diagnosis:
-    """What the weights tell, and what that took."""
+    """Measure the weights, with time and memory."""
     budget = _budget(checkpoint, memory)
     found, seconds = _timed(lambda: _weights(checkpoint, budget, device, tell))
     return replace(found, seconds={"weights": seconds, "running": None}, memory={"bound": memory, "peak": _peak()})
 
 
 def _weights(checkpoint: Checkpoint, budget: int, device: str, tell: Tell) -> Diagnosis:
-    """What the weights tell."""
-    how: dict[str, Any] = {"memory": budget, "device": device, "tell": tell}
     path, names = find_path(checkpoint), _tables(checkpoint)
     if not names:
-        return Diagnosis(checkpoint, scan(checkpoint, **how))
+        return Diagnosis(checkpoint, scan(checkpoint, budget, device=device, tell=tell))
     head = path.head if path and not path.tied else None
     of = head or names[0]
-    spread = replace(spectrum(Rows(checkpoint.tensors[of], 0), device=device, tell=tell), tensor=of)
+    spread = replace(spectrum(RowBlocks(checkpoint.tensors[of], 0), device=device, tell=tell), tensor=of)
+    known = {of: of_spectrum(spread)}
+
+    def measured(name: str) -> TokenTable:
+        return measure_table(checkpoint, name, memory=budget, device=device, tell=tell)
+
     return Diagnosis(
         checkpoint,
-        scan(checkpoint, known={of: of_spectrum(spread)}, **how),
-        embedding=table(checkpoint, names[0], **how),
-        head=table(checkpoint, head, **how) if head else None,
-        initial_loss=initial_loss(checkpoint, **how),
+        scan(checkpoint, budget, device=device, known=known, tell=tell),
+        embedding=measured(names[0]),
+        head=measured(head) if head else None,
+        initial_loss=initial_loss(checkpoint, memory=budget, device=device, tell=tell),
         spectrum=spread,
     )
 
 
 def _tables(checkpoint: Checkpoint) -> list[str]:
-    """The names on disk of the embedding and of a head of its own, as far as they are there."""
+    """The names on disk of the embedding and of a separate head, where they exist."""
     tie, canonical = checkpoint.architecture.tie, checkpoint.architecture.canonical
     named = {canonical(name): name for name in checkpoint.tensors}
     return [named[name] for name in (tie.embedding, tie.head) if name in named] if tie else []
 
 
 def _budget(checkpoint: Checkpoint, memory: int) -> int:
-    """Bytes for blocks and for the head's Gram matrix. Raises PlanError where that is too little."""
-    return room(memory, max([LEAST, *(working_set(*checkpoint.tensors[name].shape) for name in _tables(checkpoint))]))
+    """Bytes for blocks and for the head's Gram matrix. Raises PlanError where the memory is too little."""
+    return room(memory, max([LEAST, *(memory_for(*checkpoint.tensors[name].shape) for name in _tables(checkpoint))]))
 
 
-def _run(found: Diagnosis, **how: Any) -> Diagnosis:
-    """The diagnosis with what running it tells; the reason where it cannot be run."""
+def _run(found: Diagnosis, options: RunOptions, tell: Tell) -> Diagnosis:
+    """The diagnosis with what running the model shows, or with the reason why it cannot be run."""
     checkpoint = found.checkpoint
     if not checkpoint.fetch():
         note = f"not run: {checkpoint.origin.id} is read where it is, and not stored on this disk"
         return replace(found, notes=(*found.notes, note))
     try:
-        ran, seconds = _timed(lambda: run(checkpoint, **how))
-    except ModelSurgeonError as error:  # what the weights told stands
+        ran, seconds = _timed(lambda: observe(checkpoint, options, tell))
+    except ModelSurgeonError as error:  # what the weights showed is still true
         return replace(found, notes=(*found.notes, f"not run: {error}"))
     return replace(found, running=ran, seconds={**found.seconds, "running": seconds}, notes=(*found.notes, *ran.notes))
 
 
 def _timed(call: Callable[[], T]) -> tuple[T, float]:
-    """(what it returns, seconds)."""
     begin = time.perf_counter()
     return call(), time.perf_counter() - begin
 
 
 def _peak() -> int:
-    """Bytes that were resident at most so far."""
+    """The most bytes that were resident so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

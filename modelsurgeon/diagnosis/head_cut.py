@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.utils.hooks import RemovableHandle
 
 from modelsurgeon.diagnosis.weights.rows import BLOCK
 from modelsurgeon.diagnosis.weights.spectrum import gram
@@ -63,9 +64,8 @@ class HeadCut:
         width = len(self.directions)
         return sorted({max(1, round(share * width)) for share in SHARES}, reverse=True)
 
-    @contextmanager
-    def to(self, rank: int) -> Iterator[None]:
-        """Within it, the head is of this rank."""
+    def to(self, rank: int) -> RemovableHandle:
+        """While it is entered, the head is of this rank."""
         kept = self.directions[:, :rank]
 
         def project(module: Any, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -73,14 +73,10 @@ class HeadCut:
             basis = kept.to(state.device)
             return (state.double() @ basis @ basis.T).to(state.dtype), *others
 
-        handle = self.head.register_forward_pre_hook(project)
-        try:
-            yield
-        finally:
-            handle.remove()
+        return self.head.register_forward_pre_hook(project)
 
 
-class Replay:
+class BodyReplay:
     """What the body of a model returned, again: of a forward pass, all but the head is the same at every rank.
 
     The body is what the model calls that is a pretrained model itself: an encoder, a decoder, or both in one. A model
@@ -96,7 +92,7 @@ class Replay:
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Within it, the bodies run, and what they return is kept until the next time."""
+        """While it is entered, the bodies run, and what they return stays in memory until the next time."""
 
         def record(forward: Callable[..., Any], kept: list[Any]) -> Callable[..., Any]:
             def recorded(*args: Any, **kwargs: Any) -> Any:
@@ -105,7 +101,8 @@ class Replay:
 
             return recorded
 
-        self.clear()
+        for kept in self._returned:
+            kept.clear()
         with ExitStack() as stack:
             for body, kept in zip(self._bodies, self._returned, strict=True):
                 stack.enter_context(_forward(body, record(body.forward, kept)))
@@ -113,21 +110,17 @@ class Replay:
 
     @contextmanager
     def again(self) -> Iterator[None]:
-        """Within it, one forward pass gets what the last one recorded."""
+        """While it is entered, one forward pass gets what the last one recorded."""
         with ExitStack() as stack:
             for body, kept in zip(self._bodies, self._returned, strict=True):
                 answers = iter(kept)
                 stack.enter_context(_forward(body, lambda *args, answers=answers, **kwargs: next(answers)))
             yield
 
-    def clear(self) -> None:
-        for kept in self._returned:
-            kept.clear()
-
 
 @contextmanager
 def _forward(module: torch.nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Within it, a module runs another function; accelerate may have put one of its own there."""
+    """While it is entered, the module runs another function; accelerate may have replaced it, too."""
     before = vars(module).get("forward")
     module.forward = forward
     try:

@@ -18,14 +18,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import log
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from modelsurgeon.checkpoints.head_path import Path, find_path, normed
-from modelsurgeon.diagnosis.weights.rows import Rows
+from modelsurgeon.diagnosis.weights.rows import RowBlocks
 from modelsurgeon.operations.transforms.initial import deviation_for_uniform
 from modelsurgeon.progress import Tell, silent
 
@@ -55,7 +55,7 @@ def predicted_closely(vocab: int, width: int, deviation: float, factor: float = 
 
 
 def _log_sum(exponent: float, vocab: int, other: float) -> float:
-    """log(e^exponent + (n - 1) e^other), whatever overflows."""
+    """log(e^exponent + (n - 1) e^other), without overflow."""
     if vocab < 2:
         return exponent
     terms = exponent, log(vocab - 1) + other
@@ -67,7 +67,7 @@ class InitialLoss:
     """What a tied head does to the loss before training; nats.
 
     applies    whether the head reads the embedding through the final norm alone once every branch is zero
-    why        what stands between them; or what the measured model has beside the article's
+    why        what lies between them; or what the measured model has beside the article's
     tied       whether the head is the embedding
     uniform    log n
     predicted  by the deviation alone: `predicted` where tied, else `predicted_untied`
@@ -94,12 +94,9 @@ class InitialLoss:
     measured_plain: float | None
     samples: int
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 @dataclass(frozen=True)
-class Reading:
+class HeadInput:
     """Hidden states that a head reads, and what becomes of the logits.
 
     states  [s, d] float64: what the head reads after each sampled token
@@ -120,16 +117,19 @@ class Reading:
 
 
 def bigram_loss(
-    head: Rows, tokens: torch.Tensor, readings: Sequence[Reading], tell: Callable[[int], object] = lambda rows: None
+    head: RowBlocks,
+    tokens: torch.Tensor,
+    readings: Sequence[HeadInput],
+    tell: Callable[[int], object] = lambda rows: None,
 ) -> tuple[list[float], float]:
     """(mean loss of each reading, standard deviation of the head's numbers), the head read once, block by block.
 
     The loss of a token i is -log p(j | i), averaged over every other j: that is its expectation over random ones.
 
-    tokens  [s] int64: the token after which the states of each reading stand
+    tokens  [s] int64: the token after which the head reads each state
     """
     device = tokens.device
-    sums = [_Sums.empty(len(tokens), device) for _ in readings]
+    sums = [_VocabularySums.empty(len(tokens), device) for _ in readings]
     moments = torch.zeros(2, dtype=torch.float64, device=device)
     _, vocab, width = head.shape
     for _, first, block in head.blocks():
@@ -143,15 +143,15 @@ def bigram_loss(
 
 
 @dataclass
-class _Sums:
-    """What is summed up over a vocabulary, [s] float64 each: log sum e^logit, sum of logits, the token's own logit."""
+class _VocabularySums:
+    """Sums over a vocabulary, [s] float64 each: log sum e^logit, sum of logits, the token's own logit."""
 
     exponentials: torch.Tensor
     logits: torch.Tensor
     own: torch.Tensor
 
     @classmethod
-    def empty(cls, count: int, device: torch.device) -> _Sums:
+    def empty(cls, count: int, device: torch.device) -> _VocabularySums:
         nothing = torch.zeros(count, dtype=torch.float64, device=device)
         return cls(torch.full_like(nothing, -math.inf), nothing, nothing.clone())
 
@@ -180,14 +180,14 @@ def initial_loss(
     """The analysis of a checkpoint, lazy or not; None where it has no output head over a vocabulary.
 
     samples  tokens that are looked at, all of them where there are no more; drawn evenly by `seed`
-    memory   bytes of the head that may be kept while it is read
+    memory   bytes of the head that may stay in memory while it is read
     """
     path = find_path(checkpoint)
     if path is None:
         return None
-    head = Rows(checkpoint.tensors[path.head], memory)
+    head = RowBlocks(checkpoint.tensors[path.head], memory)
     _, vocab, width = head.shape
-    tokens, readings = torch.zeros(0, dtype=torch.int64), list[Reading]()
+    tokens, readings = torch.zeros(0, dtype=torch.int64), list[HeadInput]()
     if not path.why:
         tokens, places = _sampled(checkpoint, path, samples, seed)
         readings = [_own(checkpoint, path, tokens, places), _plain(checkpoint, path, tokens)]
@@ -212,7 +212,7 @@ def initial_loss(
 
 
 def _sampled(checkpoint: Checkpoint, path: Path, samples: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(tokens, the rows of the positions that they stand at), evenly drawn; all tokens where there are no more."""
+    """(tokens, rows of their positions), evenly drawn; all tokens where there are no more."""
     generator = torch.Generator().manual_seed(seed)
     vocab = checkpoint.tensors[path.embedding].shape[0]
     tokens = torch.randperm(vocab, generator=generator)[:samples].sort().values
@@ -220,8 +220,8 @@ def _sampled(checkpoint: Checkpoint, path: Path, samples: int, seed: int) -> tup
     return tokens, torch.randint(rows, tokens.shape, generator=generator)
 
 
-def _own(checkpoint: Checkpoint, path: Path, tokens: torch.Tensor, places: torch.Tensor) -> Reading:
-    """With everything that the checkpoint has on the way."""
+def _own(checkpoint: Checkpoint, path: Path, tokens: torch.Tensor, places: torch.Tensor) -> HeadInput:
+    """What the head reads with all norms, gains, biases and positions of the checkpoint."""
     states = path.scale * _rows(checkpoint, path.embedding, tokens)
     if path.positions:
         states = states + _rows(checkpoint, path.positions, places)
@@ -229,20 +229,20 @@ def _own(checkpoint: Checkpoint, path: Path, tokens: torch.Tensor, places: torch
         gain = _vector(checkpoint, norm.gain)
         gain = None if gain is None else gain + checkpoint.architecture.offset
         states = normed(norm, states, gain, _vector(checkpoint, norm.bias))
-    return Reading(path.factor * states, _vector(checkpoint, path.bias), path.cap)
+    return HeadInput(path.factor * states, _vector(checkpoint, path.bias), path.cap)
 
 
-def _plain(checkpoint: Checkpoint, path: Path, tokens: torch.Tensor) -> Reading:
-    """With the norms alone, gain 1 and no bias."""
+def _plain(checkpoint: Checkpoint, path: Path, tokens: torch.Tensor) -> HeadInput:
+    """What the head reads with gain 1, no bias and no positions."""
     states = path.scale * _rows(checkpoint, path.embedding, tokens)
     for norm in path.norms:
         states = normed(norm, states, None, None)
-    return Reading(path.factor * states)
+    return HeadInput(path.factor * states)
 
 
-def _moved(reading: Reading, device: str) -> Reading:
+def _moved(reading: HeadInput, device: str) -> HeadInput:
     bias = None if reading.bias is None else reading.bias.to(device)
-    return Reading(reading.states.to(device), bias, reading.cap)
+    return HeadInput(reading.states.to(device), bias, reading.cap)
 
 
 def _rows(checkpoint: Checkpoint, name: str, at: torch.Tensor) -> torch.Tensor:
@@ -260,7 +260,7 @@ def _vector(checkpoint: Checkpoint, name: str | None) -> torch.Tensor | None:
 
 
 def _beside(path: Path) -> str:
-    """What the measured model has and the article's does not."""
+    """What the measured model has and the article's model has not."""
     said = ["learned positions are added to the embedding"] if path.positions else []
     said += [f"{len(path.norms)} norms one after another"] if len(path.norms) > 1 else []
     said += [f"a tanh bounds logits by {path.cap:g}"] if path.cap is not None else []

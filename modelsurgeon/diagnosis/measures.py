@@ -1,6 +1,6 @@
 """The numbers that are judged: each function reads one of them off a diagnosis' document.
 
-    head_width(model)  ->  Finding(128, {"width": 128, "vocab": 4096, ...})
+    MEASURES["head_width"](model)  ->  Finding(128, {"width": 128, "vocab": 4096, ...})
 
 They have the names of the entries of thresholds.toml, whose sentences take the fields. None where nothing was measured,
 or where the measure has no meaning for this model.
@@ -12,17 +12,16 @@ import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 Document = Mapping[str, Any]
 
-MASSIVE, PROMINENT = (
-    100.0,
-    1000.0,
-)  # a massive activation's size at least, and its ratio to the median: arXiv 2402.17762
+# A massive activation's size at least, and its ratio to the median: arXiv 2402.17762.
+MASSIVE, PROMINENT = 100.0, 1000.0
 EXAMPLES = 3  # named in a sentence
-FEWEST = 4  # positions of a quarter of the window, whose mean and spread are told
+FEWEST = 4  # positions of a quarter of the window, whose mean and spread are reported
 ERRORS = 3  # standard errors within which two mean losses may be the same
 COLLAPSED = 2.0  # stable ranks below it: one direction has half of the energy and more
 
@@ -35,19 +34,19 @@ class Finding:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
-def not_finite(model: Document) -> Finding | None:
+MEASURES: dict[str, Callable[[Document], Finding | None]] = {}  # {entry of thresholds.toml: what reads its number}
+
+
+def _measure(read: Callable[[Document], Finding | None]) -> Callable[[Document], Finding | None]:
+    MEASURES[read.__name__.removeprefix("_")] = read
+    return read
+
+
+@_measure
+def _not_finite(model: Document) -> Finding | None:
     numbers = model["numbers"]
     bad = [row for row in numbers["tensors"] if row["nan"] + row["inf"]]
     return Finding(numbers["nan"] + numbers["inf"], {"tensor": bad[0]["tensor"] if bad else ""})
-
-
-def float16_overflow(model: Document) -> Finding | None:
-    return _lost(model, "overflow")
-
-
-def float16_underflow(model: Document) -> Finding | None:
-    found = _lost(model, "underflow")
-    return found and Finding(found.value / max(1, model["numbers"]["count"]), found.fields)
 
 
 def _lost(model: Document, how: str) -> Finding:
@@ -56,7 +55,17 @@ def _lost(model: Document, how: str) -> Finding:
     return Finding(numbers["float16"][how], {"tensor": worst["tensor"]})
 
 
-def far_components(model: Document) -> Finding | None:
+MEASURES["float16_overflow"] = partial(_lost, how="overflow")
+
+
+@_measure
+def _float16_underflow(model: Document) -> Finding | None:
+    found = _lost(model, "underflow")
+    return found and Finding(found.value / max(1, model["numbers"]["count"]), found.fields)
+
+
+@_measure
+def _far_components(model: Document) -> Finding | None:
     found = [
         Finding(float(far["largest"]), {"table": name, "count": f"{far['count']:,}", "value_of": _value(far)})
         for name, table in _tables(model)
@@ -70,7 +79,8 @@ def _value(far: Document) -> str:
     return f"{float(far['examples'][0]['value']):.3g}" if far["examples"] else "none"
 
 
-def far_rows(model: Document) -> Finding | None:
+@_measure
+def _far_rows(model: Document) -> Finding | None:
     found = [
         Finding(table["far_rows"]["count"] / table["vocab"], {"table": name, "count": table["far_rows"]["count"]})
         for name, table in _tables(model)
@@ -78,7 +88,8 @@ def far_rows(model: Document) -> Finding | None:
     return max(found, key=lambda one: one.value, default=None)
 
 
-def untrained_tokens(model: Document) -> Finding | None:
+@_measure
+def _untrained_tokens(model: Document) -> Finding | None:
     table = model["embedding"]
     if not table or not table["tokenizer"]:
         return None
@@ -87,7 +98,8 @@ def untrained_tokens(model: Document) -> Finding | None:
     return Finding(untrained["added"], {"examples": ", ".join(named)})
 
 
-def initial_loss(model: Document) -> Finding | None:
+@_measure
+def _initial_loss(model: Document) -> Finding | None:
     """Of weights that nobody trained: what was measured, where the model ran; by the tied rule, where it did not."""
     loss, running = model["initial_loss"], model["running"] or {}
     if not loss or not loss["applies"] or not loss["tied"]:
@@ -97,12 +109,13 @@ def initial_loss(model: Document) -> Finding | None:
     ran = running.get("loss") is not None
     nats = float(running["loss"] if ran else loss["predicted"])
     fields = {"nats": nats, "uniform": loss["uniform"], "how": "measured" if ran else "predicted"}
-    rule = f"the tied rule says {loss['predicted']:.2f}"
+    rule = f"the tied rule says {float(loss['predicted']):.2f}"
     why = f"{fields['how']}: {nats:.2f} nats, log n is {loss['uniform']:.2f}; {rule}"
     return Finding(nats / loss["uniform"], {**fields, "why": why})
 
 
-def head_width(model: Document) -> Finding | None:
+@_measure
+def _head_width(model: Document) -> Finding | None:
     table = model["head"] or model["embedding"]
     if not table or model["initial_loss"] is None:  # no head over a vocabulary
         return None
@@ -112,7 +125,8 @@ def head_width(model: Document) -> Finding | None:
     return Finding(width, {"width": f"{width:,}", "vocab": f"{vocab:,}", "why": f"{width:,} directions"})
 
 
-def head_cut(model: Document) -> Finding | None:
+@_measure
+def _head_cut(model: Document) -> Finding | None:
     cut = (model["running"] or {}).get("head_cut")
     table = model["head"] or model["embedding"]
     if not cut or not table or not cut["full"]:
@@ -123,7 +137,8 @@ def head_cut(model: Document) -> Finding | None:
     return Finding(100 * (points[rank] / float(cut["full"]) - 1), {"tokens": tokens})
 
 
-def effective_rank(model: Document) -> Finding | None:
+@_measure
+def _effective_rank(model: Document) -> Finding | None:
     spectrum = model["spectrum"]
     if not spectrum or not _finite(spectrum["effective_rank"]):
         return None
@@ -132,7 +147,8 @@ def effective_rank(model: Document) -> Finding | None:
     return Finding(spectrum["effective_rank"] / width, {"random": random, "largest": spectrum["largest_share"]})
 
 
-def last_gain(model: Document) -> Finding | None:
+@_measure
+def _last_gain(model: Document) -> Finding | None:
     gains = [gain for gain in model["gains"] if gain["kind"] == "gain" and _finite(gain["mean"])]
     last = [gain for gain in gains if gain["place"] == "last"]
     body = [abs(gain["mean"]) for gain in gains if gain["place"] == "body"]
@@ -143,7 +159,8 @@ def last_gain(model: Document) -> Finding | None:
     return Finding(abs(last[-1]["mean"]) / middle, fields)
 
 
-def gain_spread(model: Document) -> Finding | None:
+@_measure
+def _gain_spread(model: Document) -> Finding | None:
     found = [
         Finding(max(abs(gain["min"]), abs(gain["max"])) / gain["rms"], {"tensor": gain["tensor"]})
         for gain in model["gains"]
@@ -152,7 +169,8 @@ def gain_spread(model: Document) -> Finding | None:
     return max(found, key=lambda one: one.value, default=None)
 
 
-def rank_collapse(model: Document) -> Finding | None:
+@_measure
+def _rank_collapse(model: Document) -> Finding | None:
     ranked = [one for one in _body(model) if _finite(one["stable_rank"]) and min(one["shape"][-2:]) > COLLAPSED]
     least = min(ranked, key=lambda one: float(one["stable_rank"]), default=None)
     if least is None:
@@ -161,7 +179,8 @@ def rank_collapse(model: Document) -> Finding | None:
     return Finding(collapsed, {"tensor": least["tensor"], "least": least["stable_rank"]})
 
 
-def drift(model: Document) -> Finding | None:
+@_measure
+def _drift(model: Document) -> Finding | None:
     found = [one for one in _body(model) if _finite(one["times_xavier"])]
     if not found:
         return None
@@ -178,14 +197,6 @@ def drift(model: Document) -> Finding | None:
     )
 
 
-def copies(model: Document) -> Finding | None:
-    return _coordinates(model, "copies")
-
-
-def dead(model: Document) -> Finding | None:
-    return _coordinates(model, "dead")
-
-
 def _coordinates(model: Document, key: str) -> Finding:
     found: dict[str, int] = {}
     for row in model["copies"]:
@@ -194,7 +205,11 @@ def _coordinates(model: Document, key: str) -> Finding:
     return Finding(sum(found.values()), {"axes": ", ".join(f"{count:,} of {axis}" for axis, count in found.items())})
 
 
-def anisotropy(model: Document) -> Finding | None:
+MEASURES |= {key: partial(_coordinates, key=key) for key in ("copies", "dead")}
+
+
+@_measure
+def _anisotropy(model: Document) -> Finding | None:
     last = (model["running"] or {}).get("last")
     if not last or not _finite(last["anisotropy"]):
         return None
@@ -204,7 +219,8 @@ def anisotropy(model: Document) -> Finding | None:
     return Finding(last["anisotropy"], {"deepest": deepest})
 
 
-def late_loss(model: Document) -> Finding | None:
+@_measure
+def _late_loss(model: Document) -> Finding | None:
     losses = [loss for loss in (model["running"] or {}).get("loss_by_position") or () if _finite(loss)]
     quarter = len(losses) // 4
     if quarter < FEWEST:
@@ -215,13 +231,15 @@ def late_loss(model: Document) -> Finding | None:
     return Finding(max(0.0, last - ERRORS * error) / first, {"first": first, "last": last})
 
 
-def attention_logits(model: Document) -> Finding | None:
+@_measure
+def _attention_logits(model: Document) -> Finding | None:
     rows = (model["running"] or {}).get("attention") or ()
     found = max(rows, key=lambda row: _number(row["largest"]), default=None)
     return found and Finding(_number(found["largest"]), {"name": found["name"]})
 
 
-def massive_activations(model: Document) -> Finding | None:
+@_measure
+def _massive_activations(model: Document) -> Finding | None:
     states = _states(model)
     if not states:
         return None
@@ -238,7 +256,8 @@ def _prominence(state: Document) -> float:
     return float(state["largest"] / state["median"])
 
 
-def residual_growth(model: Document) -> Finding | None:
+@_measure
+def _residual_growth(model: Document) -> Finding | None:
     found = []
     for side in dict.fromkeys(state["side"] for state in _states(model)):
         states = [state for state in _states(model) if state["side"] == side][1:-1]  # embeddings grow, the norm shrinks
@@ -255,7 +274,6 @@ def _tables(model: Document) -> Iterator[tuple[str, Document]]:
 
 
 def _body(model: Document) -> Iterator[Document]:
-    """The matrices inside of layers."""
     return (one for one in model["matrices"] if one["layer"] is not None)
 
 
@@ -270,31 +288,3 @@ def _finite(value: Any) -> bool:
 
 def _number(value: Any) -> float:
     return float(value) if value is not None else -math.inf
-
-
-MEASURES: Mapping[str, Callable[[Document], Finding | None]] = {
-    function.__name__: function
-    for function in (
-        not_finite,
-        float16_overflow,
-        float16_underflow,
-        far_components,
-        far_rows,
-        untrained_tokens,
-        initial_loss,
-        head_width,
-        head_cut,
-        effective_rank,
-        last_gain,
-        gain_spread,
-        rank_collapse,
-        drift,
-        copies,
-        dead,
-        anisotropy,
-        late_loss,
-        attention_logits,
-        massive_activations,
-        residual_growth,
-    )
-}

@@ -34,8 +34,8 @@ def sides(before: Checkpoint | None, folder: Path, memory: int | None, *, measur
 
 def _side(checkpoint: Checkpoint, tokenizer: Path | None, memory: int | None, measure: bool) -> Side:
     loss = _run(checkpoint, tokenizer, memory) if measure else Loss(None, why="not asked for")
-    told, run = _analysis(checkpoint), loss.to_json()
-    return {**{key: printable(value) for key, value in told.items()}, "run": {**run, "loss": printable(run["loss"])}}
+    found: Side = printable({**_analysis(checkpoint), "run": loss})
+    return found
 
 
 def _analysis(checkpoint: Checkpoint) -> Side:
@@ -45,7 +45,7 @@ def _analysis(checkpoint: Checkpoint) -> Side:
     vocab, width = checkpoint.tensors[path.head].shape
     spread = math.sqrt(width) * analysis.deviation * analysis.factor
     own = analysis.exponent if analysis.tied else None
-    return {**analysis.to_json(), "expected": expected(vocab, spread, own) if analysis.applies else None}
+    return {**printable(analysis), "expected": expected(vocab, spread, own) if analysis.applies else None}
 
 
 def _run(checkpoint: Checkpoint, tokenizer: Path | None, memory: int | None) -> Loss:

@@ -1,7 +1,7 @@
 """Hidden states: how much they agree, how large they grow, and how many directions they use.
 
     describe("layer 0", 1, "", vectors)         one state, [N, d]: every position that is no padding
-    spread(vectors, eps)                        the same of what the head reads, against all that N and d allow
+    final_state(vectors, eps)                   the same of what the head reads, against all that N and d allow
 
 Anisotropy is the mean cosine of two different positions (Ethayarajh 2019; arXiv 2404.07647, section 3). It needs no
 pairs: of unit vectors u, the sum over all pairs of different ones is |sum u|^2 - N.
@@ -12,18 +12,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from modelsurgeon.diagnosis.weights.spectrum import effective_rank, entropy
+from modelsurgeon.diagnosis.weights.spectrum import effective_rank, entropy, singular_values
 from modelsurgeon.running.outputs import Kept
 from modelsurgeon.running.reader import Batch
-from modelsurgeon.tensors.arithmetic import is_finite
-from modelsurgeon.text import printable
 
 SIDES = {"hidden_states": "", "encoder_hidden_states": "encoder", "decoder_hidden_states": "decoder"}
 
@@ -55,7 +53,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Spread:
+class FinalState:
     """How the last states spread.
 
     anisotropy      as of a state
@@ -71,9 +69,6 @@ class Spread:
     possible: int
     entropy: float
 
-    def to_json(self) -> dict[str, Any]:
-        return {key: printable(value) for key, value in vars(self).items()}
-
 
 def describe(name: str, layer: int, side: str, vectors: torch.Tensor) -> State:
     """One state from its [N, d] numbers; what is not finite makes NaN of what needs all of them."""
@@ -82,42 +77,34 @@ def describe(name: str, layer: int, side: str, vectors: torch.Tensor) -> State:
         name,
         layer,
         side,
-        anisotropy(vectors),
+        mean_cosine(vectors),
         float(norms.mean()),
         float(norms.max()),
         float(sizes.max()),
         float(sizes.median()),
-        effective_rank(singular_values(vectors)),
+        effective_rank(singular_values(vectors.double())),
     )
 
 
-def spread(vectors: torch.Tensor, eps: float) -> Spread:
+def final_state(vectors: torch.Tensor, eps: float) -> FinalState:
     """[N, d] states that were computed to a relative `eps`, and their rank.
 
     Errors of eps times the root mean square have singular values of up to eps |H| (1/sqrt N + 1/sqrt d): those of a
     random matrix, |H| the Frobenius norm. What is above counts.
     """
-    values = singular_values(vectors)
+    values = singular_values(vectors.double())
     floor = eps * float(np.linalg.norm(values)) * sum(size**-0.5 for size in vectors.shape)
     rank = int((values > floor).sum()) if math.isfinite(floor) else None
-    return Spread(anisotropy(vectors), effective_rank(values), rank, len(values), entropy(values))
+    return FinalState(mean_cosine(vectors), effective_rank(values), rank, len(values), entropy(values))
 
 
-def anisotropy(vectors: torch.Tensor) -> float | None:
+def mean_cosine(vectors: torch.Tensor) -> float | None:
     """Mean cosine over all pairs of different rows, exactly; rows of zeros have no direction and are left out."""
     wide = vectors.double()
     norms = wide.norm(dim=-1, keepdim=True)
     units = (wide / norms)[norms.squeeze(-1) != 0]
     count = len(units)
     return float((units.sum(0).square().sum() - count) / (count * (count - 1))) if count > 1 else None
-
-
-def singular_values(vectors: torch.Tensor) -> np.ndarray:
-    """[min(N, d)] float64, descending; all NaN where a number is not finite."""
-    if not is_finite(vectors):
-        return np.full(min(vectors.shape), np.nan)
-    found: np.ndarray = torch.linalg.svdvals(vectors.double()).numpy()
-    return found
 
 
 def real_positions(value: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
@@ -144,14 +131,12 @@ class States:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Within it, a forward pass may run that is to be added."""
+        """While it is entered, a forward pass may run that is to be added."""
         self._returned.clear()
-        handles = [layers[-1].register_forward_hook(self._hook(name)) for name, layers in self._lists.items()]
-        try:
+        with ExitStack() as stack:
+            for name, layers in self._lists.items():
+                stack.enter_context(layers[-1].register_forward_hook(self._hook(name)))
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def add(self, returned: Mapping[str, Any], batch: Batch) -> None:
         """What the watched pass returned."""
@@ -179,7 +164,7 @@ class States:
         return torch.cat([self._kept.get(f"{batch} {name}") for batch in range(self._batches)])
 
     def _named(self, states: tuple[torch.Tensor, ...], side: str) -> Iterator[tuple[str, int, torch.Tensor]]:
-        """(name, layer, state), the last layer's output before the norm among them."""
+        """(name, layer, state), among them the last layer's output before the norm."""
         depth, before = len(states) - 1, f"{side} ".lstrip()
         for layer, state in enumerate(states[:-1]):
             yield f"{before}layer {layer - 1}" if layer else f"{before}embedding", layer, state
@@ -204,6 +189,6 @@ class States:
 
 
 def _layer_lists(model: torch.nn.Module) -> dict[str, torch.nn.ModuleList]:
-    """The lists of modules that are in no other one, by path."""
+    """The lists of modules that lie in no other list, by path."""
     found = ((name, module) for name, module in model.named_modules() if isinstance(module, torch.nn.ModuleList))
     return {name: module for name, module in found if len(module) and not any(map(str.isdigit, name.split(".")))}

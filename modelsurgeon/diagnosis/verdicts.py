@@ -1,6 +1,6 @@
 """Verdicts: each number beside its limits, who set them, and what would help.
 
-    judge(model)  ->  (Verdict(theme="bottleneck", verdict="act", value=128, ...), ...)
+    judge(model)  ->  (Judgement(theme="bottleneck", verdict="act", value=128, ...), ...)
 
 What is measured is in measures.py, where the limits lie in thresholds.toml.
 """
@@ -11,7 +11,7 @@ import math
 import shlex
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,22 +20,21 @@ from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.diagnosis.measures import MEASURES, Finding
 from modelsurgeon.errors import ModelSurgeonError
 from modelsurgeon.operations.widen import Widen
-from modelsurgeon.text import printable
 
 THRESHOLDS = Path(__file__).parent / "thresholds.toml"
 WIDE = 1000  # the width below which heads limit the loss: arXiv 2404.07647
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Judgement:
     """One measure of one model.
 
     verdict    fine, watch, act; unknown: not measured, or without a meaning for this model
     value      the number; shown: as people read it
     limits     {"watch": from where on, "act": from where on}, those that there are
     reference  what a sound model has
-    source     who says so
-    says       what follows
+    source     who published the limits
+    says       what follows, as a sentence
     command    what would help; None: no command does
     """
 
@@ -50,9 +49,6 @@ class Verdict:
     says: str
     command: str | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "value": printable(self.value)}
-
 
 @cache
 def thresholds() -> dict[str, dict[str, Any]]:
@@ -60,7 +56,7 @@ def thresholds() -> dict[str, dict[str, Any]]:
     return tomllib.loads(THRESHOLDS.read_text(encoding="utf-8"))
 
 
-def judge(model: Mapping[str, Any], remedies: Mapping[str, str]) -> tuple[Verdict, ...]:
+def judge(model: Mapping[str, Any], remedies: Mapping[str, str]) -> tuple[Judgement, ...]:
     """Every measure of a model's document.
 
     remedies  what commands name: {"source": ..., "origin": ..., "widen": a whole command, or ""}
@@ -68,17 +64,17 @@ def judge(model: Mapping[str, Any], remedies: Mapping[str, str]) -> tuple[Verdic
     return tuple(_judge(entry, MEASURES[name](model), remedies) for name, entry in thresholds().items())
 
 
-def _judge(entry: Mapping[str, Any], found: Finding | None, remedies: Mapping[str, str]) -> Verdict:
+def _judge(entry: Mapping[str, Any], found: Finding | None, remedies: Mapping[str, str]) -> Judgement:
     limits = {key: float(entry[key]) for key in ("watch", "act") if key in entry}
     fields = {**remedies, **(found.fields if found else {})}
     measure, reference = (_filled(entry[key], fields) for key in ("measure", "reference"))
     if found is None:
         said = "not measured, or without a meaning here"
-        return Verdict(entry["theme"], measure, "unknown", None, "", limits, reference, entry["source"], said)
+        return Judgement(entry["theme"], measure, "unknown", None, "", limits, reference, entry["source"], said)
     reached = [key for key, limit in limits.items() if _is_reached(found.value, limit, entry["worse"])]
     verdict = reached[-1] if reached else "fine"
     command = _filled(entry.get("command", {}).get(verdict, ""), fields)
-    return Verdict(
+    return Judgement(
         entry["theme"],
         measure,
         verdict,
@@ -93,7 +89,7 @@ def _judge(entry: Mapping[str, Any], found: Finding | None, remedies: Mapping[st
 
 
 def _is_reached(value: float, limit: float, worse: str) -> bool:
-    """Whether a number is at its limit or beyond it; one that is no number is, too."""
+    """Whether a number is at its limit or beyond; NaN is, too."""
     return math.isnan(value) or (value >= limit if worse == "above" else value < limit)
 
 
@@ -102,7 +98,7 @@ def _filled(text: str, fields: Mapping[str, Any]) -> str:
 
 
 class _Named(dict[str, Any]):
-    """Fields by name; the name itself where there is none (a reference of what was not measured)."""
+    """Fields by name; the name itself where there is no such field."""
 
     def __missing__(self, key: str) -> Any:
         return _Absent(key)
@@ -125,13 +121,13 @@ def remedies(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def _origin(checkpoint: Checkpoint) -> str:
-    """What the first growth on record was made of."""
+    """The source of the first growth on record."""
     grown = [str(step.source.get("id", "")) for step in checkpoint.steps if step.operation == Widen.name]
     return shlex.quote(grown[0]) if grown and grown[0] else ""
 
 
 def _widen(checkpoint: Checkpoint, source: str) -> str:
-    """The command that brings the head's width to WIDE and more: that key alone where the family lets it grow so."""
+    """The command that makes the head WIDE or wider: by that key alone where the family allows it."""
     tie = checkpoint.architecture.tie
     if tie is None:
         return ""

@@ -1,4 +1,4 @@
-"""Small files that a crash leaves whole or absent, and what else must be on the disk before it is relied on."""
+"""Small files that a crash leaves whole or absent, and syncing other files before anything relies on them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import shutil
 from pathlib import Path
 from uuid import uuid4
 
-TEMPORARY = ".tmp"  # ends the names of files that nobody relies on yet
+TEMPORARY = ".tmp"  # suffix of files that are not complete yet
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 NO_SYNC = (errno.EINVAL, errno.ENOTSUP)  # some file systems cannot sync a folder
 
 
 def create(path: Path, text: str) -> bool:
-    """Create the file, content and all, unless it exists; whether this call did.
+    """Create the file with its content, unless it exists; returns whether this call did.
 
-    Of all that try, on all machines that share the file system, one does. Source: open(2), O_EXCL.
+    Of all processes that try, on all machines that share the file system, one succeeds. Source: open(2), O_EXCL.
     """
     temporary = path.with_name(uuid4().hex + TEMPORARY)
     try:
@@ -24,7 +24,7 @@ def create(path: Path, text: str) -> bool:
         sync(temporary)
         os.link(temporary, path)
     except FileExistsError:
-        return temporary.stat().st_nlink == 2  # NFS: it was done, and the answer was lost
+        return temporary.stat().st_nlink == 2  # NFS: the link was made, and the answer was lost
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise
@@ -35,7 +35,7 @@ def create(path: Path, text: str) -> bool:
 
 
 def _create_slowly(path: Path, text: str) -> bool:
-    """The same where there are no links: until it is written, the file is there and says nothing."""
+    """`create` on file systems without links: for a moment the file exists and is empty."""
     try:
         with open(path, "x", encoding="ascii") as file:
             file.write(text)
@@ -46,7 +46,7 @@ def _create_slowly(path: Path, text: str) -> bool:
 
 
 def replace(path: Path, text: str) -> None:
-    """Write the file, in the place of one that may be there."""
+    """Write the file, replacing any that exists."""
     temporary = path.with_name(path.name + TEMPORARY)
     temporary.write_text(text, encoding="ascii")
     sync(temporary)
@@ -55,14 +55,14 @@ def replace(path: Path, text: str) -> None:
 
 
 def append(path: Path, line: str) -> None:
-    """Write one more line; one that was torn by a crash stays, and readers pass it over."""
+    """Append a line. A crash may leave half of one, which readers skip."""
     with open(path, "a", encoding="ascii") as file:
         file.write(line + "\n")
     sync(path)
 
 
 def read(path: Path) -> str | None:
-    """What stands in the file; None where there is none. Raises OSError where that cannot be told."""
+    """The text of the file; None where there is none. Raises OSError where it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, NotADirectoryError):
@@ -78,7 +78,7 @@ def remove(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Have the file, or the names in the folder, on the disk."""
+    """Write the file, or the names in the folder, through to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

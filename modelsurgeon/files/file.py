@@ -1,10 +1,10 @@
-"""Where bytes are: the files of one folder, on a disk or at the far end of a network.
+"""Where bytes are: the files of one folder, on a disk or behind a network.
 
     Folder   the files of a checkpoint, by name
-    File     bytes that are read by their place, never whole
+    File     bytes that are read by their position, never whole
 
-Nothing is mapped: pages of a mapped file count as this process's memory. A local file remembers how it looked when it
-was found, so that one that changes while it is read is told. `remote.py` has the files that are read over a network.
+Nothing is mapped: pages of a mapped file count as this process's memory. A local file remembers its size and times, so
+that a change while it is read is noticed. `remote.py` has the files that are read over a network.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ NAME_MAX = 255  # bytes of a name in a path
 
 
 class File(ABC):
-    """Bytes that are read by their place.
+    """Bytes that are read by their position.
 
-    name     inside of its folder
+    name     its name in its folder
     size     bytes
-    path     where it lies on a local disk; None where it does not
+    path     its path on a local disk; None where it is not on one
     flagged  where tensors begin in which NaN or Inf was read
     """
 
@@ -37,22 +37,22 @@ class File(ABC):
 
     @abstractmethod
     def read_into(self, view: memoryview, at: int) -> None:
-        """Fill the view with the bytes from `at` on. Raises SourceError where they cannot be had."""
+        """Fill the view with the bytes from `at` on. Raises SourceError where they cannot be read."""
 
     def read(self, at: int = 0, length: int | None = None) -> bytes:
-        """`length` bytes from `at` on, or all that follow. Raises SourceError where they cannot be had."""
+        """`length` bytes from `at` on, or all that follow. Raises SourceError where they cannot be read."""
         data = bytearray(self.size - at if length is None else length)
         self.read_into(memoryview(data), at)
         return bytes(data)
 
     @abstractmethod
     def check_unchanged(self) -> None:
-        """Raise SourceError where it is not what it was when it was found."""
+        """Raise SourceError where the file has changed since it was found."""
 
     @property
     @abstractmethod
     def stamp(self) -> tuple[object, ...]:
-        """What tells, of files of one name, one that was changed: size, time of the change ..."""
+        """What differs once the file changes: size, time of the change ..."""
 
     @abstractmethod
     def __str__(self) -> str:
@@ -62,11 +62,13 @@ class File(ABC):
 class Folder(ABC):
     """The files of one checkpoint.
 
-    path    where it lies on a local disk; None where it does not
+    path    its path on a local disk; None where it is not on one
+    is_far  whether reading it may take a network
     memory  bytes that reading ahead takes
     """
 
     path: Path | None
+    is_far = False
     memory: int = 0
 
     @abstractmethod
@@ -77,7 +79,7 @@ class Folder(ABC):
     def file(self, name: str, why: str = "") -> File:
         """The file of that name. Raises SourceError where there is none, and for a name that leads out of the folder.
 
-        why  it should be there, for the message where it is not
+        why  it is expected, for the message where it is missing
         """
 
     def holds(self, name: str) -> bool:
@@ -86,7 +88,7 @@ class Folder(ABC):
 
     @abstractmethod
     def fetch(self, names: list[str]) -> None:
-        """Have these files on a local disk, unless they are to be read where they are."""
+        """Download these files, unless they are read over the network, or are here."""
 
     @abstractmethod
     def __str__(self) -> str:
@@ -135,7 +137,7 @@ class LocalFile(File):
 
 
 class LocalFolder(Folder):
-    """A folder on a disk; a snapshot in the Hub's cache is one: its files are links into `blobs`, its own or all's."""
+    """A folder on a disk, such as a snapshot in the Hub's cache, whose files are links into a folder `blobs`."""
 
     def __init__(self, path: Path) -> None:
         self.path: Path = path
@@ -164,7 +166,7 @@ class LocalFolder(Folder):
         return LocalFile(path)
 
     def fetch(self, names: list[str]) -> None:
-        """They are here."""
+        """Nothing: they are here."""
 
     def __str__(self) -> str:
         return str(self.path)

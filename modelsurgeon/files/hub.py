@@ -1,11 +1,11 @@
-"""The Hub: a repository at one commit, of which nothing is stored before it is needed.
+"""The Hub: a repository at one commit; nothing of it is stored before it is needed.
 
     open    the commit, the names of the files and their sizes, by one request
-    plan    config, index and headers: from the Hub's cache where they lie there, else by ranges, which are not stored
-    write   the files that are needed, downloaded to the cache; or, streamed, by ranges as well
+    plan    config, index and headers: from the Hub's cache where they are there, else by ranges, which are not stored
+    write   the files that are needed, downloaded to the cache; by ranges as well where they are streamed
 
-A revision is resolved once: a branch that moves meanwhile changes nothing. Token, endpoint, cache, offline mode and
-retries are those of huggingface_hub (HF_TOKEN, HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE).
+A revision is resolved once: a branch that moves later changes nothing. Token, endpoint, cache, offline mode and retries
+are those of huggingface_hub (HF_TOKEN, HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError:
 )
 from huggingface_hub.utils import build_hf_headers, http_backoff, tqdm, validate_repo_id  # type: ignore[attr-defined]
 
-from modelsurgeon.errors import SourceError
+from modelsurgeon.errors import SourceError, first_line
 from modelsurgeon.files.file import LocalFile
 from modelsurgeon.files.remote import REMOTE_MEMORY, RemoteFile, RemoteFolder
 
@@ -48,7 +48,7 @@ class HubFolder(RemoteFolder):
     """One repository at one commit.
 
     commit  its full hash
-    sizes   {name: bytes} of the files that lie in no folder
+    sizes   {name: bytes} of the files at its top level
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class HubFolder(RemoteFolder):
         return self._sizes
 
     def local(self, name: str) -> LocalFile | None:
-        """The copy in the Hub's cache. Raises SourceError for a link out of it, and where the Hub is out of reach."""
+        """The copy in the Hub's cache. Raises SourceError for a link out of it, and where offline without it."""
         found = _cached(self.repo, name, self.commit)
         if found is None and self._offline:
             raise _out_of_reach(self.repo, self._revision, name)
@@ -80,7 +80,7 @@ class HubFolder(RemoteFolder):
         return LocalFile(found)
 
     def fetch(self, names: list[str]) -> None:
-        """Have these files in the Hub's cache, and those that were read already: all at the one commit."""
+        """Download these files and those read already to the Hub's cache, all at the one commit."""
         if self._stream:
             return
         wanted = sorted({*names, *self._files})
@@ -91,7 +91,7 @@ class HubFolder(RemoteFolder):
                 snapshot_download(self.repo, revision=self.commit, allow_patterns=names, tqdm_class=_Bar)
         for name in wanted:
             copy = self.local(name)
-            if copy is None:  # the library makes do with an incomplete snapshot where the Hub fails
+            if copy is None:  # the library accepts an incomplete snapshot where the Hub fails
                 raise OSError(f"{self.repo}: the Hub fails, {name} was not downloaded; wait, and run again")
             self.file(name).lies_at(copy)
         self.path = self._snapshot
@@ -102,10 +102,10 @@ class HubFolder(RemoteFolder):
         return Path(constants.HF_HUB_CACHE) / f"models--{self.repo.replace('/', '--')}" / "snapshots" / self.commit
 
     def _remember(self) -> None:
-        """Have the cache know the commit of this revision, for when the Hub cannot be reached: refs/<revision>."""
+        """Write the commit of this revision to the cache (refs/<revision>), for when the Hub cannot be reached."""
         if self._revision != self.commit:
             ref = self._snapshot.parents[1] / "refs" / (self._revision or constants.DEFAULT_REVISION)
-            with suppress(OSError):  # a cache that others filled may be read only
+            with suppress(OSError):  # a shared cache may be read only
                 ref.parent.mkdir(parents=True, exist_ok=True)
                 if not ref.exists() or ref.read_text() != self.commit:
                     ref.write_text(self.commit)
@@ -134,7 +134,7 @@ class HubFolder(RemoteFolder):
 
 
 class _Files(HfFileSystem):
-    """Files of a commit that is known to exist: to read one takes no question but for its bytes."""
+    """Files of a commit that is known to exist: reading one takes no request but that for its bytes."""
 
     def isdir(self, path: str) -> bool:
         return False
@@ -144,7 +144,7 @@ class _Files(HfFileSystem):
 
 
 class _Bar(tqdm):
-    """The library's progress bar, on a terminal only: one of its own is shown everywhere."""
+    """The library's progress bar, on a terminal only; the library itself shows it everywhere."""
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         settings["disable"] = settings.get("disable") or not sys.stderr.isatty()
@@ -152,16 +152,17 @@ class _Bar(tqdm):
 
 
 def open_repository(repo: str, revision: str | None = None, *, stream: bool = False) -> HubFolder:
-    """A repository at the commit that the revision is now; where the Hub cannot be reached, as the cache has it.
+    """A repository at the current commit of the revision; at the cached one where the Hub cannot be reached.
 
-    stream  never store what is read. Raises SourceError where it cannot be had, OSError where network or Hub fail.
+    stream  never store what is read
+    Raises SourceError where it cannot be opened, OSError where network or Hub fail.
     """
     with hub_errors(repo, revision, opening=True):
         validate_repo_id(repo)
         try:
-            commit, sizes = _ask(repo, revision, retry_on_exceptions=())
+            commit, sizes = _ask(repo, revision, once=True)
         except (HTTPError, OfflineModeIsEnabled) as error:
-            answered = isinstance(error, HfHubHTTPError)  # that it is busy, say: what is in the cache may be outdated
+            answered = isinstance(error, HfHubHTTPError)  # a busy Hub, say: the cache may be outdated then
             if not answered and (folder := _from_cache(repo, revision, stream)):
                 return folder
             if answered or isinstance(error, OfflineModeIsEnabled) or _nobody_there(error):
@@ -171,13 +172,17 @@ def open_repository(repo: str, revision: str | None = None, *, stream: bool = Fa
 
 
 def _nobody_there(error: BaseException) -> bool:
-    """Whether no connection came about; the class is of a client that not all versions of the library share."""
+    """Whether no connection was made; not all versions of the library have the same client and class."""
     return any(kind.__name__ == "ConnectError" for kind in type(error).__mro__)
 
 
-def _ask(repo: str, revision: str | None, **patience: Any) -> tuple[str, dict[str, int]]:
-    """(commit, {name: bytes}): what `model_info` tells, which does not ask again where the Hub is busy."""
+def _ask(repo: str, revision: str | None, *, once: bool = False) -> tuple[str, dict[str, int]]:
+    """(commit, {name: bytes}), as `model_info` has it, which does not ask again where the Hub is busy.
+
+    once  whether an error of the network is final; else the request is made again
+    """
     at = f"/revision/{quote(revision, safe='')}" if revision else ""
+    patience: dict[str, Any] = {"retry_on_exceptions": ()} if once else {}
     answer = http_backoff(
         "GET",
         f"{constants.ENDPOINT}/api/models/{repo}{at}",
@@ -188,15 +193,15 @@ def _ask(repo: str, revision: str | None, **patience: Any) -> tuple[str, dict[st
     )
     hf_raise_for_status(answer)
     try:
-        told = answer.json()
-        files = {file["rfilename"]: int(file["size"]) for file in told["siblings"]}
-        return str(told["sha"]), {name: size for name, size in files.items() if "/" not in name}
+        described = answer.json()
+        files = {file["rfilename"]: int(file["size"]) for file in described["siblings"]}
+        return str(described["sha"]), {name: size for name, size in files.items() if "/" not in name}
     except (ValueError, KeyError, TypeError):
         raise SourceError(f"{repo}: {constants.ENDPOINT} does not answer as a Hub; is HF_ENDPOINT right?") from None
 
 
 def _from_cache(repo: str, revision: str | None, stream: bool) -> HubFolder | None:
-    """The repository as far as the cache has it, all of its names where a download listed them."""
+    """The repository as far as the cache has it, with the names of all files where a download listed them."""
     config = _cached(repo, "config.json", revision)
     if config is None:
         return None
@@ -227,21 +232,19 @@ def _out_of_reach(repo: str, revision: str | None, name: str = "") -> SourceErro
 
 @contextmanager
 def hub_errors(repo: str, revision: str | None = None, *, opening: bool = False) -> Iterator[None]:
-    """What the Hub's library raises after its retries, in one line.
+    """Raise the library's errors in one line: SourceError where the request is at fault, else OSError.
 
-    SourceError where the request is at fault, OSError where the Hub or the network is.
-
-    opening  the name may have been meant as that of a folder
+    opening  whether the user may have meant the name of a folder
     """
     try:
         yield
     except LocalEntryNotFoundError as error:  # of a download: what kept it from the Hub is its cause
-        raise _said(error.__cause__ or error, repo, revision, opening) from None
+        raise _as_ours(error.__cause__ or error, repo, revision, opening) from None
     except (HTTPError, EntryNotFoundError, OfflineModeIsEnabled, ValueError) as error:
-        raise _said(error, repo, revision, opening) from None
+        raise _as_ours(error, repo, revision, opening) from None
 
 
-def _said(error: BaseException, repo: str, revision: str | None, opening: bool) -> Exception:
+def _as_ours(error: BaseException, repo: str, revision: str | None, opening: bool) -> Exception:
     if isinstance(error, OfflineModeIsEnabled | LocalEntryNotFoundError):
         return _out_of_reach(repo, revision)
     start = f"{repo}: no such folder, and " if opening else f"{repo}: "
@@ -250,7 +253,7 @@ def _said(error: BaseException, repo: str, revision: str | None, opening: bool) 
         missing = isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError)
         start = start if missing else f"{repo}: "
         return _failure(repo, status) if status in BUSY else SourceError(start + _refusal(error, repo, revision))
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    reason = first_line(error)
     if not isinstance(error, HTTPError):
         return SourceError(f"{repo}: {reason}")
     if _nobody_there(error):

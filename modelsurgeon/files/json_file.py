@@ -1,8 +1,8 @@
-"""JSON that a stranger wrote: an object, every name once, no larger and no fuller than what it stands for can be.
+"""JSON from strangers: an object, every name once, no larger than such a file can sensibly be.
 
-A byte of hostile JSON can become 40 of Python's objects, so values are counted, by the signs that stand before them,
-before any is built. NaN and Infinity are read, as Python writes them: configs hold them (Infinity as a time step's
-limit). Whole numbers that no float holds are not.
+A byte of hostile JSON can become 40 bytes of Python objects, so values are counted, by the characters before them,
+before any is built. NaN and Infinity are accepted, as Python writes them: configs hold them (Infinity as a time step's
+limit). Whole numbers too large for a float are refused.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ DIGITS = 308  # of a whole number: what a float64 holds
 
 @dataclass(frozen=True)
 class Limits:
-    """How large a kind of file can be: bytes, and values in it."""
+    """How large a kind of file may be: bytes, and values in it."""
 
     nbytes: int
     values: int
@@ -32,7 +32,7 @@ OF_ANY = Limits(100_000_000, 5_000_000)  # a record of maps, for one
 
 
 def read_json(file: File, limits: Limits = OF_ANY) -> dict[str, Any]:
-    """A JSON object. Raises SourceError for anything else, and where `model_type` is there and no name."""
+    """A JSON object. Raises SourceError for anything else, and for a `model_type` that is no string."""
     if file.size > limits.nbytes:
         raise SourceError(f"{file}: {file.size} bytes of JSON, expected {limits.nbytes} at most")
     try:
@@ -47,22 +47,22 @@ def read_json(file: File, limits: Limits = OF_ANY) -> dict[str, Any]:
 
 
 def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object, each name once: readers disagree on which of two counts. Raises ValueError where one repeats."""
+    """An object. Raises ValueError where a name repeats, since readers disagree on which of the two counts."""
     found = dict(pairs)
     if len(found) != len(pairs):
         (repeated, _), *_ = Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"a name that stands twice, {shortened(repeated)}")
+        raise ValueError(f"a name that appears twice, {shortened(repeated)}")
     return found
 
 
 def shortened(value: Any, most: int = 80) -> str:
-    """What a message shows of a value from a file."""
+    """A value from a file, short enough for a message."""
     text = repr(value)
     return text if len(text) <= most else f"{text[:most]}..."
 
 
 def _parsed(data: bytes, limits: Limits) -> Any:
-    values = sum(map(data.count, (b"[", b"{", b",")))  # also in strings, where they hardly ever stand
+    values = sum(map(data.count, (b"[", b"{", b",")))  # in strings, too, but seldom
     if values > limits.values:
         raise ValueError(f"{values} values, expected {limits.values} at most")
     return json.loads(data.decode(), object_pairs_hook=no_duplicates, parse_int=_whole)

@@ -1,11 +1,11 @@
-"""Files behind a network: read by ranges, a little ahead of whoever reads, and never stored.
+"""Files behind a network: read by ranges, a little ahead of the reader, and never stored.
 
     s3://bucket/folder, gs://..., memory://...   by fsspec, with the package that knows the scheme
     org/name                                     by the Hub's own file system, in `hub.py`
 
-A file is read in pieces of 8 MiB; where it begins they are smaller, so that a header costs little more than itself. The
-pieces that were read last are kept, of all files together, so that several readers ask for each once. Whoever reads on
-from one piece to the next finds the one after that under way.
+A file is read in pieces of 8 MiB; the first ones are smaller, so that a header costs little more than its own bytes.
+The pieces read last, of all files together, stay in memory, so that several readers fetch each once. A reader that goes
+on from one piece to the next finds the one after that under way.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from pathlib import Path
 from queue import PriorityQueue
 from typing import Any
 
-from modelsurgeon.errors import ModelSurgeonError, SourceError
+from modelsurgeon.errors import ModelSurgeonError, SourceError, first_line
 from modelsurgeon.files.file import File, Folder, LocalFile
 from modelsurgeon.text import shown
 
-PIECE = 8 << 20  # bytes of a request: fewer are limited less, larger ones are not faster
-BEGIN = (0, 1 << 17, 1 << 19, 1 << 21)  # where the pieces of a file's first 8 MiB begin: most headers take one
+PIECE = 8 << 20  # bytes of a request: larger ones are not faster, and more requests meet rate limits
+BEGIN = (0, 1 << 17, 1 << 19, 1 << 21)  # where the pieces of a file's first 8 MiB begin: most headers need one
 AHEAD = 2  # pieces
 AT_ONCE = 3  # requests
 KEPT = 64 << 20  # bytes of pieces
-REMOTE_MEMORY = KEPT + 2 * AT_ONCE * PIECE  # bytes: until a piece is whole, its parts stand beside it
+REMOTE_MEMORY = KEPT + 2 * AT_ONCE * PIECE  # bytes: until a piece is whole, its parts are in memory beside it
 SIGNS = "ETag etag md5Hash content_md5 generation LastModified last_modified mtime updated created".split()
 
 WAITING: PriorityQueue[tuple[bool, int, Callable[[], None]]] = PriorityQueue()  # (can wait, number, request)
@@ -43,8 +43,8 @@ Listing = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass
-class Piece:
-    """Bytes of a file, here or on their way; finished once a reader came to their end."""
+class Fetched:
+    """Bytes of a file, in memory or being fetched; finished once a reader reached their end."""
 
     length: int
     finished: bool = False
@@ -52,21 +52,21 @@ class Piece:
 
 
 class Pieces:
-    """The pieces that were asked for last, by (file, where they begin): at most `kept` bytes and what is on its way."""
+    """The pieces requested last, by (file, first byte): at most `most` bytes, and those being fetched."""
 
-    def __init__(self, kept: int = KEPT) -> None:
-        self._kept = kept
-        self._held: OrderedDict[Key, Piece] = OrderedDict()  # what may go first, first
+    def __init__(self, most: int = KEPT) -> None:
+        self._most = most
+        self._held: OrderedDict[Key, Fetched] = OrderedDict()  # the next to be dropped first
         self._read: deque[Key] = deque(maxlen=1000)
         self._lock = threading.Lock()
 
     def were_read(self, key: Key) -> bool:
-        """Whether a reader came to the end of this piece not long ago."""
+        """Whether a reader reached the end of this piece recently."""
         with self._lock:
             return key in self._read
 
     def finish(self, key: Key) -> None:
-        """A reader came to the end of this piece: it goes before others."""
+        """A reader reached the end of this piece: it is dropped before others."""
         with self._lock:
             self._read.append(key)
             if key in self._held:
@@ -74,29 +74,29 @@ class Pieces:
                 self._held.move_to_end(key, last=False)
 
     def get(self, key: Key, length: int, fetch: Callable[[], bytes]) -> bytes:
-        """The piece, fetched unless it is here or under way. Raises what `fetch` raises."""
+        """The piece, fetched unless it is in memory or under way. Raises what `fetch` raises."""
         with self._lock:
             piece = self._held.get(key) or self._begin(key, length, fetch, urgent=True)
             self._held.move_to_end(key)
         return piece.data.result()
 
     def ahead(self, key: Key, length: int, fetch: Callable[[], bytes]) -> None:
-        """Begin to fetch a piece, unless there is room for it only in place of one that a reader may still need."""
+        """Begin to fetch a piece, unless it would displace one that a reader may still need."""
         with self._lock:
             needed = sum(piece.length for piece in self._held.values() if not piece.finished)
-            if key in self._held or needed + length > self._kept:
+            if key in self._held or needed + length > self._most:
                 return
             self._begin(key, length, fetch, urgent=False)
 
-    def _begin(self, key: Key, length: int, fetch: Callable[[], bytes], urgent: bool) -> Piece:
-        self._held[key] = piece = Piece(length)
+    def _begin(self, key: Key, length: int, fetch: Callable[[], bytes], urgent: bool) -> Fetched:
+        self._held[key] = piece = Fetched(length)
         self._make_room()
         _start_threads()
         WAITING.put((not urgent, next(COUNT), lambda: self._fill(key, piece, fetch)))
         return piece
 
     def _make_room(self) -> None:
-        excess = sum(piece.length for piece in self._held.values()) - self._kept
+        excess = sum(piece.length for piece in self._held.values()) - self._most
         for old, held in list(self._held.items()):
             if excess <= 0:
                 break
@@ -104,7 +104,7 @@ class Pieces:
                 del self._held[old]
                 excess -= held.length
 
-    def _fill(self, key: Key, piece: Piece, fetch: Callable[[], bytes]) -> None:
+    def _fill(self, key: Key, piece: Fetched, fetch: Callable[[], bytes]) -> None:
         try:
             piece.data.set_result(fetch())
         except BaseException as error:
@@ -115,7 +115,7 @@ class Pieces:
 
 @cache
 def _start_threads() -> None:
-    """Those that fetch, for all folders. No pool: it would keep an interrupted program waiting for the network."""
+    """Start the threads that fetch, for all folders. A pool would make an interrupted program wait for the network."""
     for _ in range(AT_ONCE):
         threading.Thread(target=_serve, daemon=True).start()
 
@@ -126,7 +126,7 @@ def _serve() -> None:
 
 
 class RemoteFile(File):
-    """A file of a remote folder; one that came to lie on a local disk is read there from then on."""
+    """A file of a remote folder; once it has a local copy, that is read instead."""
 
     def __init__(self, folder: RemoteFolder, name: str, size: int, local: LocalFile | None = None) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class RemoteFile(File):
             self.lies_at(local)
 
     def lies_at(self, local: LocalFile) -> None:
-        """Read it there from now on. Raises SourceError where that is not the whole of it."""
+        """Read the local copy from now on. Raises SourceError where its size is wrong."""
         if local.size != self.size:
             raise SourceError(
                 f"{local}: {local.size} bytes, expected {self.size} as in {self}; remove it and run again"
@@ -160,9 +160,9 @@ class RemoteFile(File):
                 self._folder.pieces.finish((self.name, start))
 
     def _piece(self, at: int, end: int) -> tuple[int, bytes]:
-        """(where it begins, its bytes) of the piece that holds this byte; those after it are begun with, up to `end`.
+        """(first byte, bytes) of the piece that holds this byte; begins to fetch the following ones, up to `end`.
 
-        Beyond `end` where the one before it was read as well: whoever reads on will read on.
+        Beyond `end` where the piece before it was read too: such a reader reads the file in order.
         """
         start, stop = bounds(at, self.size)
         goes_on = start >= PIECE and self._folder.pieces.were_read((self.name, bounds(start - 1, self.size)[0]))
@@ -198,7 +198,7 @@ class RemoteFile(File):
 
 
 def bounds(at: int, size: int) -> tuple[int, int]:
-    """(begin, end) of the piece that holds this byte, of a file of `size` bytes."""
+    """(begin, end) of the piece that holds this byte in a file of `size` bytes."""
     if at >= PIECE:
         start = at // PIECE * PIECE
         return start, min(start + PIECE, size)
@@ -209,6 +209,7 @@ def bounds(at: int, size: int) -> tuple[int, int]:
 class RemoteFolder(Folder):
     """A folder of a file system that fsspec knows."""
 
+    is_far = True
     memory = REMOTE_MEMORY
 
     def __init__(self, url: str, file_system: Any, root: str) -> None:
@@ -222,7 +223,7 @@ class RemoteFolder(Folder):
         return self._look()
 
     def _look(self) -> Listing:
-        """{name: what the file system tells of it} as it is now."""
+        """{name: what the file system reports of the file} as it is now."""
         with network_errors(self.url):
             self._file_system.invalidate_cache(self._root)
             found = {str(entry["name"]).rstrip("/"): entry for entry in self._file_system.ls(self._root, detail=True)}
@@ -248,11 +249,11 @@ class RemoteFolder(Folder):
         return self._files[name]
 
     def local(self, name: str) -> LocalFile | None:
-        """A copy on a local disk."""
+        """The copy on a local disk, if there is one."""
         return None
 
     def fetch(self, names: list[str]) -> None:
-        """They are read where they are."""
+        """Nothing: they are read over the network."""
 
     def read_range(self, file: RemoteFile, start: int, stop: int) -> bytes:
         """Bytes of a file, by one request. Raises SourceError where it is gone, OSError where the network fails."""
@@ -266,7 +267,7 @@ class RemoteFolder(Folder):
             raise SourceError(f"{file}: changed while it was read; run again when nothing writes it")
 
     def stamp(self, file: RemoteFile) -> tuple[object, ...]:
-        """Its size and the first sign of a change that the file system knows, as it was found."""
+        """Size, and the first mark of a version that the file system has, as the file was found."""
         return _stamp(self._found[file.name])
 
     def __str__(self) -> str:
@@ -275,17 +276,22 @@ class RemoteFolder(Folder):
 
 def open_remote(url: str) -> RemoteFolder:
     """The folder that a URL names. Raises SourceError where there is none, or where its scheme cannot be read."""
+    folder = RemoteFolder(url, *file_system_of(url, SourceError, "a folder, a Hub id, s3://, gs:// ..."))
+    folder.names()
+    return folder
+
+
+def file_system_of(url: str, refused: type[ModelSurgeonError], expected: str) -> tuple[Any, str]:
+    """(file system, path in it) of a URL, by fsspec. Raises `refused` where no package knows the scheme."""
     from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 
     try:
         file_system, root = url_to_fs(url)
     except ImportError as error:
-        raise SourceError(f"{url}: a package is missing: {_line(error)}") from None
+        raise refused(f"{url}: a package is missing: {first_line(error)}") from None
     except ValueError as error:
-        raise SourceError(f"{url}: {_line(error)}; expected a folder, a Hub id, s3://, gs:// ...") from None
-    folder = RemoteFolder(url, file_system, root)
-    folder.names()
-    return folder
+        raise refused(f"{url}: {first_line(error)}; expected {expected}") from None
+    return file_system, str(root)
 
 
 def _stamp(entry: Mapping[str, Any]) -> tuple[object, ...]:
@@ -294,7 +300,7 @@ def _stamp(entry: Mapping[str, Any]) -> tuple[object, ...]:
 
 @contextmanager
 def network_errors(name: str) -> Iterator[None]:
-    """What a file system raises, in one line: SourceError where the request is at fault, else OSError."""
+    """Raise a file system's errors in one line: SourceError where the request is at fault, else OSError."""
     try:
         yield
     except (ModelSurgeonError, MemoryError):
@@ -302,10 +308,6 @@ def network_errors(name: str) -> Iterator[None]:
     except (FileNotFoundError, NotADirectoryError):
         raise SourceError(f"{name}: not there, or not any more") from None
     except PermissionError as error:
-        raise SourceError(f"{name}: no access ({_line(error)})") from None
-    except Exception as error:  # of the packages behind fsspec, each has errors of its own
-        raise OSError(f"{name}: cannot be read ({_line(error)})") from None
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise SourceError(f"{name}: no access ({first_line(error)})") from None
+    except Exception as error:  # each package behind fsspec has errors of its own
+        raise OSError(f"{name}: cannot be read ({first_line(error)})") from None

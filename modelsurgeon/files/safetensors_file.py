@@ -1,13 +1,13 @@
-"""Safetensors files: headers read and judged, shards written front to back in blocks.
+"""Safetensors files: headers read and checked, shards written front to back in blocks.
 
 A file is 8 bytes of header length, a JSON header, then the data. The header fixes every offset before the first byte of
 data, so a shard of any size is written from blocks of bounded size.
 
-A stranger wrote the header, and the file may be far away. So its length is compared with the file's before memory is
-taken, two reads fetch it, and it is taken apart one entry at a time: what is nested or endless is never built. The law:
-what the library (`safe_open`) refuses is refused, and what is accepted lies where the library would find it. Refused as
-well is what the library lets through and surgery must not: names and keys that stand twice, sizes that overflow beside
-a zero, entries with more in them than dtype, shape and offsets.
+A stranger wrote the header, and the file may be behind a network. So its length is compared with the file's before
+memory is allocated, two reads fetch it, and it is parsed one entry at a time: nested or endless values are never built.
+The law: what the library (`safe_open`) refuses is refused, and what is accepted is read from the same bytes as the
+library's. Also refused is what the library accepts and surgery must not: repeated names and keys, sizes that overflow
+beside a zero, entries that hold more than dtype, shape and offsets.
 
 Format: https://github.com/huggingface/safetensors#format
 """
@@ -27,7 +27,7 @@ from modelsurgeon.files.file import File
 from modelsurgeon.files.json_file import no_duplicates, shortened
 
 ORDER = ("I64", "F64", "F32", "I32", "BF16", "F16", "U8", "BOOL")  # the library's: dtypes first to last, then names
-BITS = {  # of one number, in every dtype that the library knows
+BITS = {  # bits of one number, for every dtype that the library knows
     "F4": 4,
     **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
@@ -56,21 +56,24 @@ _MEMBER = re.compile(
 
 
 class Described(Protocol):
-    """What a header says of a tensor, and how many bytes it takes."""
+    """What a header is written from: a tensor's dtype, shape and bytes."""
 
     @property
-    def dtype(self) -> str: ...
+    def dtype(self) -> str:
+        """As the library names it: "BF16"."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """Sizes, in stored order."""
 
     @property
-    def nbytes(self) -> int: ...
+    def nbytes(self) -> int:
+        """Bytes of the data."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a header says of one tensor, whatever its dtype.
+    """One tensor's entry in a header, of any dtype.
 
     start   bytes from the file's beginning
     nbytes  bytes that it takes
@@ -84,7 +87,7 @@ class Entry:
 
 
 def read_entries(file: File) -> dict[str, Entry]:
-    """{tensor name: what the header says of it}, in the header's order; nothing but the header is read.
+    """{tensor name: entry}, in the header's order; nothing but the header is read.
 
     Raises SourceError for a file that is not sound.
     """
@@ -104,7 +107,7 @@ def read_entries(file: File) -> dict[str, Entry]:
 
 
 def _read(file: File) -> bytes:
-    """The header's text. Its length is believed once the file is long enough for it."""
+    """The header's text. Its length is trusted once the file is long enough for it."""
     first = file.read(0, min(file.size, FIRST_READ))
     if len(first) < 8:
         raise ValueError(f"{len(first)} bytes, expected the 8 of a header's length first")
@@ -118,7 +121,7 @@ def _read(file: File) -> bytes:
 
 
 def _members(header: bytes) -> Iterator[tuple[str, str]]:
-    """(name, JSON of its flat object) of every tensor and of the metadata, one by one: never more than one is built."""
+    """(name, JSON of its flat object) of every tensor and of the metadata; one is built at a time."""
     if not header.startswith(b"{"):
         raise ValueError(f"a header that begins with {header[:1]!r}, expected a JSON object")
     at, names, closed = 1, set[str](), _NOTHING.match(header)
@@ -128,7 +131,7 @@ def _members(header: bytes) -> Iterator[tuple[str, str]]:
             raise ValueError(f"byte {at} of the header begins no entry of a tensor")
         name = _name(found[1])
         if name in names:
-            raise ValueError(f"a name that stands twice, {name!r}")
+            raise ValueError(f"a name that appears twice, {name!r}")
         names.add(name)
         if len(names) > MOST_TENSORS:
             raise ValueError(f"more than {MOST_TENSORS} tensors")
@@ -147,7 +150,7 @@ def _name(text: bytes) -> str:
 
 
 def _check_metadata(text: str) -> None:
-    """Strings by name, which nobody reads."""
+    """Raise ValueError unless the metadata are strings by name; nothing reads them."""
     for key, value in json.loads(text, object_pairs_hook=no_duplicates).items():
         if not isinstance(value, str):
             raise ValueError(f"{METADATA} holds a {type(value).__name__}, expected strings")
@@ -155,7 +158,7 @@ def _check_metadata(text: str) -> None:
 
 
 def _entry(file: File, name: str, text: str, data: int) -> Entry:
-    """The entry of one tensor, in a file whose data begins at byte `data`: what it says fits together."""
+    """The entry of one tensor, checked, in a file whose data begins at byte `data`."""
     if len(text) > LONGEST:
         raise ValueError(f"tensor {name!r}: an entry of {len(text)} characters, expected {LONGEST} at most")
     fields = _DECODER.decode(text)
@@ -187,7 +190,7 @@ def _nbytes(name: str, dtype: str, shape: list[int]) -> int:
 
 
 def _check_places(entries: Mapping[str, Entry], data: int, size: int) -> None:
-    """The tensors fill the file's data, one behind the other."""
+    """Raise ValueError unless the tensors fill the file's data without gaps or overlaps."""
     at = data
     for start, nbytes, name in sorted((entry.start, entry.nbytes, name) for name, entry in entries.items()):
         if start != at:
@@ -203,7 +206,7 @@ def _are_whole(values: Any) -> bool:
 
 
 def _whole(digits: str) -> int | float:
-    """An integer as the library reads it: -0 is none."""
+    """An integer as the library reads it: -0 is a float."""
     return int(digits) if digits != "-0" else -0.0
 
 

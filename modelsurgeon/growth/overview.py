@@ -76,7 +76,7 @@ class Width:
 
 
 @dataclass(frozen=True)
-class Row:
+class FamilyRow:
     """One family in one layout: {column: cell}, with the widths that the cells are made of.
 
     layout  the form's name; empty for the table without forms
@@ -97,12 +97,12 @@ class Row:
         return {**{column: _cell(widths) for column, widths in self.widths.items()}, "untie": self.untie}
 
 
-def families() -> tuple[Row, ...]:
+def families() -> tuple[FamilyRow, ...]:
     """Every family that has a table, in alphabetical order."""
     return tuple(row for model_type in registry.known() for row in family(model_type))
 
 
-def family(model_type: str) -> tuple[Row, ...]:
+def family(model_type: str) -> tuple[FamilyRow, ...]:
     """The rows of one family. Raises ArchitectureError for an unknown one."""
     table = registry.find(model_type)
     usual = make_row(model_type, table)
@@ -110,14 +110,14 @@ def family(model_type: str) -> tuple[Row, ...]:
     return (usual, *(row for row in others if row.cells != usual.cells))
 
 
-def make_row(model_type: str, table: Architecture, layout: str = "") -> Row:
+def make_row(model_type: str, table: Architecture, layout: str = "") -> FamilyRow:
     """The row of one layout's table."""
     tie = table.tie
     untie = "yes" if tie and not tie.refused else "refused" if tie else NONE
-    return Row(model_type, layout, {column: tuple(_widths(table, column)) for column in COLUMNS}, untie)
+    return FamilyRow(model_type, layout, {column: tuple(_widths(table, column)) for column in COLUMNS}, untie)
 
 
-def as_markdown(rows: tuple[Row, ...]) -> str:
+def as_markdown(rows: tuple[FamilyRow, ...]) -> str:
     """The table as README.md has it."""
     headings = ("family", *COLUMNS, "untie")
     lines = [headings, ("---",) * len(headings), *((row.name, *row.cells.values()) for row in rows)]

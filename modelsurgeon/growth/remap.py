@@ -27,7 +27,7 @@ from modelsurgeon.maps.dimension import Dimension
 from modelsurgeon.maps.orders import identity
 from modelsurgeon.tensors.dtypes import DTYPE_NAMES, FLOATS
 from modelsurgeon.tensors.lazy import LazyTensor
-from modelsurgeon.tensors.noise import Noise, touches
+from modelsurgeon.tensors.noise import Noise
 from modelsurgeon.tensors.remapped import Remapped
 
 
@@ -78,9 +78,14 @@ def remap(checkpoint: Checkpoint, maps: Mapping[str, AxisMap], storage: Storage 
         _check_tie(checkpoint, every)
     tensors = GrownTensors(checkpoint, every, storage).grown()
     if storage.dtype:
-        key = "torch_dtype" if "torch_dtype" in config and "dtype" not in config else "dtype"
-        config = {**config, key: next(name for name, short in DTYPE_NAMES.items() if short == storage.dtype)}
+        name = next(name for name, short in DTYPE_NAMES.items() if short == storage.dtype)
+        config = {**config, dtype_key(config): name}
     return replace(checkpoint, config=config, tensors=tensors, lossy=(*checkpoint.lossy, *lossy, *against))
+
+
+def dtype_key(config: Mapping[str, Any]) -> str:
+    """The config key of the dtype that tensors are stored in."""
+    return "torch_dtype" if "torch_dtype" in config and "dtype" not in config else "dtype"
 
 
 @dataclass
@@ -91,7 +96,6 @@ class GrownTensors:
     maps: Mapping[str, AxisMap]
     storage: Storage
     dimensions: dict[str, tuple[Dimension, ...]] = field(default_factory=dict)
-    filled: dict[str, tuple[Dimension, ...]] = field(default_factory=dict)
 
     @cached_property
     def targets(self) -> dict[str, int]:
@@ -110,7 +114,7 @@ class GrownTensors:
             self.dimensions[text] = self.dimensions.get(text) or template.signature.grow(self.maps)
             remapped = self.remapped(template, tensor, self.dimensions[text])
             for other, copied in self._names(template, name):
-                tensors[other] = self.disturbed(template, other, remapped) if copied else _nothing(remapped)
+                tensors[other] = self.disturbed(template, other, remapped) if copied else zeros(remapped)
         return tensors
 
     def _names(self, template: Template, name: str) -> list[tuple[str, bool]]:
@@ -147,15 +151,11 @@ class GrownTensors:
     def disturbed(self, template: Template, name: str, tensor: LazyTensor) -> LazyTensor:
         """A grown tensor whose copies differ, where they are parts of a sum."""
         noise, signature = self.storage.noise, template.signature
-        if not noise or signature.normalises or not isinstance(tensor, Remapped) or tensor.dtype not in FLOATS:
+        if not noise or signature.normalises or tensor.dtype not in FLOATS:
             return tensor
-        if not any(map(touches, tensor.dimensions)):
-            return tensor
-        text = signature.text
-        self.filled[text] = self.filled.get(text) or tuple(dimension.filled for dimension in tensor.dimensions)
         # queries' rows, which are parts of q.k, before the columns that read the stream
         turns = sorted(range(len(tensor.shape)), key=lambda axis: signature.dimensions[axis][1] == "readers")
-        return replace(tensor, dimensions=self.filled[text], noise=noise.of(name), turns=tuple(turns))
+        return tensor.with_noise(noise.of(name), tuple(turns))
 
 
 COMPONENT = re.compile(r"(?<=\.)\d+(?=\.)")
@@ -167,9 +167,9 @@ def _renumbered(name: str, at: int, number: int) -> str:
     return f"{name[: span[0]]}{number}{name[span[1] :]}"
 
 
-def _nothing(tensor: LazyTensor) -> LazyTensor:
-    """A tensor of this shape and dtype that copies none: zeros."""
-    first, *rest = (dimension.plain(size) for size in tensor.shape)
+def zeros(tensor: LazyTensor) -> LazyTensor:
+    """A tensor of this shape and dtype that copies none."""
+    first, *rest = (dimension.ungrown(size) for size in tensor.shape)
     return Remapped(tensor, (first.emptied, *rest), tensor.dtype)
 
 

@@ -23,6 +23,7 @@ from modelsurgeon.growth.kinds.kind import kind_of
 
 ATTENTIONS = ("head-dim", "heads")
 NO_DEPTH = "depth does not grow"
+SHORT = (bool, int, float, str)  # values that a note can show
 
 Settings = Mapping[str, Any]
 
@@ -57,17 +58,13 @@ def target_config(checkpoint: Checkpoint, settings: Settings) -> dict[str, Any]:
             raise PlanError(f"{key} = {settings[key]}: the rest of the config makes it {value}")
         config = assigned(config, key, value)
     for key, of in table.multiples.items():
-        _check_multiple(key, lookup(config, key), of, of if isinstance(of, int) else lookup(config, of))
+        total, part = lookup(config, key), of if isinstance(of, int) else lookup(config, of)
+        if total % part:
+            divisor, above = of if isinstance(of, int) else f"{of} = {part}", total - total % part + part
+            raise PlanError(f"{key} = {total}: transformers wants a multiple of {divisor}, such as {above}")
     if all(lookup(config, key) == lookup(before, key) for key in settable(table)):
         raise PlanError("nothing to grow: the model has these sizes already")
     return config
-
-
-def _check_multiple(key: str, total: int, of: str | int, part: int) -> None:
-    if total % part:
-        divisor = str(of) if isinstance(of, int) else f"{of} = {part}"
-        above = total - total % part + part
-        raise PlanError(f"{key} = {total}: transformers wants a multiple of {divisor}, such as {above}")
 
 
 def _check_setting(checkpoint: Checkpoint, key: str, native: str, value: Any) -> None:
@@ -147,12 +144,8 @@ def _not_taken(checkpoint: Checkpoint, other: Mapping[str, Any], taken: set[str]
     known = {key.split(".")[0] for key in table.accounted_keys} - (INERT - {"vocab_size", "tie_word_embeddings"})
     pairs = {key: (table.value(present, key), lookup(other, key)) for key in sorted(known - follows)}
     differs = [
-        f"{key} {here} (there {there})" if _is_short(here) and _is_short(there) else key
+        f"{key} {here} (there {there})" if isinstance(here, SHORT) and isinstance(there, SHORT) else key
         for key, (here, there) in pairs.items()
         if here != there and None not in (here, there)
     ]
     return [f"not taken from the other config: {', '.join(differs)}"] if differs else []
-
-
-def _is_short(value: Any) -> bool:
-    return isinstance(value, bool | int | float | str)

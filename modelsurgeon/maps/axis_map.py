@@ -1,4 +1,4 @@
-"""How one axis grows: a pair of matrices (E, D) with D E = gain * I, kept as three vectors.
+"""How one axis grows: a pair of matrices (E, D) with D E = gain * I, held in three vectors.
 
 E [m, n] spreads n old coordinates over m new ones and multiplies what *writes* the axis; D [n, m] gathers them again
 and multiplies what *reads* it. Doubling an axis of two by plain copies, readers taking half of each:
@@ -23,7 +23,7 @@ import numpy as np
 from modelsurgeon.errors import PlanError
 
 LAW_TOLERANCE = 1e-14  # the law's few float64 operations round by some 1e-16 each
-LARGEST = 1 << 28  # coordinates of an axis on record: what a file says of itself must not take the memory away
+LARGEST = 1 << 28  # coordinates of an axis on record: a file must not be able to exhaust the memory
 GAP = -1  # the source of a new coordinate that copies none
 MEAN = -2  # the source of a new coordinate that holds the mean of all old ones; readers ignore it
 
@@ -34,7 +34,7 @@ class AxisMap:
 
     source  [m] int64: the old coordinate that each new one copies, or GAP, or MEAN (a row of E that is scale / n)
     scale   [m] float64: E, what writers are multiplied by (0 in a gap)
-    share   [m] float64: D, what readers are multiplied by (0 in a gap, and where a mean stands)
+    share   [m] float64: D, what readers are multiplied by (0 in a gap, and for a mean)
     gain    D E = gain * I
     split   the side whose copies are parts of a sum ("readers" or "writers"); the other side's are equal
     Raises PlanError where the law does not hold.
@@ -67,6 +67,7 @@ class AxisMap:
 
     @property
     def new_size(self) -> int:
+        """How many new coordinates there are."""
         return len(self.source)
 
     @cached_property
@@ -96,6 +97,7 @@ class AxisMap:
 
     @cached_property
     def is_identity(self) -> bool:
+        """Whether the axis stays as it is."""
         return (
             self.new_size == self.size
             and np.array_equal(self.source, np.arange(self.size))
@@ -104,24 +106,21 @@ class AxisMap:
 
     def fold_matrix_diagonal(self) -> np.ndarray:
         """[n] float64: the diagonal of D E (off the diagonal it is zero by construction)."""
-        kept = self.copied
-        products = (self.scale * self.share)[kept]
-        return np.bincount(self.source[kept], weights=products, minlength=self.size)
+        copied = self.copied
+        products = (self.scale * self.share)[copied]
+        return np.bincount(self.source[copied], weights=products, minlength=self.size)
 
     def energy(self) -> np.ndarray:
-        """[n] float64: the squared length of each column of E, rows that hold means left out.
-
-        It is what a norm sees of each old coordinate: a mean has no part in the variance.
-        """
-        kept = self.copied
-        return np.bincount(self.source[kept], weights=self.scale[kept] ** 2, minlength=self.size)
+        """[n] float64: the squared length of each column of E, without rows of means, which add no variance."""
+        copied = self.copied
+        return np.bincount(self.source[copied], weights=self.scale[copied] ** 2, minlength=self.size)
 
     def dense(self) -> tuple[np.ndarray, np.ndarray]:
         """(E [m, n], D [n, m]): for tests and for the eye."""
         spread, gather = np.zeros((self.new_size, self.size)), np.zeros((self.size, self.new_size))
-        kept = np.flatnonzero(self.copied)
-        spread[kept, self.source[kept]] = self.scale[kept]
-        gather[self.source[kept], kept] = self.share[kept]
+        copied = np.flatnonzero(self.copied)
+        spread[copied, self.source[copied]] = self.scale[copied]
+        gather[self.source[copied], copied] = self.share[copied]
         spread[self.means] = self.scale[self.means, None] / self.size
         return spread, gather
 
@@ -129,12 +128,12 @@ class AxisMap:
         """The map of this growth followed by a later one: E = E2 E1, D = D1 D2."""
         if later.size != self.new_size:
             raise PlanError(f"an axis of {self.new_size} cannot be grown by a map of {later.size}")
-        kept = later.copied
+        copied = later.copied
         source = np.full(later.new_size, GAP)
-        source[kept] = self.source[later.source[kept]]
+        source[copied] = self.source[later.source[copied]]
         scale, share = np.zeros(later.new_size), np.zeros(later.new_size)
-        scale[kept] = later.scale[kept] * self.scale[later.source[kept]]
-        share[kept] = later.share[kept] * self.share[later.source[kept]]
+        scale[copied] = later.scale[copied] * self.scale[later.source[copied]]
+        share[copied] = later.share[copied] * self.share[later.source[copied]]
         source[later.means] = MEAN
         scale[later.means] = later.scale[later.means] * (self._mean() if later.means.any() else 1.0)
         scale[source == GAP], share[source < 0] = 0.0, 0.0
@@ -142,15 +141,15 @@ class AxisMap:
 
     def _mean(self) -> float:
         """The mean of the new coordinates over that of the old ones. Raises PlanError where it is no such multiple."""
-        kept = self.copied
-        sums = np.bincount(self.source[kept], weights=self.scale[kept], minlength=self.size)
+        copied = self.copied
+        sums = np.bincount(self.source[copied], weights=self.scale[copied], minlength=self.size)
         sums += self.scale[self.means].sum() / self.size
         if not np.allclose(sums, sums[0], rtol=LAW_TOLERANCE * self.new_size, atol=0):
             raise PlanError("a mean of coordinates that weigh differently is no mean of the old ones")
         return float(sums[0]) * self.size / self.new_size
 
     def to_json(self) -> dict[str, Any]:
-        """A compact record: `from_json` gives back the same vectors, to the last bit."""
+        """A compact record, from which `from_json` makes the same vectors to the last bit."""
         return {
             "size": self.size,
             "new_size": self.new_size,
@@ -176,6 +175,15 @@ class AxisMap:
         except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
             raise PlanError(f"an axis map on record cannot be read: {error!r}") from None
         return cls(size, *vectors, gain, split)
+
+
+def occurrence(values: np.ndarray) -> np.ndarray:
+    """[n] int64: how many earlier values are equal to each one."""
+    order = np.argsort(values, kind="stable")
+    first = np.r_[True, np.diff(values[order]) != 0][: len(order)]
+    found = np.empty(len(values), dtype=np.int64)
+    found[order] = np.arange(len(values)) - np.maximum.accumulate(np.where(first, np.arange(len(values)), 0))
+    return found
 
 
 def _progressions(values: np.ndarray) -> list[list[int]]:

@@ -10,16 +10,16 @@ no old coordinate but the mean of some: source size + i is the mean of old[means
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property, reduce
+from functools import cached_property, lru_cache, reduce
 from typing import NamedTuple
 
 import numpy as np
 
 from modelsurgeon.errors import PlanError
-from modelsurgeon.maps.axis_map import GAP, AxisMap
+from modelsurgeon.maps.axis_map import GAP, AxisMap, occurrence
 
 
-class Run(NamedTuple):
+class GatherRun(NamedTuple):
     """new[start:stop] = old[source : source + stop - start] * factor (source GAP: nothing is copied)."""
 
     start: int
@@ -33,8 +33,8 @@ class Dimension:
     """One dimension's growth from `size` (n) to `len(source)` (m), with g fold groups.
 
     source [m] int64, factor [m] float64          how it is grown
-    means                                         each int64: old coordinates whose mean stands for a further one
-    free   [m] bool                               gaps where anything may stand: what is written there is zero
+    means                                         each int64: the old coordinates that one mean is taken of
+    free   [m] bool                               gaps that may hold anything, since what is written there is zero
     group [m] int64, dual [m] float64             which group each new coordinate folds into, and its weight there
     group_source [g] int64, group_factor [g]      what each group folds to
     """
@@ -51,10 +51,11 @@ class Dimension:
 
     @property
     def new_size(self) -> int:
+        """How many new coordinates there are."""
         return len(self.source)
 
     def rearranged(self, before: np.ndarray, after: np.ndarray) -> Dimension:
-        """The same in another order: place p holds what was at before[p] of the old, at after[p] of the new order."""
+        """Reorder both sides: place p holds what was at before[p] among the old, at after[p] among the new."""
         place = np.empty(self.size + len(self.means), dtype=np.int64)
         place[np.r_[before, self.size + np.arange(len(self.means))]] = np.arange(len(place))
 
@@ -74,6 +75,7 @@ class Dimension:
 
     @cached_property
     def is_identity(self) -> bool:
+        """Whether the dimension stays as it is."""
         return (
             self.new_size == self.size
             and bool(np.all(self.factor == 1))
@@ -82,7 +84,7 @@ class Dimension:
 
     @property
     def emptied(self) -> Dimension:
-        """As large, and all of it gaps."""
+        """A dimension of the new size that holds gaps alone."""
         nothing, none = np.full(self.new_size, GAP), np.zeros(self.new_size)
         every, ones = np.arange(self.new_size), np.ones(self.new_size)
         return Dimension(self.size, nothing, none, every, ones, nothing, none, np.zeros(self.new_size, dtype=bool))
@@ -93,31 +95,31 @@ class Dimension:
         return np.bincount(self.group, weights=self.free, minlength=len(self.group_source)) > 0
 
     def then(self, later: Dimension) -> Dimension | None:
-        """This growth followed by a later one, as one; None where a mean is in the way, or where a later growth copies
-        some parts of a sum more often than others.
+        """One growth that does this one and then a later one.
 
-        A group of the later growth folds to one coordinate of the middle; those of all parts of a sum fold together.
+        None where either has means, or where the later one copies some parts of a sum more often than others. A group
+        of the later growth folds to one coordinate of the middle; the groups of all parts of a sum fold together.
         """
         if self.means or later.means or np.any(later.group_factor[later.group_source != GAP] == 0):
             return None
         gap = later.source == GAP
         middle = np.where(gap, 0, later.source)
-        kept = np.flatnonzero(later.group_source != GAP)
-        at = later.group_source[kept]  # the middle coordinate that each group folds to
-        turn = _occurrence(at)
+        copied = np.flatnonzero(later.group_source != GAP)
+        at = later.group_source[copied]  # the middle coordinate that each group folds to
+        turn = occurrence(at)
         times = np.bincount(at, minlength=self.new_size)
         if any(len(set(times[self.group == group])) > 1 for group in np.flatnonzero(np.bincount(self.group) > 1)):
             return None
         width = int(times.max(initial=1))
         names = np.full(len(later.group_source), -1)  # of the groups that fold together
-        names[kept] = self.group[at] * width + turn
+        names[copied] = self.group[at] * width + turn
         names[later.group_source == GAP] = len(self.group_source) * width + np.arange(np.sum(later.group_source == GAP))
         every, number = np.unique(names, return_inverse=True)
         old = every // width
         new = old >= len(self.group_source)
         old = np.where(new, 0, old)
         through = np.ones(len(later.group_source))
-        through[kept] = self.dual[at] / later.group_factor[kept]
+        through[copied] = self.dual[at] / later.group_factor[copied]
         source = np.where(gap, GAP, self.source[middle])
         return Dimension(
             self.size,
@@ -132,14 +134,14 @@ class Dimension:
 
     @property
     def extended_size(self) -> int:
-        """How many coordinates a source may name: the old ones, and the means of some."""
+        """How many coordinates a source may name: the old ones and the means."""
         return self.size + len(self.means)
 
     @cached_property
     def pairs(self) -> tuple[np.ndarray, np.ndarray]:
-        """(lead [m] int64, sign [m] int8): equal parts of one sum by twos, whose first one leads.
+        """(lead [m] int64, sign [m] int8): pairs of equal parts of one sum, and the first part of each pair.
 
-        sign  1 of the first one, -1 of the other one, 0 of what has no twin
+        sign  1 for the first part, -1 for the second, 0 for a coordinate without a twin
         """
         lead, sign = np.arange(self.new_size), np.zeros(self.new_size, dtype=np.int8)
         live = np.flatnonzero((self.source != GAP) & (self.factor != 0) & ~self.free)
@@ -156,7 +158,7 @@ class Dimension:
 
     @cached_property
     def filled(self) -> Dimension:
-        """The same with old coordinates, one after another, in the gaps that are free."""
+        """Free gaps filled with old coordinates, one after another."""
         live, gaps = np.flatnonzero((self.source != GAP) & (self.factor != 0)), np.flatnonzero(self.free)
         source, factor = self.source.copy(), self.factor.copy()
         taken = live[np.arange(len(gaps)) % max(1, len(live))]
@@ -164,7 +166,7 @@ class Dimension:
         return replace(self, source=source, factor=factor)
 
     @cached_property
-    def runs(self) -> tuple[Run, ...]:
+    def runs(self) -> tuple[GatherRun, ...]:
         """The fewest runs that make up the dimension, in order."""
         if not self.new_size:
             return ()
@@ -172,9 +174,8 @@ class Dimension:
         step = np.where(gap[1:] | gap[:-1], gap[1:] & gap[:-1], np.diff(self.source) == 1)
         starts = np.flatnonzero(np.r_[True, ~(step & (np.diff(self.factor) == 0))])
         stops = np.r_[starts[1:], self.new_size]
-        return tuple(
-            Run(int(a), int(b), int(self.source[a]), float(self.factor[a])) for a, b in zip(starts, stops, strict=True)
-        )
+        found = starts, stops, self.source[starts], self.factor[starts]
+        return tuple(map(GatherRun, *(column.tolist() for column in found)))
 
     @cached_property
     def factors(self) -> tuple[float, ...]:
@@ -183,7 +184,7 @@ class Dimension:
 
     @cached_property
     def without_factors(self) -> Dimension:
-        """The same gather, multiplied by nothing: for factors that are applied elsewhere."""
+        """The gather alone, for factors that are applied elsewhere."""
         factor = np.where(self.source == GAP, 0.0, 1.0)
         return replace(self, factor=factor, dual=np.zeros_like(self.dual))
 
@@ -191,7 +192,8 @@ class Dimension:
     def rests(self) -> tuple[np.ndarray, np.ndarray]:
         """(leads [l] int64, rests [l, r] float64): the first part of each sum, and the factors of its other parts.
 
-        Subtracting the other parts as they were stored makes a sum exact even where a part is too small for its dtype.
+        A first part that is the whole less the other parts, as they are stored, makes the sum exact even where a part
+        is too small for its dtype.
         """
         unit = (self.dual == 1) & (self.source != GAP)
         groups = len(self.group_source)
@@ -201,31 +203,22 @@ class Dimension:
         order = np.flatnonzero(several)[np.argsort(self.group[several], kind="stable")]
         if not len(order):
             return order, np.zeros((0, 0))
-        first = np.r_[True, np.diff(self.group[order]) != 0]
-        rank = np.arange(len(order)) - np.maximum.accumulate(np.where(first, np.arange(len(order)), 0))
-        row = np.cumsum(first) - 1
+        rank = occurrence(self.group[order])
+        row = np.cumsum(rank == 0) - 1
         rests = np.zeros((row[-1] + 1, rank.max() + 1))
         rests[row, rank] = self.factor[order]
-        return order[first], rests[:, 1:]
+        return order[rank == 0], rests[:, 1:]
 
 
-def _occurrence(values: np.ndarray) -> np.ndarray:
-    """[n] int64: how many equal values stand before each one."""
-    order = np.argsort(values, kind="stable")
-    first = np.r_[True, np.diff(values[order]) != 0][: len(order)]
-    found = np.empty(len(values), dtype=np.int64)
-    found[order] = np.arange(len(values)) - np.maximum.accumulate(np.where(first, np.arange(len(values)), 0))
-    return found
-
-
-def plain(size: int) -> Dimension:
+@lru_cache(maxsize=8)
+def ungrown(size: int) -> Dimension:
     """A dimension that stays as it is."""
     every, ones = np.arange(size), np.ones(size)
     return Dimension(size, every, ones, every, ones, every, ones, np.zeros(size, dtype=bool))
 
 
 def along(axis: AxisMap, side: str) -> Dimension:
-    """The dimension that one axis makes, seen from its "writers" or its "readers"."""
+    """The dimension of one axis, for the "writers" or the "readers" of that axis."""
     factor, dual = (axis.scale, axis.share) if side == "writers" else (axis.share, axis.scale)
     every = np.arange(axis.new_size)
     free = axis.gaps & (side == "readers")
@@ -283,7 +276,6 @@ def _product(a: Dimension, b: Dimension) -> Dimension:
 
 def concatenation(parts: list[Dimension]) -> Dimension:
     """Dimensions one after another."""
-
     size, starts = sum(part.size for part in parts), [sum(part.size for part in parts[:i]) for i in range(len(parts))]
     behind = [size + sum(len(part.means) for part in parts[:i]) for i in range(len(parts))]
     groups = [sum(len(part.group_source) for part in parts[:i]) for i in range(len(parts))]

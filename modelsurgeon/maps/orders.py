@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from modelsurgeon.errors import PlanError
-from modelsurgeon.maps.axis_map import GAP, AxisMap
+from modelsurgeon.maps.axis_map import GAP, AxisMap, occurrence
 
 
 def identity(size: int) -> AxisMap:
-    """The axis as it is."""
+    """The map that leaves an axis as it is."""
     return AxisMap(size, np.arange(size), np.ones(size), np.ones(size))
 
 
@@ -40,12 +40,9 @@ def shares(rank: np.ndarray, count: np.ndarray) -> np.ndarray:
 def ranks(source: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(rank, count) of each coordinate: which copy of its source it is, and of how many; a gap is the first of one."""
     rank, count = np.zeros(len(source), dtype=np.int64), np.ones(len(source), dtype=np.int64)
-    kept = np.flatnonzero(source >= 0)
-    order = kept[np.argsort(source[kept], kind="stable")]
-    first = np.r_[True, np.diff(source[order]) != 0] if len(order) else np.zeros(0, dtype=bool)
-    starts = np.maximum.accumulate(np.where(first, np.arange(len(order)), 0))
-    rank[order] = np.arange(len(order)) - starts
-    count[kept] = np.bincount(source[kept])[source[kept]]
+    copied = np.flatnonzero(source >= 0)
+    rank[copied] = occurrence(source[copied])
+    count[copied] = np.bincount(source[copied])[source[copied]]
     return rank, count
 
 
@@ -59,7 +56,7 @@ def copies(size: int, count: int, scale: float, shares: Sequence[float], gain: f
 def gathered(
     size: int, source: np.ndarray, scale: np.ndarray, share: np.ndarray, gain: float, split: str = "readers"
 ) -> AxisMap:
-    """A map from its vectors, with the factors of gaps set to zero, and the shares of means."""
+    """A map from its vectors; factors of gaps and shares of means become zero."""
     return AxisMap(size, source, np.where(source != GAP, scale, 0.0), np.where(source >= 0, share, 0.0), gain, split)
 
 

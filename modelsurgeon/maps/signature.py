@@ -42,42 +42,37 @@ class Atom:
 
     name: str
     other: bool = False
+    is_plain = True
+
+    @property
+    def alone(self) -> str:
+        """The axis that this is, seen from its own side; "" for the other side, and for more than an axis."""
+        return "" if self.other else self.name
 
     def axes(self) -> tuple[str, ...]:
+        """The names in it, in order."""
         return () if self.name.isdigit() else (self.name,)
 
     def size(self, sizes: Mapping[str, int]) -> int:
+        """How large the dimension is for these sizes of axes."""
         return int(self.name) if self.name.isdigit() else sizes[self.name]
 
     def grow(self, maps: Mapping[str, AxisMap], side: str) -> Dimension:
+        """The growth of the dimension, for its "writers" or its "readers"."""
         if self.name.isdigit():
-            return dimension.plain(int(self.name))
-        return dimension.along(
-            maps[self.name], {"writers": "readers", "readers": "writers"}[side] if self.other else side
-        )
+            return dimension.ungrown(int(self.name))
+        other_side = {"writers": "readers", "readers": "writers"}[side]
+        return dimension.along(maps[self.name], other_side if self.other else side)
 
 
-@dataclass(frozen=True)
-class Product:
-    """The row-major product of its parts."""
-
+class _Several:
     parts: tuple[Expression, ...]
+    alone = ""
 
-    def axes(self) -> tuple[str, ...]:
-        return tuple(axis for part in self.parts for axis in part.axes())
-
-    def size(self, sizes: Mapping[str, int]) -> int:
-        return int(np.prod([part.size(sizes) for part in self.parts], dtype=object))
-
-    def grow(self, maps: Mapping[str, AxisMap], side: str) -> Dimension:
-        return dimension.product([part.grow(maps, side) for part in self.parts])
-
-
-@dataclass(frozen=True)
-class Concatenation:
-    """Its parts one after another."""
-
-    parts: tuple[Expression, ...]
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is an axis or a product of axes."""
+        return False
 
     def axes(self) -> tuple[str, ...]:
         return tuple(axis for part in self.parts for axis in part.axes())
@@ -85,29 +80,58 @@ class Concatenation:
     def size(self, sizes: Mapping[str, int]) -> int:
         return sum(part.size(sizes) for part in self.parts)
 
+
+@dataclass(frozen=True)
+class Product(_Several):
+    """The row-major product of its parts."""
+
+    parts: tuple[Expression, ...]
+
+    @property
+    def is_plain(self) -> bool:
+        return all(part.is_plain and len(part.axes()) < 2 for part in self.parts)
+
+    def size(self, sizes: Mapping[str, int]) -> int:
+        """How large the dimension is for these sizes of axes."""
+        return int(np.prod([part.size(sizes) for part in self.parts], dtype=object))
+
     def grow(self, maps: Mapping[str, AxisMap], side: str) -> Dimension:
+        """The growth of the dimension, for its "writers" or its "readers"."""
+        return dimension.product([part.grow(maps, side) for part in self.parts])
+
+
+@dataclass(frozen=True)
+class Concatenation(_Several):
+    """Its parts one after another."""
+
+    parts: tuple[Expression, ...]
+
+    def grow(self, maps: Mapping[str, AxisMap], side: str) -> Dimension:
+        """The growth of the dimension, for its "writers" or its "readers"."""
         return dimension.concatenation([part.grow(maps, side) for part in self.parts])
 
 
 @dataclass(frozen=True)
-class Dealt:
+class Dealt(_Several):
     """Its parts dealt out along an axis: for each of its coordinates, an equal share of every part."""
 
     along: str
     parts: tuple[Expression, ...]
 
     def axes(self) -> tuple[str, ...]:
-        return (self.along, *(axis for part in self.parts for axis in part.axes()))
-
-    def size(self, sizes: Mapping[str, int]) -> int:
-        return sum(part.size(sizes) for part in self.parts)
+        """The names in it, in order."""
+        return (self.along, *super().axes())
 
     def grow(self, maps: Mapping[str, AxisMap], side: str) -> Dimension:
+        """The growth of the dimension, for its "writers" or its "readers"."""
         parts = [part.grow(maps, side) for part in self.parts]
         dealer = maps[self.along]
         before = _dealt([part.size for part in parts], dealer.size)
         after = _dealt([part.new_size for part in parts], dealer.new_size)
         return dimension.concatenation(parts).rearranged(before, after)
+
+
+Expression = Atom | Product | Concatenation | Dealt
 
 
 def _dealt(sizes: list[int], hands: int) -> np.ndarray:
@@ -119,25 +143,27 @@ def _dealt(sizes: list[int], hands: int) -> np.ndarray:
     return np.concatenate(shares, axis=1).ravel()
 
 
-Expression = Atom | Product | Concatenation | Dealt
-
-
 @dataclass(frozen=True)
 class Signature:
     """A parsed signature: each stored dimension with its side, and what a gain normalises.
 
     dimensions  (expression, "writers" | "readers") in stored order
-    normalises  what stands left of `=>`: an axis or a product of axes; or None
+    normalises  what is left of `=>`: an axis or a product of axes; or None
     """
 
     text: str
     dimensions: tuple[tuple[Expression, str], ...]
-    normalises: Atom | Product | None = None
+    normalises: Expression | None = None
 
     @property
     def axes(self) -> tuple[str, ...]:
+        """The names in it, in order."""
         named = tuple(axis for expression, _ in self.dimensions for axis in expression.axes())
         return named + (self.normalises.axes() if self.normalises else ())
+
+    def axes_of(self, side: str) -> tuple[str, ...]:
+        """The axes that it writes ("writers") or reads ("readers"), in stored order."""
+        return tuple(axis for expression, own in self.dimensions if own == side for axis in expression.axes())
 
     @property
     def gains(self) -> tuple[str, ...]:
@@ -155,6 +181,7 @@ class Signature:
         return Signature(f"{self.text} (bias)", self.written)
 
     def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """Its stored shape for these sizes of axes."""
         return tuple(expression.size(sizes) for expression, _ in self.dimensions)
 
     def grow(self, maps: Mapping[str, AxisMap]) -> tuple[Dimension, ...]:
@@ -165,18 +192,18 @@ class Signature:
         return (*grown[:-1], self._ungained(grown[-1], maps))
 
     def _ungained(self, gain: Dimension, maps: Mapping[str, AxisMap]) -> Dimension:
-        """The gain's growth, without what the norm does already."""
+        """Divide the gain's growth by the factor that the norm itself applies."""
         assert self.normalises is not None
         divided = np.ones(1)
         for axis in self.normalises.axes():
             divided = np.outer(divided, gain_factors(maps[axis])).ravel()
-        kept = gain.source != GAP
-        factor = np.where(kept, gain.factor / np.where(kept, divided, 1.0), 0.0)
+        copied = gain.source != GAP
+        factor = np.where(copied, gain.factor / np.where(copied, divided, 1.0), 0.0)
         group_divided = np.ones(len(gain.group_source))
-        group_divided[gain.group[kept]] = divided[kept]
-        if np.array_equal(group_divided[gain.group[kept]], divided[kept]):
+        group_divided[gain.group[copied]] = divided[copied]
+        if np.array_equal(group_divided[gain.group[copied]], divided[copied]):
             return replace(gain, factor=factor, group_factor=gain.group_factor / group_divided)
-        return replace(gain, factor=factor, dual=gain.dual * np.where(kept, divided, 1.0))
+        return replace(gain, factor=factor, dual=gain.dual * np.where(copied, divided, 1.0))
 
 
 def gain_factors(axis: AxisMap) -> np.ndarray:
@@ -237,18 +264,11 @@ def _sides(text: str, side: str) -> tuple[tuple[Expression, str], ...]:
 def _norm(text: str) -> Signature:
     read, written = (_sides(part, "writers") for part in text.split("=>"))
     normalises = read[0][0] if len(read) == 1 else None
-    if not written or not isinstance(normalises, Atom | Product) or not _is_plain(normalises):
+    if not written or normalises is None or not normalises.is_plain:
         raise ValueError("a norm reads one axis, or one product of axes")
-    if not _is_plain(written[-1][0]) or len(normalises.axes()) != len(written[-1][0].axes()):
+    if not written[-1][0].is_plain or len(normalises.axes()) != len(written[-1][0].axes()):
         raise ValueError("a norm writes as many axes as it reads")
     return Signature(text, written, normalises)
-
-
-def _is_plain(expression: Expression) -> bool:
-    """Whether it is an axis or a product of axes."""
-    if isinstance(expression, Product):
-        return all(isinstance(part, Atom) for part in expression.parts)
-    return isinstance(expression, Atom)
 
 
 def _factor(tokens: list[str]) -> Expression:

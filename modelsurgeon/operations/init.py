@@ -3,7 +3,7 @@
     modelsurgeon init config.json -o fresh --std log-n-over-d
     init("config.json", "fresh", std="log-n-over-d")
 
-How, and what the choices mean: `transforms/initial.py`.
+`transforms/initial.py` explains the choices, and does the work.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from modelsurgeon.errors import PlanError
+from modelsurgeon.operations.catalogue import register
 from modelsurgeon.operations.operation import Operation, Replayed, option
-from modelsurgeon.operations.registry import register
 
 if TYPE_CHECKING:
     from modelsurgeon.checkpoints.checkpoint import Checkpoint

@@ -1,7 +1,7 @@
-"""Layers that were put in between, as other tools do it: nothing changes where all that a new layer adds is zero.
+"""Inserted layers, as other tools make them: the function stays the same where a new layer adds zero.
 
-It is not offered as a command: `verify --infer` finds it in results that carry no record, and the proof replays it. How
-new layers are told, and what they must be: `transforms/insertion.py`.
+There is no command: `verify --infer` finds inserted layers in results without a record, and the proof replays them.
+`transforms/insertion.py` recognises new layers, and says what they must be.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from modelsurgeon.operations.catalogue import register
 from modelsurgeon.operations.operation import Demand, Guess, Operation, Replayed
-from modelsurgeon.operations.registry import register
 
 if TYPE_CHECKING:
     from modelsurgeon.checkpoints.checkpoint import Checkpoint
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 @register
 @dataclass(frozen=True)
 class InsertLayers(Operation):
-    """Put layers in between that add zero.
+    """Insert layers that add zero.
 
     layers  {counter: the old layer at each place, or None for a new one}
-    kinds   {config key: what the result's config says layer by layer}
+    kinds   {config key: the result's list, one entry for each layer}
     """
 
     name = "insert-layers"

@@ -12,7 +12,7 @@
             ...
 
 That file in this folder is all: the command with its --help, the Python method `model.shift(by=2)`, plan, record,
-replay, proof and model card follow from it. The first line of the docstring is what --help says.
+replay, proof and model card follow from it. --help shows the first line of the docstring.
 
 Nothing heavy is imported here or at the top of an operation's file: --help must not wait for torch.
 """
@@ -34,13 +34,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 SEED = "seed"  # an option of this name has a place of its own on record
 JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", Path: "string"}
-PYTHON_TYPES = {
-    **JSON_TYPES,
-    type(None): "null",
-    list: "array",
-    tuple: "array",
-    Mapping: "object",
-}  # bool before int
+PYTHON_TYPES = {**JSON_TYPES, type(None): "null", list: "array", tuple: "array", Mapping: "object"}  # bool before int
 WORDS = {
     **{"boolean": "true or false", "integer": "a whole number", "number": "a number", "string": "a text"},
     **{"array": "a list", "object": "names with values", "null": "None"},
@@ -52,40 +46,38 @@ def option(default: T, help: str, *, flag: str | None = None, metavar: str | Non
 
     help      one sentence for --help
     flag      its name on the command line, where that is not --name-of-the-field
-    recorded  whether it says what the result is, and so belongs on record
+    recorded  whether the result depends on it, so that it belongs on record
     """
     made: T = field(default=default, metadata={"help": help, "flag": flag, "metavar": metavar, "recorded": recorded})
     return made
 
 
 class Companion(Protocol):
-    """Further files that go with a checkpoint.
-
-    nbytes  how large they are
-    peak    bytes resident at most while they are written
-    notes   what a user should know of them, beside the checkpoint's
-    """
+    """Further files that are written with a checkpoint."""
 
     @property
-    def nbytes(self) -> int: ...
+    def nbytes(self) -> int:
+        """Bytes of all of them."""
 
     @property
-    def peak(self) -> int: ...
+    def peak(self) -> int:
+        """Bytes resident at most while they are written."""
 
     @property
-    def notes(self) -> tuple[str, ...]: ...
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know about them, beside the checkpoint's notes."""
 
     def write(self, folder: Path) -> None:
-        """Write them."""
+        """Write them into the folder."""
 
 
 @dataclass(frozen=True)
 class Demand:
-    """What the proof asks of a tensor that copies none of the source's.
+    """What the proof requires of a tensor that copies none of the source's.
 
-    zero   that it is zero; else that it is finite
-    met    what is said of one that is
-    unmet  what is said of one that is not
+    zero   whether it must be zero; else it must be finite
+    met    the proof's detail where it is
+    unmet  the proof's detail where it is not
     """
 
     zero: bool
@@ -95,11 +87,11 @@ class Demand:
 
 @dataclass(frozen=True)
 class Guess:
-    """How a result without a record may have been made by an operation, as far as that goes.
+    """What an operation may have done to a source to make a result without a record.
 
-    checkpoint  the source with that done to it
+    checkpoint  the source after it
     step        for the proof; None where nothing was done
-    lines       what was found, for people
+    lines       findings, in words
     """
 
     checkpoint: Checkpoint
@@ -109,11 +101,11 @@ class Guess:
 
 @dataclass(frozen=True)
 class Operation:
-    """What can be done to a checkpoint; an instance is one with its options.
+    """An operation on a checkpoint, with its options.
 
     name     on the command line and on record; the Python method has _ for -
-    reads    what it is given: "checkpoint", or "config", of which it makes a new one
-    offered  whether users can ask for it; else it is only known from records and from `verify --infer`
+    reads    "checkpoint", or "config" where it makes a new checkpoint from one
+    offered  whether users can call it; else only records and `verify --infer` use it
     grows    whether its steps are maps of axes, and nothing else
     """
 
@@ -134,9 +126,9 @@ class Operation:
                 raise OptionsError(f"{self.name}: {name} is {value!r:.80}, expected {expected}")
 
     def apply(self, checkpoint: Checkpoint) -> Checkpoint:
-        """What it makes of a checkpoint; reads headers at most.
+        """The checkpoint after the operation; reads headers at most.
 
-        A result that has no further step gets one with the recorded options.
+        A result without a new step gets one with the recorded options.
         """
         raise NotImplementedError
 
@@ -146,19 +138,19 @@ class Operation:
         return True
 
     def undo(self) -> Operation | None:
-        """The operation that gives back what was there before, to the last bit; None where none does."""
+        """The operation that restores the source to the last bit; None where there is none."""
         return None
 
     @classmethod
     def replay(cls, before: Replayed, step: Step) -> Replayed:
-        """The checkpoint with a step on record done to it again. Raises PlanError where that cannot be."""
+        """Repeat a step on record. Raises PlanError where that is impossible."""
         return before.applied(cls.from_step(step))
 
     @classmethod
     def demands(
         cls, step: Step, expected: Checkpoint, result: Checkpoint, names: Mapping[str, str]
     ) -> Mapping[str, Demand]:
-        """{tensor of `expected` that copies none of the source's: what the proof asks of it}.
+        """{tensor of `expected` that copies none of the source's: what the proof requires of it}.
 
         expected  the source with all steps replayed
         names     {tensor of `expected`: the result's name for it}
@@ -167,30 +159,30 @@ class Operation:
 
     @classmethod
     def guess(cls, source: Checkpoint, result: Checkpoint) -> Guess:
-        """Whether a result without a record shows that this was done."""
+        """What this operation may have done, judged by a result without a record."""
         return Guess(source)
 
     def companion(self, before: Checkpoint, after: Checkpoint, memory: int | None, output: Path | None) -> Any:
-        """Further files that go with the result (`Companion`), or None."""
+        """Further files that are written with the result (`Companion`), or None."""
         return None
 
-    def told(self, after: Checkpoint) -> tuple[str, ...]:
-        """What a user should hear before the plan: what was found for options that leave a choice."""
+    def choices(self, after: Checkpoint) -> tuple[str, ...]:
+        """Lines to show before the plan: what was chosen for options that leave a choice."""
         return ()
 
     @property
     def tells_loss(self) -> bool:
-        """Whether the result is for training from: its initial loss is then predicted, and measured if wanted."""
+        """Whether the result is a start for training: its initial loss is predicted, and measured on request."""
         return False
 
     def arguments(self) -> dict[str, Any]:
-        """The options as they stand on record."""
+        """The options as they are recorded."""
         recorded = [one.name for one in fields(self) if one.metadata.get("recorded", True) and one.name != SEED]
         return {name: getattr(self, name) for name in recorded}
 
     @classmethod
     def from_step(cls, step: Step) -> Self:
-        """The operation of a step on record. Raises PlanError for arguments that it does not have."""
+        """The operation of a step on record. Raises PlanError for unknown arguments and wrong types."""
         given = {**step.arguments, **({SEED: step.seed} if step.seed is not None else {})}
         hints = option_types(cls)
         for name, value in given.items():
@@ -200,19 +192,22 @@ class Operation:
 
 
 class Replayed(Protocol):
-    """A checkpoint on its way through the steps on record (`transforms/replay.py`)."""
+    """A checkpoint during the replay of steps on record (`transforms/replay.py`)."""
+
+    def grown(self) -> Checkpoint:
+        """The checkpoint so far. Raises PlanError where the growth does not commute with the model."""
 
     def onto(self, transform: Any) -> Replayed:
-        """A transform (Checkpoint -> Checkpoint), on what is there by now."""
+        """After a transform (Checkpoint -> Checkpoint)."""
 
     def applied(self, operation: Operation) -> Replayed:
-        """An operation, on what is there by now."""
+        """After an operation."""
 
     def growing(self, maps: Mapping[str, Any]) -> Replayed:
-        """Further growth, {axis: map}: composed with the growth that came just before."""
+        """After further growth, {axis: map}, composed with the growth just before."""
 
     def beneath(self, transform: Any) -> Replayed:
-        """A transform that commutes with the growth that came just before, done before that."""
+        """After a transform that commutes with the growth just before, and is applied before that growth."""
 
 
 def option_types(operation: type[Operation]) -> dict[str, Any]:
@@ -230,13 +225,9 @@ def schema(operation: type[Operation]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-
-
 def _schema(hint: Any) -> dict[str, Any]:
     found: list[dict[str, Any]] = []
-    for one in _alternatives(hint):
+    for one in get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,):
         origin = get_origin(one) or one
         if origin is type(None):
             found.append({"type": "null"})
@@ -250,11 +241,11 @@ def _schema(hint: Any) -> dict[str, Any]:
 
 
 def _kinds(hint: Any) -> list[str]:
-    """What values of a type are in JSON."""
+    """The JSON types of a type."""
     return [one["type"] for one in _schema(hint).get("anyOf", [_schema(hint)])]
 
 
 def _fits(hint: Any, value: Any) -> bool:
-    """Whether a value is one of a type, or what JSON has of it."""
+    """Whether a value is of a type, in Python or in JSON."""
     kind = next((kind for python, kind in PYTHON_TYPES.items() if isinstance(value, python)), None)
     return kind in _kinds(hint) or (kind == "integer" and "number" in _kinds(hint))

@@ -3,7 +3,7 @@
     modelsurgeon untie-embeddings demo -o untied
     open("demo").untie_embeddings(head="orthogonal", seed=1)
 
-How: `transforms/untying.py` copies the embedding, `transforms/fresh_heads.py` makes heads that are no copies.
+`transforms/untying.py` copies the embedding; `transforms/fresh_heads.py` makes heads that are no copies.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from modelsurgeon.errors import OptionsError
+from modelsurgeon.operations.catalogue import register
 from modelsurgeon.operations.operation import Guess, Operation, Replayed, option
-from modelsurgeon.operations.registry import register
 
 if TYPE_CHECKING:
     from modelsurgeon.checkpoints.checkpoint import Checkpoint
     from modelsurgeon.checkpoints.record import Step
 
 COPY = "copy"
-SEEDED = ("orthogonal", "normal")  # the heads that chance decides
+SEEDED = ("orthogonal", "normal")  # random heads
 
 
 @register
@@ -36,7 +36,7 @@ class UntieEmbeddings(Operation):
 
     @property
     def kind(self) -> str:
-        """The head that is made."""
+        """The kind of head that is made."""
         return self.head or COPY
 
     def check(self) -> None:

@@ -3,8 +3,8 @@
     modelsurgeon widen demo -o wide --factor 2
     open("demo").widen(factor=2)
 
-What grows by how much is asked in one of four ways: a factor, sizes by their config keys, another config, a number of
-parameters. The first three compose with --set. How it is done: `transforms/widening.py`.
+The new sizes are given in one of four ways: a factor, sizes by their config keys, another config, a number of
+parameters. The first three compose with --set. The work is done in `transforms/widening.py`.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelsurgeon.errors import OptionsError
+from modelsurgeon.operations.catalogue import register
 from modelsurgeon.operations.operation import Operation, Replayed, option
-from modelsurgeon.operations.registry import register
 
 if TYPE_CHECKING:
     from modelsurgeon.checkpoints.checkpoint import Checkpoint
     from modelsurgeon.checkpoints.record import Step
 
-NOISE = 0.5  # evenly up to half of a part: 0.29 of it in the mean square, about HyperCloning's 10 dB
+NOISE = 0.5  # uniform up to half of a part: 0.29 of it in the mean square, about HyperCloning's 10 dB
 
 
 @register
@@ -55,8 +55,8 @@ class Widen(Operation):
         if len(named) > 1:
             raise OptionsError(f"{' and '.join(named)} each name all widths; ask for one of them")
         if self.attention != "auto" and self.factor is None and (named or self.set):
-            said = " and ".join([*named, *(["--set"] if self.set else [])])
-            raise OptionsError(f"--attention says what --factor grows; {said} names what attention grows to")
+            others = " and ".join([*named, *(["--set"] if self.set else [])])
+            raise OptionsError(f"--attention says what --factor grows; {others} names what attention grows to")
 
     def apply(self, checkpoint: Checkpoint) -> Checkpoint:
         from modelsurgeon.operations.transforms.proportions import settings_for
@@ -79,7 +79,7 @@ class Widen(Operation):
 
         return training_state(before, after, Path(self.optimizer), memory, output=output)
 
-    def told(self, after: Checkpoint) -> tuple[str, ...]:
+    def choices(self, after: Checkpoint) -> tuple[str, ...]:
         if self.like is None and self.params is None:
             return ()
         settings = after.steps[-1].arguments["settings"]

@@ -1,14 +1,14 @@
 """A tensor and what it must fold to, some fold groups at a time: how both are cut, read and folded.
 
-A block is some fold groups of rows, and of the columns too where one group of rows is large (an expert's matrix): its
-memory does not depend on how large the tensor is. Of a matrix [8, 8] that copies one of [4, 4] twice along both
-dimensions, columns being parts of a sum, the block of rows 4 and 5 is
+A block is some fold groups of rows, and of columns too where one group of rows is large (an expert's matrix), so its
+memory does not depend on the size of the tensor. In a matrix [8, 8] that copies one of [4, 4] twice along both
+dimensions, where columns are parts of a sum, the block of rows 4 and 5 is
 
     read      [2, 8]  as stored
     folded    [2, 4]  float64: columns 0 to 3 plus columns 4 to 7
     wanted    [2, 4]  rows 0 and 1 of the old matrix
 
-Sums are taken in float64, in the order of the new coordinates. What is neither summed nor multiplied stays as it is
+Sums are taken in float64, in the order of the new coordinates. Numbers that are neither summed nor multiplied stay as
 stored: copies are compared bit by bit.
 """
 
@@ -22,62 +22,58 @@ import numpy as np
 import torch
 
 from modelsurgeon.maps.dimension import Dimension
-from modelsurgeon.proof.parts import SHORT, Get, Part, along, by_runs, read_rows, taken
+from modelsurgeon.proof.parts import SHORT, Get, Part, broadcast, by_runs, read_rows, taken
 from modelsurgeon.tensors.arena import Empty, fresh
 from modelsurgeon.tensors.arithmetic import converted
 from modelsurgeon.tensors.lazy import LazyTensor
 from modelsurgeon.tensors.means import group_size, mean_of, mean_rows, with_means
-from modelsurgeon.tensors.remapped import Remapped
 
-BLOCK = 1 << 20  # numbers of one block: 8 MiB of float64; smaller ones are more Python than arithmetic
+BLOCK = 1 << 20  # numbers of one block: 8 MiB of float64; with smaller ones Python takes longer than arithmetic
 
 
 @dataclass(frozen=True, eq=False)
 class Block:
     """Some fold groups along each dimension of a tensor.
 
-    is_part  of rows: it has some groups of the columns
+    is_part  whether it has some groups of the columns only
     """
 
-    tensor: Remapped
+    tensor: LazyTensor
     parts: tuple[Part, ...]
     is_part: bool
 
     def read(self, found: LazyTensor, empty: Empty = fresh) -> torch.Tensor:
-        """The new numbers as they are stored; float64 with the model's own offset where it adds one."""
+        """The new numbers as stored; where the model adds an offset, float64 with the offset."""
         values = _read_new(self, found, empty)
         return values.double() + self.tensor.offset if self.tensor.offset else values
 
-    def fold(self, values: torch.Tensor, empty: Empty = fresh) -> torch.Tensor:
-        """One number a group: sums of members times their weights."""
+    def fold(self, values: torch.Tensor, empty: Empty = fresh, absolute: bool = False) -> torch.Tensor:
+        """One number for each group: the sum of its members times their weights; of both the absolute values."""
         for axis, part in enumerate(self.parts):
             if not part.is_plain:
-                values = _sum_groups(values, axis, part, part.dual, empty)
+                values = _sum_groups(values, axis, part, np.abs(part.dual) if absolute else part.dual, empty)
         return values
 
     def fold_absolute(self, values: torch.Tensor, empty: Empty = fresh) -> torch.Tensor:
-        """The same of absolute values and weights, float64; w is stored and rounded where 1 + w is folded."""
+        """The fold of absolute values, float64; with the offset once more, since w is rounded where 1 + w is folded."""
         values = torch.abs(converted(values, torch.float64, empty), out=empty(values.shape, torch.float64))
         if self.tensor.offset:
             values += abs(self.tensor.offset)
-        for axis, part in enumerate(self.parts):
-            if not part.is_plain:
-                values = _sum_groups(values, axis, part, np.abs(part.dual), empty)
-        return values
+        return self.fold(values, empty, absolute=True)
 
     @property
     def weight(self) -> torch.Tensor:
-        """For each group, the sum of the absolute weights of its members; to be broadcast."""
+        """For each group, the sum of the absolute weights of its members; it broadcasts."""
         weight = torch.ones([1] * len(self.parts), dtype=torch.float64)
         for axis, part in enumerate(self.parts):
             if not part.is_plain:
-                weight = weight * part.weight.reshape(along(axis, len(self.parts)))
+                weight = weight * part.weight.reshape(broadcast(axis, len(self.parts)))
         return weight
 
     def wanted(self, empty: Empty = fresh, absolute: bool = False) -> torch.Tensor:
-        """What the groups must fold to: the source's numbers times what copies are multiplied by; the fill in gaps.
+        """What the groups must fold to: the source's numbers times the groups' factors; the fill in gaps.
 
-        absolute  the same of the source's absolute values
+        absolute  take the source's absolute values
         """
         if self.is_part:
             columns = self.parts[1].old
@@ -89,14 +85,14 @@ class Block:
                 values = with_means(values, axis, part.dimension.means)
                 values = taken(values, axis, part.old, part.old_runs, empty)
             if part.factor is not None:
-                factor = part.factor.reshape(along(axis, values.ndim))
+                factor = part.factor.reshape(broadcast(axis, values.ndim))
                 out = empty(values.shape, torch.float64)
                 values = torch.mul(converted(values, torch.float64, empty), factor, out=out)
         return _with_gaps(self, values)
 
     @property
     def free(self) -> torch.Tensor | None:
-        """Which of the folded numbers may be anything: nobody reads them, or what they read is zero; None: none."""
+        """The folded numbers that may be anything: nothing reads them, or what they read is zero; None: no such."""
         places = [part.gaps if self.tensor.free else part.free for part in self.parts]
         if not any(map(len, places)):
             return None
@@ -109,7 +105,7 @@ class Block:
 # --- how a tensor is cut ---
 
 
-def cut(tensor: Remapped) -> Iterator[Block]:
+def cut(tensor: LazyTensor) -> Iterator[Block]:
     """The whole tensor, some fold groups at a time."""
     dims = tensor.dimensions
     if not dims:
@@ -149,7 +145,7 @@ def _read_new(block: Block, found: LazyTensor, empty: Empty) -> torch.Tensor:
 def _sum_groups(values: torch.Tensor, axis: int, part: Part, dual: np.ndarray, empty: Empty) -> torch.Tensor:
     out = empty([*values.shape[:axis], len(part.groups), *values.shape[axis + 1 :]], torch.float64)
     if SHORT * len(part.runs) > len(part.members):
-        weighted = values.double() * torch.from_numpy(dual).reshape(along(axis, values.ndim))
+        weighted = values.double() * torch.from_numpy(dual).reshape(broadcast(axis, values.ndim))
         return out.zero_().index_add_(axis, torch.from_numpy(part.target), weighted)
     runs = part.runs
     if (runs[0].target, runs[0].length, runs[0].weight) == (0, len(part.groups), 1.0):
@@ -167,7 +163,7 @@ def _sum_groups(values: torch.Tensor, axis: int, part: Part, dual: np.ndarray, e
 
 
 def _source_columns(block: Block, start: int, stop: int, absolute: bool) -> torch.Tensor:
-    """Columns of the source, and from its last one on the means of some."""
+    """Columns of the source; from its size on, means of columns."""
     shape = block.tensor.base.shape
     if stop <= shape[1]:
         return _source(block, (start, stop), absolute)
@@ -190,9 +186,9 @@ def _source(block: Block, columns: tuple[int, int] | None, absolute: bool, empty
 
 
 def _source_rows(
-    tensor: Remapped, source: np.ndarray, columns: tuple[int, int] | None, absolute: bool, empty: Empty
+    tensor: LazyTensor, source: np.ndarray, columns: tuple[int, int] | None, absolute: bool, empty: Empty
 ) -> torch.Tensor:
-    """Rows of the source: old ones, and means of some (of absolute values)."""
+    """Rows of the source, and means of rows (of absolute values)."""
     means, rows = tensor.dimensions[0].means, tensor.base.shape[0]
     if not np.any(source >= rows):
         return read_rows(tensor.base, source, columns, empty)
@@ -216,7 +212,7 @@ def _with_gaps(block: Block, values: torch.Tensor) -> torch.Tensor:
 
 
 def _filled(block: Block, fill: Get) -> torch.Tensor:
-    """What a function fills in where the first member of each group stands."""
+    """The numbers of a fill function at the first member of each group."""
     firsts = []
     for part in block.parts:
         order = np.argsort(part.dimension.group, kind="stable")

@@ -1,8 +1,8 @@
-"""One tensor folded back to the source's, block by block, in float64: what the proof on the weights rests on.
+"""One tensor folded back to the source's, block by block, in float64: the basis of the proof on the weights.
 
-A block whose fold is what it must be, number for number, is exact and done with; only where one is not is it asked how
-far off each number is, and how far rounding explains. Blocks are independent: each thread folds one while others read
-theirs. What is resident beside the libraries is `working_set()`, whatever the tensor.
+A block whose fold equals the source, number for number, is exact. Only in other blocks is each difference compared with
+what rounding explains. Blocks are independent: each thread folds one while others read theirs. Beside the libraries
+`folding_memory()` bytes are resident, whatever the tensor.
 """
 
 from __future__ import annotations
@@ -16,30 +16,28 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from modelsurgeon.maps import dimension
 from modelsurgeon.proof import blocks
 from modelsurgeon.proof.blocks import Block
 from modelsurgeon.tensors.arena import Arena
 from modelsurgeon.tensors.arithmetic import converted, is_finite
 from modelsurgeon.tensors.dtypes import DTYPES, FLOATS
 from modelsurgeon.tensors.lazy import LazyTensor
-from modelsurgeon.tensors.remapped import Remapped
 
-MOST_THREADS = 3  # each holds a block, and Python lets only one at a time decide what to do next
-AT_ONCE = 40  # float64 numbers that are held for each number of a block, at most, where numbers differ
-ARITHMETIC = 2.0**-50  # growing and folding in float64 take a few roundings of 2**-53 themselves
-EXPONENT = 0x7FF << 52  # the bits of a float64 that hold it
-SLACK = 1 + 2**-6  # blocks that are rounded to 16 bits were computed in float32, which adds its own small rounding
+MOST_THREADS = 3  # each holds a block, and more of them wait for Python's lock
+AT_ONCE = 40  # float64 numbers in memory for each number of a block, at most, where numbers differ
+ARITHMETIC = 2.0**-50  # growing and folding in float64 round a few times by 2**-53
+EXPONENT = 0x7FF << 52  # the exponent's bits of a float64
+SLACK = 1 + 2**-6  # for blocks that were computed in float32 before they were rounded to 16 bits
 
 
 @dataclass(frozen=True)
-class Verdict:
+class TensorVerdict:
     """One tensor's (or the config's) verdict.
 
     rounding  the largest difference over the sum of the absolute numbers that were folded; 0 where exact
     ulps      the largest difference in units of the last place, as the result stores it, of the number that the fold
               should have given: half a unit where a number was rounded once, more where parts of a sum were, and much
-              more where they cancel, for then the number is held no better than the parts are
+              more where the parts cancel
     detail    of what is wrong: where, expected, found
     """
 
@@ -51,10 +49,10 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Difference:
+class BlockDifference:
     """What differs in one block.
 
-    wrong  where, expected and found, of the first number that no rounding explains; empty where there is none
+    wrong  the first number that no rounding explains: where, expected, found; empty where there is none
     """
 
     rounding: float = 0.0
@@ -64,52 +62,50 @@ class Difference:
 
 def fold(
     name: str, expected: LazyTensor, found: LazyTensor, earlier_eps: float = 0.0, workers: Workers | None = None
-) -> Verdict:
+) -> TensorVerdict:
     """Fold one tensor of the result, block by block, and compare it with what it must fold to.
 
-    earlier_eps  relative spacing of numbers that earlier steps may have rounded, on top of the result's own
-    workers      that fold, of many tensors one after another; None: of this tensor alone
+    earlier_eps  relative spacing of dtypes to which earlier steps may have rounded
+    workers      threads to fold with; None: new ones for this tensor
     The verdict does not depend on threads or on the size of blocks.
     """
     if workers is None:
         with Workers() as own:
             return fold(name, expected, found, earlier_eps, own)
     if expected.shape != found.shape:
-        return Verdict(name, "wrong", detail=f"shape: expected {list(expected.shape)}, found {list(found.shape)}")
+        return TensorVerdict(name, "wrong", detail=f"shape: expected {list(expected.shape)}, found {list(found.shape)}")
     if found.dtype not in FLOATS:
-        return Verdict(name, "wrong", detail=f"stored as {found.dtype}, expected a float dtype")
-    if not isinstance(expected, Remapped):
-        expected = Remapped(expected, tuple(dimension.plain(size) for size in expected.shape), expected.dtype)
+        return TensorVerdict(name, "wrong", detail=f"stored as {found.dtype}, expected a float dtype")
     rounding, ulps, exact = 0.0, 0.0, True
 
-    def compare(block: Block, memory: Arena) -> Difference | None:
+    def compare(block: Block, memory: Arena) -> BlockDifference | None:
         return _compare(block, found, earlier_eps, memory)
 
     for difference in workers.in_order(compare, blocks.cut(expected)):
         if difference is None:
             continue
         if difference.wrong:
-            return Verdict(name, "wrong", detail=difference.wrong)
+            return TensorVerdict(name, "wrong", detail=difference.wrong)
         exact = False
         rounding, ulps = max(rounding, difference.rounding), max(ulps, difference.ulps)
-    return Verdict(name, "exact" if exact else "rounded", rounding, ulps=ulps)
+    return TensorVerdict(name, "exact" if exact else "rounded", rounding, ulps=ulps)
 
 
 def most_threads() -> int:
-    """How many threads fold at a time unless told."""
+    """How many threads fold at a time by default."""
     return min(MOST_THREADS, torch.get_num_threads())
 
 
-def working_set(threads: int | None = None) -> int:
-    """Bytes of memory that folding takes at most, of tensors of any size (blocks are at most twice `BLOCK`)."""
+def folding_memory(threads: int | None = None) -> int:
+    """Bytes of memory that folding takes at most, for tensors of any size (blocks are at most twice `BLOCK`)."""
     return (threads or most_threads()) * AT_ONCE * 2 * blocks.BLOCK * torch.float64.itemsize
 
 
 # --- one block ---
 
 
-def _compare(block: Block, found: LazyTensor, earlier_eps: float, empty: Arena) -> Difference | None:
-    """What differs in a block; None where nothing does."""
+def _compare(block: Block, found: LazyTensor, earlier_eps: float, empty: Arena) -> BlockDifference | None:
+    """The differences of a block; None where there are none."""
     held, wanted = block.read(found, empty), block.wanted(empty)
     folded = block.fold(held, empty)
     if (free := block.free) is not None:
@@ -122,7 +118,7 @@ def _compare(block: Block, found: LazyTensor, earlier_eps: float, empty: Arena) 
 
 
 def _all_equal(a: torch.Tensor, b: torch.Tensor, empty: Arena) -> bool:
-    """Whether all numbers are equal; of one 16-bit dtype all bits, so that two zeros or NaNs may pass for different."""
+    """Whether all numbers are equal. In 16 bits the bits are compared, so that zeros or NaNs may count as different."""
     if a.dtype == b.dtype and a.dtype.itemsize == 2:
         a, b = a.view(torch.int16), b.view(torch.int16)
     elif a.dtype != b.dtype:
@@ -138,33 +134,33 @@ def _difference(
     stored: str,
     earlier_eps: float,
     empty: Arena,
-) -> Difference | None:
-    """How far the numbers of a block are off, and whether rounding each stored number once explains it."""
+) -> BlockDifference | None:
+    """How far off the numbers of a block are, and whether rounding each stored number once explains it."""
     info = torch.finfo(DTYPES[stored])
     eps, normal = float(info.eps), float(info.smallest_normal)
     size = block.fold_absolute(held, empty)
     allowed = torch.mul(size, (eps + earlier_eps) / 2 * SLACK + ARITHMETIC, out=empty(size.shape, torch.float64))
     allowed += block.weight * (normal * eps)
-    if any(part.dimension.means for part in block.parts):  # a mean is as inexact as what it is the mean of
+    if any(part.dimension.means for part in block.parts):  # a mean is as inexact as its numbers
         allowed += block.wanted(absolute=True).double() * (earlier_eps / 2 * SLACK + ARITHMETIC)
     difference = torch.sub(folded, wanted, out=empty(folded.shape, torch.float64)).abs_()
     if not is_finite(difference):
-        difference.masked_fill_(~difference.isfinite(), torch.nan)  # which is below no bound
-        same = (folded == wanted) | (folded.isnan() & wanted.isnan())  # as the source holds it
+        difference.masked_fill_(~difference.isfinite(), torch.nan)  # a NaN is within no bound
+        same = (folded == wanted) | (folded.isnan() & wanted.isnan())  # as in the source
         for numbers in (difference, allowed, size):
             numbers.masked_fill_(same, 0.0)
     within = difference <= allowed
     if not within.all():
-        return Difference(wrong=_first(~within, block, wanted, folded))
+        return BlockDifference(wrong=_first(~within, block, wanted, folded))
     if not difference.any():
         return None
     unit = _spacing(wanted - block.tensor.offset, eps, normal)
     ulps = float(torch.div(difference, unit, out=unit).max())
-    return Difference(float(difference.div_(size.clamp_min_(normal)).max()), ulps)
+    return BlockDifference(float(difference.div_(size.clamp_min_(normal)).max()), ulps)
 
 
 def _spacing(numbers: torch.Tensor, eps: float, normal: float) -> torch.Tensor:
-    """A unit in the last place of each number: how far apart numbers with its exponent are in a dtype."""
+    """The unit in the last place of each number: the distance between numbers of its exponent in a dtype."""
     bits = numbers.abs().clamp_min_(normal).view(torch.int64)
     return bits.bitwise_and_(EXPONENT).view(torch.float64).mul_(eps)
 
@@ -186,7 +182,7 @@ class _Memory(threading.local):
 
 
 class Workers:
-    """Threads that fold blocks, each in memory that it keeps from tensor to tensor; torch computes on one in each.
+    """Threads that fold blocks, each with an arena of its own; torch computes on one thread in each.
 
     threads  None: as many as torch uses, `MOST_THREADS` at most
     """
@@ -206,17 +202,17 @@ class Workers:
         torch.set_num_threads(self._before)
 
     def in_order(
-        self, compare: Callable[[Block, Arena], Difference | None], every: Iterator[Block]
-    ) -> Iterator[Difference | None]:
-        """What was found of each block, in their order; only a few are under way at a time."""
+        self, compare: Callable[[Block, Arena], BlockDifference | None], every: Iterator[Block]
+    ) -> Iterator[BlockDifference | None]:
+        """The differences of each block, in order; only a few blocks are under way at a time."""
 
-        def work(block: Block) -> Difference | None:
+        def work(block: Block) -> BlockDifference | None:
             return compare(block, self._memory.arena.reset())
 
         if self.threads == 1:
             yield from map(work, every)
             return
-        pending: deque[Future[Difference | None]] = deque()
+        pending: deque[Future[BlockDifference | None]] = deque()
         for block in every:
             pending.append(self._pool.submit(work, block))
             if len(pending) > 2 * self.threads:

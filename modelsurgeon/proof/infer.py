@@ -28,16 +28,14 @@ from modelsurgeon.errors import PlanError
 from modelsurgeon.growth.growth import Growth, written_by_embedding
 from modelsurgeon.growth.kinds.kind import Maps
 from modelsurgeon.growth.remap import GrownTensors, Storage
-from modelsurgeon.maps import dimension
 from modelsurgeon.maps.axis_map import AxisMap
-from modelsurgeon.operations import registry
+from modelsurgeon.operations import catalogue
 from modelsurgeon.progress import Tell, silent
 from modelsurgeon.proof.candidates import Candidate, candidates, keeps_places
 from modelsurgeon.proof.fold import fold
-from modelsurgeon.proof.proof import demands, factor_eps, paired
+from modelsurgeon.proof.proof import demanded, factor_eps, paired
 from modelsurgeon.proof.samples import sampled
 from modelsurgeon.tensors.lazy import LazyTensor
-from modelsurgeon.tensors.remapped import Remapped
 
 SAMPLES = (4, 64)  # fold groups of a tensor that a candidate is tried on: most wrong ones fail on a few
 COMBINATIONS = 64  # of what is not known yet, that a tensor is tried with
@@ -69,13 +67,13 @@ def infer(source: Checkpoint, result: Checkpoint, *, tell: Tell = silent) -> Inf
     if kinds[0] != kinds[1]:
         return Inferred((), (f"model_type {kinds[1]!r} is not {kinds[0]!r}: nothing to try",))
     base, steps, lines = source, list[Step](), list[str]()
-    for operation in registry.known().values():
+    for operation in catalogue.all_operations().values():
         found = operation.guess(base, result)
         base, steps, lines = found.checkpoint, [*steps, *([found.step] if found.step else [])], [*lines, *found.lines]
-    reading = Reading(base, result, frozenset(demands(tuple(steps), base, result, paired(base, result))))
+    reading = Reading(base, result, frozenset(demanded(tuple(steps), base, result, paired(base, result))))
     maps = reading.maps(tell)
     grown = {axis: axis_map for axis, axis_map in maps.items() if not axis_map.is_identity}
-    grew = [Step(registry.that_grows().name, {"inferred": True}, maps=grown)] if grown else []
+    grew = [Step(catalogue.that_grows().name, {"inferred": True}, maps=grown)] if grown else []
     return Inferred((*steps, *grew), (*lines, *reading.lines) or ("every axis as it was",))
 
 
@@ -251,14 +249,11 @@ class Reading:
         samples = (sampled(expected, witness.after, count) for count in SAMPLES)
         return all(fold(witness.name, *sample, eps).verdict != "wrong" for sample in samples)
 
-    def _expected(self, witness: Witness, maps: Maps) -> Remapped:
+    def _expected(self, witness: Witness, maps: Maps) -> LazyTensor:
         template, tensor = witness.template, witness.before
         if not keeps_places(template.signature, maps):
             raise PlanError("a norm leaves every coordinate in its place")
-        expected = self._growing.remapped(template, tensor, template.signature.grow(maps))
-        if isinstance(expected, Remapped):
-            return expected
-        return Remapped(tensor, tuple(map(dimension.plain, tensor.shape)), tensor.dtype)
+        return self._growing.remapped(template, tensor, template.signature.grow(maps))
 
     @cached_property
     def _growing(self) -> GrownTensors:

@@ -24,7 +24,7 @@ SHORT = 16  # coordinates: shorter runs, on average, are moved by index
 Get = Callable[[int, int], torch.Tensor]  # consecutive coordinates start:stop
 
 
-class Run(NamedTuple):
+class FoldedRun(NamedTuple):
     """Coordinates at:at + length, which belong to target:target + length, with one weight."""
 
     at: int
@@ -92,12 +92,12 @@ class Part:
         return np.array_equal(self.target, np.arange(len(self.groups))) and bool(np.all(self.dual == 1))
 
     @cached_property
-    def runs(self) -> tuple[Run, ...]:
+    def runs(self) -> tuple[FoldedRun, ...]:
         """The fewest runs of members that belong to consecutive groups."""
         starts = np.flatnonzero(np.r_[True, (np.diff(self.target) != 1) | (np.diff(self.dual) != 0)])
         lengths = np.diff(np.r_[starts, len(self.target)])
         return tuple(
-            Run(int(at), int(self.target[at]), int(length), float(self.dual[at]))
+            FoldedRun(int(at), int(self.target[at]), int(length), float(self.dual[at]))
             for at, length in zip(starts, lengths, strict=True)
         )
 
@@ -156,6 +156,6 @@ def _consecutive(wanted: np.ndarray) -> list[tuple[int, int]]:
     return [(int(wanted[at]), int(length)) for at, length in zip(starts, lengths, strict=True)]
 
 
-def along(axis: int, ndim: int) -> list[int]:
+def broadcast(axis: int, ndim: int) -> list[int]:
     """The shape that broadcasts a vector along one axis."""
     return [1] * axis + [-1] + [1] * (ndim - axis - 1)

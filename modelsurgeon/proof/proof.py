@@ -1,9 +1,8 @@
-"""Proof on the weights: every tensor of the result folds back to the source's, by the maps on record; no forward pass.
+"""Proof on the weights: every tensor of the result folds back to the source's by the maps on record; no forward pass.
 
 The steps on record are replayed on the source, lazily: that gives the config and, for each tensor, the dimensions by
 which it must have grown. Then every block of the result is folded (parts summed with their weights, copies compared
-one by one) in float64 and compared with the source. All inputs are covered, whatever they are; memory is that of one
-block.
+one by one) in float64 and compared with the source. That covers every input; memory is that of a few blocks.
 
     exact     the fold is the source, to the last bit
     rounded   it differs by no more than rounding each stored number once can explain
@@ -13,7 +12,7 @@ block.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -24,42 +23,46 @@ from modelsurgeon.checkpoints.check import check
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.record import RECORD, Step
 from modelsurgeon.errors import PlanError
-from modelsurgeon.operations import registry
+from modelsurgeon.maps import dimension
+from modelsurgeon.operations import catalogue
 from modelsurgeon.operations.operation import Demand
 from modelsurgeon.operations.transforms.replay import replay
 from modelsurgeon.progress import Tell, silent
-from modelsurgeon.proof import new_tensors
-from modelsurgeon.proof.fold import Verdict, Workers, fold
+from modelsurgeon.proof.fold import TensorVerdict, Workers, fold
 from modelsurgeon.running.settings import as_read, same
 from modelsurgeon.tensors.dtypes import DTYPE_NAMES, DTYPES, FLOATS
 from modelsurgeon.tensors.lazy import LazyTensor, equal
 from modelsurgeon.tensors.remapped import Remapped
+from modelsurgeon.tensors.stored import count_unusual
 
 BOOKKEEPING = INERT - {"tie_word_embeddings", "architectures", "vocab_size"}
 
 
 @dataclass(frozen=True)
 class Proof:
-    """All verdicts, and why the maps themselves are approximate, if they are."""
+    """All verdicts, and the reasons why the maps themselves are approximate."""
 
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[TensorVerdict, ...]
     lossy: tuple[str, ...] = ()
 
     @property
-    def wrong(self) -> tuple[Verdict, ...]:
+    def wrong(self) -> tuple[TensorVerdict, ...]:
+        """The verdicts that are wrong."""
         return tuple(verdict for verdict in self.verdicts if verdict.verdict == "wrong")
 
     @property
     def rounding(self) -> float:
+        """The largest rounding of all tensors."""
         return max((verdict.rounding for verdict in self.verdicts), default=0.0)
 
     @property
     def summary(self) -> str:
-        """exact, rounded or wrong: the worst of all."""
+        """The worst verdict: exact, rounded or wrong."""
         found = {verdict.verdict for verdict in self.verdicts}
         return next((word for word in ("wrong", "rounded") if word in found), "exact")
 
     def to_json(self) -> dict[str, Any]:
+        """The proof's part of a report."""
         return {
             "verdict": self.summary,
             "rounding": self.rounding,
@@ -73,8 +76,8 @@ def prove(
 ) -> Proof | None:
     """Fold the result back to the source; None where the result has no record that begins at the source.
 
-    steps  what was done, where it is not on record (`infer` finds it out)
-    Raises what `check` raises where the source does not fit its table.
+    steps  the operations, where they are not on record (`infer` finds them)
+    Raises as `check` where the source does not fit its table.
     """
     recorded = steps is None
     found = steps_between(source, result) if steps is None else steps
@@ -84,19 +87,16 @@ def prove(
     try:
         expected = replay(source, found)
     except PlanError as error:
-        return Proof((Verdict(RECORD if recorded else "maps", "wrong", detail=str(error)),))
+        return Proof((TensorVerdict(RECORD if recorded else "maps", "wrong", detail=str(error)),))
     names = paired(expected, result)
     verdicts = [*_config_verdicts(expected, result), *_name_verdicts(expected, result, names)]
-    new = demands(found, expected, result, names)
-    verdicts += [
-        new_tensors.verdict(names[name], result.tensors[names[name]], expected.tensors[name].shape, demand)
-        for name, demand in new.items()
-    ]
+    new = demanded(found, expected, result, names)
+    for name, demand in new.items():
+        verdicts.append(_verdict_of_new(names[name], result.tensors[names[name]], expected.tensors[name].shape, demand))
     total, done, eps = sum(result.tensors[name].nbytes for name in names.values()), 0, _earlier_eps(source, found)
     with Workers() as workers:
         for name in sorted(names.keys() - new.keys()):
-            wanted, other = expected.tensors[name], result.tensors[names[name]]
-            wanted = wanted.fused if isinstance(wanted, Remapped) else wanted
+            wanted, other = expected.tensors[name].fused, result.tensors[names[name]]
             more = eps if recorded else factor_eps(wanted, other)
             verdicts.append(fold(names[name], wanted, other, more, workers))
             done += other.nbytes
@@ -105,22 +105,35 @@ def prove(
     return Proof(tuple(verdicts), expected.lossy)
 
 
-def demands(
+def _verdict_of_new(name: str, tensor: LazyTensor, shape: tuple[int, ...], demand: Demand) -> TensorVerdict:
+    """Whether a tensor that copies none of the source's has its shape, and meets what its operation asks of it."""
+    if tensor.shape != shape:
+        return TensorVerdict(name, "wrong", detail=f"shape: expected {list(shape)}, found {list(tensor.shape)}")
+    if demand.zero:
+        zeros = Remapped(tensor, tuple(dimension.ungrown(size).emptied for size in shape), tensor.dtype)
+        found = fold(name, zeros, tensor)
+        return replace(found, detail=f"{found.detail}: {demand.unmet}" if found.verdict == "wrong" else demand.met)
+    if tensor.verbatim and any(count_unusual(tensor.verbatim)):
+        return TensorVerdict(name, "wrong", detail=demand.unmet)
+    return TensorVerdict(name, "exact", detail=demand.met)
+
+
+def demanded(
     steps: tuple[Step, ...], expected: Checkpoint, result: Checkpoint, names: Mapping[str, str]
 ) -> dict[str, Demand]:
-    """{tensor that copies none of the source's: what its operation asks of it}."""
-    every = (registry.find(step.operation).demands(step, expected, result, names) for step in steps)
+    """{tensor that copies none of the source's: what its operation requires of it}."""
+    every = (catalogue.find_operation(step.operation).demands(step, expected, result, names) for step in steps)
     return {name: demand for found in every for name, demand in found.items()}
 
 
 def factor_eps(expected: LazyTensor, found: LazyTensor) -> float:
-    """`earlier_eps` of what another tool made: it may have rounded a factor as it did the product (1/sqrt(2))."""
-    rounds = isinstance(expected, Remapped) and not expected.is_exact and found.dtype in FLOATS
+    """`earlier_eps` for another tool's result: it may have rounded a factor, such as 1/sqrt(2), to the stored dtype."""
+    rounds = not expected.is_exact and found.dtype in FLOATS
     return float(torch.finfo(DTYPES[found.dtype]).eps) if rounds else 0.0
 
 
 def steps_between(source: Checkpoint, result: Checkpoint) -> tuple[Step, ...] | None:
-    """What was done to the source to make the result; None where the record does not tell."""
+    """The steps from the source to the result; None where the record does not have them."""
     before = [step.to_json() for step in source.steps]
     after = [step.to_json() for step in result.steps]
     if not result.steps or after[: len(before)] != before:
@@ -128,59 +141,58 @@ def steps_between(source: Checkpoint, result: Checkpoint) -> tuple[Step, ...] | 
     return result.steps[len(before) :]
 
 
-def _config_verdicts(expected: Checkpoint, result: Checkpoint) -> list[Verdict]:
-    """Every config key that has an effect is what the steps make it."""
+def _config_verdicts(expected: Checkpoint, result: Checkpoint) -> list[TensorVerdict]:
+    """Compare every config key that has an effect with what the steps make it."""
     table, wanted, found = expected.architecture, expected.resolved, result.architecture.resolve(result.config)
-    wrong = []
     if wanted.get("model_type") != found.get("model_type"):
-        return [Verdict("config.json", "wrong", detail=f"model_type: expected {wanted['model_type']}, found another")]
-    keys = (set(wanted) | set(found)) - (BOOKKEEPING - set(table.keys)) - set(table.aliases)
-    sized = {axis.key for axis in table.axes.values() if axis.key}
-    told = {key: (table.value(wanted, key), table.value(found, key)) for key in keys & table.accounted_keys - sized}
-    if not all(same(*values) for values in told.values()):
-        told = _as_read(table, wanted, found, told)
-    wrong += [f"{key}: expected {a!r}, found {b!r}" for key, (a, b) in sorted(told.items()) if not same(a, b)]
+        return [
+            TensorVerdict("config.json", "wrong", detail=f"model_type: expected {wanted['model_type']}, found another")
+        ]
+    values = _values(table, wanted, found)
+    if not all(same(*pair) for pair in values.values()):  # by what the library makes of both files, where it can
+        read, other = as_read(wanted), as_read(found)
+        values = values if read is None or other is None else _values(table, read, other)
+    wrong = [f"{key}: expected {a!r}, found {b!r}" for key, (a, b) in sorted(values.items()) if not same(a, b)]
     sizes, targets = result.sizes, expected.sizes
     wrong += [f"axis {a}: expected {targets[a]}, found {sizes[a]}" for a in targets if sizes.get(a) != targets[a]]
-    return [Verdict("config.json", "wrong", detail=line) for line in wrong] or [Verdict("config.json", "exact")]
+    return [TensorVerdict("config.json", "wrong", detail=line) for line in wrong] or [
+        TensorVerdict("config.json", "exact")
+    ]
 
 
-def _as_read(table: Architecture, wanted: Config, found: Config, told: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """{key: (expected, found)} by what the library makes of both files; by their own words where it makes nothing."""
-    read = as_read(wanted), as_read(found)
-    if read[0] is None or read[1] is None:
-        return dict(told)
+def _values(table: Architecture, wanted: Config, found: Config) -> dict[str, tuple[Any, Any]]:
+    """{key that has an effect and sizes no axis: (expected, found)}."""
     sized = {axis.key for axis in table.axes.values() if axis.key}
-    keys = (read[0].keys() | read[1].keys()) & table.accounted_keys - (BOOKKEEPING - set(table.keys)) - sized
-    return {key: (table.value(read[0], key), table.value(read[1], key)) for key in keys - set(table.aliases)}
+    keys = (wanted.keys() | found.keys()) & table.accounted_keys - (BOOKKEEPING - set(table.keys.split())) - sized
+    return {key: (table.value(wanted, key), table.value(found, key)) for key in keys - set(table.aliases)}
 
 
 def paired(expected: Checkpoint, result: Checkpoint) -> dict[str, str]:
-    """{name of an expected tensor: the result's name for it}: files may lack a prefix, or spell names as of old."""
+    """{name of an expected tensor: the result's name for it}: files may lack a prefix, or use older spellings."""
     table = expected.architecture
     held = {table.canonical(name): name for name in sorted(result.tensors, reverse=True)}
     names = {n: n if n in result.tensors else held.get(table.canonical(n)) for n in expected.tensors}
     return {name: found for name, found in names.items() if found and not table.is_recomputed(name)}
 
 
-def _name_verdicts(expected: Checkpoint, result: Checkpoint, names: Mapping[str, str]) -> list[Verdict]:
-    """Nothing is missing, and nothing is there that nothing accounts for; a tied head may lie beside its embedding."""
+def _name_verdicts(expected: Checkpoint, result: Checkpoint, names: Mapping[str, str]) -> list[TensorVerdict]:
+    """Tensors that are missing, and those that nothing accounts for; a tied head may be stored beside its embedding."""
     table = expected.architecture
     missing = sorted(name for name in expected.tensors.keys() - names.keys() if not table.is_recomputed(name))
     extra = sorted(name for name in result.tensors.keys() - set(names.values()) if not table.is_recomputed(name))
     return [
-        *(Verdict(name, "wrong", detail="missing") for name in missing if not _repeats_embedding(expected, name)),
+        *(TensorVerdict(name, "wrong", detail="missing") for name in missing if not _repeats_embedding(expected, name)),
         *(
-            Verdict(name, "exact", detail="the embedding again, to which it is tied")
+            TensorVerdict(name, "exact", detail="the embedding again, to which it is tied")
             if _repeats_embedding(result, name)
-            else Verdict(name, "wrong", detail="nothing accounts for it")
+            else TensorVerdict(name, "wrong", detail="nothing accounts for it")
             for name in extra
         ),
     ]
 
 
 def _repeats_embedding(checkpoint: Checkpoint, name: str) -> bool:
-    """Whether this is a head that the library makes the embedding anyway, and that equals it."""
+    """Whether this is a head that the library ties to the embedding when it loads, and that equals it."""
     table, tie = checkpoint.architecture, checkpoint.architecture.tie
     if not (tie and checkpoint.is_tied and not tie.forced and table.canonical(name) == tie.head):
         return False
@@ -189,7 +201,7 @@ def _repeats_embedding(checkpoint: Checkpoint, name: str) -> bool:
 
 
 def _earlier_eps(source: Checkpoint, steps: tuple[Step, ...]) -> float:
-    """The sum of the relative spacings of the dtypes in which steps before the last stored their numbers."""
+    """The sum of the relative spacings of the dtypes in which the steps before the last stored numbers."""
     stored, total = source.dtype, 0.0
     for step in steps[:-1]:
         stored = DTYPE_NAMES[step.arguments["dtype"]] if step.arguments.get("dtype") else stored

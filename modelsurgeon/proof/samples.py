@@ -1,9 +1,9 @@
-"""A few fold groups of a tensor: enough to see that a map is wrong, and no more than must be read for that.
+"""A few fold groups of a tensor: enough to show that a map is wrong, without reading the rest.
 
     expected, found = sampled(expected, found, 64)
     fold(name, expected, found)
 
-Both are lazy tensors again, of fewer rows: what folds them cannot tell.
+Both are lazy tensors of fewer rows, which are folded as whole ones are.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from modelsurgeon.maps.dimension import Dimension
 from modelsurgeon.tensors.lazy import LazyTensor
 from modelsurgeon.tensors.remapped import Remapped
 
-RUN = 8  # fold groups side by side, for they are read together
+RUN = 8  # consecutive fold groups, which are read together
 
 
-def sampled(expected: Remapped, found: LazyTensor, count: int) -> tuple[Remapped, LazyTensor]:
-    """Some fold groups of the first dimension, of what is expected and of what was found: runs all over it."""
-    dim = expected.dimensions[0] if expected.dimensions else dimension.plain(1)
+def sampled(expected: LazyTensor, found: LazyTensor, count: int) -> tuple[LazyTensor, LazyTensor]:
+    """Runs of fold groups, spread over the first dimension of both tensors; at most `count` groups."""
+    dim = expected.dimensions[0] if expected.dimensions else dimension.ungrown(1)
     groups = len(dim.group_source)
     if groups <= count or callable(expected.fill):
         return expected, found
@@ -41,13 +41,13 @@ def sampled(expected: Remapped, found: LazyTensor, count: int) -> tuple[Remapped
         group_factor=dim.group_factor[chosen],
         free=dim.free[members],
     )
-    others = tuple(map(dimension.plain, found.shape[1:]))
-    return replace(expected, dimensions=(some, *expected.dimensions[1:])), Remapped(
-        found, (_picked(members, found.shape[0]), *others), found.dtype
-    )
+    dimensions = some, *expected.dimensions[1:]
+    how = expected.constant, expected.offset, expected.fill, expected.free
+    picked = _picked(members, found.shape[0]), *map(dimension.ungrown, found.shape[1:])
+    return Remapped(expected.base, dimensions, expected.dtype, *how), Remapped(found, picked, found.dtype)
 
 
 def _picked(members: np.ndarray, size: int) -> Dimension:
-    """Some coordinates of a dimension, as they are."""
-    every = dimension.plain(len(members))
+    """The dimension that picks some coordinates of `size`."""
+    every = dimension.ungrown(len(members))
     return replace(every, size=size, source=members, group_source=members)

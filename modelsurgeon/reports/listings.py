@@ -14,7 +14,7 @@ from modelsurgeon.text import show_size
 if TYPE_CHECKING:
     from modelsurgeon.checkpoints.inspection import Inspection
     from modelsurgeon.checkpoints.integrity import Integrity
-    from modelsurgeon.growth.overview import Row
+    from modelsurgeon.growth.overview import FamilyRow
     from modelsurgeon.saving.plan import Plan
 
 ALSO = ("follows", "active")
@@ -87,7 +87,7 @@ def of_inspection(found: Inspection) -> list[Block]:
     return [*blocks, Paragraph(fits)]
 
 
-def of_families(rows: Iterable[Row], details: Mapping[str, Any] | None = None) -> list[Block]:
+def of_families(rows: Iterable[FamilyRow], details: Mapping[str, Any] | None = None) -> list[Block]:
     """The table of what is supported; of one family in detail its axes, its signatures, what is refused."""
     cells = [{"family": row.name, **row.cells} for row in rows]
     table = Listing(tuple(cells[0]), [tuple(row.values()) for row in cells], long=tuple(cells[0])[1:])

@@ -11,7 +11,6 @@ Upstream: transformers/core_model_loading.py, which reads slices of safetensors 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,11 +23,8 @@ from modelsurgeon.errors import ModelSurgeonError, SourceError
 from modelsurgeon.running.reference import LOADING, bare_body, model_class, quiet, refuse_made_up
 from modelsurgeon.tensors.arena import Arena
 from modelsurgeon.tensors.budget import LARGEST
-from modelsurgeon.tensors.computed import Computed
 from modelsurgeon.tensors.dtypes import DTYPE_NAMES, DTYPES
 from modelsurgeon.tensors.lazy import LazyTensor
-from modelsurgeon.tensors.pieces import Piece, rows_or_parts
-from modelsurgeon.tensors.remapped import Remapped
 
 GENERATION = "generation_config.json"
 
@@ -73,7 +69,6 @@ def assemble(checkpoint: Checkpoint, dtype: str | None = None, device: str = "cp
 
 
 def _generation_config(checkpoint: Checkpoint) -> Any:
-    """What lies beside the weights, as the library reads it."""
     from transformers import GenerationConfig
 
     with TemporaryDirectory(prefix="modelsurgeon-") as name:
@@ -103,7 +98,7 @@ class Promise:
         wanted = dtype if dtype and self.dtype.is_floating_point else self.dtype
         out = torch.empty(self.shape, dtype=wanted, device=device)
         arena = Arena()
-        for piece in _pieces(self._tensor):
+        for piece in self._tensor.pieces(LARGEST):
             if piece.again is not None:
                 out[piece.start : piece.stop] = out[piece.again : piece.again + piece.stop - piece.start]
             elif out.ndim < 2:
@@ -113,11 +108,3 @@ class Promise:
                 block = self._tensor.read(piece.start, piece.stop, arena.reset(), piece.first, piece.last)
                 out[piece.start : piece.stop, piece.first : piece.last].copy_(block)
         return out
-
-
-def _pieces(tensor: LazyTensor) -> Iterable[Piece]:
-    """The whole tensor, in pieces."""
-    if isinstance(tensor, Remapped | Computed):
-        return tensor.pieces(LARGEST)
-    rows, columns = tensor.shape[0] if tensor.shape else 1, tensor.shape[1] if len(tensor.shape) > 1 else 1
-    return rows_or_parts(Piece(0, rows, 0, columns), tensor.nbytes // max(1, rows), LARGEST) if tensor.nbytes else ()

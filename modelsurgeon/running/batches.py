@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from modelsurgeon.running.reader import UNLIMITED, Batch, Reader, Rows, read_off
+from modelsurgeon.running.options import RunOptions
+from modelsurgeon.running.reader import UNLIMITED, Batch, Reader, TokenRows, read_off
 
 SAMPLE = Path(__file__).parent / "sample.txt"
 TEXT = "text"
@@ -22,20 +23,6 @@ ROWS = 4  # windows of text in one forward pass
 # What lies beyond is reached by rows that are shifted to the last positions.
 LONG = 2048
 NEW = 32  # tokens that a prompt is continued by
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """text and how much of it (`samples` windows of `length` tokens), the longest random row, the seed of both.
-
-    behaviour  also long and shifted rows, padding on the left, and prompts
-    """
-
-    text: str | None
-    samples: int
-    length: int
-    seed: int
-    behaviour: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,20 +38,23 @@ class Inputs:
     batches: tuple[Batch, ...]
     notes: tuple[str, ...] = ()
     row: int = 0
-    prompts: Rows | None = None
+    prompts: TokenRows | None = None
     new: int = 0
     start: int | None = None
     pad: int = 0
 
 
-def make_inputs(model: Any, folder: Path, sampling: Sampling) -> Inputs:
-    """Every batch for a model, and notes of what could not be made. The tokenizer is the one in `folder`."""
-    generator = torch.Generator().manual_seed(sampling.seed)
-    reader, ids, notes = _read(model, folder, sampling, generator)
+def make_inputs(model: Any, folder: Path, options: RunOptions, *, behaviour: bool = False) -> Inputs:
+    """Every batch for a model, and notes of what could not be made. The tokenizer is the one in `folder`.
+
+    behaviour  also long and shifted rows, padding on the left, and prompts
+    """
+    generator = torch.Generator().manual_seed(options.seed)
+    reader, ids, notes = _read(model, folder, options, generator)
     if not reader.vocab:
-        return Inputs(_signals(reader, sampling, generator))
-    length = max(1, min(sampling.length, reader.longest))
-    windows = _windows(ids, reader.prefix, sampling.samples, length)
+        return Inputs(_signals(reader, options, generator))
+    length = max(1, min(options.length, reader.longest))
+    windows = _windows(ids, reader.prefix, options.samples, length)
     made = [reader.batch(TEXT, part, generator, labelled=True) for part in _fours(windows)]
     for size in sorted({1, min(7, length), length}):
         made.append(reader.batch(f"random ids, length {size}", [_random(size, reader, generator)], generator))
@@ -72,7 +62,7 @@ def make_inputs(model: Any, folder: Path, sampling: Sampling) -> Inputs:
     sizes = [length, max(1, length * 2 // 3), max(1, length // 4), 1]
     uneven = [_random(size, reader, generator) for size in sizes]
     made.append(reader.batch("padded batch", uneven, generator))
-    if not sampling.behaviour:
+    if not behaviour:
         return Inputs(tuple(made), notes, row)
     if reader.generates and reader.start is None:
         made.append(reader.batch("batch padded on the left", uneven, generator, left=True))
@@ -85,38 +75,38 @@ def make_inputs(model: Any, folder: Path, sampling: Sampling) -> Inputs:
     return Inputs((*made, *long), (*notes, *why, *without), row, prompts, new, reader.start, reader.pad)
 
 
-def make_windows(model: Any, folder: Path, sampling: Sampling) -> Inputs:
+def make_windows(model: Any, folder: Path, options: RunOptions) -> Inputs:
     """The same text as `make_inputs`, and nothing else; where there is none to read, as much of random ids or signals.
 
     All rows are of one length: none is padded.
     """
-    generator = torch.Generator().manual_seed(sampling.seed)
-    reader, ids, notes = _read(model, folder, sampling, generator)
+    generator = torch.Generator().manual_seed(options.seed)
+    reader, ids, notes = _read(model, folder, options, generator)
     if not reader.vocab:
-        return Inputs(_signals(reader, sampling, generator))
-    length = max(1, min(sampling.length, reader.longest))
-    windows = _windows(ids, reader.prefix, sampling.samples, length)
+        return Inputs(_signals(reader, options, generator))
+    length = max(1, min(options.length, reader.longest))
+    windows = _windows(ids, reader.prefix, options.samples, length)
     kind = TEXT if windows else f"random ids, length {length}"
-    rows = windows or [_random(length, reader, generator) for _ in range(sampling.samples)]
+    rows = windows or [_random(length, reader, generator) for _ in range(options.samples)]
     made = (reader.batch(kind, part, generator, labelled=bool(windows)) for part in _fours(rows))
     return Inputs(tuple(made), notes)
 
 
 def _read(
-    model: Any, folder: Path, sampling: Sampling, generator: torch.Generator
+    model: Any, folder: Path, options: RunOptions, generator: torch.Generator
 ) -> tuple[Reader, list[int], tuple[str, ...]]:
     """(what the model takes, the text's ids, notes); no ids where the tokenizer does not fit the model."""
-    tokenizer, ids, notes = tokenize(folder, sampling.text or SAMPLE.read_text(encoding="utf-8"))
+    tokenizer, ids, notes = tokenize(folder, options.text or SAMPLE.read_text(encoding="utf-8"))
     reader = read_off(model, tokenizer, generator)
     if reader.vocab and ids and max([*ids, *reader.prefix, reader.mask or 0]) >= reader.vocab:
         ids, notes = [], (f"random ids only: the tokenizer has more tokens than the model's {reader.vocab}",)
     return reader, ids, notes
 
 
-def _signals(reader: Reader, sampling: Sampling, generator: torch.Generator) -> tuple[Batch, ...]:
+def _signals(reader: Reader, options: RunOptions, generator: torch.Generator) -> tuple[Batch, ...]:
     """Random pictures or sounds, for a model that takes no ids."""
     assert reader.signal is not None
-    empty = Rows([] for _ in range(sampling.samples))
+    empty = TokenRows([] for _ in range(options.samples))
     return tuple(reader.batch(f"random {reader.signal[0]}", part, generator) for part in _fours(empty))
 
 
@@ -139,7 +129,7 @@ def tokenize(folder: Path, text: str) -> tuple[Any, list[int], tuple[str, ...]]:
 def _long(
     ids: Sequence[int], reader: Reader, length: int, generator: torch.Generator
 ) -> tuple[list[Batch], tuple[str, ...]]:
-    """(one row as long as the model was trained on, or as LONG; what was left out of it)."""
+    """(one row as long as the model was trained on, or as LONG; notes of what is left out)."""
     size = min(reader.longest, LONG)
     notes: tuple[str, ...] = ()
     if reader.longest == UNLIMITED:
@@ -152,8 +142,8 @@ def _long(
     return [reader.batch(f"long row, length {size}", [row], generator)], notes
 
 
-def _prompts(ids: Sequence[int], reader: Reader, length: int, generator: torch.Generator) -> tuple[Rows, int]:
-    """(prompts of three lengths, the first the longest, by how many tokens to continue them within the limit)."""
+def _prompts(ids: Sequence[int], reader: Reader, length: int, generator: torch.Generator) -> tuple[TokenRows, int]:
+    """(prompts of three lengths, the longest first; by how many tokens to continue them within the limit)."""
     new = max(1, min(NEW, reader.longest // 2))
     size = max(1, min(length, reader.longest - new))
     whole = [_row(ids, reader, size, generator, at) for at in range(3)]
@@ -161,12 +151,12 @@ def _prompts(ids: Sequence[int], reader: Reader, length: int, generator: torch.G
 
 
 def _row(ids: Sequence[int], reader: Reader, size: int, generator: torch.Generator, at: int = 0) -> list[int]:
-    """The text's window number `at` of three; random ids where it is too short."""
+    """Window `at` of three of the text; random ids where it is too short."""
     windows = _windows(ids, reader.prefix, 3, size)
     return windows[at] if at < len(windows) and len(windows[at]) == size else _random(size, reader, generator)
 
 
-def _windows(ids: Sequence[int], prefix: tuple[int, ...], samples: int, length: int) -> Rows:
+def _windows(ids: Sequence[int], prefix: tuple[int, ...], samples: int, length: int) -> TokenRows:
     """At most `samples` rows of `length` ids that do not overlap, spread over the text."""
     new = max(1, length - len(prefix))
     count = min(samples, max(1, len(ids) // new)) if ids else 0
@@ -174,7 +164,7 @@ def _windows(ids: Sequence[int], prefix: tuple[int, ...], samples: int, length: 
     return [[*prefix, *ids[at * step : at * step + new]] for at in range(count)]
 
 
-def _fours(rows: Rows) -> list[Rows]:
+def _fours(rows: TokenRows) -> list[TokenRows]:
     return [rows[at : at + ROWS] for at in range(0, len(rows), ROWS)]
 
 

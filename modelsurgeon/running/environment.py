@@ -7,10 +7,9 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -22,9 +21,9 @@ DTYPES = ("bfloat16", "float16", "float32", "float64")  # to compute in
 
 
 def check_place(dtype: str, device: str, *, auto: bool = False) -> None:
-    """Raise OptionsError for a dtype that nobody knows, and a device that is not there.
+    """Raise OptionsError for an unknown dtype, and for a device that this machine has not.
 
-    auto  whether the device may be "auto", too: all that there are
+    auto  whether the device may be "auto", too: all devices
     """
     if dtype not in DTYPES:
         raise OptionsError(f"dtype {dtype!r}, expected one of {', '.join(DTYPES)}")
@@ -42,7 +41,7 @@ class Environment:
     """Versions as installed, and the machine.
 
     platform  system, kernel and architecture
-    device    what was asked for: cpu, cuda:0, auto
+    device    as asked for: cpu, cuda:0, auto
     hardware  the name of each device that it means
     threads   how many of the CPU's torch computes with
     """
@@ -57,16 +56,20 @@ class Environment:
     hardware: tuple[str, ...]
     threads: int
 
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "hardware": list(self.hardware)}
-
 
 def environment(device: str) -> Environment:
     """What runs here, on a device as torch names it, or "auto" for all that there are."""
-    versions = {name: metadata.version(name) for name in ("torch", "transformers", "numpy")}
-    python, system = platform.python_version(), platform.platform()
-    where = {"platform": system, "device": device, "hardware": _hardware(device), "threads": torch.get_num_threads()}
-    return Environment(modelsurgeon=__version__, python=python, **versions, **where)  # type: ignore[arg-type]
+    return Environment(
+        __version__,
+        platform.python_version(),
+        metadata.version("torch"),
+        metadata.version("transformers"),
+        metadata.version("numpy"),
+        platform.platform(),
+        device,
+        _hardware(device),
+        torch.get_num_threads(),
+    )
 
 
 def _hardware(device: str) -> tuple[str, ...]:
@@ -76,7 +79,7 @@ def _hardware(device: str) -> tuple[str, ...]:
 
 
 def _cpu() -> str:
-    """The CPU's name as Linux gives it; elsewhere what Python knows."""
+    """The CPU's name from Linux, or else from Python."""
     if CPUS.exists():
         lines = (line.partition(":") for line in CPUS.read_text().splitlines())
         return next((name.strip() for key, _, name in lines if key.strip() == "model name"), platform.machine())

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from modelsurgeon.running.batches import Inputs
-from modelsurgeon.running.reader import Rows, padded
+from modelsurgeon.running.reader import TokenRows, padded
 
 
 @dataclass(frozen=True)
@@ -63,20 +63,20 @@ def continue_prompts(model: Any, inputs: Inputs, home: torch.device) -> Continue
 
 
 def _empty_cache() -> dict[str, Any]:
-    """A cache that grows by layers as they come: the library's own counts the encoder's where T5's decoder has more."""
+    """A cache that grows layer by layer: the library's own has the encoder's depth where T5's decoder has more."""
     from transformers import DynamicCache, EncoderDecoderCache
 
     return {"past_key_values": EncoderDecoderCache(DynamicCache(), DynamicCache())}
 
 
 def _at_once(model: Any, inputs: Inputs, tokens: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """[prompts, new, vocab] float32: the logits behind each token, of one forward pass."""
+    """[prompts, new, vocab] float32: the logits for each token, from one forward pass."""
     assert inputs.prompts is not None
     if inputs.start is not None:
         begun = torch.cat([torch.full_like(tokens[:, :1], inputs.start), tokens[:, :-1]], 1)
         returned = model(input_ids=ids, attention_mask=mask, decoder_input_ids=begun, use_cache=False, return_dict=True)
         return torch.as_tensor(returned.logits).float().cpu()
-    rows: Rows = [[*prompt, *new[:-1]] for prompt, new in zip(inputs.prompts, tokens.tolist(), strict=True)]
+    rows: TokenRows = [[*prompt, *new[:-1]] for prompt, new in zip(inputs.prompts, tokens.tolist(), strict=True)]
     read = padded(rows, inputs.pad).to(ids.device)
     real = padded([[1] * len(row) for row in rows], 0).to(ids.device)
     logits = model(input_ids=read, attention_mask=real, use_cache=False, return_dict=True).logits.float().cpu()

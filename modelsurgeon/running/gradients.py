@@ -15,10 +15,11 @@ from typing import Any
 import torch
 
 from modelsurgeon.architectures.architecture import Architecture
-from modelsurgeon.errors import ModelSurgeonError
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.progress import Tell
+from modelsurgeon.running.forward import compared_outputs, folded, forward
 from modelsurgeon.running.reader import UNLABELLED, Batch
+from modelsurgeon.running.token_losses import token_losses
 
 TOKENS = ("logits", "prediction_logits")  # outputs that are over the vocabulary, where labels say what to predict
 
@@ -43,8 +44,6 @@ def differentiate(
 
     Raises ModelSurgeonError where it returns nothing that a loss can be made of.
     """
-    if getattr(model.config, "pad_token_id", None) is None:
-        model.config.pad_token_id = 0  # what batches are padded with: classifiers find the last token by it
     text = [batch for batch in made if bool((batch.labels != UNLABELLED).any())]
     model.zero_grad(set_to_none=True)
     with torch.enable_grad():
@@ -63,13 +62,11 @@ def dropouts(model: Any) -> tuple[str, ...]:
 
 def prediction_loss(model: Any, batch: Batch) -> tuple[torch.Tensor, int] | None:
     """(cross entropy summed over a batch's labels, in nats; how many labels); None where it predicts no tokens."""
-    returned = _run(model, batch)
-    logits = token_logits(returned, batch)
+    logits = token_logits(forward(model, batch), batch)
     if logits is None:
         return None
-    labels = batch.labels.to(logits.device).flatten()
-    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels, ignore_index=UNLABELLED, reduction="sum")
-    return loss, int((labels != UNLABELLED).sum())
+    losses = token_losses(logits.log_softmax(-1), batch.labels)
+    return losses.sum(), len(losses)
 
 
 def _predicted(model: Any, text: Sequence[Batch], tell: Tell) -> Backward | None:
@@ -89,18 +86,18 @@ def _predicted(model: Any, text: Sequence[Batch], tell: Tell) -> Backward | None
 def _pulled(
     model: Any, made: Sequence[Batch], table: Architecture, maps: Mapping[str, AxisMap], seed: int, tell: Tell
 ) -> Backward:
-    """The mean square of the distance to random numbers."""
+    """The mean squared distance to random numbers."""
     generator, total, names = torch.Generator().manual_seed(seed), 0.0, dict[str, None]()
     for done, batch in enumerate(made):
         tell("backward", done, len(made))
         losses = []
-        for name, value in _wanted(model, _run(model, batch), table).items():
-            folded = _folded(value, maps.get(table.outputs.get(name, "")))
-            target = torch.randn(folded.shape, generator=generator, dtype=torch.float32).to(folded)
+        for name, value in compared_outputs(model, forward(model, batch), table).items():
+            output = folded(value, maps.get(table.outputs.get(name, "")))
+            target = torch.randn(output.shape, generator=generator, dtype=torch.float32).to(output)
             real = batch.real if name not in table.outputs or not name.startswith("encoder_") else batch.read
-            distance = (folded - target).square()
+            distance = (output - target).square()
             kept = distance[real.to(distance.device)] if real.shape == distance.shape[:2] else distance
-            losses.append(kept.mean())
+            losses.append(kept.mean().double())
             names[name] = None
         loss = torch.stack(losses).sum() / len(made)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -110,46 +107,17 @@ def _pulled(
     return Backward(total, _positions(made), (note,))
 
 
-def _run(model: Any, batch: Batch) -> Any:
-    given = {
-        name: value.to(model.device, model.dtype if value.is_floating_point() else None)
-        for name, value in batch.arguments.items()
-    }
-    return model(**given, return_dict=True)
-
-
 def token_logits(returned: Mapping[str, Any], batch: Batch) -> torch.Tensor | None:
     """[rows, positions, vocab]: what a batch's labels are for; None where the model predicts no tokens."""
     return next((found for name in TOKENS if (found := _over_tokens(returned.get(name), batch)) is not None), None)
 
 
 def _over_tokens(logits: Any, batch: Batch) -> torch.Tensor | None:
-    """An output that the labels are for; None where it is another."""
+    """An output that the labels are for, or None."""
     fits = logits is not None and logits.ndim == 3 and logits.shape[:2] == batch.labels.shape
     return torch.as_tensor(logits) if fits and logits.shape[-1] > int(batch.labels.max()) else None
 
 
-def _wanted(model: Any, returned: Any, table: Architecture) -> dict[str, torch.Tensor]:
-    """What it returns: logits, or else the hidden states that its table names, or else any numbers."""
-    numbers = {k: v for k, v in returned.items() if isinstance(v, torch.Tensor) and v.requires_grad}
-    logits = {k: v for k, v in numbers.items() if k.endswith("logits")}
-    found = logits or {k: v for k, v in numbers.items() if k in table.outputs}
-    if not found:
-        raise ModelSurgeonError(f"{type(model).__name__} returns no logits, and no hidden state that its table names")
-    return found
-
-
-def _folded(value: torch.Tensor, axis_map: AxisMap | None) -> torch.Tensor:
-    """An output in the source's coordinates: D y / gain."""
-    if axis_map is None or axis_map.new_size != value.shape[-1]:
-        return value
-    kept = torch.from_numpy(axis_map.copied).to(value.device)
-    share = torch.from_numpy(axis_map.share / axis_map.gain).to(value)[kept]
-    source = torch.from_numpy(axis_map.source).to(value.device)[kept]
-    folded = value.new_zeros(*value.shape[:-1], axis_map.size)
-    return folded.index_add(-1, source, value[..., kept] * share)
-
-
 def _positions(made: Sequence[Batch]) -> int:
-    """Of what is read or what is written, whichever is more."""
+    """Positions that are read, or that are written, whichever are more."""
     return max(sum(int(batch.real.sum()) for batch in made), sum(int(batch.read.sum()) for batch in made))

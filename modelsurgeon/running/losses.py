@@ -10,7 +10,7 @@ asked for are read from the disk layer by layer (`reference.py`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,10 @@ import torch
 
 from modelsurgeon.errors import ModelSurgeonError
 from modelsurgeon.running.batches import SAMPLE, TEXT, tokenize
-from modelsurgeon.running.reader import UNLABELLED, Reader, read_off
-from modelsurgeon.running.reference import Running, home, loaded, quiet, saved_folder
+from modelsurgeon.running.options import RunOptions
+from modelsurgeon.running.reader import Reader, read_off
+from modelsurgeon.running.reference import home, loaded, quiet, saved_folder
+from modelsurgeon.running.token_losses import token_losses
 
 if TYPE_CHECKING:
     from modelsurgeon.checkpoints.checkpoint import Checkpoint
@@ -36,16 +38,13 @@ class Loss:
     loss    nats a token; None where nothing was run
     tokens  how many were predicted
     inputs  "text" or "random ids"
-    why     what kept it from being run
+    why     why it was not run
     """
 
     loss: float | None
     tokens: int = 0
     inputs: str = ""
     why: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def measured_loss(
@@ -66,8 +65,8 @@ def measured_loss(
     """
     place = saved_folder(checkpoint)
     spread = memory is not None and BYTES * checkpoint.parameters > memory
-    running = Running("auto", memory) if spread else Running()
-    with quiet(), torch.no_grad(), loaded(checkpoint, place, "float32", running) as (model, _):
+    options = RunOptions(device="auto", memory=memory) if spread else RunOptions()
+    with quiet(), torch.no_grad(), loaded(checkpoint, place, options) as (model, _):
         generator = torch.Generator().manual_seed(seed)
         tokenizer, ids, _ = tokenize(folder or place, SAMPLE.read_text(encoding="utf-8") if text is None else text)
         try:
@@ -81,7 +80,7 @@ def measured_loss(
 
 
 def _rows(reader: Reader, ids: Sequence[int], generator: torch.Generator) -> tuple[list[list[int]], str]:
-    """(windows of the text one after another, "text"), or random ones; none where the model takes no ids."""
+    """(consecutive windows of the text, "text"), or random ones; none where the model takes no ids."""
     length = min(LENGTH, reader.longest)
     if reader.vocab == 0 or length < 2:
         return [], ""
@@ -96,6 +95,5 @@ def _run(model: Any, reader: Reader, rows: list[list[int]], inputs: str, generat
     logits = outputs.get("logits", outputs.get("prediction_logits"))
     if logits is None or logits.shape[:-1] != batch.labels.shape or logits.shape[-1] < reader.vocab:
         return Loss(None, why=f"{type(model).__name__} has no head over its vocabulary")
-    labels = batch.labels.to(logits.device)
-    loss = torch.nn.functional.cross_entropy(logits.flatten(0, -2).double(), labels.flatten(), ignore_index=UNLABELLED)
-    return Loss(float(loss), int((labels != UNLABELLED).sum()), inputs)
+    losses = token_losses(logits.double().log_softmax(-1), batch.labels)
+    return Loss(float(losses.mean()), len(losses), inputs)

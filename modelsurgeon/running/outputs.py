@@ -1,4 +1,4 @@
-"""Tensors kept on disk while another model is in memory: one file each, read back through the page cache.
+"""Tensors that wait on disk while another model is in memory: one file each, read back through the page cache.
 
 with TemporaryDirectory() as folder:
     kept = Kept(Path(folder))

@@ -22,7 +22,7 @@ MASKED = 0.15  # the share of positions to fill in, as in BERT's training
 UNLABELLED = -100
 UNLIMITED = 2**31  # positions of a model that states no limit
 
-Rows = list[list[int]]
+TokenRows = list[list[int]]
 
 
 def _picture(config: Any) -> tuple[int, ...]:
@@ -63,9 +63,9 @@ class Reader:
     vocab      how many token ids there are; 0: it takes none
     longest    the most positions that it takes
     start      what an encoder-decoder's decoder begins with; None: no encoder-decoder, or one that shifts by itself
-    mask       what stands in masked positions; None: no masked language model
+    mask       the token in masked positions; None: no masked language model
     prefix     what its tokenizer begins every text with
-    end        what must stand at the end of every row, and nowhere else; None: nothing must
+    end        the token that must end every row, and be nowhere else; None: there is none
     choices    each row is a question of several choices (here: of one)
     signal     what it reads that is no text: (its argument, the shape of one row)
     first      the position of a row's first token, where the model takes positions; None: it takes none
@@ -85,11 +85,11 @@ class Reader:
     generates: bool = False
 
     def batch(
-        self, inputs: str, rows: Rows, generator: torch.Generator, labelled: bool = False, left: bool = False
+        self, inputs: str, rows: TokenRows, generator: torch.Generator, labelled: bool = False, left: bool = False
     ) -> Batch:
         """Rows of ids as one forward pass; an attention mask comes with rows of different lengths.
 
-        left  padding stands before the rows, as where text is generated
+        left  padding comes before the rows, as where text is generated
         """
         rows = [self._ended(row) for row in rows]
         if self.start is not None:
@@ -108,7 +108,7 @@ class Reader:
         labels = labels if labelled else torch.full_like(labels, UNLABELLED)
         return Batch(inputs, arguments, _real(written, left), _real(read, left), labels)
 
-    def shifted(self, rows: Rows, generator: torch.Generator) -> Batch:
+    def shifted(self, rows: TokenRows, generator: torch.Generator) -> Batch:
         """Rows of one length at the last positions that the model takes."""
         assert self.first is not None
         start = self.longest - len(rows[0])
@@ -121,7 +121,7 @@ class Reader:
             return row
         return [*((token + 1) % self.vocab if token == self.end else token for token in row[:-1]), self.end]
 
-    def _arguments(self, rows: Rows, side: str = "", left: bool = False) -> dict[str, torch.Tensor]:
+    def _arguments(self, rows: TokenRows, side: str = "", left: bool = False) -> dict[str, torch.Tensor]:
         if not any(rows):
             return {}
         ids, real = padded(rows, self.pad, left), _real(rows, left)
@@ -129,8 +129,8 @@ class Reader:
         found = {f"{side}input_ids": ids, **mask}
         return {name: value.unsqueeze(1) for name, value in found.items()} if self.choices else found
 
-    def _task(self, rows: Rows, generator: torch.Generator) -> tuple[Rows, Rows]:
-        """(what a model without a decoder reads, what its positions should say)."""
+    def _task(self, rows: TokenRows, generator: torch.Generator) -> tuple[TokenRows, TokenRows]:
+        """(what a model without a decoder reads, what its positions should predict)."""
         if self.mask is None:
             return rows, [[*row[1:], UNLABELLED] for row in rows]
         read, wanted = [], []
@@ -173,7 +173,7 @@ def read_off(model: Any, tokenizer: Any, generator: torch.Generator) -> Reader:
 
 
 def _first_position(model: Any) -> int:
-    """0, or the row after the padding of a table whose first rows are for it (RoBERTa)."""
+    """0, or the row after the padding row of a table that has one (RoBERTa)."""
     tables = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
     return max(
         (table.padding_idx + 1 for table in tables if getattr(table, "padding_idx", None) is not None), default=0
@@ -181,7 +181,7 @@ def _first_position(model: Any) -> int:
 
 
 def _longest(model: Any) -> int:
-    """The most positions that a model takes: its config's, or a table's whose first rows are for padding (RoBERTa)."""
+    """The most positions that a model takes: by its config, or by a table with first rows for padding (RoBERTa)."""
     keys = ("max_position_embeddings", "n_positions", "max_target_positions", "max_seq_len")
     named = [getattr(model.config, key, None) for key in keys]
     limits = [value for value in named if isinstance(value, int) and value > 0]
@@ -191,7 +191,7 @@ def _longest(model: Any) -> int:
     return min(limits, default=UNLIMITED)
 
 
-def padded(rows: Rows, fill: int, left: bool = False) -> torch.Tensor:
+def padded(rows: TokenRows, fill: int, left: bool = False) -> torch.Tensor:
     """[rows, the longest row] int64."""
     longest = max(map(len, rows))
     fills = [[fill] * (longest - len(row)) for row in rows]
@@ -199,5 +199,5 @@ def padded(rows: Rows, fill: int, left: bool = False) -> torch.Tensor:
     return torch.tensor([[*before, *after] for before, after in both], dtype=torch.long)
 
 
-def _real(rows: Rows, left: bool = False) -> torch.Tensor:
+def _real(rows: TokenRows, left: bool = False) -> torch.Tensor:
     return padded([[1] * len(row) for row in rows], 0, left).bool()

@@ -11,7 +11,6 @@ import gc
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,23 +20,14 @@ import torch
 from modelsurgeon.checkpoints.checkpoint import INDEX, Checkpoint, read_config, read_tensors
 from modelsurgeon.errors import ModelSurgeonError, SourceError
 from modelsurgeon.files.file import LocalFolder
-from modelsurgeon.tensors.stored import Stored
+from modelsurgeon.running.options import RunOptions
 
 # Keys of config.json that name files, kernels or code to the library, and say nothing of the model.
 LOADING = frozenset(
-    {
-        "attn_implementation",
-        "auto_map",
-        "experts_implementation",
-        "fusion_config",
-        "quantization_config",
-        "transformers_weights",
-    }
+    "attn_implementation auto_map experts_implementation fusion_config quantization_config transformers_weights".split()
 )
-
-GPU_SHARE = (
-    0.9  # of a GPU's free memory for weights, as the library does: the rest is for what they are multiplied with
-)
+# The share of a GPU's free memory that weights take, as in the library: the rest is for what they are multiplied with.
+GPU_SHARE = 0.9
 ALIGNMENT = 64  # bytes: what torch's own allocator gives
 
 
@@ -58,23 +48,9 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-@dataclass(frozen=True)
-class Running:
-    """How a checkpoint is run.
-
-    device             cpu, cuda, cuda:1; auto: over all GPUs, then memory, and from the disk what does not fit
-    memory             of auto: bytes of weights in memory beside the GPUs; None: what is free
-    trust_remote_code  run the code that lies in the folder, where config.json names some
-    """
-
-    device: str = "cpu"
-    memory: int | None = None
-    trust_remote_code: bool = False
-
-
 @contextmanager
 def loaded(
-    checkpoint: Checkpoint, folder: Path, dtype: str, running: Running = Running()
+    checkpoint: Checkpoint, folder: Path, options: RunOptions = RunOptions()
 ) -> Iterator[tuple[Any, tuple[str, ...]]]:
     """The model that `folder` holds, of the checkpoint's class, and notes of what it leaves unread.
 
@@ -82,27 +58,27 @@ def loaded(
     Raises SourceError where the library cannot load it, or would make up some of its weights.
     """
     gc.collect()  # the model before this one
-    coded = auto_class(checkpoint, folder) if running.trust_remote_code else None
+    coded = auto_class(checkpoint, folder) if options.trust_remote_code else None
     chosen = coded or model_class(checkpoint)
     with checked_view(folder, with_code=bool(coded)) as view, TemporaryDirectory(prefix="modelsurgeon-") as apart:
-        model, info = _from_pretrained(checkpoint, folder, view, dtype, running, chosen, bool(coded), apart)
+        model, info = _from_pretrained(checkpoint, folder, view, options, chosen, bool(coded), apart)
         refuse_made_up(str(folder), model, info)
         unread = sorted(info["unexpected_keys"])
         _align(model)
-        model = model.eval() if running.device == "auto" else model.to(running.device).eval()
+        model = model.eval() if options.device == "auto" else model.to(options.device).eval()
         yield model, tuple(f"not run: {type(model).__name__} does not read {name!r}" for name in unread)
 
 
 def _from_pretrained(
-    checkpoint: Checkpoint, folder: Path, view: Path, dtype: str, running: Running, chosen: Any, coded: bool, apart: str
+    checkpoint: Checkpoint, folder: Path, view: Path, options: RunOptions, chosen: Any, coded: bool, apart: str
 ) -> tuple[Any, dict[str, Any]]:
-    """(the model, what the library says of its weights)."""
+    """(the model, the library's report on its weights)."""
     from huggingface_hub.errors import StrictDataclassError
 
     try:
         found: tuple[Any, dict[str, Any]] = chosen.from_pretrained(
             view,
-            dtype=getattr(torch, dtype),
+            dtype=getattr(torch, options.dtype),
             use_safetensors=True,
             trust_remote_code=coded,
             local_files_only=True,
@@ -111,7 +87,7 @@ def _from_pretrained(
             attn_implementation="eager",  # every family has it, and a config may name another
             experts_implementation="eager",  # the only one that takes float64
             **({} if coded else bare_body(checkpoint, chosen)),
-            **_placement(running, apart),
+            **_placement(options, apart),
         )
     except (AttributeError, ImportError, KeyError, TypeError, ValueError, StrictDataclassError) as error:
         reason = (str(error).splitlines() or [""])[0]
@@ -120,32 +96,30 @@ def _from_pretrained(
 
 
 def refuse_made_up(name: str, model: Any, info: Mapping[str, Any]) -> None:
-    """Raise SourceError where the library, by what it says of loading a model, would make up some of its weights."""
+    """Raise SourceError where the library's report on loading a model lists weights that it would make up."""
     absent = sorted([*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])
     if absent:
         raise SourceError(f"{name}: {type(model).__name__} finds no {absent[0]!r} that fits, and would make it up")
 
 
-def load(
-    checkpoint: Checkpoint, folder: Path, dtype: str, device: str, trust_remote_code: bool = False
-) -> tuple[Any, tuple[str, ...]]:
+def load(checkpoint: Checkpoint, folder: Path, options: RunOptions = RunOptions()) -> tuple[Any, tuple[str, ...]]:
     """`loaded` for good: on one device, which holds all of it. Raises ModelSurgeonError for `auto`."""
-    if device == "auto":
+    if options.device == "auto":
         raise ModelSurgeonError("device auto leaves weights on the disk; expected cpu, cuda or cuda:1 here")
-    with loaded(checkpoint, folder, dtype, Running(device, None, trust_remote_code)) as found:
+    with loaded(checkpoint, folder, options) as found:
         return found
 
 
-def _placement(running: Running, folder: str) -> dict[str, Any]:
-    """Where the library puts the weights, while it loads them; those that fit nowhere stay on the disk."""
-    if running.device != "auto":
+def _placement(options: RunOptions, folder: str) -> dict[str, Any]:
+    """Where the library puts the weights while it loads them; what fits nowhere stays on the disk."""
+    if options.device != "auto":
         return {}
     found: dict[str, Any] = {"device_map": "auto", "offload_folder": folder}
-    if running.memory is not None:
+    if options.memory is not None:
         from accelerate.utils import get_max_memory  # type: ignore[import-untyped]
 
         gpus = {place: int(GPU_SHARE * free) for place, free in get_max_memory().items() if isinstance(place, int)}
-        found["max_memory"] = {**gpus, "cpu": running.memory}
+        found["max_memory"] = {**gpus, "cpu": options.memory}
     return found
 
 
@@ -171,7 +145,7 @@ def bare_body(checkpoint: Checkpoint, chosen: Any) -> dict[str, Any]:
 
 
 def _align(model: Any) -> None:
-    """Move parameters off odd addresses: a file's layout must not decide which kernel multiplies, so the last bit."""
+    """Move parameters off odd addresses: a file's layout must not choose the kernel, and so the last bit."""
     for parameter in model.parameters():
         if parameter.data_ptr() % ALIGNMENT:
             parameter.data = parameter.data.clone()
@@ -179,7 +153,7 @@ def _align(model: Any) -> None:
 
 def saved_folder(checkpoint: Checkpoint) -> Path:
     """The folder that a checkpoint was opened from. Raises ModelSurgeonError for a plan: it has no outputs yet."""
-    if not all(isinstance(tensor, Stored) for tensor in checkpoint.tensors.values()):
+    if not all(tensor.verbatim for tensor in checkpoint.tensors.values()):
         raise ModelSurgeonError(f"{checkpoint.origin.id}: a plan cannot be run; save it and open the result")
     return checkpoint.origin.path
 
@@ -219,8 +193,7 @@ def checked_view(folder: Path, with_code: bool = False) -> Iterator[Path]:
     opened = LocalFolder(folder)
     left_out = LOADING - {"auto_map"} if with_code else LOADING
     config = {k: v for k, v in read_config(opened).items() if k not in left_out and not k.startswith("_")}
-    stored = [tensor for tensor in read_tensors(opened).values() if isinstance(tensor, Stored)]
-    files = {tensor.file.name: folder / tensor.file.name for tensor in stored}
+    files = {tensor.file.name: folder / tensor.file.name for tensor in read_tensors(opened).values()}
     if (folder / INDEX).exists():
         files[INDEX] = folder / INDEX
     files |= {name: folder / name for name in opened.names() if with_code and name.endswith(".py")}

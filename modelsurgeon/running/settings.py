@@ -1,4 +1,4 @@
-"""What a config.json says, as the library reads it: defaults filled in, old spellings told.
+"""The settings of a config.json as the library reads it: defaults filled in, old spellings translated.
 
 Other tools write keys that the source leaves out, and leave out what is a default:
 

@@ -1,11 +1,11 @@
-"""Who writes: a folder belongs to one process, told by a file in it that only one process can create.
+"""Who writes: a folder belongs to one process, which is named by a file that only one process can create.
 
     .out.staging/owner.3     {"host": ..., "boot": ..., "pid": ...}
 
-A run that finds owner N dead for certain tries to create owner N + 1: of two that try, one gets it. What it saw may be
+A run that finds owner N dead for certain tries to create owner N + 1; of two that try, one succeeds. Its view may be
 old by then, so whoever created a file looks again at all others, and of two that see each other neither stays. An owner
-removes its file last of all in the folder: who comes then finds an empty folder, or none, and begins. An owner that
-cannot be told dead (another machine, another container) stays until a user removes its file.
+removes its own file last in the folder: the next run finds an empty folder, or none, and begins. An owner that may live
+(on another machine, in another container) stays until a user removes its file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from modelsurgeon.errors import OutputError
 from modelsurgeon.files import durable
 
 FILE = re.compile(r"owner\.(\d+)")
-TRIES = 20  # looks at a folder that goes away, or changes hands, meanwhile
+TRIES = 20  # attempts at a folder that vanishes, or changes its owner, meanwhile
 
 
 class Owner:
@@ -36,19 +36,19 @@ class Owner:
         self._record = json.dumps({**_myself(), "token": uuid4().hex})
 
     def holds(self) -> bool:
-        """Whether the folder still is this run's: a user who believed it dead may have removed its file."""
+        """Whether this run still owns the folder: a user who believed it dead may have removed its file."""
         try:
             return any(durable.read(path) == self._record for path in owners(self._place).values())
         except OSError:
             return False
 
     def check(self) -> None:
-        """Raise OutputError where it is not."""
+        """Raise OutputError where this run no longer owns the folder."""
         if not self.holds():
             raise OutputError(f"{self._output}: lost to another run, as the file of this one was removed; run again")
 
     def claim(self) -> None:
-        """Own the folder, which is created. Raises OutputError where another run does."""
+        """Create the folder and own it. Raises OutputError where another run owns it."""
         vanished = None
         for attempt in range(TRIES):
             try:
@@ -69,10 +69,10 @@ class Owner:
             path.unlink(missing_ok=True)
 
     def leave(self) -> None:
-        """Remove the file, and first, where nobody else has one here, what runs that were killed left of theirs."""
+        """Remove the owner's file; before that, where it is the only one, temporary files of runs that were killed."""
         files = owners(self._place).values()
         if len(files) == 1:
-            for path in self._place.glob(f"*{durable.TEMPORARY}"):  # whoever just tries to come in tries again
+            for path in self._place.glob(f"*{durable.TEMPORARY}"):  # a run that is trying to own the folder tries again
                 path.unlink(missing_ok=True)
         for path in files:
             if durable.read(path) == self._record:
@@ -81,7 +81,7 @@ class Owner:
 
 @contextmanager
 def owned(place: Path, output: object) -> Iterator[Owner]:
-    """Own the folder `place`. It goes where it ends empty, and so do the parents that were created for it."""
+    """Own the folder `place`. At the end it is removed where empty, and so are parents that were created for it."""
     created = [path for path in place.parents if not path.exists()]
     owner = Owner(place, output)
     try:
@@ -96,7 +96,7 @@ def owned(place: Path, output: object) -> Iterator[Owner]:
 
 
 def refuse_living(place: Path, output: object) -> Path:
-    """The file that the next owner creates. Raises OutputError where one lives, or may."""
+    """The file that the next owner creates. Raises OutputError where an owner lives, or may live."""
     with suppress(FileNotFoundError):
         if not stat.S_ISDIR(place.lstat().st_mode):
             raise OutputError(f"{place}: is no folder; remove it, or name another output")
@@ -107,11 +107,11 @@ def refuse_living(place: Path, output: object) -> Path:
 
 def owners(place: Path) -> dict[int, Path]:
     """{N: owner.N}"""
-    return {int(match[1]): place / name for name in names(place) if (match := FILE.fullmatch(name))}
+    return {int(match[1]): place / name for name in listing(place) if (match := FILE.fullmatch(name))}
 
 
-def names(place: Path) -> list[str]:
-    """What lies in the folder at one moment; nothing where there is none."""
+def listing(place: Path) -> list[str]:
+    """The names in the folder at one moment; none where it does not exist."""
     try:
         return os.listdir(place)
     except FileNotFoundError:
@@ -137,13 +137,14 @@ def _named(record: str) -> str:
 
 
 def _is_dead(record: str, path: Path) -> bool:
-    """Whether the owner is dead for certain: its process is gone, or the machine was started again since."""
+    """Whether the owner is dead for certain: its process is gone, or the machine has restarted since."""
     me = _myself()
     try:
         owner = json.loads(record)
         same = {key for key in me if owner[key] == me[key]}
         if "boot" in same:
-            return "namespace" in same and bool(me["boot"] or "host" in same) and not _runs(**owner)
+            here = "namespace" in same and bool(me["boot"] or "host" in same)
+            return here and not _runs(owner["pid"], owner["started"])
         restarted = {"host", "machine"} <= same and me["machine"] and me["boot"] and owner["boot"]
         return bool(restarted) and _untouched_since_boot(path)
     except (ValueError, KeyError, TypeError, OverflowError):
@@ -151,27 +152,27 @@ def _is_dead(record: str, path: Path) -> bool:
 
 
 def _myself() -> dict[str, Any]:
-    """What tells this process from all others: machine, boot, namespace of process ids, process, its start."""
+    """What identifies this process: machine, boot, namespace of process ids, process, its start."""
     return {
         "host": os.uname().nodename,
-        "machine": _told("/etc/machine-id"),
-        "boot": _told("/proc/sys/kernel/random/boot_id"),
+        "machine": _system_text("/etc/machine-id"),
+        "boot": _system_text("/proc/sys/kernel/random/boot_id"),
         "namespace": os.stat("/proc/self/ns/pid").st_ino if os.path.exists("/proc/self/ns/pid") else None,
         "pid": os.getpid(),
         "started": _started(os.getpid()),
     }
 
 
-def _told(path: str) -> str | None:
-    """What the system says there; None where it says nothing."""
+def _system_text(path: str) -> str | None:
+    """The text of a system's file; None where it is absent or empty."""
     try:
         return (durable.read(Path(path)) or "").strip() or None
     except OSError:
         return None
 
 
-def _runs(pid: int, started: int | None, **rest: object) -> bool:
-    """Whether that process lives: under its number may be another by now, or one that is killed and not yet buried."""
+def _runs(pid: int, started: int | None) -> bool:
+    """Whether that process lives; its number may be another process's by now, or a zombie's."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -183,15 +184,15 @@ def _runs(pid: int, started: int | None, **rest: object) -> bool:
 
 
 def _started(pid: int) -> int | None:
-    """When it started, in ticks; -1 for a zombie; None where the system does not tell. Source: proc(5)."""
-    if not (told := _told(f"/proc/{pid}/stat")):
+    """When a process started, in ticks; -1 for a zombie; None where that is unknown. Source: proc(5)."""
+    if not (text := _system_text(f"/proc/{pid}/stat")):
         return None
-    state, *rest = told.rpartition(")")[2].split()
+    state, *rest = text.rpartition(")")[2].split()
     return -1 if state in "ZX" else int(rest[18])
 
 
 def _untouched_since_boot(owner: Path) -> bool:
-    """Whether nothing was written beside it since this machine started: one that shares its names may live."""
+    """Whether nothing beside the file was written since this machine started: another machine of its name may live."""
     started = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     files = (path for path in owner.parent.rglob("*") if path.is_file() and path.suffix != durable.TEMPORARY)
     try:

@@ -1,6 +1,6 @@
 """The plan: what a transform will do, template by template, without reading a tensor.
 
-A lazy checkpoint is its own plan; this puts it into rows that can be shown, and adds it up.
+A lazy checkpoint is its own plan; here it becomes rows that can be shown, and totals.
 """
 
 from __future__ import annotations
@@ -10,10 +10,6 @@ from typing import Any
 
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.tensors.budget import Budget, plan_memory
-from modelsurgeon.tensors.computed import Computed
-from modelsurgeon.tensors.dtypes import HALF_ULP
-from modelsurgeon.tensors.lazy import LazyTensor
-from modelsurgeon.tensors.remapped import Remapped
 
 
 @dataclass(frozen=True)
@@ -37,7 +33,7 @@ class Plan:
     """Rows, totals (bytes; parameters), notes, and why the result would not be the same function.
 
     peak_memory  bytes resident at most while it is carried out
-    budget       how it keeps to that
+    budget       the plan for that memory
     """
 
     rows: tuple[PlannedTensors, ...]
@@ -49,13 +45,14 @@ class Plan:
     budget: Budget
 
     def to_json(self) -> dict[str, Any]:
+        """The document of a plan."""
         return {name: value for name, value in asdict(self).items() if name != "budget"}
 
     to_dict = to_json
 
 
 def make_plan(before: Checkpoint, after: Checkpoint, memory: int | None = None, workers: int = 1) -> Plan:
-    """Describe how `after` follows from `before`. Raises PlanError where so much memory is too little for it."""
+    """Describe how `after` follows from `before`. Raises PlanError where `memory` bytes do not suffice."""
     table = after.architecture
     groups: dict[str, list[str]] = {}
     for name in after.tensors:
@@ -71,24 +68,12 @@ def _row(template: str, names: list[str], before: Checkpoint, after: Checkpoint)
     tensor = after.tensors[names[0]]
     old = before.tensors.get(names[0])
     found = after.architecture.template(names[0])
-    factors = tensor.factors if isinstance(tensor, Remapped) else () if isinstance(tensor, Computed) else (1.0,)
     return PlannedTensors(
         template,
         found.signature.text if found else "",
         len(names),
         old.shape if old else None,
         tensor.shape,
-        " ".join(f"{factor:.6g}" for factor in factors),
-        _precision(tensor, old),
+        " ".join(f"{factor:.6g}" for factor in tensor.factors),
+        "unchanged" if tensor.verbatim and tensor is old else tensor.says,
     )
-
-
-def _precision(tensor: LazyTensor, old: LazyTensor | None) -> str:
-    if isinstance(tensor, Computed):
-        return tensor.says
-    if not isinstance(tensor, Remapped):
-        return "unchanged" if tensor is old else "copied"
-    if tensor.is_exact:
-        return "exact"
-    stored = f"stored as {tensor.dtype}, " if tensor.dtype != tensor.base.dtype else f"in {tensor.dtype}, "
-    return f"rounded: {stored}by {HALF_ULP[tensor.dtype]:.0e} at most"

@@ -1,8 +1,8 @@
 """Publishing: a finished, verified folder becomes one commit of a Hub repository, or files behind a URL.
 
-    check_push    name, token, repository and rights, asked before anything is done
-    push          every file, the model card and what they replace: one commit, on top of the one that was looked at
-    check_target  whether s3://, gs:// ... can be had, and holds nothing that would be lost
+    check_push    name, token, repository and rights, before anything is done
+    push          every file, the model card and what they replace: one commit, whose parent is the one that was read
+    check_url     whether s3://, gs:// ... can be written, and holds nothing that would be lost
     upload        file by file, config.json last: while it is missing, there is no checkpoint
 
 The folder itself is only read: the card exists in the repository alone.
@@ -39,14 +39,15 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
     validate_repo_id,
 )
 
-from modelsurgeon.errors import ModelSurgeonError, OutputError
+from modelsurgeon.errors import ModelSurgeonError, OutputError, first_line
+from modelsurgeon.files.hub import BUSY
+from modelsurgeon.files.remote import file_system_of
 
-BUSY = {408, 429, 500, 502, 503, 504}  # answers after which the Hub may be asked again
 WAITS = (1.0, 4.0)  # seconds before the second and the third try, where the Hub names none
-LONGEST_WAIT = 300.0  # seconds: the Hub counts requests for so long
+LONGEST_WAIT = 300.0  # seconds: the period over which the Hub counts requests
 CARD, CONFIG, INDEX = "README.md", "config.json", ".safetensors.index.json"
-OPENS = 2  # the turn of what a checkpoint is opened by
-WEIGHTS = re.compile(r"(?!adapter_)[^/]*\.safetensors(\.index\.json)?")  # an adapter is its owner's, and loads alone
+OPENS = 2  # the turn of the files that a checkpoint is opened by
+WEIGHTS = re.compile(r"(?!adapter_)[^/]*\.safetensors(\.index\.json)?")  # adapters belong to others and load alone
 
 T = TypeVar("T")
 
@@ -57,7 +58,7 @@ T = TypeVar("T")
 def check_push(repo: str, *, private: bool, create_pr: bool) -> None:
     """Raise OutputError where a push is known to fail, OSError where network or Hub do; nothing is changed.
 
-    What only a push can tell: whether an organisation lets this member make repositories, and room for the files.
+    Only a push shows whether an organisation lets this member create repositories, and whether there is room.
     """
     _check_name(repo)
     if is_offline_mode():
@@ -76,7 +77,7 @@ def check_push(repo: str, *, private: bool, create_pr: bool) -> None:
             return
         if private and not found.private:
             raise OutputError(f"{repo}: exists and is public; --private is for a new repository: leave it away")
-        # What a push asks first, of a file that is sent with the commit: an answer means that it may be pushed.
+        # The first request of a push, for a file that is sent with the commit: an answer means that pushes are allowed.
         question = [CommitOperationAdd(CARD, b"")]
         _patiently(lambda: api.preupload_lfs_files(repo, question, create_pr=create_pr))
 
@@ -86,8 +87,8 @@ def push(
 ) -> str:
     """Commit the folder's files with `card` as README.md; returns the URL of the commit or of the pull request.
 
-    Weights in the repository that are not of this folder are deleted by the same commit, all else stays. Where the
-    repository holds just this already, the URL is that of its last commit.
+    The same commit deletes weights that this folder does not have; all else stays. Where the repository holds exactly
+    this already, the URL is that of its last commit.
     Raises OutputError where the Hub refuses, OSError where it or the network fails: the folder stays as it is.
     """
     options = " --private" * private + " --create-pr" * create_pr
@@ -119,24 +120,24 @@ def _check_name(repo: str) -> None:
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
-        raise OutputError(f"{repo}: {_line(error)}") from None
+        raise OutputError(f"{repo}: {first_line(error)}") from None
     if "/" not in repo:
         raise OutputError(f"{repo}: no name of a repository; expected org/name")
 
 
 def _check_new(repo: str, create_pr: bool, who: dict[str, Any], token: str | None) -> None:
-    """Of a repository that is not there, or that this token may not see."""
+    """Raise OutputError where a repository that this token does not see cannot be created."""
     if create_pr:
         raise OutputError(f"{repo}: no such repository to open a pull request in; without --create-pr it is made")
     owner, name = repo.split("/")[0], who.get("name")
     members = {str(org.get("name")).lower() for org in who.get("orgs") or ()}
-    # Tokens of other kinds name only the organisations that they are for.
+    # Other tokens list only the organisations that they were issued for.
     if token == "write" and owner.lower() not in {str(name).lower(), *members}:
         raise OutputError(f"{repo}: no such repository, and {name} cannot make one: no member of {owner}")
 
 
 def _find(api: HfApi, repo: str) -> ModelInfo | None:
-    """What the Hub tells of a repository; None where it tells nothing."""
+    """The Hub's description of a repository; None where there is none, or none that this token sees."""
     try:
         return _patiently(lambda: api.model_info(repo))
     except GatedRepoError:
@@ -146,7 +147,7 @@ def _find(api: HfApi, repo: str) -> ModelInfo | None:
 
 
 def _patiently(ask: Callable[[], T]) -> T:
-    """What `ask` returns, asked again where the Hub is busy: the library does not, for most of its questions."""
+    """Ask again where the Hub is busy: for most requests the library does not."""
     for wait in WAITS:
         try:
             return ask()
@@ -160,7 +161,7 @@ def _patiently(ask: Callable[[], T]) -> T:
 
 @contextmanager
 def _silenced(quiet: bool) -> Iterator[None]:
-    """No warnings of the library, whose errors tell enough, and no bars where quiet or where stderr is no terminal."""
+    """Without the library's warnings, since its errors suffice; without bars where quiet, or stderr is no terminal."""
     hidden = quiet or not sys.stderr.isatty()
     verbosity, bars = logging.get_verbosity(), hidden and not are_progress_bars_disabled()
     with warnings.catch_warnings():
@@ -179,17 +180,17 @@ def _silenced(quiet: bool) -> Iterator[None]:
 # --- what fsspec knows -----------------------------------------------------------------------------------------------
 
 
-def check_target(target: str, overwrite: bool) -> None:
+def check_url(target: str, overwrite: bool) -> None:
     """Raise OutputError for a URL that cannot be written, or whose contents would be lost; OSError where it fails."""
     with _storage_errors(target):
         _look(target, overwrite)
 
 
 def upload(folder: Path, target: str, overwrite: bool = False) -> str:
-    """Copy the folder's files to a URL, which is returned.
+    """Copy the folder's files to a URL, and return it.
 
-    A checkpoint that is replaced loses its config.json before anything else of it is touched; its weights that are not
-    of this folder go last. Raises as `check_target`: the folder stays as it is.
+    A checkpoint that is replaced loses its config.json before anything else changes; weights that this folder does not
+    have are removed last. Raises as `check_url`: the folder stays as it is.
     """
     with _storage_errors(target, f"; the output stays in {folder}"):
         file_system, root, before = _look(target, overwrite)
@@ -206,7 +207,7 @@ def upload(folder: Path, target: str, overwrite: bool = False) -> str:
 
 
 def _turn(name: str) -> tuple[int, str]:
-    """When a file's turn comes: weights, all else, and from OPENS on what a checkpoint is opened by."""
+    """The order of files: weights, all else, and from OPENS on those that a checkpoint is opened by."""
     if name == CONFIG:
         return OPENS + 1, name
     if name.endswith(INDEX):
@@ -223,7 +224,7 @@ def _copy(path: Path, file_system: Any, to: str) -> None:
 
 
 def _look(target: str, overwrite: bool) -> tuple[Any, str, list[str]]:
-    """(file system, path in it, names of the files there). Raises OutputError, and what the file system raises."""
+    """(file system, path in it, names of the files there). Raises OutputError, and errors of the file system."""
     file_system, root = _file_system(target)
     file_system.invalidate_cache()
     try:
@@ -243,20 +244,12 @@ def _look(target: str, overwrite: bool) -> tuple[Any, str, list[str]]:
 
 
 def _file_system(target: str) -> tuple[Any, str]:
-    from fsspec.core import url_to_fs  # type: ignore[import-untyped]
-
     scheme, _, rest = target.partition("://")
     if scheme == "hf":
         raise OutputError(f"{target}: one commit holds an output; use --push-to-hub {rest}")
     if scheme in ("http", "https"):
         raise OutputError(f"{target}: a web page cannot be written; expected a folder, s3://, gs:// ...")
-    try:
-        file_system, root = url_to_fs(target)
-    except ImportError as error:
-        raise OutputError(f"{target}: a package is missing: {_line(error)}") from None
-    except ValueError as error:
-        raise OutputError(f"{target}: {_line(error)}; expected a folder, s3://, gs:// ...") from None
-    return file_system, str(root)
+    return file_system_of(target, OutputError, "a folder, s3://, gs:// ...")
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------
@@ -264,35 +257,35 @@ def _file_system(target: str) -> tuple[Any, str]:
 
 @contextmanager
 def _hub_errors(repo: str, create_pr: bool, way_out: str = "") -> Iterator[None]:
-    """What the Hub's library raises, in one line: OutputError where the request is at fault, else OSError."""
+    """Raise the library's errors in one line: OutputError where the request is at fault, else OSError."""
     try:
         yield
     except ModelSurgeonError:
         raise
     except (HTTPError, OSError, ValueError, RuntimeError) as error:
-        # An upload's own error says which file it was; its cause says what went wrong.
+        # The error of an upload names the file, and its cause names the reason.
         cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
-        kind, said = _said(cause, create_pr)
-        raise kind(f"{repo}: {said}{way_out}") from None
+        kind, text = _as_ours(cause, create_pr)
+        raise kind(f"{repo}: {text}{way_out}") from None
 
 
-def _said(error: BaseException, create_pr: bool) -> tuple[type[Exception], str]:
+def _as_ours(error: BaseException, create_pr: bool) -> tuple[type[Exception], str]:
     if isinstance(error, LocalTokenNotFoundError):
         return OutputError, f"no token to push with; set HF_TOKEN to one that writes ({_page()}), or run hf auth login"
     if isinstance(error, HfHubHTTPError):
         return _refusal(error, create_pr)
     if isinstance(error, HTTPError):
-        return OSError, f"the Hub cannot be reached at {constants.ENDPOINT} ({_line(error)})"
+        return OSError, f"the Hub cannot be reached at {constants.ENDPOINT} ({first_line(error)})"
     if isinstance(error, json.JSONDecodeError):
         return OSError, f"{constants.ENDPOINT} does not answer as a Hub; is HF_ENDPOINT right?"
     if isinstance(error, ValueError):
         return OutputError, " ".join(str(error).split())
-    return OSError, _line(error)
+    return OSError, first_line(error)
 
 
 def _refusal(error: HfHubHTTPError, create_pr: bool) -> tuple[type[Exception], str]:
     """Why the Hub refuses, and the way out."""
-    status, said = error.response.status_code, error.server_message or _line(error)
+    status, text = error.response.status_code, error.server_message or first_line(error)
     if status in BUSY:
         return OSError, f"the Hub fails ({status}), also when asked again; wait a few minutes"
     match status:
@@ -300,27 +293,23 @@ def _refusal(error: HfHubHTTPError, create_pr: bool) -> tuple[type[Exception], s
             return OutputError, f"the token is not accepted; set HF_TOKEN to one of {_page()}, or run hf auth login"
         case 403:
             instead = "" if create_pr else "; --create-pr asks those who may"
-            return OutputError, f"this token may not write here ({said}){instead}"
+            return OutputError, f"this token may not write here ({text}){instead}"
         case 412:
             return OutputError, "has changed since the upload began, by others or by a try that seemed to fail"
-    return OutputError, f"{status}: {said}"
+    return OutputError, f"{status}: {text}"
 
 
 @contextmanager
 def _storage_errors(target: str, way_out: str = "") -> Iterator[None]:
-    """What a file system raises, in one line: OutputError where the request is at fault, else OSError."""
+    """Raise a file system's errors in one line: OutputError where the request is at fault, else OSError."""
     try:
         yield
     except ModelSurgeonError as error:
         raise type(error)(f"{error}{way_out}") from None
     except (FileNotFoundError, PermissionError) as error:
-        raise OutputError(f"{target}: no access, or no such place ({_line(error)}){way_out}") from None
-    except Exception as error:  # of the packages behind fsspec, each has errors of its own
-        raise OSError(f"{target}: cannot be written ({_line(error)}){way_out}") from None
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise OutputError(f"{target}: no access, or no such place ({first_line(error)}){way_out}") from None
+    except Exception as error:  # each package behind fsspec has errors of its own
+        raise OSError(f"{target}: cannot be written ({first_line(error)}){way_out}") from None
 
 
 def _page() -> str:

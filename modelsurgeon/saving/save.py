@@ -1,8 +1,8 @@
 """Saving: a lazy checkpoint becomes a folder, whole or not at all.
 
-Everything is written into a staging folder beside the destination (`staging.py`): shards, several at once if wanted;
-then index, side files, config.json, and the record with the hash of every file. What was written is opened again and
-compared with the plan; then one rename makes it appear. A run that ended early goes on with its finished shards.
+Everything is written into a staging folder beside the destination (`staging.py`): shards, several at once on request;
+then index, side files, config.json, and the record with the hash of every file. The files are opened again and compared
+with the plan; then one rename makes the output appear. After a run that ended early, the next reuses its shards.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,14 @@ from typing import Any
 from blake3 import blake3
 
 from modelsurgeon.checkpoints.checkpoint import INDEX, SINGLE, Checkpoint, read_tensors
-from modelsurgeon.checkpoints.record import RECORD, identity, write_record
+from modelsurgeon.checkpoints.record import RECORD, identify, write_record
 from modelsurgeon.errors import OutputError
 from modelsurgeon.files.file import NAME_MAX, LocalFile, LocalFolder
 from modelsurgeon.files.hashes import ALGORITHM, digest
 from modelsurgeon.operations.operation import Companion
-from modelsurgeon.saving.shards import Shard, cores_left, plan_shards, write_shard
+from modelsurgeon.saving.shards import Shard, Writing, cores_left, plan_shards, write_shard
 from modelsurgeon.saving.staging import Stage, staged
-from modelsurgeon.saving.writer import Progress, StoppedError
+from modelsurgeon.saving.writer import Progress, StoppedError, unheard
 from modelsurgeon.tensors.budget import Budget, plan_memory
 from modelsurgeon.version import __version__
 
@@ -54,11 +54,11 @@ def save(
 
     shard_size  bytes; None: shards stay as they are where they can, else 5 GB
     workers     shards that are written at once
-    memory      bytes that this process may have resident, but for `accept`; None: no bound but that of the pieces
-    budget      how it keeps to that, where that is planned already
+    memory      bytes that this process may have resident, except in `accept`; None: no limit
+    budget      the plan for that memory, where there is one already
     say         called with a line that a user should read
-    companion   writes what else belongs into the folder, before its files are hashed
-    accept      called with the finished folder before it appears: what it raises, is not published
+    companion   writes further files into the folder, before its files are hashed
+    accept      called with the finished folder before it appears; where it raises, the folder is not published
     Raises OutputError where the output exists or lies inside of the source, PlanError where the memory is too little,
     SourceError where the source changes meanwhile, OSError where the machine fails.
     """
@@ -72,9 +72,9 @@ def save(
     needed += companion.nbytes if companion else 0
     with staged(output, request, overwrite=overwrite, needed=needed, shards=len(shards), say=say) as stage:
         checkpoint.fetch()
-        source = _Later(lambda: identity(checkpoint.origin))
+        source = _later(lambda: identify(checkpoint.origin))
         with cores_left(workers):
-            written = _write_shards(stage, shards, workers, budget=budget, device=device, progress=progress)
+            written = _write_shards(stage, shards, workers, Writing(budget, device, progress or unheard))
         if companion:
             companion.write(stage.folder)
         _write_rest(checkpoint, shards, stage.folder, source, written)
@@ -107,7 +107,7 @@ def check_output(checkpoint: Checkpoint, output: Path, overwrite: bool) -> None:
 
 
 def _request(checkpoint: Checkpoint, shards: Mapping[str, Shard]) -> dict[str, Any]:
-    """What tells one request from another: equal requests make equal shards."""
+    """What identifies a request: equal requests make equal shards."""
     origin = checkpoint.origin
     looks = {file.name: file.stamp for file in checkpoint.files}
     described = {
@@ -123,18 +123,18 @@ def _request(checkpoint: Checkpoint, shards: Mapping[str, Shard]) -> dict[str, A
     }
 
 
-def _write_shards(stage: Stage, shards: Mapping[str, Shard], workers: int, **how: Any) -> dict[str, dict[str, Any]]:
-    """{shard: what is known of it}; those that an earlier run finished are taken over."""
-    stop = threading.Event()
+def _write_shards(
+    stage: Stage, shards: Mapping[str, Shard], workers: int, writing: Writing
+) -> dict[str, dict[str, Any]]:
+    """{shard: its entry}; those that an earlier run finished are used again."""
 
     def write(name: str) -> dict[str, Any]:
-        if stop.is_set():
+        if writing.stop.is_set():
             raise StoppedError
         if entry := stage.reusable(name):
-            if how["progress"]:
-                how["progress"](entry["bytes"])
+            writing.progress(entry["bytes"])
             return entry
-        entry = write_shard(stage.folder / name, shards[name], stop=stop, **how)
+        entry = write_shard(stage.folder / name, shards[name], writing)
         stage.finish(name, entry)
         return entry
 
@@ -144,7 +144,7 @@ def _write_shards(stage: Stage, shards: Mapping[str, Shard], workers: int, **how
             wait(running.values(), return_when=FIRST_EXCEPTION)
         finally:  # an interruption too
             if not all(future.done() and not future.exception() for future in running.values()):
-                stop.set()
+                writing.stop.set()
                 pool.shutdown(cancel_futures=True)
     errors = [error for future in running.values() if not future.cancelled() and (error := future.exception())]
     for error in sorted(errors, key=lambda error: isinstance(error, StoppedError)):
@@ -156,16 +156,16 @@ def _write_rest(
     checkpoint: Checkpoint,
     shards: Mapping[str, Shard],
     folder: Path,
-    source: _Later,
+    source: Future[Any],
     written: Mapping[str, dict[str, Any]],
 ) -> None:
-    """All but the shards."""
+    """Write all but the shards."""
     if list(shards) != [SINGLE]:
         _write_json(folder / INDEX, _index(shards))
     for name, file in checkpoint.side_files.items():
         (folder / name).write_bytes(file.read())
     _write_json(folder / "config.json", checkpoint.config)
-    steps = tuple(step if step.source else replace(step, source=source.value()) for step in checkpoint.steps)
+    steps = tuple(step if step.source else replace(step, source=source.result()) for step in checkpoint.steps)
     others = sorted(path.name for path in folder.iterdir() if path.name not in shards and path.name != RECORD)
     hashes = {name: {key: entry[key] for key in ("bytes", ALGORITHM)} for name, entry in written.items()}
     for name in others:
@@ -185,7 +185,7 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def _compare_with_plan(checkpoint: Checkpoint, folder: Path) -> None:
-    """What lies on disk is what was planned: names, dtypes and shapes, read back."""
+    """Raise OSError unless the files, read back, have the planned names, dtypes and shapes."""
     written = {name: (tensor.dtype, tensor.shape) for name, tensor in read_tensors(LocalFolder(folder)).items()}
     planned = {name: (tensor.dtype, tensor.shape) for name, tensor in checkpoint.tensors.items()}
     if written != planned:
@@ -193,29 +193,21 @@ def _compare_with_plan(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def _say_unusual(written: Mapping[str, dict[str, Any]], say: Say) -> None:
-    """A line for each tensor of the source that holds what is no number."""
+    """Report each tensor of the source that holds NaN or infinities."""
     for entry in written.values():
         for name, (nans, infinities) in entry["unusual"].items():
             say(f"tensor {name!r} holds {nans} NaN and {infinities} infinities in the source; they went along")
 
 
-class _Later:
-    """A value computed beside other work; what went wrong there is raised when it is asked for."""
+def _later(compute: Callable[[], Any]) -> Future[Any]:
+    """A value that a thread computes beside other work. No pool: an interrupted program would wait for it."""
+    found: Future[Any] = Future()
 
-    def __init__(self, compute: Callable[[], Any]) -> None:
-        self._result: Any = None
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, args=(compute,), daemon=True)
-        self._thread.start()
-
-    def _run(self, compute: Callable[[], Any]) -> None:
+    def run() -> None:
         try:
-            self._result = compute()
+            found.set_result(compute())
         except BaseException as error:
-            self._error = error
+            found.set_exception(error)
 
-    def value(self) -> Any:
-        self._thread.join()
-        if self._error:
-            raise self._error
-        return self._result
+    threading.Thread(target=run, daemon=True).start()
+    return found

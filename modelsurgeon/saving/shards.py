@@ -1,8 +1,8 @@
 """Shards: which tensor goes where, and how one shard is written.
 
-A file whose tensors all stay as they are is copied whole. In others, tensors that did not change are copied inside the
-kernel, and all others are computed piece by piece, in the order of the file; rows that stand several times are computed
-once. What is in a shard does not depend on the size of the pieces, nor on threads, workers or device.
+A file whose tensors all stay as they are is copied whole. In others, unchanged tensors are copied inside the kernel,
+and all others are computed piece by piece, in the order of the file; repeated rows are computed once. The bytes of a
+shard do not depend on the size of the pieces, nor on threads, workers or device.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,28 +23,26 @@ from modelsurgeon.checkpoints.checkpoint import INDEX, SINGLE, Checkpoint
 from modelsurgeon.files.file import File
 from modelsurgeon.files.hashes import ALGORITHM
 from modelsurgeon.files.safetensors_file import layout
-from modelsurgeon.saving.writer import Progress, Writer
+from modelsurgeon.saving.writer import Progress, Writer, unheard
 from modelsurgeon.tensors.budget import Budget, plan_memory
-from modelsurgeon.tensors.computed import Computed
 from modelsurgeon.tensors.lazy import LazyTensor
-from modelsurgeon.tensors.remapped import Remapped
-from modelsurgeon.tensors.stored import Stored, count_unusual, read_header
+from modelsurgeon.tensors.stored import count_unusual, read_header
 
-MOST_THREADS = 4  # that compute for one worker: they copy memory faster than disks write, and more only wait
+MOST_THREADS = 4  # threads that compute for one worker: they are faster than disks, and more of them only wait
 
 Tensors = Mapping[str, LazyTensor]
 
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """One file: its tensors, by name; what is asked of it more than once is found out once."""
+    """One file: its tensors, by name. What follows from them is computed once."""
 
     tensors: Tensors
 
     @cached_property
     def whole(self) -> File | None:
         """The file that holds these tensors, under these names, and nothing else; None where there is none."""
-        files = {tensor.file if isinstance(tensor, Stored) else None for tensor in self.tensors.values()}
+        files = {tensor.verbatim.file if tensor.verbatim else None for tensor in self.tensors.values()}
         file = files.pop() if len(files) == 1 else None
         return file if file and read_header(file) == self.tensors else None
 
@@ -64,12 +62,12 @@ class Shard:
 
     @property
     def nbytes(self) -> int:
-        """How large the file is."""
+        """Bytes of the file."""
         return self.whole.size if self.whole else len(self.header) + sum(t.nbytes for t in self.tensors.values())
 
 
 def plan_shards(checkpoint: Checkpoint, shard_size: int | None, default: int) -> dict[str, Shard]:
-    """{file name: shard}, in order. Where nothing grew, and no size is asked for, shards stay as they are."""
+    """{file name: shard}, in order. Where nothing grew and no size is given, shards stay as they are."""
     tensors = checkpoint.tensors
     sharded = checkpoint.origin.folder.holds(INDEX)
     grown = any(tensor.stored and tensor.nbytes != tensor.stored.nbytes for tensor in tensors.values())
@@ -81,7 +79,7 @@ def plan_shards(checkpoint: Checkpoint, shard_size: int | None, default: int) ->
 
 
 def _as_stored(tensors: Tensors) -> list[Tensors]:
-    """The source's shards, and one more for what is new, or stands a second time under a new name."""
+    """The source's shards, and one more for new tensors and for a second name of a stored one."""
     shards: dict[str, dict[str, LazyTensor]] = {}
     again: dict[str, LazyTensor] = {}
     seen: set[int] = set()
@@ -110,40 +108,42 @@ def _numbered(shards: list[Tensors]) -> dict[str, Shard]:
     return {f"model-{i:05}-of-{len(shards):05}.safetensors": Shard(shard) for i, shard in enumerate(shards, 1)}
 
 
-def write_shard(
-    path: Path,
-    shard: Shard,
-    *,
-    budget: Budget | None = None,
-    device: str = "cpu",
-    progress: Progress | None = None,
-    stop: threading.Event | None = None,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Writing:
+    """How shards are written: the memory, the device that computes, the progress to report to, and what stops it."""
+
+    budget: Budget
+    device: str = "cpu"
+    progress: Progress = unheard
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+def write_shard(path: Path, shard: Shard, writing: Writing | None = None) -> dict[str, Any]:
     """Write one safetensors file, replacing what is there; it is on the disk when this returns.
 
-    Returns its size, its hash, and of tensors that hold any {name: (NaNs, infinities)}.
+    Returns its size, its hash, and {name: (NaNs, infinities)} of the tensors that hold any.
     """
-    budget = budget or plan_memory(shard.tensors.values())
+    writing = writing or Writing(plan_memory(shard.tensors.values()))
     with open(path, "w+b", buffering=0) as file:
         _reserve(file.fileno(), shard.nbytes)
-        with Writer(file.fileno(), budget.capacity, progress, stop) as writer:
+        with Writer(file.fileno(), writing.budget.capacity, writing.progress, writing.stop) as writer:
             if shard.whole:
                 _copy_whole(writer, shard.whole, shard.tensors)
             else:
-                _write_tensors(writer, shard, budget.piece, device)
+                _write_tensors(writer, shard, writing.budget.piece, writing.device)
         os.fdatasync(file.fileno())
         size = os.fstat(file.fileno()).st_size
     return {"bytes": size, ALGORITHM: writer.digest, "unusual": unusual(shard.tensors)}
 
 
 def unusual(tensors: Tensors) -> dict[str, tuple[int, int]]:
-    """{name: (NaNs, infinities) of the source} of the tensors that were seen to hold any."""
+    """{name: (NaNs, infinities) of the source} for tensors in which reading found any."""
     held = {name: tensor.stored for name, tensor in tensors.items() if tensor.stored}
     return {name: count_unusual(tensor) for name, tensor in held.items() if tensor.start in tensor.file.flagged}
 
 
 def _reserve(descriptor: int, size: int) -> None:
-    """Have a full disk tell now, where the file system can."""
+    """Allocate the file, so that a full disk fails now, where the file system can."""
     try:
         os.posix_fallocate(descriptor, 0, max(1, size))
     except OSError as error:
@@ -153,7 +153,7 @@ def _reserve(descriptor: int, size: int) -> None:
 
 
 def _copy_whole(writer: Writer, file: File, tensors: Tensors) -> None:
-    stored = [tensor for tensor in tensors.values() if isinstance(tensor, Stored)]
+    stored = [tensor.verbatim for tensor in tensors.values() if tensor.verbatim]
     ordered = sorted(stored, key=lambda tensor: tensor.start)
     writer.copy_file(file, file.read(0, min(tensor.start for tensor in ordered)), ordered)
 
@@ -162,14 +162,13 @@ def _write_tensors(writer: Writer, shard: Shard, piece: int, device: str) -> Non
     writer.put_bytes(shard.header)
     for name in sorted(shard.tensors, key=shard.starts.__getitem__):
         tensor = shard.tensors[name]
-        if isinstance(tensor, Stored):
-            writer.copy_tensor(tensor)
+        if tensor.verbatim:
+            writer.copy_tensor(tensor.verbatim)
         else:
-            assert isinstance(tensor, Remapped | Computed)
             _write_pieces(writer, tensor, shard.starts[name], piece, device)
 
 
-def _write_pieces(writer: Writer, tensor: Remapped | Computed, start: int, most: int, device: str) -> None:
+def _write_pieces(writer: Writer, tensor: LazyTensor, start: int, most: int, device: str) -> None:
     row = tensor.nbytes // tensor.shape[0] if tensor.shape[0] else 0
     for piece in tensor.pieces(most):
         if piece.again is not None:
@@ -180,7 +179,7 @@ def _write_pieces(writer: Writer, tensor: Remapped | Computed, start: int, most:
 
 @contextmanager
 def cores_left(workers: int) -> Iterator[None]:
-    """Compute on two cores fewer, divided among the workers: one writes, one hashes; threads wait for the slowest."""
+    """Leave two cores for writing and hashing, and divide the others among the workers."""
     threads = torch.get_num_threads()
     torch.set_num_threads(min(MOST_THREADS, max(1, (threads - 2) // workers)))
     try:

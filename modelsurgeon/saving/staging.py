@@ -1,14 +1,14 @@
-"""Staging: an output appears whole, by one rename, or not at all; what a dead run finished is taken up again.
+"""Staging: an output appears whole, by one rename, or not at all; a later run uses the shards that a dead one finished.
 
     .out.staging/            beside `out`
-        owner.1              who writes here: `ownership.py`
+        owner.1              which process writes here: `ownership.py`
         request.json         what is written here
         finished.jsonl       a line for each finished shard: its name, bytes and hash
         result/              what becomes `out`
 
-What lies there is used again for an equal request only, and of that only shards that still have their hash. It never
-lies there without its request: that one is written first and removed last. While `out` is replaced, the old one is
-`.out.replaced`; a run that finds it alone puts it back.
+Shards are used again for an equal request only, and only where they still have their hash. There are never shards
+without their request, which is written first and removed last. While `out` is replaced, the old one is `.out.replaced`;
+a run that finds it alone puts it back.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from modelsurgeon.errors import OutputError, SourceError
 from modelsurgeon.files import durable
 from modelsurgeon.files.file import LocalFile
 from modelsurgeon.files.hashes import ALGORITHM, digest
-from modelsurgeon.saving.ownership import FILE, Owner, names, owned, refuse_living
+from modelsurgeon.saving.ownership import FILE, Owner, listing, owned, refuse_living
 from modelsurgeon.text import show_size
 
 REQUEST, JOURNAL, RESULT = "request.json", "finished.jsonl", "result"
@@ -49,10 +49,10 @@ def staged(
 ) -> Iterator[Stage]:
     """A stage whose folder becomes `output` when the block ends well.
 
-    request  any JSON that tells this result from all others: source, steps, shard plan, version
+    request  JSON that identifies the result: source, steps, shard plan, version
     shards   how many there will be
     needed   bytes of all files together
-    say      told in one line what is kept of a run that failed, and what of another one was dropped
+    say      called with a line on shards that are kept for the next run, and on shards of another request
     Raises OutputError where the output exists or another run writes it, OSError where the machine fails.
     """
     target = Path(os.path.realpath(output))
@@ -85,7 +85,7 @@ class Stage:
     """Where files are written before they appear.
 
     folder    the folder to write in, which becomes the output
-    finished  {shard: its entry}, those of an earlier run of this request too; `reusable` tells which of them still hold
+    finished  {shard: its entry}, earlier runs of this request included; `reusable` checks whether one is still sound
     """
 
     def __init__(self, place: Path, owner: Owner, shards: int, say: Say) -> None:
@@ -95,7 +95,7 @@ class Stage:
         self._checked: set[str] = set()
 
     def begin(self, request: str) -> None:
-        """Take up what an equal request finished, and nothing else."""
+        """Keep the shards that an equal request finished, and remove all else."""
         found = self._read_journal()
         if durable.read(self._place / REQUEST) == request:
             self.finished = found
@@ -109,7 +109,7 @@ class Stage:
         durable.replace(self._place / JOURNAL, "".join(_line(*item) + "\n" for item in self.finished.items()))
 
     def reusable(self, name: str) -> Entry | None:
-        """The entry of a shard that lies there finished, byte for byte; None where it is to be written."""
+        """The entry of a finished shard whose bytes have their hash; None where it must be written."""
         if name in self.finished and name not in self._checked:
             if self._holds(name, self.finished[name]):
                 self._checked.add(name)
@@ -119,7 +119,7 @@ class Stage:
         return self.finished.get(name)
 
     def finish(self, name: str, entry: Entry) -> None:
-        """The shard is written: when this returns it is on the disk, and known to a run that goes on from here.
+        """Record a shard as written: when this returns it is on the disk, and a later run can use it.
 
         entry  {"bytes": its size, "blake3": its hash, any other JSON}
         """
@@ -130,7 +130,7 @@ class Stage:
         self._checked.add(name)
 
     def complete(self) -> None:
-        """All that was written or checked is on the disk; what was neither is gone."""
+        """Sync everything, and remove shards that were neither written nor checked."""
         for name in self.finished.keys() - self._checked:
             durable.remove(self.folder / name)
         for path in (*self.folder.rglob("*"), self.folder):
@@ -138,7 +138,7 @@ class Stage:
         self._owner.check()
 
     def leave(self, *, keep: bool) -> None:
-        """Remove what no later run can use: what is unfinished where shards are kept, else all."""
+        """Remove what no later run can use: unfinished files where shards are kept, else everything."""
         if not self._owner.holds():
             return
         kept = keep and self.finished and self.folder.exists()
@@ -155,7 +155,7 @@ class Stage:
             return False
 
     def _read_journal(self) -> dict[str, Entry]:
-        """{shard: its entry} of those whose file is there, in its size. Lines that are torn are passed over."""
+        """{shard: its entry} for shards whose file has its size. Incomplete lines are skipped."""
         found: dict[str, Entry] = {}
         for line in (durable.read(self._place / JOURNAL) or "").splitlines():
             with suppress(ValueError, KeyError, TypeError, OSError):
@@ -181,14 +181,14 @@ def _line(name: str, entry: Entry) -> str:
 
 
 def _refuse_unknown(place: Path) -> None:
-    """Raise OutputError for a folder that holds files and was not left by a run of this program."""
-    found = {name for name in names(place) if not name.endswith(durable.TEMPORARY)}
+    """Raise OutputError for a folder of files that no run of this program left."""
+    found = {name for name in listing(place) if not name.endswith(durable.TEMPORARY)}
     if found and REQUEST not in found and not any(FILE.fullmatch(name) for name in found):
         raise OutputError(f"{place}: exists, and nothing in it tells who writes it; if no run does, remove it")
 
 
 def _check_space(output: object, place: Path, needed: int) -> None:
-    """Raise OSError where the disk is too small; what lies in the staging folder is used again, or removed."""
+    """Raise OSError where the disk is too small; files in the staging folder are used again, or removed."""
     missing = needed - _held(place)
     parent = next(path for path in place.parents if path.exists())
     disk = os.statvfs(parent)
@@ -199,7 +199,7 @@ def _check_space(output: object, place: Path, needed: int) -> None:
 
 
 def _held(place: Path) -> int:
-    """Bytes on the disk of what lies in a folder."""
+    """Bytes on the disk that a folder takes."""
     total = 0
     for folder, _, files in os.walk(place):
         for name in files:
@@ -226,7 +226,7 @@ def _publish(folder: Path, target: Path, output: object, overwrite: bool) -> Non
 
 
 def _settle(target: Path) -> None:
-    """Put the old output back where no new one took its place, as when a run is killed then; else remove it."""
+    """Put the old output back where no new one replaced it, as after a kill in between; else remove it."""
     if target.exists():
         shutil.rmtree(_replaced(target), ignore_errors=True)
     elif _replaced(target).exists():

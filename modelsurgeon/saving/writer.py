@@ -1,9 +1,9 @@
-"""One file, written front to back: blocks, bytes of other files, and bytes that stand in it already.
+"""One file, written front to back: blocks, bytes of other files, and bytes that it has already.
 
 Three threads share the work: the caller computes a block, one thread writes it, one hashes it. A block's memory comes
-from an arena; there are as many as blocks in flight, and each is given out again when both threads are done with it.
-Bytes of another file are copied inside the kernel (reflink where the file system can, else copy_file_range) and read
-only to be hashed. The hash is of what was meant to be written: reading the file again tells whether it was.
+from an arena; there are as many as blocks in flight, and each is reused once both threads are done with it. Bytes of
+another file are copied inside the kernel (reflink where the file system can, else copy_file_range) and read only to be
+hashed. The hash is of the bytes that were to be written: reading the file again shows whether they were.
 """
 
 from __future__ import annotations
@@ -29,32 +29,30 @@ from modelsurgeon.tensors.stored import Stored
 PIECE = 256 << 10  # bytes of one write: larger ones are slower on many disks
 COPIED = 64 << 20  # bytes of one copy inside the kernel: a multiple of every file system's block, so extents are shared
 READ = 1 << 20  # bytes read at a time to be hashed, or to be written again
-BEHIND = 256 << 20  # bytes that may wait for the disk; with less, pages are asked back before they are clean
+BEHIND = 256 << 20  # bytes that may wait for the disk; with fewer, pages are dropped before they are clean
 CANNOT = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF, errno.ETXTBSY}
-MOST_COPIES = 64  # that wait: they hold no memory, but what goes wrong should be heard of soon
+MOST_COPIES = 64  # copies that wait: they hold no memory, but their errors should be raised soon
 
 Progress = Callable[[int], None]  # called with the bytes written since the last call
 
 
+def unheard(nbytes: int) -> None:
+    """A progress that is not shown."""
+
+
 class StoppedError(Exception):
-    """Another part of the run failed, or it was interrupted: that is what the user hears of."""
+    """Another part of the run failed, or it was interrupted; that error is reported, not this one."""
 
 
 class Writer:
-    """Writes to a file that is open, from its beginning; leaving `with` waits until all is written.
+    """Writes an open file from its beginning; leaving `with` waits until all is written.
 
     capacity  bytes that the blocks of one arena take
-    stop      set from outside: nothing more is written
+    stop      once it is set, nothing more is written
     """
 
-    def __init__(
-        self,
-        descriptor: int,
-        capacity: int = 0,
-        progress: Progress | None = None,
-        stop: threading.Event | None = None,
-    ) -> None:
-        self._descriptor, self._progress, self._stop = descriptor, progress, stop or threading.Event()
+    def __init__(self, descriptor: int, capacity: int, progress: Progress, stop: threading.Event) -> None:
+        self._descriptor, self._progress, self._stop = descriptor, progress, stop
         self._behind, self._part = Behind(descriptor), max(capacity, READ)
         self._hash: Any = blake3()
         self._at, self._written = 0, 0
@@ -77,45 +75,45 @@ class Writer:
 
     @property
     def digest(self) -> str:
-        """The hash of all that was put, once it is written."""
+        """The hash of all bytes, once they are written."""
         return str(self._hash.hexdigest())
 
     def arena(self) -> Arena:
-        """Memory for the next block that is put. Raises what went wrong with the one that had it before."""
+        """Memory for the next block. Raises the error of the block that used it before."""
         arena, self._pending = next(self._arenas)
         _wait(self._pending)
         return arena.reset()
 
     def put(self, block: torch.Tensor) -> None:
-        """Write a contiguous block in memory of the arena last asked for, behind all that was put before."""
+        """Append a contiguous block, in memory of the last `arena`."""
         view = block.reshape(-1).view(torch.uint8).numpy().data
         self._pending.append(self._writes.submit(self._write, view, self._at))
         self._pending.append(self._hashes.submit(self._hash.update, view))
         self._at += len(view)
 
     def repeat(self, at: int, length: int) -> None:
-        """Write once more what was put at this place before."""
+        """Append bytes that the file has already at this position."""
         if self._written < at + length:
-            self._writes.submit(lambda: None).result()  # it comes after all that waits
+            self._writes.submit(lambda: None).result()  # runs after all that wait
         for start in range(at, at + length, self._part):
             block = self.arena()((min(self._part, at + length - start),), torch.uint8)
             _read_all(self._descriptor, block.numpy().data, start)
             self.put(block)
 
     def put_bytes(self, data: bytes) -> None:
-        """Write these."""
+        """Append bytes."""
         self._keep(self._writes.submit(self._write, memoryview(data), self._at))
         self._keep(self._hashes.submit(self._hash.update, data))
         self._at += len(data)
 
     def copy_tensor(self, tensor: Stored) -> None:
-        """Write the bytes of a stored tensor."""
+        """Append the bytes of a stored tensor."""
         self._keep(self._writes.submit(self._copy, tensor.file, tensor.start, tensor.nbytes, self._at))
         self._keep(self._hashes.submit(self._hash_tensor, tensor))
         self._at += tensor.nbytes
 
     def copy_file(self, file: File, prefix: bytes, tensors: list[Stored]) -> None:
-        """Write a whole file: its header and, in their order, its tensors."""
+        """Append a whole file: its header and, in their order, its tensors."""
         self._keep(self._writes.submit(self._copy, file, 0, file.size, self._at))
         self._keep(self._hashes.submit(self._hash.update, prefix))
         for tensor in tensors:
@@ -155,8 +153,7 @@ class Writer:
     def _wrote(self, at: int, length: int) -> int:
         self._behind.add(at, length)
         self._written = at + length
-        if self._progress:
-            self._progress(length)
+        self._progress(length)
         return length
 
     def _check_stop(self) -> None:
@@ -165,10 +162,10 @@ class Writer:
 
 
 class Behind:
-    """What was written and may still wait for the disk.
+    """Bytes that were written and may still wait for the disk.
 
-    The same advice has the disk begin with pages that are new and drops those that are clean: given at once, and again
-    when `BEHIND` bytes more were written. New pages then come from the dropped ones, which is what large files gain by.
+    One advice to the kernel starts writing new pages and drops clean ones. It is given at once, and again after
+    `BEHIND` further bytes. New pages then reuse the dropped ones, which makes large files faster.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -177,7 +174,7 @@ class Behind:
         self._bytes = 0
 
     def add(self, offset: int, length: int) -> None:
-        """These bytes were just written."""
+        """Note bytes that were just written."""
         pieces = [(offset, length)]
         self._pieces.append((offset, length))
         self._bytes += length
@@ -189,7 +186,7 @@ class Behind:
 
 
 def copy_in_kernel(file: File, descriptor: int, start: int, at: int, length: int) -> int:
-    """Bytes of a file copied to a place in another by the kernel; 0 where it cannot: they must be read and written."""
+    """How many bytes the kernel copied from file to file; 0 where it cannot, and they must be read and written."""
     if file.path is None:
         return 0
     with open(file.path, "rb", buffering=0) as source:

@@ -10,19 +10,19 @@ import torch
 ALIGNED = 64  # bytes: where a block may begin
 LEAST = 1 << 16  # bytes that are asked for at a time
 
-Empty = Callable[[Sequence[int], torch.dtype], torch.Tensor]  # memory for a block, holding anything
+Empty = Callable[[Sequence[int], torch.dtype], torch.Tensor]  # uninitialised memory for a block
 
 
 def fresh(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
-    """Memory that nobody else uses."""
+    """New memory."""
     return torch.empty(tuple(shape), dtype=dtype)
 
 
 class Arena:
-    """Memory that block after block uses again: one piece of it, given out from its beginning after each `reset`.
+    """Memory that every block uses again: one allocation, handed out from its beginning after each `reset`.
 
-    Freed tensors leave holes that the next ones do not quite fit: without this a process grows while it writes.
-    size  bytes that are asked for at once; where they do not suffice the arena grows to what was used
+    Freed tensors leave holes that later ones do not fit: without an arena a process grows while it writes.
+    size  bytes of the first allocation; where they do not suffice the arena grows to what was used
     """
 
     def __init__(self, size: int = 0) -> None:
@@ -30,10 +30,10 @@ class Arena:
         self._used = 0
 
     def reset(self) -> Arena:
-        """Give all of it out anew."""
+        """Reuse all of it for the next block."""
         if len(self._held) > 1:
             size = sum(map(len, self._held))
-            self._held.clear()  # before as much is asked for again
+            self._held.clear()  # before as much is allocated again
             self._held.append(torch.empty(size, dtype=torch.uint8))
         self._used = 0
         return self

@@ -1,8 +1,7 @@
 """Arithmetic on blocks: gather x multiply along one dimension, in memory that block after block uses again.
 
-Every number follows from the old ones it is made of, not from its neighbours: the same bits however a tensor is cut,
-on however many threads. What is no number has one spelling (`with_one_nan`): torch's vector and scalar code differ in
-the bits of theirs.
+Every number depends on the old ones that it is made of, not on its neighbours: the bits are the same however a tensor
+is cut, on however many threads. All NaNs get the same bits (`with_one_nan`), unlike in torch.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from modelsurgeon.maps.axis_map import GAP
 from modelsurgeon.maps.dimension import Dimension
 from modelsurgeon.tensors.arena import Empty, fresh
 
-MOST_RUNS = 64  # more runs than this are gathered by index: a strided copy each costs more than one index_select
-SCRATCH = 1 << 19  # numbers that are looked at at a time: they stay in the processor's cache
-LEADS = 1 << 15  # numbers whose parts are added at a time, in some ten tensors of as many
+MOST_RUNS = 64  # more runs than this are gathered by index: as many strided copies cost more than one index_select
+SCRATCH = 1 << 19  # numbers examined at a time: they stay in the processor's cache
+LEADS = 1 << 15  # numbers whose parts are added at a time, in about ten tensors of that size
 
 
 def is_power_of_two(factor: float) -> bool:
@@ -27,7 +26,7 @@ def is_power_of_two(factor: float) -> bool:
 
 
 def nearest_power_of_two(factor: float) -> float:
-    """A power of two where the factor misses it by a float64 rounding or two, else the factor."""
+    """The factor, or the power of two from which one or two float64 roundings separate it."""
     power = 2.0 ** round(math.log2(factor)) if factor > 0 else factor
     return power if math.isclose(power, factor, rel_tol=1e-14) else factor
 
@@ -40,14 +39,14 @@ def converted(block: torch.Tensor, dtype: torch.dtype, empty: Empty = fresh) -> 
 
 
 def is_finite(block: torch.Tensor) -> bool:
-    """Whether a block holds neither NaN nor infinities; integers do not."""
+    """Whether a block holds neither NaN nor infinities, as integers never do."""
     if not block.numel() or not block.is_floating_point():
         return True
-    return all(math.isfinite(float(bound)) for bound in torch.aminmax(block))  # a NaN is both
+    return all(math.isfinite(float(bound)) for bound in torch.aminmax(block))  # a NaN becomes both bounds
 
 
 def with_one_nan(block: torch.Tensor) -> torch.Tensor:
-    """The block with every NaN of the same bits, in its own memory."""
+    """Give every NaN of a block the same bits, in the block's own memory."""
     numbers = block.reshape(-1)
     for at in range(0, len(numbers), SCRATCH):
         part = numbers[at : at + SCRATCH]
@@ -67,8 +66,8 @@ def take(
 ) -> torch.Tensor:
     """Grow one dimension of a block: new coordinates start:stop, where the block begins at old coordinate `low`.
 
-    exact   every factor is a power of two: sums of parts are kept to the last bit
-    The block's own memory may be used for what is returned.
+    exact   every factor is a power of two: sums of parts are exact to the last bit
+    The result may use the block's own memory.
     """
     shared = exact and len(dimension.rests[0])
     alone = None if shared else _only_factor(block.shape[axis], dimension, start, stop, low)
@@ -90,7 +89,7 @@ def take(
 
 
 def _only_factor(length: int, dimension: Dimension, start: int, stop: int, low: int) -> float | None:
-    """The factor, not zero, by which all of a block of this length becomes start:stop as it stands, if there is one."""
+    """The one nonzero factor that turns a whole block of this length into start:stop, if there is one."""
     source, factor = dimension.source[start:stop], dimension.factor[start:stop]
     if not length or length != stop - start or factor[0] == 0 or np.any(factor != factor[0]):
         return None
@@ -129,7 +128,7 @@ def _gather(
 def _give_leads_the_rest(
     block: torch.Tensor, out: torch.Tensor, axis: int, dimension: Dimension, start: int, stop: int, low: int
 ) -> None:
-    """Where a part of a number falls below the normal ones, the first part becomes what the others leave of it."""
+    """Where a part of a number falls below the normal numbers, set the first part to the whole less the other parts."""
     leads, rests = dimension.rests
     here = (leads >= start) & (leads < stop)
     leads, parts = leads[here], rests[here]
@@ -148,15 +147,15 @@ def _give_leads_the_rest(
 
 
 def tiny_limit(dtype: torch.dtype, dimension: Dimension) -> float:
-    """Numbers below this have parts that fall below the smallest normal number of their dtype."""
+    """The magnitude below which a number has parts that are smaller than the smallest normal number of its dtype."""
     return float(torch.finfo(dtype).smallest_normal) / min(abs(factor) for factor in dimension.factors if factor)
 
 
 def holds_tiny(block: torch.Tensor, factor: float, empty: Empty = fresh) -> bool:
     """Whether some number, not zero, times `factor` falls below the smallest normal number of its dtype.
 
-    Twice the bits of a number, as integers that wrap around, are its magnitude without its sign; zero is moved from the
-    smallest to the largest by subtracting 2 of the unsigned integer, which is adding `shift` to the signed one.
+    Doubling the bits of a number as a wrapping integer drops the sign and orders numbers by magnitude. Subtracting 2 of
+    the unsigned integer, which is adding `shift` to the signed one, moves zero from the smallest to the largest.
     """
     integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[block.element_size()]
     shift = torch.iinfo(integer).max - 1

@@ -1,7 +1,7 @@
 """Memory: how much a run may take, and how large its blocks are then.
 
-What is resident is the interpreter with its libraries and the plan, as measured when the plan stands, and the arenas of
-the blocks in flight: nothing else grows with a model, a tensor or a shard.
+Resident are the interpreter with its libraries and the plan, as measured once the plan is made, and the arenas of the
+blocks in flight. Nothing else grows with a model, a tensor or a shard.
 """
 
 from __future__ import annotations
@@ -13,21 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelsurgeon.errors import PlanError
-from modelsurgeon.tensors.computed import Computed
-from modelsurgeon.tensors.cost import of_pieces
 from modelsurgeon.tensors.lazy import LazyTensor
-from modelsurgeon.tensors.stored import Stored
 from modelsurgeon.text import show_size
 
 LARGEST, SMALLEST = 8 << 20, 1 << 14  # bytes of a piece of a new tensor; larger ones are not faster
-SLACK = 64 << 20  # bytes: stacks of threads, code that is loaded when it is first called, what the allocator keeps
-WORKER = 8 << 20  # bytes a worker takes beside its arenas: what is read to be hashed, and stacks
+SLACK = 64 << 20  # bytes: stacks of threads, code loaded when first called, memory that the allocator does not return
+WORKER = 8 << 20  # bytes of a worker beside its arenas: stacks, and blocks read to be hashed
 IN_FLIGHT = 3  # blocks: one is computed, one waits, one is written and hashed
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What a run takes.
+    """The memory of a run.
 
     piece     bytes of the largest piece of a new tensor
     capacity  bytes of an arena, of which every worker has three
@@ -42,15 +39,14 @@ class Budget:
 def plan_memory(tensors: Iterable[LazyTensor], limit: int | None = None, workers: int = 1, other: int = 0) -> Budget:
     """The largest pieces that keep a run below `limit` bytes. Raises PlanError where the smallest do not.
 
-    limit  None: none, for a process that holds other things too
-    other  bytes that something else takes: what is read ahead from a network
+    limit  None: no limit
+    other  bytes for something else, such as what is read ahead from a network
     """
-    computed = [tensor for tensor in tensors if not isinstance(tensor, Stored)]
-    held = sum(tensor.held for tensor in computed if isinstance(tensor, Computed))
-    base = resident() + SLACK + other + held + workers * WORKER
+    every = tuple(tensors)
+    base = resident() + SLACK + other + sum(tensor.held for tensor in every) + workers * WORKER
     piece = LARGEST
     while True:
-        capacity = max((of_pieces(tensor, piece) for tensor in computed), default=0)
+        capacity = max((tensor.working_set(piece) for tensor in every), default=0)
         peak = base + workers * IN_FLIGHT * capacity
         if limit is None or peak <= limit:
             return Budget(piece, capacity, peak)
@@ -63,7 +59,7 @@ def plan_memory(tensors: Iterable[LazyTensor], limit: int | None = None, workers
 
 
 def room(limit: int, least: int) -> int:
-    """Bytes that are left of `limit` beside what is resident. Raises PlanError where they are less than `least`."""
+    """Bytes of `limit` that are not resident yet. Raises PlanError where they are fewer than `least`."""
     base = resident() + SLACK
     if limit < base + least:
         raise PlanError(
@@ -74,7 +70,7 @@ def room(limit: int, least: int) -> int:
 
 
 def resident() -> int:
-    """Bytes of this process that are resident, mapped libraries among them."""
+    """Resident bytes of this process, mapped libraries included."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:  # no such file system: the peak so far, in kB but on macOS

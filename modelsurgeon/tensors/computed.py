@@ -6,27 +6,21 @@ Turned    rows of another tensor times an orthogonal matrix (`random/turned.py`)
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from abc import abstractmethod
 
-import torch
-
-from modelsurgeon.tensors.arena import Empty, fresh
-from modelsurgeon.tensors.dtypes import SIZES
-from modelsurgeon.tensors.pieces import Piece, rows_or_parts
 from modelsurgeon.tensors.stored import Stored
+from modelsurgeon.tensors.ungrown import Ungrown
 
 
-class Computed(ABC):
+class Computed(Ungrown):
     """A lazy tensor by a rule of its own. Its numbers do not depend on how it is cut, on threads or the machine.
 
     dtype  what it is stored in
     shape  its sizes, at least one
     """
 
-    dtype: str
-    shape: tuple[int, ...]
+    factors = ()
+    verbatim = None
 
     @property
     def stored(self) -> Stored | None:
@@ -34,17 +28,8 @@ class Computed(ABC):
         return None
 
     @property
-    def held(self) -> int:
-        """Bytes that are resident as long as it is read, beside its pieces."""
-        return 0
-
-    @property
-    def nbytes(self) -> int:
-        return SIZES[self.dtype] * math.prod(self.shape)
-
-    @property
     def unusual(self) -> bool:
-        """Whether what was read so far held NaN or infinities."""
+        """Whether the stored tensor that it follows from is."""
         return self.stored is not None and self.stored.unusual
 
     @property
@@ -52,31 +37,10 @@ class Computed(ABC):
     def says(self) -> str:
         """What it is, in a few words."""
 
-    @abstractmethod
-    def read(
-        self, start: int, stop: int, empty: Empty = fresh, first: int = 0, last: int | None = None
-    ) -> torch.Tensor:
-        """Rows start:stop, first:last of dimension 1, as they are stored."""
-
-    @abstractmethod
-    def reading(self, rows: int, columns: int) -> int:
-        """Bytes of memory that reading so many rows and columns takes at most, the result among them."""
-
-    def pieces(self, most: int) -> Iterator[Piece]:
-        """As `Remapped.pieces`."""
-        columns = self.shape[1] if len(self.shape) > 1 else 1
-        if self.nbytes:
-            yield from rows_or_parts(Piece(0, self.shape[0], 0, columns), self.nbytes // self.shape[0], most)
-
     def working_set(self, most: int) -> int:
-        """Bytes of memory that a piece of at most `most` bytes takes at most, the result among them."""
-        rows, columns = self.shape[0], self.shape[1] if len(self.shape) > 1 else 1
+        """As of `reading`, for the rows and columns of a piece."""
+        rows, columns = (*self.shape, 1)[:2]
         row = self.nbytes // max(1, rows)
         if row > most:
             return self.reading(1, max(1, most * columns // row))
         return self.reading(min(rows, max(1, most // max(1, row))), columns)
-
-    def read_piece(self, piece: Piece, device: str = "cpu", empty: Empty = fresh) -> torch.Tensor:
-        """A piece as it is stored, computed on the CPU whatever the device."""
-        whole = len(self.shape) < 2 or (piece.first, piece.last) == (0, self.shape[1])
-        return self.read(piece.start, piece.stop, empty, *(() if whole else (piece.first, piece.last)))

@@ -1,6 +1,6 @@
 """How much memory a piece of a tensor takes: an upper bound, from shapes and dtypes alone.
 
-It follows the computation step by step (`Remapped`): what is read, converted, averaged and gathered along each
+It follows the computation of `Remapped` step by step: what is read, converted, averaged and gathered along each
 dimension, converted again. Everything is counted as if it were held at once.
 """
 
@@ -8,74 +8,86 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Protocol
+
+import torch
 
 from modelsurgeon.maps.dimension import Dimension
 from modelsurgeon.tensors.arithmetic import LEADS, MOST_RUNS, SCRATCH
-from modelsurgeon.tensors.computed import Computed
 from modelsurgeon.tensors.dtypes import SIZES
 from modelsurgeon.tensors.lazy import LazyTensor
 from modelsurgeon.tensors.means import group_size, slab
+from modelsurgeon.tensors.noise import Noise
 from modelsurgeon.tensors.pieces import least
-from modelsurgeon.tensors.remapped import Remapped
+from modelsurgeon.tensors.ungrown import SMALL, numbers
 
-SMALL = 1 << 16  # what is counted nowhere else: objects, numbers on their own, the ends of blocks
-INDEX = 80  # bytes for each coordinate of a dimension that is gathered by index: sources, factors, gaps, those moved
-RUNS = 32  # bytes for each coordinate of one that is copied run by run
+INDEX = 80  # bytes for each coordinate of a dimension gathered by index: sources, factors, gaps, relative sources
+RUNS = 32  # bytes for each coordinate of a dimension copied run by run
 SHARED = 80  # bytes for each number whose parts are added
 FILL = 64  # bytes for each number that a function fills in
-DISTURBED = 8  # numbers for each one that gets noise: itself, the noise, what was looked up, twice where scattered
-MASKS = 4  # bytes for each of them: what is too small, what is infinite
+DISTURBED = 8  # numbers for each one that gets noise: itself, the noise, the looked up ones, twice where scattered
+MASKS = 4  # bytes for each of them: two masks, of tiny numbers and of infinite ones
 LOOKED_UP = 64  # bytes for each coordinate: the numbers of those picked, their twins and their keys
-TABLE = 80  # bytes for each entry of a table: while it is made, and of the few that are kept
+TABLE = 80  # bytes for each entry of a table of random numbers: while it is made, and of the few cached
 DOUBLE = 8  # bytes of float64
 
 
-def of_pieces(tensor: LazyTensor, most: int) -> int:
-    """Bytes for one of the pieces of at most `most` bytes, as it is stored; a stored tensor is copied without any."""
-    if isinstance(tensor, Computed):
-        return tensor.working_set(most)
-    return _of_pieces(tensor, most) if isinstance(tensor, Remapped) else 0
+class Grown(LazyTensor, Protocol):
+    """How a remapped tensor is computed: by which dimensions and constant, in what, with which noise, cut where."""
+
+    @property
+    def computed(self) -> tuple[tuple[Dimension, ...], float]:
+        """(dimensions, constant) of the arithmetic."""
+
+    @property
+    def work_dtype(self) -> torch.dtype:
+        """The dtype of the arithmetic."""
+
+    @property
+    def noise(self) -> Noise | None:
+        """What makes copies differ."""
+
+    @property
+    def is_cut_at_runs(self) -> bool:
+        """Whether every piece lies within one run of rows."""
 
 
-def _of_pieces(tensor: Remapped, most: int) -> int:
+def of_pieces(tensor: Grown, most: int) -> int:
+    """Bytes for one of the pieces of at most `most` bytes, as it is stored."""
     if not tensor.shape or not tensor.nbytes:
         return SMALL
-    row, columns = tensor.nbytes // tensor.shape[0], tensor.shape[1] if len(tensor.shape) > 1 else 1
+    row, columns = tensor.nbytes // tensor.shape[0], (*tensor.shape, 1)[1]
     if row > most and len(tensor.shape) > 1:
         return _stored(tensor, 1, max(1, most * columns // row), False)
     one_span = tensor.is_cut_at_runs and not tensor.dimensions[0].means
     return _stored(tensor, min(tensor.shape[0], max(1, most // row)), columns, one_span)
 
 
-def of_read(tensor: LazyTensor, rows: int, columns: int) -> int:
+def of_read(tensor: Grown, rows: int, columns: int) -> int:
     """Bytes for reading so many rows and columns, from anywhere."""
-    if isinstance(tensor, Computed):
-        return tensor.reading(rows, columns)
-    if not isinstance(tensor, Remapped):
-        return _numbers(tensor.shape, rows, columns) * SIZES[tensor.dtype] + SMALL
     whole = len(tensor.shape) < 2 or columns >= tensor.shape[1]
     first = tensor.dimensions[0] if tensor.dimensions else None
     return _stored(tensor, rows, columns, whole and (not first or (len(first.runs) <= 1 and not first.means)))
 
 
-def _stored(tensor: Remapped, rows: int, columns: int, one_span: bool) -> int:
+def _stored(tensor: Grown, rows: int, columns: int, one_span: bool) -> int:
     """Bytes for rows x columns as they are stored: a block to assemble, one to convert, and which of them are NaN."""
-    numbers = _numbers(tensor.shape, rows, columns)
-    assembled = 0 if one_span else numbers * tensor.work_dtype.itemsize
-    stored = numbers * SIZES[tensor.dtype] if SIZES[tensor.dtype] != tensor.work_dtype.itemsize else 0
+    count = numbers(tensor.shape, rows, columns)
+    assembled = 0 if one_span else count * tensor.work_dtype.itemsize
+    stored = count * SIZES[tensor.dtype] if SIZES[tensor.dtype] != tensor.work_dtype.itemsize else 0
     noise = _noise(tensor, rows, columns) if tensor.noise else 0
-    return assembled + stored + noise + min(numbers, SCRATCH) + _rectangle(tensor, rows, columns, one_span)
+    return assembled + stored + noise + min(count, SCRATCH) + _rectangle(tensor, rows, columns, one_span)
 
 
-def _noise(tensor: Remapped, rows: int, columns: int) -> int:
+def _noise(tensor: Grown, rows: int, columns: int) -> int:
     """Bytes for the noise of some rows at a time, for its table, and for what coordinates are looked up by."""
-    row = _numbers(tensor.shape, 1, columns)
-    numbers = max(row, min(SCRATCH, rows * row))
+    row = numbers(tensor.shape, 1, columns)
+    count = max(row, min(SCRATCH, rows * row))
     length = sum(dimension.extended_size + dimension.new_size for dimension in tensor.dimensions)
-    return numbers * (DISTURBED * SIZES[tensor.dtype] + MASKS) + length * (LOOKED_UP + TABLE)
+    return count * (DISTURBED * SIZES[tensor.dtype] + MASKS) + length * (LOOKED_UP + TABLE)
 
 
-def _rectangle(tensor: Remapped, rows: int, columns: int, one_span: bool) -> int:
+def _rectangle(tensor: Grown, rows: int, columns: int, one_span: bool) -> int:
     """Bytes for rows x columns that are made of one span each."""
     if not tensor.dimensions:
         return SMALL
@@ -95,7 +107,7 @@ def _rectangle(tensor: Remapped, rows: int, columns: int, one_span: bool) -> int
     return total + (FILL * math.prod(tensor.shape[1:]) if callable(tensor.fill) else 0)
 
 
-def _old_shape(tensor: Remapped, rows: int, columns: int, one_span: bool) -> list[int]:
+def _old_shape(tensor: Grown, rows: int, columns: int, one_span: bool) -> list[int]:
     """How many old numbers a rectangle is made of at most: as `spans` cuts it."""
     old = tensor.base.shape
     column = SIZES[tensor.base.dtype] * math.prod(old[2:])
@@ -106,17 +118,17 @@ def _old_shape(tensor: Remapped, rows: int, columns: int, one_span: bool) -> lis
     return shape
 
 
-def _old(tensor: Remapped, shape: Sequence[int]) -> int:
+def _old(tensor: Grown, shape: Sequence[int]) -> int:
     """Bytes for a block of old numbers of this shape, in the dtype to compute in, and for means in their place."""
     columns = shape[1] if len(shape) > 1 else 1
-    total = of_read(tensor.base, shape[0], columns)
+    total = tensor.base.reading(shape[0], columns)
     if tensor.work_dtype.itemsize != SIZES[tensor.base.dtype]:
         total += math.prod(shape) * tensor.work_dtype.itemsize
     if not tensor.dimensions[0].means:
         return total
     step = min(group_size(tensor.base.shape, 0), tensor.base.shape[0])
     one = math.prod(shape[1:])
-    group = of_read(tensor.base, step, columns) + step * one * (SIZES[tensor.base.dtype] + DOUBLE)
+    group = tensor.base.reading(step, columns) + step * one * (SIZES[tensor.base.dtype] + DOUBLE)
     found = min(shape[0], len(tensor.dimensions[0].means))
     return total + group + DOUBLE * one * (3 + 2 * found)
 
@@ -131,7 +143,7 @@ def _with_means(shape: Sequence[int], axis: int, dimension: Dimension, size: int
     return added + one * size * (shape[axis] + 3 * len(dimension.means))
 
 
-def _mean_columns(tensor: Remapped, shape: Sequence[int], columns: int) -> int:
+def _mean_columns(tensor: Grown, shape: Sequence[int], columns: int) -> int:
     """Bytes for means of columns of a part of a row, whose source is read in groups."""
     if not tensor.dimensions[1].means:
         return 0
@@ -141,7 +153,7 @@ def _mean_columns(tensor: Remapped, shape: Sequence[int], columns: int) -> int:
     return group + one * (3 * DOUBLE + 2 * DOUBLE * min(columns, len(tensor.dimensions[1].means)) * 2)
 
 
-def _shared(tensor: Remapped, dimension: Dimension, shape: Sequence[int], axis: int) -> int:
+def _shared(tensor: Grown, dimension: Dimension, shape: Sequence[int], axis: int) -> int:
     """Bytes for looking for numbers whose parts are too small, and for adding those parts."""
     if not tensor.is_exact or not len(dimension.rests[0]):
         return 0
@@ -153,7 +165,3 @@ def _shared(tensor: Remapped, dimension: Dimension, shape: Sequence[int], axis: 
 
 def _index(dimension: Dimension) -> int:
     return RUNS if len(dimension.runs) <= MOST_RUNS else INDEX
-
-
-def _numbers(shape: Sequence[int], rows: int, columns: int) -> int:
-    return rows * (columns if len(shape) > 1 else 1) * math.prod(shape[2:])

@@ -1,33 +1,25 @@
 """Sums in a fixed order: the same bits however many threads add, and however a tensor is cut.
 
-What `torch.sum` gives depends on both. Here numbers are added elementwise, in float64: in groups of consecutive
-coordinates whose size follows from the tensor's shape alone, by halves inside of a group, one group after another.
+`torch.sum` depends on both. Here numbers are added elementwise, in float64: in groups of consecutive coordinates, whose
+size depends on the tensor's shape alone, by halves inside a group, one group after another.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
 
-MEAN_BLOCK = 1 << 20  # numbers that are added at a time: 8 MiB of float64
-SLAB = 1 << 19  # the same of what is in memory already: 4 MiB
+from modelsurgeon.tensors.lazy import LazyTensor
 
-
-class Rows(Protocol):
-    """A tensor that is read by its rows."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    def read(self, start: int, stop: int, *, first: int = ..., last: int | None = ...) -> torch.Tensor: ...
+MEAN_BLOCK = 1 << 20  # numbers added at a time: 8 MiB of float64
+SLAB = 1 << 19  # numbers added at a time that are in memory already: 4 MiB
 
 
 def group_size(shape: Sequence[int], axis: int) -> int:
-    """How many coordinates of an axis are added at a time, of a tensor of this shape."""
+    """How many coordinates of an axis are added at a time in a tensor of this shape."""
     return max(1, MEAN_BLOCK // max(1, math.prod(shape[axis + 1 :])))
 
 
@@ -60,14 +52,14 @@ def _halved(block: torch.Tensor, axis: int, absolute: bool) -> torch.Tensor:
         block.abs_()
     length = block.shape[axis]
     while length > 1:
-        kept = (length + 1) // 2
-        block.narrow(axis, 0, length - kept).add_(block.narrow(axis, kept, length - kept))
-        length = kept
+        half = (length + 1) // 2
+        block.narrow(axis, 0, length - half).add_(block.narrow(axis, half, length - half))
+        length = half
     return block.narrow(axis, 0, 1)
 
 
 def with_means(block: torch.Tensor, axis: int, means: Sequence[np.ndarray]) -> torch.Tensor:
-    """The block, with the means of some of its coordinates along an axis (not the first) behind them."""
+    """Append the means of some coordinates along an axis (not the first) to a block."""
     if not means:
         return block
     step, rows = group_size(block.shape, axis), slab(block.shape)
@@ -77,7 +69,7 @@ def with_means(block: torch.Tensor, axis: int, means: Sequence[np.ndarray]) -> t
 
 
 def slab(shape: Sequence[int]) -> int:
-    """How many rows of a block of this shape are averaged at a time: few enough for the processor's cache."""
+    """How many rows of a block of this shape are averaged at a time, so that they fit the processor's cache."""
     return max(1, SLAB // max(1, math.prod(shape[1:])))
 
 
@@ -86,7 +78,7 @@ def _mean_in(block: torch.Tensor, of: np.ndarray, axis: int, step: int) -> torch
 
 
 def mean_rows(
-    base: Rows,
+    base: LazyTensor,
     means: Sequence[np.ndarray],
     low: int,
     high: int,
@@ -95,7 +87,7 @@ def mean_rows(
 ) -> torch.Tensor:
     """[high - low, ...] float64: means number low - rows to high - rows of the rows of a tensor, read in groups.
 
-    columns   first:last of dimension 1, all of it unless they are told
+    columns   first:last of dimension 1; None: all of it
     absolute  of their absolute values
     """
     rows, step = base.shape[0], group_size(base.shape, 0)

@@ -1,8 +1,8 @@
 """Noise that makes copies differ and leaves every sum as it is, to the last bit.
 
-Coordinates that are copies, and are read alike, get equal gradients: they stay copies for ever. What reads them is free
-to differ, so long as its parts still sum to the same (D + N with N E = 0 is as good as D). So two equal parts p of a
-number become p + e and p - e. For the sum to keep its last bit, e comes from a rounding that the dtype itself made:
+Copies that are read alike get equal gradients and stay copies for ever. What reads them may differ, as long as its
+parts still have the same sum (D + N with N E = 0 is as good as D). So two equal parts p of a number become p + e and
+p - e. To keep the last bit of the sum, e comes from a rounding in the dtype itself:
 
     a = p * (1 + amount * t), rounded        t in [0, 1) from a table of random numbers
     e = a - p                                exact, and so are p + e and p - e
@@ -11,8 +11,8 @@ number become p + e and p - e. For the sum to keep its last bit, e comes from a 
 no larger than p: it needs no more digits than p has. That holds for every float, subnormal ones and zeros included.
 Where `a` would be infinite there is no noise.
 
-What stands at a row and a column depends on the seed, the tensor's name and both numbers, not on how the tensor is cut,
-on threads or on the device. Rows that copy one old row stay equal: the router of experts compares them.
+The noise at a row and a column depends on the seed, the tensor's name and both numbers, not on how the tensor is cut,
+on threads or on the device. Rows that copy one old row stay equal, since the router of experts compares them.
 Su Jianlin, https://www.kexue.fm/archives/8444 (copies need noise); HyperCloning, https://arxiv.org/abs/2409.12903.
 """
 
@@ -32,9 +32,9 @@ from modelsurgeon.maps.dimension import Dimension
 from modelsurgeon.tensors.arithmetic import SCRATCH, holds_tiny, is_finite
 
 WORD = 4  # random bytes for each number of a table
-TABLES = 4  # kept at a time: a tensor is written piece by piece
-# A part of fewer units may have given one to its twin (`Dimension.rests`), where shares differ by a factor of two at
-# most; then they are not equal, and are left alone. Numbers of this many times the smallest normal one are equal.
+TABLES = 4  # cached at a time, since a tensor is written piece by piece
+# A smaller part may have given one unit to its twin (`Dimension.rests`) where shares differ by at most a factor of two.
+# The two are then unequal and get no noise. From this many times the smallest normal number on, twins are equal.
 EQUAL_FROM = 4.0
 
 
@@ -50,13 +50,13 @@ class Noise:
     key: str
 
     def of(self, name: str) -> Noise:
-        """The same for a tensor of this name."""
+        """The noise of the tensor of this name."""
         return Noise(self.amount, f"{self.key}/{name}")
 
 
 @lru_cache(maxsize=TABLES)
 def _table(noise: Noise, length: int, dtype: torch.dtype, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """([length] 1 + amount * t, [length] signs): what stands first does not depend on the length."""
+    """([length] 1 + amount * t, [length] signs): a longer table begins with the shorter one."""
     words = np.frombuffer(blake3(noise.key.encode()).digest(length=WORD * length), dtype="<u4")
     factors = torch.from_numpy(1.0 + noise.amount * 2.0**-31 * (words >> 1))
     signs = torch.from_numpy(1.0 - 2.0 * (words & 1))
@@ -64,7 +64,7 @@ def _table(noise: Noise, length: int, dtype: torch.dtype, device: str) -> tuple[
 
 
 def touches(dimension: Dimension) -> bool:
-    """Whether noise changes what stands along this dimension."""
+    """Whether noise changes numbers along this dimension."""
     return bool(dimension.pairs[1].any() or dimension.free.any())
 
 
@@ -78,8 +78,8 @@ def disturb(
     """Add the noise to a block, in its own memory; free coordinates get random signs.
 
     block   contiguous, as it is stored
-    order   the dimensions in the order of their turn: a number that one of them touches, no later one does
-    ranges  for each dimension, which of its coordinates the block has
+    order   each number changes along one dimension only: the first in this order that applies
+    ranges  for each dimension, the coordinates that the block has
     """
     tables = _table(noise, sum(d.extended_size + d.new_size for d in dimensions), block.dtype, str(block.device))
     tiny = any(len(dimension.rests[0]) for dimension in dimensions) and holds_tiny(block, 1 / EQUAL_FROM)
@@ -102,12 +102,12 @@ def disturb(
 
 
 def _with(picks: Sequence[np.ndarray], axis: int, own: np.ndarray) -> list[np.ndarray]:
-    """Other coordinates along one dimension."""
+    """The picks with other coordinates along one dimension."""
     return [*picks[:axis], own, *picks[axis + 1 :]]
 
 
 def _keys(dimensions: Sequence[Dimension], picks: Sequence[np.ndarray], axis: int) -> list[np.ndarray]:
-    """What coordinates are looked up by: what they copy; along `axis`, themselves."""
+    """The keys of coordinates in the table: what they copy; along `axis`, the coordinates themselves."""
     keys = [np.maximum(dimension.source[pick], 0) for dimension, pick in zip(dimensions, picks, strict=True)]
     return _with(keys, axis, picks[axis])
 
@@ -115,7 +115,7 @@ def _keys(dimensions: Sequence[Dimension], picks: Sequence[np.ndarray], axis: in
 def _at_a_time(
     chosen: Mapping[int, Sequence[np.ndarray]], keys: Sequence[np.ndarray], tables: Sequence[torch.Tensor]
 ) -> Iterator[tuple[dict[int, list[np.ndarray]], torch.Tensor, torch.Tensor]]:
-    """(coordinates, factors, signs) of some rows at a time: what they take stays in the processor's cache."""
+    """(coordinates, factors, signs), some rows at a time, so that they fit the processor's cache."""
     if not all(map(len, keys)):
         return
     height = max(1, SCRATCH // max(1, math.prod(map(len, keys[1:]))))
@@ -129,7 +129,7 @@ def _pair(
 ) -> None:
     """Give parts of sums their noise: {1: the first of each pair, -1: the other}, or one of them alone.
 
-    tiny  some are so small that they may not be equal to their twins
+    tiny  whether some are so small that they may differ from their twins
     """
     with ExitStack() as stack:
         parts = {turn: stack.enter_context(numbers) for turn, numbers in twins.items()}
@@ -139,13 +139,13 @@ def _pair(
             noise.masked_fill_(numbers.abs() < EQUAL_FROM * torch.finfo(numbers.dtype).smallest_normal, 0)
         if not is_finite(noise):
             noise.masked_fill_(~noise.isfinite(), 0)
-        noise.mul_(signs)  # last: so a zero's sign is the same, whatever was looked for
+        noise.mul_(signs)  # last, so that the sign of a zero does not depend on the branches above
         for turn, numbers in parts.items():
             numbers.add_(noise, alpha=turn)
 
 
 def _looked_up(table: torch.Tensor, keys: Sequence[np.ndarray]) -> torch.Tensor:
-    """What stands in the table at the sum of one key of each kind: no memory of its own where keys are consecutive."""
+    """The table at the sum of one key of each kind; a view where keys are consecutive."""
     lows = [int(key.min()) for key in keys]
     lengths = [int(key.max()) + 1 - low for key, low in zip(keys, lows, strict=True)]
     found = table.as_strided(lengths, [1] * len(keys), sum(lows))
@@ -159,7 +159,7 @@ def _looked_up(table: torch.Tensor, keys: Sequence[np.ndarray]) -> torch.Tensor:
 def _picked(
     block: torch.Tensor, picks: Sequence[np.ndarray], ranges: Sequence[tuple[int, int]]
 ) -> Iterator[torch.Tensor]:
-    """These coordinates of every dimension of a block, which are put back where they are no view."""
+    """These coordinates of every dimension of a block; where they are no view, they are written back afterwards."""
     scattered = {}
     for axis, (pick, (low, _)) in enumerate(zip(picks, ranges, strict=True)):
         if _is_range(pick):

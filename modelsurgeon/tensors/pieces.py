@@ -12,7 +12,7 @@ import numpy as np
 from modelsurgeon.maps.axis_map import GAP
 from modelsurgeon.maps.dimension import Dimension
 
-LEAST = 1 << 14  # bytes that are read as soon as fewer
+LEAST = 1 << 14  # bytes: reading fewer takes no less time
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Piece:
 
     start, stop  rows, of dimension 0
     first, last  of dimension 1: all of it unless the piece is a part of a row; 0 and 1 where there is none
-    again        the row at which the same rows stand earlier in this tensor, if they do
+    again        the row at which equal rows begin earlier in this tensor, if they do
     """
 
     start: int
@@ -51,14 +51,14 @@ def spans(source: np.ndarray, start: int, stop: int, size: int, few: int) -> lis
 
 
 def least(column: int) -> int:
-    """How many coordinates of `column` bytes each are read as soon as one."""
+    """How many coordinates of `column` bytes each take no more time to read than one."""
     return LEAST // max(1, column)
 
 
 def _near(source: np.ndarray, start: int, stop: int, few: int) -> list[Span]:
-    kept = source[start:stop]
-    kept = kept[kept != GAP]
-    low, high = (int(kept.min()), int(kept.max()) + 1) if len(kept) else (0, 0)
+    sources = source[start:stop]
+    sources = sources[sources != GAP]
+    low, high = (int(sources.min()), int(sources.max()) + 1) if len(sources) else (0, 0)
     if high - low <= max(2 * (stop - start), few) or stop - start <= 1:
         return [Span(start, stop, low, high)]
     middle = (start + stop) // 2
@@ -66,10 +66,7 @@ def _near(source: np.ndarray, start: int, stop: int, few: int) -> list[Span]:
 
 
 def rows_or_parts(run: Piece, row: int, most: int) -> Iterator[Piece]:
-    """Rows in pieces of at most `most` bytes, where a row has `row` bytes; larger rows in parts.
-
-    What stands again is told in whole rows.
-    """
+    """Rows in pieces of at most `most` bytes, where a row has `row` bytes; larger rows in parts, unless repeated."""
     rows = max(1, most // max(1, row))
     for at in range(run.start, run.stop, rows):
         again = None if run.again is None else run.again + at - run.start
@@ -86,7 +83,7 @@ def parts(piece: Piece, row: int, most: int) -> Iterator[Piece]:
 
 
 def runs_of_rows(dimension: Dimension, columns: int) -> Iterator[Piece]:
-    """A piece for each run of rows, in order; one that stood earlier, times the same factor, says where."""
+    """A piece for each run of rows, in order; `again` where an earlier run has the same source and factor."""
     seen: dict[tuple[int, int, float], int] = {}
     for run in dimension.runs:
         earlier = seen.setdefault((run.source, run.stop - run.start, run.factor), run.start)

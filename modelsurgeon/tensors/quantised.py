@@ -1,6 +1,6 @@
-"""Quantised checkpoints are refused by name: packed or 8-bit numbers cannot be copied, shared out and summed as floats.
+"""Quantised checkpoints are refused: packed or 8-bit numbers cannot be copied, shared out and summed as floats.
 
-What to do depends on who packed them: transformers undoes some methods while it loads, some afterwards, the rest never.
+The way out depends on the method: transformers undoes some while it loads, some afterwards, the rest never.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ STORED = {
 
 
 def in_config(config: Mapping[str, Any]) -> str:
-    """The key that says of a checkpoint that it is quantised; empty where none does."""
+    """The config key that marks a quantised checkpoint; empty where there is none."""
     return next((key for key in KEYS if config.get(key)), "")
 
 
 def refusal(config: Mapping[str, Any], dtypes: Collection[str]) -> str:
-    """Which method packed a checkpoint into which dtypes, and the way out. Its config must say that one did."""
+    """Which method packed a checkpoint into which dtypes, and the way out. Its config must name one (`in_config`)."""
     key = in_config(config)
     if not isinstance(config[key], Mapping):
         return f"config.json: {key} is {config[key]!r}, expected an object or none"
@@ -50,7 +50,7 @@ def refusal(config: Mapping[str, Any], dtypes: Collection[str]) -> str:
 
 
 def way_out(method: str = "") -> str:
-    """How to come by numbers that can be operated on; of an unknown method, all that is safe to say."""
+    """How to get a checkpoint of floats, as far as that is known for the method."""
     if method in UNDONE_WHILE_LOADED:
         how = f"quantization_config={UNDONE_WHILE_LOADED[method]}(dequantize=True)"
         return f"{ORIGINAL}, {LOAD} and {how}, then save_pretrained"
@@ -68,7 +68,7 @@ def of_tensor(name: str, dtype: str) -> str:
 
 
 def _method(settings: Mapping[str, Any]) -> str:
-    """The method's name. Files of bitsandbytes before it had one say only in how many bits."""
+    """The method's name. Early files of bitsandbytes name only the number of bits."""
     method = settings.get("quant_method")
     if method is None and (settings.get("load_in_8bit") or settings.get("load_in_4bit")):
         return "bitsandbytes"

@@ -1,15 +1,15 @@
 """Another lazy tensor, gathered and multiplied dimension by dimension.
 
-It is computed in pieces: some rows, or a part of one. Where every factor is a power of two the
-arithmetic stays in the stored dtype and rounds nothing; where a part of a sum would fall below the smallest number of
-its dtype, the first part takes what the others lost. Everywhere else a piece is computed in a wider dtype and rounded
-once. The bytes are the same whatever the pieces, the threads or the device.
+It is computed in pieces: some rows, or a part of one. Where every factor is a power of two, arithmetic stays in the
+stored dtype and rounds nothing; where a part of a sum would fall below the smallest number of its dtype, the first part
+takes what the others lost. Everywhere else a piece is computed in a wider dtype and rounded once. The bytes do not
+depend on pieces, threads or device.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
@@ -18,6 +18,7 @@ import torch
 
 from modelsurgeon.maps.axis_map import GAP
 from modelsurgeon.maps.dimension import Dimension
+from modelsurgeon.tensors import cost
 from modelsurgeon.tensors.arena import Empty, fresh
 from modelsurgeon.tensors.arithmetic import (
     MOST_RUNS,
@@ -27,14 +28,12 @@ from modelsurgeon.tensors.arithmetic import (
     take,
     with_one_nan,
 )
-from modelsurgeon.tensors.dtypes import DTYPES, FLOATS
-from modelsurgeon.tensors.lazy import LazyTensor
+from modelsurgeon.tensors.dtypes import DTYPES, FLOATS, HALF_ULP
+from modelsurgeon.tensors.lazy import Fill, LazyTensor
 from modelsurgeon.tensors.means import group_size, mean_of, mean_rows, with_means
 from modelsurgeon.tensors.noise import Noise, disturb, touches
 from modelsurgeon.tensors.pieces import Piece, Span, least, rows_or_parts, runs_of_rows, spans
 from modelsurgeon.tensors.stored import Stored
-
-Fill = Callable[[int, int], torch.Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,9 +42,9 @@ class Remapped:
 
     dimensions  one for each dimension of `base`
     offset      what the model adds to the tensor before it uses it: 1 for gains of the form (1 + w)
-    fill        gaps: a number, or rows of numbers from (start, stop)
-    free        gaps may hold anything: nobody reads them
-    noise       what makes copies differ that are parts of a sum; None: nothing does
+    fill        what gaps hold: a number, or rows of numbers from (start, stop)
+    free        whether gaps may hold anything, since nothing reads them
+    noise       makes copies differ that are parts of a sum; None: they stay equal
     turns       the dimensions in the order in which noise is added along them
     """
 
@@ -58,24 +57,37 @@ class Remapped:
     free: bool = False
     noise: Noise | None = None
     turns: tuple[int, ...] = ()
+    verbatim = None
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The new sizes."""
         return tuple(dimension.new_size for dimension in self.dimensions)
 
     @property
     def stored(self) -> Stored | None:
-        """The stored tensor that it begins with, if it does."""
         return self.base.stored
 
     @property
+    def held(self) -> int:
+        return self.base.held
+
+    @property
     def nbytes(self) -> int:
+        """Bytes that it takes when it is stored."""
         return DTYPES[self.dtype].itemsize * math.prod(self.shape)
 
     @property
     def unusual(self) -> bool:
-        """Whether what was read so far held NaN or infinities."""
         return self.base.unusual
+
+    @property
+    def says(self) -> str:
+        """ "exact", or "rounded" with the dtype and by how much."""
+        if self.is_exact:
+            return "exact"
+        stored = f"stored as {self.dtype}, " if self.dtype != self.base.dtype else f"in {self.dtype}, "
+        return f"rounded: {stored}by {HALF_ULP[self.dtype]:.0e} at most"
 
     @property
     def computed(self) -> tuple[tuple[Dimension, ...], float]:
@@ -84,7 +96,7 @@ class Remapped:
 
     @property
     def factors(self) -> tuple[float, ...]:
-        """The distinct factors that old numbers are multiplied by."""
+        """The distinct factors, the constant included."""
         return _arithmetic(self.dimensions, self.constant)[2]
 
     @cached_property
@@ -100,11 +112,11 @@ class Remapped:
 
     @property
     def fused(self) -> Remapped:
-        """The same without a remapped tensor in between, as far as two growths can be told as one.
+        """One growth in place of two, where the base grew too and one map does what both do.
 
-        What lies between is rounded and may hold noise; this is neither.
+        The base in between is rounded and may hold noise; the result is not rounded there, and holds none.
         """
-        if not isinstance(self.base, Remapped):
+        if self.base.base is self.base:
             return self
         inner = self.base.fused
         dimensions = [one.then(later) for one, later in zip(inner.dimensions, self.dimensions, strict=True)]
@@ -115,30 +127,32 @@ class Remapped:
         if inner.offset != self.offset:  # (1 + w) grows as a whole, and w alone is multiplied
             return self
         grows = self if still[0] else inner
-        return replace(
-            grows,
-            base=inner.base,
-            dimensions=tuple(one for one in dimensions if one is not None),
-            dtype=self.dtype,
-            constant=inner.constant * self.constant,
-            noise=None,
-        )
+        found = tuple(one for one in dimensions if one is not None)
+        constant = inner.constant * self.constant
+        return Remapped(inner.base, found, self.dtype, constant, self.offset, grows.fill, grows.free)
+
+    def with_noise(self, noise: Noise, turns: tuple[int, ...]) -> Remapped:
+        """As `LazyTensor.with_noise`; free gaps are filled for it."""
+        if not any(map(touches, self.dimensions)):
+            return self
+        return replace(self, dimensions=tuple(one.filled for one in self.dimensions), noise=noise, turns=turns)
+
+    def reading(self, rows: int, columns: int) -> int:
+        return cost.of_read(self, rows, columns)
+
+    def working_set(self, most: int) -> int:
+        return cost.of_pieces(self, most)
 
     @property
     def work_dtype(self) -> torch.dtype:
-        """What blocks are computed in: the stored dtype where nothing rounds, else a wider one."""
+        """The dtype of the arithmetic: the stored one where nothing rounds, else a wider one."""
         if self.is_exact:
             return DTYPES[self.dtype]
         return torch.float64 if "F64" in (self.dtype, self.base.dtype) or self.dtype == "F32" else torch.float32
 
     def pieces(self, most: int) -> Iterator[Piece]:
-        """The whole tensor in the order of its bytes, in pieces of at most `most` bytes of the stored dtype.
-
-        A piece is whole rows, or a part of a row that is larger. One coordinate of dimension 1 is not cut, nor is a row
-        that stands again.
-        """
-        rows = self.shape[0] if self.shape else 1
-        columns = self.shape[1] if len(self.shape) > 1 else 1
+        """Cut at runs of rows where there are few."""
+        rows, columns = (*self.shape, 1, 1)[:2]
         whole = [Piece(0, rows, 0, columns)] if rows else []
         for run in runs_of_rows(self.computed[0][0], columns) if self.is_cut_at_runs else whole:
             if self.noise and touches(self.dimensions[0]):
@@ -147,26 +161,25 @@ class Remapped:
 
     @property
     def is_cut_at_runs(self) -> bool:
-        """Whether no piece goes over the end of a run of rows; equal runs are equal rows then."""
+        """Whether every piece lies within one run of rows, so that equal runs are equal rows."""
         if not self.dimensions or callable(self.fill):
             return False
         dimension = self.computed[0][0]
         return len(dimension.runs) <= MOST_RUNS and not len(dimension.rests[0])
 
     def read_piece(self, piece: Piece, device: str = "cpu", empty: Empty = fresh) -> torch.Tensor:
-        """A piece as it is stored, on the CPU."""
+        """Computed on the device, converted and disturbed."""
         last = piece.last if len(self.shape) > 1 else None
         return self._stored(self.compute_piece(piece, device, empty), piece.start, piece.first, last, empty)
 
     def compute_piece(self, piece: Piece, device: str = "cpu", empty: Empty = fresh) -> torch.Tensor:
-        """A piece in `work_dtype`, on `device`, in memory from `empty`; without noise, and NaNs have any bits yet."""
+        """A piece in `work_dtype`, on `device`, in memory from `empty`: before noise, and with NaNs of any bits."""
         last = piece.last if len(self.shape) > 1 else None
         return self._computed(piece.start, piece.stop, piece.first, last, device, empty)
 
     def read(
         self, start: int, stop: int, empty: Empty = fresh, first: int = 0, last: int | None = None
     ) -> torch.Tensor:
-        """Rows start:stop, first:last of dimension 1, as they are stored."""
         return self._stored(self._computed(start, stop, first, last, "cpu", empty), start, first, last, empty)
 
     def _stored(self, block: torch.Tensor, start: int, first: int, last: int | None, empty: Empty) -> torch.Tensor:
@@ -200,7 +213,7 @@ class Remapped:
         return out
 
     def _rectangle(self, rows: Span, columns: Span | None, device: str, empty: Empty) -> torch.Tensor:
-        """Rows times columns, each of which is one span (columns None: all of them)."""
+        """One span of rows times one span of columns (None: all columns)."""
         block = self._averaged(rows, columns, device, empty)
         dimensions, _ = self.computed
         for axis, dimension in list(enumerate(dimensions))[1:]:
@@ -213,7 +226,7 @@ class Remapped:
         return self._filled(block.sub_(self._added) if self._added else block, rows, columns)
 
     def _averaged(self, rows: Span, columns: Span | None, device: str, empty: Empty) -> torch.Tensor:
-        """Old numbers, or means of columns, which have spans of their own unless the whole row is there."""
+        """Old numbers, or means of columns: those have spans of their own unless the row is whole."""
         if columns is None or columns.high <= self.base.shape[1]:
             return self._old(rows, columns and (columns.low, columns.high), device, empty)
         size, step = self.base.shape[1], group_size(self.base.shape, 1)
@@ -238,7 +251,7 @@ class Remapped:
 
     @property
     def _added(self) -> float:
-        """What is added before and taken away after; 1 + w becomes 1 + w or 0 where exact, and small w must survive."""
+        """The offset, added first and subtracted last; none where factors are exact: 1 + w rounds small w."""
         return 0.0 if self.is_exact else self.offset
 
     def _filled(self, block: torch.Tensor, rows: Span, columns: Span | None) -> torch.Tensor:
@@ -256,14 +269,14 @@ class Remapped:
         return block
 
     def _gaps(self, rows: Span, columns: Span | None) -> list[np.ndarray]:
-        """Where no old numbers stand, along each axis of the block."""
+        """The gaps along each axis of the block."""
         ranges = [slice(rows.start, rows.stop), slice(columns.start, columns.stop) if columns else slice(None)]
         ranges += [slice(None)] * len(self.dimensions)
         return [np.flatnonzero(d.source[r] == GAP) for d, r in zip(self.dimensions, ranges, strict=False)]
 
 
 def _fill_rows(block: torch.Tensor, gaps: list[torch.Tensor], fill: Fill, rows: Span, columns: Span | None) -> None:
-    """Fill the gaps row by row: what a function gives for a row does not depend on how the tensor is cut then."""
+    """Fill the gaps row by row, so that the numbers do not depend on how the tensor is cut."""
     for at in range(rows.stop - rows.start):
         row, values = block[at : at + 1], fill(rows.start + at, rows.start + at + 1).to(block)
         values = values[:, columns.start : columns.stop] if columns else values
@@ -277,9 +290,9 @@ def _fill_rows(block: torch.Tensor, gaps: list[torch.Tensor], fill: Fill, rows: 
 def _arithmetic(
     dimensions: tuple[Dimension, ...], constant: float
 ) -> tuple[tuple[Dimension, ...], float, tuple[float, ...]]:
-    """(dimensions, constant, the distinct factors): even factors that would round first go into the constant.
+    """(dimensions, constant, the distinct factors), with even factors moved into the constant where each would round.
 
-    1/sqrt(2) in two dimensions is 1/2, which rounds nothing. Dimensions are shared by many tensors: told once.
+    1/sqrt(2) in two dimensions is 1/2, which rounds nothing. Cached, since many tensors share their dimensions.
     """
     even = [dimension.factors for dimension in dimensions]
     if all(len(found) <= 1 for found in even) and not all(is_power_of_two(f) for found in even for f in found):

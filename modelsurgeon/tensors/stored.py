@@ -1,4 +1,4 @@
-"""Tensors as they lie in files: read by their place, some rows at a time.
+"""Tensors of safetensors files, read by their position, some rows at a time.
 
 >>> read_header(LocalFile(Path("model.safetensors")))["lm_head.weight"].shape
 (4096, 256)
@@ -18,15 +18,16 @@ from modelsurgeon.tensors import quantised
 from modelsurgeon.tensors.arena import Empty, fresh
 from modelsurgeon.tensors.arithmetic import is_finite
 from modelsurgeon.tensors.dtypes import DTYPES, FLOATS
+from modelsurgeon.tensors.ungrown import Ungrown
 
-COUNTED = 1 << 20  # numbers that are looked at at a time
+COUNTED = 1 << 20  # numbers examined at a time
 
 
 @dataclass(frozen=True)
-class Stored:
-    """A tensor as it lies in a file.
+class Stored(Ungrown):
+    """A tensor in a file.
 
-    start   bytes from the file's beginning
+    start   where its data begins, in bytes from the file's beginning
     """
 
     file: File
@@ -34,27 +35,29 @@ class Stored:
     shape: tuple[int, ...]
     start: int
 
+    says = "copied"
+
     @property
     def stored(self) -> Stored:
-        """Itself."""
         return self
 
     @property
-    def nbytes(self) -> int:
-        return DTYPES[self.dtype].itemsize * math.prod(self.shape)
+    def verbatim(self) -> Stored:
+        return self
 
     @property
     def unusual(self) -> bool:
-        """Whether what was read of it so far held NaN or infinities."""
+        """Whether a read so far met NaN or infinities."""
         return self.start in self.file.flagged
+
+    def working_set(self, most: int) -> int:
+        """None: its bytes are copied without being read."""
+        return 0
 
     def read(
         self, start: int, stop: int, empty: Empty = fresh, first: int = 0, last: int | None = None
     ) -> torch.Tensor:
-        """Rows start:stop of the first dimension (the number itself of a scalar), first:last of the second.
-
-        Raises SourceError when cut short.
-        """
+        """As `LazyTensor.read`. Raises SourceError where the file is cut short."""
         inner = self.shape[1:2] if last is None else (last - first,)
         block = empty((stop - start, *inner, *self.shape[2:]) if self.shape else (), DTYPES[self.dtype])
         row = DTYPES[self.dtype].itemsize * math.prod(self.shape[1:])
@@ -73,7 +76,7 @@ class Stored:
 
 
 def count_unusual(stored: Stored) -> tuple[int, int]:
-    """(NaNs, infinities) among a tensor's numbers, read some at a time."""
+    """(NaNs, infinities): how many a tensor holds."""
     if stored.dtype not in FLOATS:
         return 0, 0
     nans = infinities = 0
@@ -86,7 +89,7 @@ def count_unusual(stored: Stored) -> tuple[int, int]:
 
 
 def read_header(file: File) -> dict[str, Stored]:
-    """{tensor name: where it lies}. Raises SourceError for a file that is not sound, or of quantised numbers."""
+    """{name: tensor}. Raises SourceError for a file that is not sound, and for quantised numbers."""
     entries = read_entries(file)
     for name, entry in entries.items():
         if not name.isprintable():

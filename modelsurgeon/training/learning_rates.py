@@ -1,4 +1,4 @@
-"""Recommended learning rates: what each group of tensors gets of the source's, told in modelsurgeon.json.
+"""Recommended learning rates: the multipliers of each group of tensors, as modelsurgeon.json lists them.
 
     {"tensors": ["lm_head.weight"], "lr": 0.5, "weight_decay": 2.0, "eps": 1.0, "reason": "..."}
 
@@ -44,7 +44,6 @@ def _entry(names: list[str], found: Scaling) -> dict[str, Any]:
 
 
 def _reason(found: Scaling) -> str:
-    """One sentence."""
     lr, eps = f"{found.lr:.4g}", f"{found.eps:.4g}"
     said = "weights are as large as they were, and so are the steps that follow the source"
     if found.lr != 1:

@@ -137,7 +137,7 @@ class AdamState:
 
 
 def _multipliers(group: Mapping[str, Any], scaling: Scaling) -> tuple[float, float, float]:
-    """(lr, weight_decay, eps); decay that is a part of the gradient (Adam) must shrink as the gradient does."""
+    """(lr, weight_decay, eps); decay within the gradient (Adam) must shrink as the gradient does."""
     if not group["weight_decay"]:
         return scaling.lr, 1.0, scaling.eps
     apart = group.get("decoupled_weight_decay", True)
@@ -170,7 +170,7 @@ def grown_moment(moment: torch.Tensor, dimensions: tuple[Dimension, ...], consta
 
 
 def _part(dimension: Dimension, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-    """(sources, factors) of some coordinates; a mean is no source of a moment."""
+    """(sources, factors) of some coordinates; means of coordinates are no sources of a moment."""
     source = dimension.source[start:stop]
     return np.where(source < dimension.size, source, -1), dimension.factor[start:stop]
 
@@ -240,7 +240,7 @@ def _checked(path: Path, found: Mapping[str, Any]) -> tuple[list[dict[str, Any]]
 
 
 def _names(path: Path, groups: list[dict[str, Any]], orders: Orders) -> tuple[tuple[str, ...], ...]:
-    """The names of each group's parameters: those on record, or those of the one order that has as many."""
+    """The names of each group's parameters: as recorded, or those of the one order with as many."""
     if all("param_names" in group for group in groups):
         named = tuple(tuple(group["param_names"]) for group in groups)
         every = [name for names in named for name in names]

@@ -2,10 +2,10 @@
 
     optimizer.pt          moments and param groups                       grown (`optimizer.py`)
     scheduler.pt          learning rates, a list entry for each group    as many as there are groups then
-    trainer_state.json    where training stands                          as it is
+    trainer_state.json    the progress of training                       unchanged
 
 training_args.bin and rng_state.pth are pickles of more than tensors; they are not opened and do not go along. The
-groups of a Trainer's state have no names: they are told by their order, that of the model's parameters in
+groups of a Trainer's state have no names: they are identified by their order, that of the model's parameters in
 `transformers`, and every moment must have the shape that its parameter has.
 """
 
@@ -34,13 +34,7 @@ from modelsurgeon.training.trajectory import Trajectory
 SCHEDULER, TRAINER = "scheduler.pt", "trainer_state.json"
 FILES = (OPTIMIZER, SCHEDULER, TRAINER)
 RATES = ("base_lrs", "_last_lr")  # of a scheduler: a number for each group
-SHARDED = (
-    "global_step*",
-    "optimizer_*",
-    "pytorch_model_fsdp*",
-    "rank*-optimizer.pt",
-    "optimizer.bin",
-)
+SHARDED = ("global_step*", "optimizer_*", "pytorch_model_fsdp*", "rank*-optimizer.pt", "optimizer.bin")
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +111,7 @@ def training_state(
 
 
 def _check_one_file(folder: Path) -> None:
-    """Raise SourceError where the state is spread over several files, or is not there."""
+    """Raise SourceError where the state is in several files, or missing."""
     sharded = sorted(path.name for pattern in SHARDED for path in folder.glob(pattern) if path.name != OPTIMIZER)
     if sharded:
         raise SourceError(f"{folder}: {sharded[0]} is a state in shards (DeepSpeed, FSDP); expected {OPTIMIZER}")
@@ -130,12 +124,13 @@ def parameters(checkpoint: Checkpoint) -> tuple[dict[str, tuple[int, ...]], dict
 
     The model is built without its weights.
     """
-    from transformers import Trainer
+    from transformers import AutoConfig, Trainer
 
     chosen = model_class(checkpoint)
     config = {k: v for k, v in checkpoint.config.items() if k not in LOADING and not k.startswith("_")}
     with quiet(), torch.device("meta"):
-        model = _built(chosen, config)
+        made = AutoConfig.for_model(**config)
+        model = chosen.from_config(made) if hasattr(chosen, "from_config") else chosen(made)
         if _has_own_head(checkpoint):  # T5's, which the library would tie until it sees that it differs
             model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.lm_head.weight))
     trained = {name: tuple(p.shape) for name, p in model.named_parameters() if p.requires_grad}
@@ -144,15 +139,8 @@ def parameters(checkpoint: Checkpoint) -> tuple[dict[str, tuple[int, ...]], dict
     return trained, {"with decay, without": groups, "all in one group": (tuple(trained),)}
 
 
-def _built(chosen: Any, config: Mapping[str, Any]) -> Any:
-    import transformers
-
-    made = transformers.AutoConfig.for_model(**config)
-    return chosen.from_config(made) if hasattr(chosen, "from_config") else chosen(made)
-
-
 def _law(before: Checkpoint, after: Checkpoint, names: tuple[str, ...]) -> Trajectory:
-    """The law for the parameters of `transformers`, whose names and layout can be others than those on disk."""
+    """The law for the parameters of `transformers`, whose names and layout may differ from those on disk."""
     steps = after.steps[len(before.steps) :]
     if len(steps) != 1:
         raise PlanError(f"--optimizer: {len(steps)} steps between the two models, expected one")
@@ -162,13 +150,13 @@ def _law(before: Checkpoint, after: Checkpoint, names: tuple[str, ...]) -> Traje
 
 
 def _has_own_head(checkpoint: Checkpoint) -> bool:
-    """Whether a head is stored that the library ties to the embedding only where they are equal."""
+    """Whether a head is stored that the library ties to the embedding only where both are equal."""
     tie = checkpoint.architecture.tie
     return bool(tie and tie.forced and checkpoint.has(tie.head))
 
 
 def _scheduler(path: Path, state: AdamState) -> dict[str, Any]:
-    """A scheduler's state with a learning rate for each new group. Raises SourceError for what is no LambdaLR's."""
+    """A scheduler's state with a learning rate for each new group. Raises SourceError unless it is a LambdaLR's."""
     found, count = read_state(path), len(state.groups)
     lists = {key: value for key, value in found.items() if isinstance(value, list)}
     known = {*RATES, "lr_lambdas"}
@@ -178,16 +166,13 @@ def _scheduler(path: Path, state: AdamState) -> dict[str, Any]:
     if uneven:
         raise SourceError(f"{path}: {uneven[0]} has {len(lists[uneven[0]])} entries, and the optimizer {count} groups")
     grown = {
-        key: [lists[key][group] * (times[0] if key in RATES else 1) for group, times, _ in state.split]
-        if key in RATES
-        else [lists[key][group] for group, _, _ in state.split]
-        for key in lists
+        key: [values[group] * times[0] if key in RATES else values[group] for group, times, _ in state.split]
+        for key, values in lists.items()
     }
     return {**found, **grown}
 
 
 def _notes(files: Mapping[str, LocalFile], state: AdamState, after: Checkpoint) -> list[str]:
-    """What a user should know of it."""
     low, high = state.norms()
     from_where = files[OPTIMIZER].path.parent
     notes = [

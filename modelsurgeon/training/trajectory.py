@@ -1,7 +1,7 @@
 """How a grown model must be trained to follow its source, step for step.
 
 A grown weight is W'[j] = f[j] W[i], i the old number that j copies. Its gradient is g'[j] = c[j] g[i], where c follows
-from the axes with their two sides exchanged: what stands on a written axis changes the loss as far as it is *read*
+from the axes with their two sides exchanged: a number on a written axis changes the loss as far as it is *read*
 (`share` / gain), and what multiplies a read axis is what was *written* there (`scale`; / gain where the model itself
 divides). Over the copies of one number the products f c sum to 1: the chain rule. AdamW then makes the step of the
 source, times f, with
@@ -15,7 +15,7 @@ untied head f = 1/2, c = 1. For the rule `exact` the learning rates are those of
 3): 1 for embeddings and gains, 1/k for matrices and the head.
 
 One tensor has one learning rate. Where f differs inside of it, the mean is right for the sum of the copies; the
-trajectory is then followed nearly, and `Scaling.reasons` says why.
+trajectory is then followed nearly, and `Scaling.reasons` lists why.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ EVEN = 1e-9  # factors nearer to each other than this are one: they come from a 
 
 
 @dataclass(frozen=True)
-class Spread:
+class Factors:
     """The factors of a tensor's numbers: gaps have none."""
 
     low: float
@@ -50,12 +50,12 @@ class Spread:
     def is_even(self) -> bool:
         return self.high - self.low <= EVEN * self.high
 
-    def times(self, other: Spread) -> Spread:
+    def times(self, other: Factors) -> Factors:
         """Of a product of independent factors."""
-        return Spread(self.low * other.low, self.mean * other.mean, self.high * other.high)
+        return Factors(self.low * other.low, self.mean * other.mean, self.high * other.high)
 
-    def over(self, number: float) -> Spread:
-        return Spread(self.low / number, self.mean / number, self.high / number)
+    def over(self, number: float) -> Factors:
+        return Factors(self.low / number, self.mean / number, self.high / number)
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class Scaling:
     reasons   why the trajectory is not followed to the last digit; empty where it is
     """
 
-    weight: Spread
-    gradient: Spread
+    weight: Factors
+    gradient: Factors
     norm: float
     reasons: tuple[str, ...] = ()
 
@@ -88,7 +88,7 @@ class Scaling:
 
 
 def _neat(value: float) -> float:
-    """Without the last digits of float64: 0.5, not 0.5000000000000001."""
+    """Drop the last digits of float64: 0.5, not 0.5000000000000001."""
     return float(f"{value:.12g}")
 
 
@@ -147,7 +147,7 @@ class Trajectory:
     def _scaling(self, template: Template) -> Scaling:
         table, constant = self.architecture, self.constant(template)
         weights, gradients = template.signature.grow(self.maps), self.gradient(template)
-        weight, gradient, norm = Spread(1.0, 1.0, 1.0), Spread(1.0, 1.0, 1.0), 1.0
+        weight, gradient, norm = Factors(1.0, 1.0, 1.0), Factors(1.0, 1.0, 1.0), 1.0
         for dimension in weights:
             weight = weight.times(_spread(dimension))
         for dimension in gradients:
@@ -155,7 +155,7 @@ class Trajectory:
             norm *= float((dimension.factor**2).sum()) / max(1, dimension.size)
         for axis in table.spread(template):  # tensors of their own
             dual = self.duals[axis]
-            gradient = gradient.times(Spread(*_three(dual.scale[dual.copied])))
+            gradient = gradient.times(Factors(*_three(dual.scale[dual.copied])))
         weight, gradient = weight.over(1 / constant), gradient.over(constant)
         found = Scaling(weight, gradient, norm / constant**2)
         return replace(found, reasons=(*self._reasons(template, weights, found),))
@@ -182,7 +182,7 @@ class Trajectory:
         return {**self._mixed_by_norms(), **self._mixed_by_queries()}
 
     def _mixed_by_norms(self) -> dict[str, str]:
-        """A norm's gradient has a part that follows its readers and one that follows what it reads."""
+        """A norm's gradient has one part that follows its readers and one that follows its inputs."""
         found = {}
         for _, signature in self.architecture.norms:
             assert signature.normalises is not None
@@ -221,19 +221,19 @@ def exchanged(axis_map: AxisMap) -> AxisMap:
 
 
 def _parts(axis_map: AxisMap) -> np.ndarray:
-    """[m] float64: what each copy has of its source; 1 in sum."""
+    """[m] float64: each copy's part of its source; the parts add up to 1."""
     return np.asarray(axis_map.scale * axis_map.share / axis_map.gain)
 
 
 def _energies(axis_map: AxisMap) -> np.ndarray:
-    """[copied] float64: what each copy has of its source's squared length; 1 in sum."""
+    """[copied] float64: each copy's part of its source's squared length; the parts add up to 1."""
     kept = axis_map.copied
     return np.asarray(axis_map.scale[kept] ** 2 / axis_map.energy()[axis_map.source[kept]])
 
 
-def _spread(dimension: Dimension) -> Spread:
+def _spread(dimension: Dimension) -> Factors:
     kept = (dimension.source >= 0) & (dimension.source < dimension.size)
-    return Spread(*_three(dimension.factor[kept]))
+    return Factors(*_three(dimension.factor[kept]))
 
 
 def _three(factors: np.ndarray) -> tuple[float, float, float]:
@@ -243,5 +243,5 @@ def _three(factors: np.ndarray) -> tuple[float, float, float]:
     return low, low if low == high else float(factors.mean()), high
 
 
-def _range(spread: Spread) -> str:
+def _range(spread: Factors) -> str:
     return f"{spread.low:.4g} to {spread.high:.4g}"

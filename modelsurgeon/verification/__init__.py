@@ -1,1 +1,1 @@
-"""Is the result the same function as its source? `verify.py` asks all levels; each has a module."""
+"""Is the result the same function as its source? `verify.py` runs all levels; each has a module."""

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 
-from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.running.reader import UNLABELLED, Batch
-from modelsurgeon.text import printable
+from modelsurgeon.running.token_losses import Means, TokenLosses, token_losses
 
 NUMBERS = 2**22  # compared at a time: 32 MB of float64
 TOKENS = ("logits", "prediction_logits")  # outputs that are over the vocabulary, where they are as wide
@@ -49,10 +47,6 @@ class Comparison:
     top1: float | None = None
     loss_before: float | None = None
     loss_after: float | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Its fields; a number that JSON does not know is a string ("nan", "inf")."""
-        return {name: printable(value) for name, value in asdict(self).items()}
 
 
 @dataclass
@@ -89,7 +83,7 @@ class Tally:
 
     tokens  whether the output is over the vocabulary, and has tokens to agree on
     device  where it is worked out
-    losses  [labels, 3] float64 for each batch: position in the window, the source's cross entropy, the result's
+    losses  the source's and the result's
     """
 
     tokens: bool = False
@@ -98,7 +92,7 @@ class Tally:
     largest: torch.Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
     kl: float = 0.0
     agreed: int = 0
-    losses: list[torch.Tensor] = field(default_factory=list)
+    losses: TokenLosses = field(default_factory=TokenLosses)
 
     def add(self, before: torch.Tensor, after: torch.Tensor, labels: torch.Tensor, places: torch.Tensor) -> None:
         """One batch: [positions, width] twice; each position's label and its place in the window, [positions] int64."""
@@ -117,11 +111,7 @@ class Tally:
         kl = (before.exp() * (before - after)).sum(-1).clamp(min=0)  # rounding takes it below zero by 1e-17
         self.kl += float(kl.sum())
         self.agreed += int((old.argmax(-1) == new.argmax(-1)).sum())
-        asked = labels != UNLABELLED
-        if bool(asked.any()):
-            rows, goals = asked.nonzero().squeeze(-1).to(old.device), labels[asked].unsqueeze(-1).to(old.device)
-            losses = [-scores[rows].gather(-1, goals).squeeze(-1).cpu() for scores in (before, after)]
-            self.losses.append(torch.stack([places[asked].double(), *losses], 1))
+        self.losses.add(places[labels != UNLABELLED], token_losses(before, labels), token_losses(after, labels))
 
     def comparison(self, inputs: str, output: str, deviation: float) -> Comparison:
         """What was added up."""
@@ -129,21 +119,8 @@ class Tally:
         if not self.tokens:
             return Comparison(inputs, output, self.positions, largest, largest / deviation)
         kl, top1 = self.kl / self.positions, self.agreed / self.positions
-        loss = torch.cat(self.losses)[:, 1:].mean(0).tolist() if self.losses else (None, None)
+        loss = self.losses.means or (None, None)
         return Comparison(inputs, output, self.positions, largest, largest / deviation, kl, top1, *loss)
-
-    def by_position(self) -> tuple[tuple[float | None, ...], tuple[float | None, ...]]:
-        """(before, after): nats, the mean cross entropy at each position of the window; None where no label stood."""
-        losses = torch.cat(self.losses)
-        places = losses[:, 0].long()
-        sums = losses.new_zeros(int(places.max()) + 1, 3).index_add_(0, places, losses.new_ones(len(losses), 3))
-        counts = sums[:, 0]
-        sums = torch.zeros_like(sums).index_add_(0, places, losses) / counts.unsqueeze(-1)
-        before, after = (
-            tuple(value if count else None for value, count in zip(column, counts.tolist(), strict=True))
-            for column in sums[:, 1:].T.tolist()
-        )
-        return before, after
 
 
 class Tallies:
@@ -176,10 +153,10 @@ class Tallies:
             tally.comparison(inputs, name, float(deviations[name])) for (inputs, name), tally in self.of.items()
         )
 
-    def by_position(self, inputs: str) -> tuple[tuple[float | None, ...], tuple[float | None, ...]] | None:
-        """The tally's own, of the first output over tokens for these inputs; None where nothing has labels."""
-        found = (tally for (kind, _), tally in self.of.items() if kind == inputs and tally.losses)
-        return next((tally.by_position() for tally in found), None)
+    def by_position(self, inputs: str) -> tuple[Means, ...]:
+        """(before, after): nats at each position, for the first output over tokens; empty where nothing has labels."""
+        found = (tally.losses.by_position() for (kind, _), tally in self.of.items() if kind == inputs)
+        return next((means for means in found if means), ())
 
     def sample(self) -> tuple[list[float], list[float]]:
         """(before, after): PAIRS numbers, as many of each batch."""
@@ -188,16 +165,6 @@ class Tallies:
         return before, after
 
 
-def folded(value: torch.Tensor, axis_map: AxisMap | None) -> torch.Tensor:
-    """[..., m] -> [..., n]: what was written along a grown axis, as a reader of the axis sees it (D y / gain)."""
-    if axis_map is None or axis_map.new_size != value.shape[-1]:
-        return value
-    kept = torch.from_numpy(axis_map.copied)
-    parts = value[..., kept].double() * torch.from_numpy(axis_map.share)[kept]
-    sums = parts.new_zeros(*value.shape[:-1], axis_map.size)
-    return sums.index_add_(-1, torch.from_numpy(axis_map.source)[kept], parts) / axis_map.gain
-
-
-def pieces(value: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Some positions at a time."""
-    return torch.split(value, max(1, NUMBERS // max(1, value.shape[-1])))
+def pieces(value: torch.Tensor, width: int | None = None) -> tuple[torch.Tensor, ...]:
+    """Some positions at a time, where each has so many numbers; its last dimension's if `width` is None."""
+    return torch.split(value, max(1, NUMBERS // max(1, value.shape[-1] if width is None else width)))

@@ -1,6 +1,6 @@
 """What two models wrote after the same prompts, token by token and logit by logit (`running/generation.py`).
 
-A difference is told by its first place, beside the *margin* there: by how much the source prefers its own token. A
+A difference is reported by its first place and the *margin* there: by how much the source prefers its own token. A
 margin within the error of the logits is a tie, which rounding may decide either way.
 """
 
@@ -16,7 +16,7 @@ from modelsurgeon.text import printable
 
 
 @dataclass(frozen=True)
-class Difference:
+class Divergence:
     """The first place where two continuations of one prompt differ.
 
     prompt, at       its number, and that of the new token
@@ -45,7 +45,7 @@ class Generation:
 
     prompts: int
     tokens: int
-    first: Difference | None
+    first: Divergence | None
     error: float
     cache_error: float
     cache_floor: float
@@ -69,10 +69,15 @@ class Generation:
         return self.first is not None and self.first.margin <= self.allowed
 
     def to_json(self) -> dict[str, Any]:
-        first = self.first and {key: printable(value) for key, value in vars(self.first).items()}
-        numbers = ("error", "cache_error", "cache_floor", "tolerance", "allowed")
-        found = {"prompts": self.prompts, "tokens": self.tokens, "same": self.same, "tie": self.tie, "first": first}
-        return {**found, **{name: printable(getattr(self, name)) for name in numbers}}
+        """Its fields, with the verdict."""
+        found = printable(self)
+        return {
+            "prompts": found.pop("prompts"),
+            "tokens": found.pop("tokens"),
+            "same": self.same,
+            "tie": self.tie,
+            **found,
+        }
 
 
 def compare_continuations(
@@ -93,7 +98,7 @@ def compare_continuations(
         errors.append((before.logits[prompt, : at + 1] - after.logits[prompt, : at + 1]).abs().max())
         if at < len(old):
             scores, expected, other = before.logits[prompt, at], int(old[at]), int(new[at])
-            found.append(Difference(prompt, at, expected, other, float(scores[expected] - scores[other])))
+            found.append(Divergence(prompt, at, expected, other, float(scores[expected] - scores[other])))
     allowed = 2 * logit_error
     first = next((one for one in found if not one.margin <= allowed), found[0] if found else None)
     error = float(torch.stack(errors).max()) / deviation

@@ -30,7 +30,7 @@ Values = Mapping[str, tuple[torch.Tensor, torch.Tensor]]  # {parameter: (weight,
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedCopies:
     """All pairs of an axis, place after place: [pairs] each.
 
     cosine, weight_cosine  of gradients and of weights; NaN where one is zero
@@ -63,7 +63,7 @@ class Sums:
         return self.pairs[0] / self.pairs[1]
 
 
-def compare(axis: GrownAxis, table: Architecture, sizes: Mapping[str, int], values: Values) -> Compared | None:
+def compare(axis: GrownAxis, table: Architecture, sizes: Mapping[str, int], values: Values) -> ComparedCopies | None:
     """Compare the copies of one axis; None where no parameter has it. Arguments as in `strips`."""
     by_place = strips(axis, table, sizes, values)
     shared = by_place.pop((), [])
@@ -73,7 +73,7 @@ def compare(axis: GrownAxis, table: Architecture, sizes: Mapping[str, int], valu
     for own in by_place.values() or [[]]:
         weights, gradients = (_added([*own, *shared], axis, values, part) for part in (0, 1))
         found.append(_judged(axis, weights, gradients))
-    return Compared(
+    return ComparedCopies(
         np.concatenate([part.cosine for part in found]),
         np.concatenate([part.weight_cosine for part in found]),
         np.concatenate([part.stuck for part in found]),
@@ -82,8 +82,8 @@ def compare(axis: GrownAxis, table: Architecture, sizes: Mapping[str, int], valu
     )
 
 
-def _judged(axis: GrownAxis, weights: Sums, gradients: Sums) -> Compared:
-    """The pairs of one layer."""
+def _judged(axis: GrownAxis, weights: Sums, gradients: Sums) -> ComparedCopies:
+    """Judge the pairs of one layer."""
     _, _, difference, larger = gradients.pairs
     floor = float(larger.mean()) if larger.numel() else 0.0  # a small gradient has the noise of large ones
     equal = weights.pairs[2] <= WEIGHT_NOISE**2 * weights.pairs[3]
@@ -92,11 +92,11 @@ def _judged(axis: GrownAxis, weights: Sums, gradients: Sums) -> Compared:
     usual = gradients.energy[:, torch.from_numpy(axis.source >= 0)].mean()
     dead = gradients.energy[:, torch.from_numpy(axis.new)] <= GRADIENT_NOISE**2 * usual
     cosine, weight_cosine = gradients.cosine.flatten().numpy(), weights.cosine.flatten().numpy()
-    return Compared(cosine, weight_cosine, stuck.flatten().numpy(), parallel.flatten().numpy(), int(dead.sum()))
+    return ComparedCopies(cosine, weight_cosine, stuck.flatten().numpy(), parallel.flatten().numpy(), int(dead.sum()))
 
 
 def _added(strips: list[Strip], axis: GrownAxis, values: Values, part: int) -> Sums:
-    """The sums of all tensors of one layer: of their weights (0) or of their gradients (1)."""
+    """The sums over all tensors of one layer: their weights (0) or their gradients (1)."""
     places = max(strip.places(values[strip.name][0].shape) for strip in strips)
     pairs = torch.zeros(4, places, len(axis.pairs[0]), dtype=torch.float64)
     energy = torch.zeros(places, axis.new_size, dtype=torch.float64)
@@ -109,7 +109,6 @@ def _added(strips: list[Strip], axis: GrownAxis, values: Values, part: int) -> S
 
 
 def _sums(strip: Strip, values: torch.Tensor, axis: GrownAxis) -> Sums:
-    """The sums of one tensor."""
     width = values.numel() // values.shape[strip.dimension] * strip.order[:, :, 0].size
     left, right = axis.pairs
     pairs = [
@@ -121,7 +120,7 @@ def _sums(strip: Strip, values: torch.Tensor, axis: GrownAxis) -> Sums:
 
 
 def _pieces(count: int, width: int) -> list[slice]:
-    """At least one slice, of at most NUMBERS numbers where a coordinate has `width`."""
+    """One slice or more, of at most NUMBERS numbers where a coordinate has `width`."""
     step = max(1, NUMBERS // width)
     return [slice(at, at + step) for at in range(0, max(1, count), step)]
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,10 +29,11 @@ from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import ArchitectureError
 from modelsurgeon.growth.kinds.kind import kind_of
 from modelsurgeon.maps.axis_map import AxisMap
-from modelsurgeon.maps.signature import Atom, Signature
+from modelsurgeon.maps.signature import Signature
+from modelsurgeon.running.forward import folded
 from modelsurgeon.running.outputs import Kept
 from modelsurgeon.text import printable
-from modelsurgeon.verification.comparison import Deviation, folded
+from modelsurgeon.verification.comparison import Deviation
 
 # Float32 states of one function lie up to 1.6e-5 of their deviation apart (ten trained families of four layers, both
 # rules); an eps that the code fixes where it should have shrunk moves the first norm by 2e-3 (OPT).
@@ -43,7 +44,7 @@ See = Callable[[str, str, torch.Tensor], None]  # (name, axis, state)
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparedState:
     """One state, of every position of one row.
 
     name     the module's path; "(call 2)" after it where it runs more than once
@@ -59,28 +60,24 @@ class Row:
     max_abs: float
     max_rel: float
 
-    def to_json(self) -> dict[str, Any]:
-        found = {"name": self.name, "layer": self.layer, "part": self.part, "max_abs": self.max_abs}
-        return {key: printable(value) for key, value in {**found, "max_rel": self.max_rel}.items()}
-
 
 @dataclass(frozen=True)
 class Layers:
     """The states that were compared, in the order of the source's forward pass."""
 
     inputs: str
-    rows: tuple[Row, ...]
+    rows: tuple[ComparedState, ...]
     tolerance: float = TOLERANCE
 
     @property
-    def first(self) -> Row | None:
+    def first(self) -> ComparedState | None:
         """The first state that differs by more than rounding explains."""
         return next((row for row in self.rows if not row.max_rel <= self.tolerance), None)
 
     def to_json(self) -> dict[str, Any]:
         return {
             "inputs": self.inputs,
-            "rows": [row.to_json() for row in self.rows],
+            "rows": printable(self.rows),
             "first": self.first.name if self.first else None,
             "tolerance": self.tolerance,
         }
@@ -120,7 +117,7 @@ def compare_states(
 
     with _watched(source, model, see):
         run()
-    rows = tuple(Row(name, *place(name), *errors[name]) for name in kept.numbers if name in errors)
+    rows = tuple(ComparedState(name, *place(name), *errors[name]) for name in kept.numbers if name in errors)
     apart = [name for name in kept.numbers if name not in errors]
     notes: tuple[str, ...] = ()
     if apart:
@@ -131,7 +128,7 @@ def compare_states(
 
 @contextmanager
 def _watched(source: Checkpoint, model: Any, see: See) -> Iterator[None]:
-    """Within it, `see` is called with every state of a forward pass, float32 or float64 on the CPU."""
+    """While it is entered, `see` gets every state of a forward pass, float32 or float64 on the CPU."""
     axes, calls = written_axes(source, model), Counter[str]()
     layers = {match for name in axes if (match := _layer(name))}
     last: dict[str, str] = {}  # {layer: the axis of its last part}
@@ -148,12 +145,10 @@ def _watched(source: Checkpoint, model: Any, see: See) -> Iterator[None]:
 
         return seen
 
-    handles = [model.get_submodule(name).register_forward_hook(hook(name)) for name in sorted({*axes, *layers} - {""})]
-    try:
+    with ExitStack() as stack:
+        for name in sorted({*axes, *layers} - {""}):
+            stack.enter_context(model.get_submodule(name).register_forward_hook(hook(name)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def written_axes(source: Checkpoint, model: Any) -> dict[str, str]:
@@ -179,13 +174,12 @@ def written_axes(source: Checkpoint, model: Any) -> dict[str, str]:
 
 def _residual(signature: Signature, table: architecture.Architecture) -> str | None:
     """The residual axis that a tensor writes; None where it writes none."""
-    atoms = [atom.name for atom, _ in signature.written if isinstance(atom, Atom) and not atom.other]
-    named = (axis for axis in atoms if axis in table.axes)
+    named = (expression.alone for expression, _ in signature.written if expression.alone in table.axes)
     return next((axis for axis in named if kind_of(table.axes[axis]).spans_layers), None)
 
 
 def _layer(name: str) -> str:
-    """The path of the layer that a module is part of: up to its first number; "" outside of the layers."""
+    """The path of the layer that holds a module: up to its first number; "" outside of the layers."""
     found = NUMBER.search(name)
     return name[: found.end()] if found else ""
 

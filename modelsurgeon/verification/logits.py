@@ -4,9 +4,9 @@
     >>> report.same
     True
 
-One model at a time is in memory: everything is asked of the source in one visit and kept on disk, then the result is
-asked the same and compared batch by batch. An output whose last axis grew is folded back by that axis' map, as a reader
-of the axis sees it: D y / gain. Of a source stored in 16 bits there is a second pair of visits in that dtype.
+One model at a time is in memory: the source runs first, and all its answers wait on disk; then the result runs on the
+same inputs and is compared batch by batch. An output whose last axis grew is folded by that axis' map (`forward.py`).
+A source that is stored in 16 bits gets a second pair of visits in that dtype.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from typing import Any
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.progress import Tell, silent
-from modelsurgeon.running.batches import TEXT, Sampling
-from modelsurgeon.running.reference import Running, quiet, saved_folder
+from modelsurgeon.running.batches import TEXT
+from modelsurgeon.running.options import RunOptions
+from modelsurgeon.running.reference import quiet, saved_folder
 from modelsurgeon.tensors.dtypes import DTYPE_NAMES
 from modelsurgeon.text import printable
 from modelsurgeon.verification.comparison import Comparison
 from modelsurgeon.verification.continuations import Generation, compare_continuations
 from modelsurgeon.verification.layers import Layers
-from modelsurgeon.verification.visits import Answers, Compared, Visits
+from modelsurgeon.verification.visits import Answers, ResultAnswers, Visits
 
 __all__ = ["NOISE", "TOLERANCE", "Comparison", "LogitReport", "Pairs", "compare_all"]
 
@@ -46,12 +47,6 @@ class Pairs:
 
     before: tuple[float | None, ...]
     after: tuple[float | None, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "before": [printable(value) for value in self.before],
-            "after": [printable(value) for value in self.after],
-        }
 
 
 @dataclass(frozen=True)
@@ -90,7 +85,7 @@ class LogitReport:
     def same(self) -> bool:
         """Whether something was compared, every difference is finite and within its limit, and so is what was written.
 
-        Hidden states only tell where it went wrong: they are as good as the outputs that follow from them.
+        Hidden states only show where it went wrong: they are as good as the outputs that follow from them.
         """
         pairs = zip(self.comparisons, self.limits, strict=True)
         answers = bool(self.comparisons) and all(math.isfinite(c.max_rel) and c.max_rel <= limit for c, limit in pairs)
@@ -106,73 +101,58 @@ class LogitReport:
 
     def to_json(self) -> dict[str, Any]:
         """Its fields, with the verdict and the tolerance behind it."""
-        perplexity = dict(zip(("before", "after"), map(printable, self.perplexity or ()), strict=False))
-        return {
+        fields = {
             "dtype": self.dtype,
             "same": self.same,
             "tolerance": TOLERANCE,
-            "comparisons": [comparison.to_json() for comparison in self.comparisons],
-            "noise": [comparison.to_json() for comparison in self.noise],
-            "notes": list(self.notes),
+            "comparisons": self.comparisons,
+            "noise": self.noise,
+            "notes": self.notes,
             "seconds": self.seconds,
-            "perplexity": perplexity or None,
-            "layers": self.layers.to_json() if self.layers else None,
-            "generation": self.generation.to_json() if self.generation else None,
-            "loss_by_position": self.loss_by_position.to_json() if self.loss_by_position else None,
-            "scatter": self.scatter.to_json() if self.scatter else None,
+            "perplexity": self.perplexity and dict(zip(("before", "after"), self.perplexity, strict=True)),
+            "layers": self.layers and self.layers.to_json(),
+            "generation": self.generation and self.generation.to_json(),
+            "loss_by_position": self.loss_by_position,
+            "scatter": self.scatter,
         }
+        found: dict[str, Any] = printable(fields)
+        return found
 
 
 def compare_all(
     source: Checkpoint,
     result: Checkpoint,
+    options: RunOptions = RunOptions(),
     *,
     result_path: Path | None = None,
     maps: Mapping[str, AxisMap] | None = None,
-    text: str | None = None,
-    dtype: str = "float32",
-    device: str = "cpu",
-    samples: int = 4,
-    length: int = 128,
-    seed: int = 0,
-    trust_remote_code: bool = False,
-    memory: int | None = None,
     behaviour: bool = False,
     in_stored: bool = True,
     tell: Tell = silent,
 ) -> tuple[LogitReport, LogitReport | None]:
-    """Compare what both checkpoints return: (computed in `dtype`, in the 16 bits that the source is stored in, if so).
+    """Compare what both checkpoints return: (computed in `options.dtype`, in the 16 bits that the source is stored in).
 
-    result_path  the folder of a result that still lies in staging; None: the one that it was opened from
+    result_path  the folder of a result that is not published yet; None: the one that it was opened from
     maps         {axis: map} from source to result; an axis without one did not grow
-    text         None: the sample that comes with the program, prose and code
-    samples      how many windows of the text, of `length` tokens each
-    device       cpu, cuda, cuda:1; auto: over all GPUs, then memory, and from the disk what does not fit
-    memory       of auto: bytes of weights in memory beside the GPUs; None: what is free
-    trust_remote_code  run code that the checkpoints bring along
     behaviour    also long and shifted rows, padding on the left, hidden states, and text that both write
     in_stored    also in the source's 16 bits, beside the noise floor
     Raises SourceError where `transformers` cannot load a checkpoint whole, ModelSurgeonError where the outputs differ
     in size and no map says how, or where there is nothing to run; OSError where the disk for temporary files is full.
     """
-    sampling = Sampling(text, samples, length, seed, behaviour)
-    running, place = Running(device, memory, trust_remote_code), result_path or saved_folder(result)
+    dtype, place = options.dtype, result_path or saved_folder(result)
     stored = next((name for name in NARROW if DTYPE_NAMES[name] == source.dtype and in_stored), None)
     wanted = tuple(dict.fromkeys([dtype, *([stored] if stored else [])]))
     wide = dtype if dtype not in NARROW else "float32"  # what noise is measured from
     with quiet(), TemporaryDirectory(prefix="modelsurgeon-") as scratch:
-        visits = Visits(source, result, place, maps or {}, sampling, running, Path(scratch), tell)
+        visits = Visits(source, result, place, maps or {}, options, Path(scratch), tell, behaviour)
         before: dict[str, Answers] = {}
         for each in dict.fromkeys([wide, *wanted]):
-            before[each] = visits.ask_source(each, behaviour and each == dtype, before.get(wide))
-        reports = {
-            each: _report(each, before[each], visits.compare_result(each, before[each], behaviour and each == dtype))
-            for each in wanted
-        }
+            before[each] = visits.ask_source(each, before.get(wide))
+        reports = {each: _report(each, before[each], visits.compare_result(each, before[each])) for each in wanted}
     return reports[dtype], reports[stored] if stored else None
 
 
-def _report(dtype: str, before: Answers, after: Compared) -> LogitReport:
+def _report(dtype: str, before: Answers, after: ResultAnswers) -> LogitReport:
     comparisons = after.tallies.comparisons(before.deviations)
     generation = None
     if before.continued and after.continued:

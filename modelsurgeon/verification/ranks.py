@@ -21,7 +21,7 @@ LARGEST = 2048  # the smaller side of a matrix that is ranked: singular values t
 
 
 @dataclass(frozen=True)
-class Rank:
+class MatrixRank:
     """One grown matrix.
 
     rank          of its gradient
@@ -68,7 +68,7 @@ def chosen(
     return found
 
 
-def ranks(matrices: Chosen, values: Values, positions: int, tell: Tell) -> tuple[Rank, ...]:
+def ranks(matrices: Chosen, values: Values, positions: int, tell: Tell) -> tuple[MatrixRank, ...]:
     """The rank of each of these. positions: of the batch; 0 where they are not known, and bound nothing."""
     found = []
     for done, (name, old) in enumerate(matrices.items()):
@@ -76,7 +76,7 @@ def ranks(matrices: Chosen, values: Values, positions: int, tell: Tell) -> tuple
         weight, gradient = values[name]
         bound = [positions] if positions else []
         found.append(
-            Rank(
+            MatrixRank(
                 name,
                 tuple(weight.shape),
                 numerical_rank(gradient),
@@ -90,7 +90,7 @@ def ranks(matrices: Chosen, values: Values, positions: int, tell: Tell) -> tuple
 
 
 def numerical_rank(matrix: torch.Tensor) -> int:
-    """How many singular values stand out of float32's rounding: max(rows, columns) * 2**-23 of the largest one.
+    """How many singular values are above float32's rounding: max(rows, columns) * 2**-23 of the largest one.
 
     That is the usual bound (LAPACK's, NumPy's) for numbers that were computed in float32; the values are of float64.
     """

@@ -4,7 +4,7 @@
     proof  38 tensors and the config, for all inputs     weights: 39 exact
     logits float32, 4 kinds of input, 1,138 positions    max error 5.3e-06 of their deviation, top-1 1.0000
 
-All of it is read off the report's document (schema.json), so the terminal, the page and a stored report say the same.
+All of it is read off the report's document (schema.json), so the terminal, the page and a stored report agree.
 """
 
 from __future__ import annotations
@@ -110,12 +110,12 @@ def _listed(items: list[str]) -> str:
 
 
 def _stuck(document: Document) -> list[Any]:
-    """The axes some of whose coordinates training would never change, or never part."""
+    """The axes with coordinates that training would never change, or never separate."""
     return [axis for axis in (document["trainable"] or {"axes": []})["axes"] if axis["stuck"] or axis["dead"]]
 
 
 def _never(axis: Document) -> list[str]:
-    """What its sentence says of that: it begins with copies, ends with coordinates, and has reasons behind a colon."""
+    """The part of its sentence on that: copies come first, coordinates last, reasons behind a colon."""
     said = axis["says"].split("; ")
     told = said[:1] * bool(axis["stuck"]) + said[-1:] * bool(axis["dead"])
     return [line.partition(":")[0] for line in dict.fromkeys(told)]

@@ -1,4 +1,4 @@
-"""Level 3 of verification: will training tell the copies apart? One backward pass says.
+"""Level 3 of verification: will training make the copies differ? One backward pass shows it.
 
     >>> examine(open_checkpoint("demo-x2"), composed_maps(steps)).axes[1].says
     '1408 of 1408 pairs of MLP neurons will stay copies for ever: equal weights get equal gradients'
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,15 +27,17 @@ from modelsurgeon.errors import ModelSurgeonError
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.progress import Tell, silent
 from modelsurgeon.proof.coordinates import GrownAxis, grown_axes
-from modelsurgeon.running.batches import Sampling, make_inputs
+from modelsurgeon.running.batches import make_inputs
 from modelsurgeon.running.gradients import differentiate, dropouts
-from modelsurgeon.running.reference import Running, is_offloaded, loaded, quiet, saved_folder
-from modelsurgeon.verification.copies import Compared, Values, compare
-from modelsurgeon.verification.ranks import Rank, chosen, ranks
+from modelsurgeon.running.options import RunOptions
+from modelsurgeon.running.reference import is_offloaded, loaded, quiet, saved_folder
+from modelsurgeon.text import printable
+from modelsurgeon.verification.copies import ComparedCopies, Values, compare
+from modelsurgeon.verification.ranks import MatrixRank, chosen, ranks
 
 
 @dataclass(frozen=True)
-class Spread:
+class Cosines:
     """The least, the mean and the largest of some cosines."""
 
     min: float
@@ -44,7 +46,7 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Axis:
+class CopiedAxis:
     """What one axis' copies will do.
 
     axis           its name; of axes that norms join, all of them: "stream, hidden, final"
@@ -56,7 +58,7 @@ class Axis:
     stuck          how many pairs will stay copies
     slow           how many are parallel and differ in their shares alone
     dead           how many new coordinates, over all places, get no gradient
-    says           the same as a sentence
+    says           the finding as a sentence
     """
 
     axis: str
@@ -64,8 +66,8 @@ class Axis:
     size: int
     new_size: int
     pairs: int
-    cosine: Spread | None
-    weight_cosine: Spread | None
+    cosine: Cosines | None
+    weight_cosine: Cosines | None
     stuck: int
     slow: int
     dead: int
@@ -74,15 +76,15 @@ class Axis:
 
 @dataclass(frozen=True)
 class Trainability:
-    """What one backward pass tells.
+    """What one backward pass shows.
 
     loss     what was differentiated: nats a token, or what `notes` say
     seconds  wall time
     """
 
     loss: float
-    axes: tuple[Axis, ...]
-    ranks: tuple[Rank, ...]
+    axes: tuple[CopiedAxis, ...]
+    ranks: tuple[MatrixRank, ...]
     notes: tuple[str, ...]
     seconds: float
 
@@ -93,39 +95,30 @@ class Trainability:
 
     def to_json(self) -> dict[str, Any]:
         """Its fields, with the verdict."""
-        return {**asdict(self), "trainable": self.trainable}
+        return {**printable(self), "trainable": self.trainable}
 
 
 def examine(
     result: Checkpoint,
     maps: Mapping[str, AxisMap],
-    *,
-    text: str | None = None,
-    samples: int = 4,
-    length: int = 128,
-    dtype: str = "float32",
-    device: str = "cpu",
-    seed: int = 0,
+    options: RunOptions = RunOptions(),
     tell: Tell = silent,
-    trust_remote_code: bool = False,
 ) -> Trainability:
     """Differentiate the loss once, dropout off, and compare the copies that `maps` made.
 
-    maps     {axis: map} from the source, as `composed_maps` gives them
-    text     None: the sample that comes with the program
-    samples  how many windows of the text, of `length` tokens each
-    dtype    what to compute in: float32 or float64, whatever the checkpoint is stored in
-    tell     told of batches, then of axes, then of ranks
+    maps  {axis: map} from the source, as `composed_maps` gives them
+    tell  is called for batches, then for axes, then for ranks
+    It computes in float64 where that is asked for, else in float32, and all weights must fit in memory.
     Raises SourceError where `transformers` cannot load the checkpoint whole, ModelSurgeonError for a plan, for weights
     that do not fit in memory, and where a gradient is no number.
     """
     begin, folder = time.perf_counter(), saved_folder(result)
-    running = Running(device=device, trust_remote_code=trust_remote_code)
-    with quiet(), loaded(result, folder, dtype, running) as (model, notes):
+    dtype = "float64" if options.dtype == "float64" else "float32"
+    with quiet(), loaded(result, folder, replace(options, dtype=dtype, memory=None)) as (model, notes):
         if is_offloaded(model):
             raise ModelSurgeonError(f"{result.origin.id}: gradients need all weights in memory, and they do not fit")
-        inputs = make_inputs(model, folder, Sampling(text, samples, length, seed))
-        passed = differentiate(model, inputs.batches, result.architecture, maps, seed, tell)
+        inputs = make_inputs(model, folder, options)
+        passed = differentiate(model, inputs.batches, result.architecture, maps, options.seed, tell)
         every = [*notes, *inputs.notes, *passed.notes, *dropouts(model)]
         axes, found = measure(model, result, maps, passed.positions, every, tell)
     return Trainability(passed.loss, axes, found, tuple(dict.fromkeys(every)), time.perf_counter() - begin)
@@ -133,12 +126,12 @@ def examine(
 
 def measure(
     model: Any, result: Checkpoint, maps: Mapping[str, AxisMap], positions: int, notes: list[str], tell: Tell = silent
-) -> tuple[tuple[Axis, ...], tuple[Rank, ...]]:
+) -> tuple[tuple[CopiedAxis, ...], tuple[MatrixRank, ...]]:
     """Compare the copies in a model of this checkpoint's shape that has gradients.
 
     positions  of the batch that they are of; 0 where they are not known
     notes      gets what was left out
-    Raises ModelSurgeonError where a gradient is no number: nothing can be told from it.
+    Raises ModelSurgeonError where a gradient is no number: nothing follows from it.
     """
     parameters = dict(model.named_parameters())
     values = {n: (weight.detach(), weight.grad) for n, weight in parameters.items() if weight.grad is not None}
@@ -164,7 +157,7 @@ def _axes(
     values: Values,
     notes: list[str],
     tell: Tell,
-) -> tuple[Axis, ...]:
+) -> tuple[CopiedAxis, ...]:
     grown, found = grown_axes(table, maps), []
     for done, axis in enumerate(grown):
         tell("copies", done, len(grown))
@@ -181,11 +174,11 @@ def _axes(
     return tuple(found)
 
 
-def _told(axis: GrownAxis, compared: Compared) -> Axis:
+def _told(axis: GrownAxis, compared: ComparedCopies) -> CopiedAxis:
     name = axis.names[0]
     noun = axis.kind.noun(name)
     stuck, slow = int(compared.stuck.sum()), int(compared.parallel.sum())
-    return Axis(
+    return CopiedAxis(
         ", ".join(axis.names),
         axis.kind.word,
         axis.size,
@@ -200,13 +193,13 @@ def _told(axis: GrownAxis, compared: Compared) -> Axis:
     )
 
 
-def _spread(cosines: np.ndarray) -> Spread | None:
+def _spread(cosines: np.ndarray) -> Cosines | None:
     kept = cosines[~np.isnan(cosines)]
-    return Spread(float(kept.min()), float(kept.mean()), float(kept.max())) if len(kept) else None
+    return Cosines(float(kept.min()), float(kept.mean()), float(kept.max())) if len(kept) else None
 
 
 def sentence(noun: str, pairs: int, stuck: int, slow: int, dead: int) -> str:
-    """What a user must hear before training begins."""
+    """What a user should know before training begins."""
     said = []
     if stuck:
         said.append(

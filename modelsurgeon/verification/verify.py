@@ -8,8 +8,8 @@
     'same function'
 
 The verdict is "same" where the proof finds nothing wrong and the outputs agree. Without a record there is no proof,
-unless the maps can be derived from the weights, and the outputs decide alone; the report says so. What would never be
-learnt is told loudly, and changes nothing of what the function is.
+unless the maps can be derived from the weights, and the outputs decide alone; the report has a note. Copies that
+training could never change are reported too, and do not change the verdict.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from modelsurgeon.proof.infer import Inferred, infer
 from modelsurgeon.proof.proof import Proof, prove, steps_between
 from modelsurgeon.running.batches import SAMPLE
 from modelsurgeon.running.environment import Environment, environment
+from modelsurgeon.running.options import RunOptions
 from modelsurgeon.text import printable
 from modelsurgeon.verification import summary
 from modelsurgeon.verification.logits import LogitReport, compare_all
@@ -36,33 +37,6 @@ from modelsurgeon.verification.trainable import Trainability, examine
 
 FORMAT = 1  # of the document; schema.json describes it
 NEGLIGIBLE = 1e-6  # of a weight: a rounding that logits computed in float32 do not show
-
-
-@dataclass(frozen=True)
-class Asked:
-    """How the models are to be run.
-
-    text     what they read; None: the sample that comes along
-    samples  windows of the text, of `length` tokens each
-    dtype    what they compute in; 16 bits are compared besides, where the source is stored in them
-    device   "cpu", "cuda", "cuda:1"; "auto": all that there are, the rest on disk
-    seed     of the random ids
-    memory   bytes of weights that may be resident before the rest is left on disk; None: what there is
-    """
-
-    text: str | None = None
-    samples: int = 4
-    length: int = 128
-    dtype: str = "float32"
-    device: str = "cpu"
-    seed: int = 0
-    trust_remote_code: bool = False
-    memory: int | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        text = SAMPLE.read_text(encoding="utf-8") if self.text is None else self.text
-        told = {name: getattr(self, name) for name in ("samples", "length", "dtype", "device", "seed", "memory")}
-        return {"text": {"sample": self.text is None, "characters": len(text)}, **told}
 
 
 @dataclass(frozen=True)
@@ -77,7 +51,7 @@ class Report:
 
     source: Checkpoint
     result: Checkpoint
-    asked: Asked
+    options: RunOptions
     environment: Environment
     steps: tuple[Step, ...] | None = None
     inferred: Inferred | None = None
@@ -112,7 +86,7 @@ class Report:
         return summary.verdict(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
-        """The document that schema.json describes: all that terminal and page show is read off it."""
+        """The document that schema.json describes: terminal and page show nothing else."""
         document: dict[str, Any] = {
             "format": FORMAT,
             "same": self.same,
@@ -121,14 +95,14 @@ class Report:
             "checkpoints": {"source": described(self.source), "result": described(self.result)},
             "maps": self._maps(),
             "inferred": self.inferred.to_json() if self.inferred else None,
-            "settings": self.asked.to_json() if self.logits or self.trainable else None,
+            "settings": _settings(self.options) if self.logits or self.trainable else None,
             "proof": self.proof.to_json() if self.proof else None,
             "logits": self.logits.to_json() if self.logits else None,
             "stored": self.stored.to_json() if self.stored else None,
             "trainable": self.trainable.to_json() if self.trainable else None,
             "notes": list(self.notes),
             "seconds": dict(self.seconds),
-            "environment": self.environment.to_json(),
+            "environment": self.environment,
             "command": self.command,
         }
         told: dict[str, Any] = printable({**document, "verdict": summary.verdict(document)})
@@ -142,26 +116,38 @@ class Report:
         return {"from": "weights" if self.inferred else "record", "steps": steps}
 
 
+def _settings(options: RunOptions) -> dict[str, Any]:
+    """How the models were run, for the document."""
+    text = SAMPLE.read_text(encoding="utf-8") if options.text is None else options.text
+    return {
+        "text": {"sample": options.text is None, "characters": len(text)},
+        "samples": options.samples,
+        "length": options.length,
+        "dtype": options.dtype,
+        "device": options.device,
+        "seed": options.seed,
+        "memory": options.memory,
+    }
+
+
 def verify(
     source: Checkpoint,
     result: Checkpoint,
+    options: RunOptions = RunOptions(),
     *,
     infer: bool = False,
     behaviour: bool = False,
     trainable: bool = False,
     tell: Tell = silent,
-    **asked: Any,
 ) -> Report:
     """Compare two checkpoints.
 
     infer      derive the maps from the weights where no record tells them
     behaviour  compare layers and generation too
-    trainable  tell whether training would part the copies
-    asked      fields of `Asked`
+    trainable  examine whether training would make the copies differ
     Raises what the levels raise, but for those after a proof that already found something wrong.
     """
-    how = Asked(**asked)
-    report = Report(source, result, how, environment(how.device), steps=steps_between(source, result))
+    report = Report(source, result, options, environment(options.device), steps=steps_between(source, result))
     if report.steps is None and infer:
         report = _timed(report, "infer", _inferred, tell)
     report = _timed(report, "proof", _proven, tell)
@@ -175,7 +161,7 @@ def verify(
 
 
 def _timed(report: Report, level: str, run: Any, *arguments: Any) -> Report:
-    """The report with what one level adds to it, and the time that took."""
+    """The report with what one level adds, and the time that it took."""
     begin = time.perf_counter()
     found: Report = run(report, *arguments)
     return replace(found, seconds={**found.seconds, level: time.perf_counter() - begin})
@@ -200,9 +186,9 @@ def _proven(report: Report, tell: Tell) -> Report:
 
 
 def _compared(report: Report, tell: Tell, behaviour: bool) -> Report:
-    maps, how = composed_maps(report.steps or ()), vars(report.asked)
+    maps = composed_maps(report.steps or ())
     try:
-        found = compare_all(report.source, report.result, maps=maps, behaviour=behaviour, tell=tell, **how)
+        found = compare_all(report.source, report.result, report.options, maps=maps, behaviour=behaviour, tell=tell)
     except ModelSurgeonError as error:
         if report.proof is None or report.proof.summary != "wrong":
             raise
@@ -213,10 +199,8 @@ def _compared(report: Report, tell: Tell, behaviour: bool) -> Report:
 def _examined(report: Report, tell: Tell) -> Report:
     if report.steps is None:
         return replace(report, notes=(*report.notes, "trainable: not examined: no maps say what is a copy of what"))
-    how = vars(report.asked) | {"dtype": "float64" if report.asked.dtype == "float64" else "float32"}
-    how.pop("memory")
     try:
-        found = examine(report.result, composed_maps(report.steps), tell=tell, **how)
-    except ModelSurgeonError as error:  # what was found before it stands, and is worth telling
+        found = examine(report.result, composed_maps(report.steps), report.options, tell)
+    except ModelSurgeonError as error:  # what was found before it still counts
         return replace(report, notes=(*report.notes, f"trainable: not examined: {error}"))
     return replace(report, trainable=found)

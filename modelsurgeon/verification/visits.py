@@ -1,4 +1,4 @@
-"""One visit to each model: everything that is asked of it while it is in memory.
+"""One visit to each model: everything that is measured while it is in memory.
 
     visits = Visits(source, result, ...)
     before = visits.ask_source("float32")                outputs, hidden states and text, kept on disk
@@ -22,15 +22,17 @@ from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import ModelSurgeonError
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.progress import Tell
-from modelsurgeon.running.batches import Inputs, Sampling, make_inputs
+from modelsurgeon.running.batches import Inputs, make_inputs
+from modelsurgeon.running.forward import compared_outputs, folded, run_batch
 from modelsurgeon.running.generation import Continued, continue_prompts
+from modelsurgeon.running.options import RunOptions
 from modelsurgeon.running.outputs import Kept
 from modelsurgeon.running.reader import Batch
-from modelsurgeon.running.reference import Running, home, is_offloaded, loaded, saved_folder
-from modelsurgeon.verification.comparison import Comparison, Deviation, Tallies, folded
+from modelsurgeon.running.reference import home, is_offloaded, loaded, saved_folder
+from modelsurgeon.verification.comparison import Comparison, Deviation, Tallies
 from modelsurgeon.verification.layers import Layers, compare_states, keep_states
 
-# What the library raises where a class that says it can generate cannot (WhisperForCausalLM).
+# What the library raises where a class claims that it can generate, and cannot (WhisperForCausalLM).
 UNABLE = (AttributeError, IndexError, KeyError, NotImplementedError, TypeError, ValueError)
 FEW = 4  # new tokens where weights wait on the disk: each token reads them all once more
 
@@ -71,7 +73,7 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Compared:
+class ResultAnswers:
     """What the result answered, beside the source."""
 
     tallies: Tallies
@@ -83,32 +85,36 @@ class Compared:
 
 @dataclass
 class Visits:
-    """Both checkpoints, how they are run, and the folder that outputs wait in."""
+    """Both checkpoints, how they are run, and the folder that holds outputs meanwhile.
+
+    behaviour  also long and shifted rows, padding on the left, hidden states, and text that both write
+    """
 
     source: Checkpoint
     result: Checkpoint
     result_path: Path
     maps: Mapping[str, AxisMap]
-    sampling: Sampling
-    running: Running
+    options: RunOptions
     scratch: Path
     tell: Tell
+    behaviour: bool = False
     inputs: Inputs | None = None
 
-    def ask_source(self, dtype: str, behaviour: bool, wider: Answers | None = None) -> Answers:
+    def ask_source(self, dtype: str, wider: Answers | None = None) -> Answers:
         """Run the source in one dtype; `wider` are its answers in more bits."""
         begin, place, what = time.perf_counter(), saved_folder(self.source), f"source in {dtype}"
-        with loaded(self.source, place, dtype, self.running) as (model, unread):
-            self.inputs = self.inputs or make_inputs(model, place, self.sampling)
+        behaves = self._behaves(dtype)
+        with loaded(self.source, place, replace(self.options, dtype=dtype)) as (model, unread):
+            self.inputs = self.inputs or make_inputs(model, place, self.options, behaviour=self.behaviour)
             kept, states = (Kept(self.scratch / f"{what} in {dtype}") for what in ("outputs", "states"))
             vocab, where = int(getattr(model.config, "vocab_size", 0)), str(home(model))
             answers = Answers(kept, states, vocab, where, notes=unread)
-            noise = Tallies(vocab, self.sampling.seed, where)
-            for number, batch, returned in self._returned(model, what, behaviour):
+            noise = Tallies(vocab, self.options.seed, where)
+            for number, batch, returned in self._returned(model, what, behaves):
                 answers.keep(number, returned)
                 if wider:
                     noise.add(batch, wider.batch(number), returned)
-            if behaviour:
+            if behaves:
                 keep_states(self.source, model, partial(run_batch, model, self._row), answers.states)
                 answers.continued = self._continued(model, what)
             del model
@@ -116,17 +122,17 @@ class Visits:
         answers.seconds = time.perf_counter() - begin
         return answers
 
-    def compare_result(self, dtype: str, before: Answers, behaviour: bool) -> Compared:
+    def compare_result(self, dtype: str, before: Answers) -> ResultAnswers:
         """Run the result in one dtype, and compare. Raises ModelSurgeonError where nothing is comparable."""
-        begin, what = time.perf_counter(), f"result in {dtype}"
-        tallies = Tallies(before.vocab, self.sampling.seed, before.device)
+        begin, what, behaves = time.perf_counter(), f"result in {dtype}", self._behaves(dtype)
+        tallies = Tallies(before.vocab, self.options.seed, before.device)
         layers: Layers | None = None
         continued, notes = None, self.inputs.notes if self.inputs else ()
-        with loaded(self.result, self.result_path, dtype, self.running) as (model, unread):
-            for number, batch, returned in self._returned(model, what, behaviour):
+        with loaded(self.result, self.result_path, replace(self.options, dtype=dtype)) as (model, unread):
+            for number, batch, returned in self._returned(model, what, behaves):
                 there = before.batch(number)
                 tallies.add(batch, there, {k: self._fold(k, v, there[k]) for k, v in returned.items() if k in there})
-            if behaviour:
+            if behaves:
                 run, row = partial(run_batch, model, self._row), self._row.inputs
                 layers, apart = compare_states(self.source, model, run, before.states, self.maps, row)
                 continued, notes = self._continued(model, what), (*notes, *apart)
@@ -134,7 +140,11 @@ class Visits:
         if not tallies.of:
             raise ModelSurgeonError(f"the source returns {', '.join(before.names[0])}, the result none of them")
         notes = tuple(dict.fromkeys([*notes, *before.notes, *unread]))
-        return Compared(tallies, notes, layers, continued, time.perf_counter() - begin)
+        return ResultAnswers(tallies, notes, layers, continued, time.perf_counter() - begin)
+
+    def _behaves(self, dtype: str) -> bool:
+        """Whether behaviour is compared in this dtype."""
+        return self.behaviour and dtype == self.options.dtype
 
     @property
     def _asked(self) -> Inputs:
@@ -143,27 +153,21 @@ class Visits:
 
     @property
     def _row(self) -> Batch:
-        """What hidden states are compared on."""
+        """The batch on which hidden states are compared."""
         first = self._asked.batches[self._asked.row]
         return replace(first, arguments={name: value[:1] for name, value in first.arguments.items()})
 
-    def _returned(self, model: Any, what: str, behaviour: bool) -> Iterator[tuple[int, Batch, Outputs]]:
+    def _returned(self, model: Any, what: str, behaves: bool) -> Iterator[tuple[int, Batch, Outputs]]:
         """(number, batch, {output: [positions, ...] float32 or float64 on the CPU}), real positions only."""
         batches = self._asked.batches
-        steps = len(batches) + bool(behaviour)  # hidden states and text come after
+        steps = len(batches) + behaves  # hidden states and text come after
         for number, batch in enumerate(batches):
             self.tell(what, number, steps)
             yield number, batch, self._named(model, batch, run_batch(model, batch))
         self.tell(what, len(batches), steps)
 
     def _named(self, model: Any, batch: Batch, returned: Mapping[str, Any]) -> Outputs:
-        numbers = {k: v for k, v in returned.items() if isinstance(v, torch.Tensor) and v.is_floating_point()}
-        wanted = {k: v for k, v in numbers.items() if k.endswith("logits")}
-        wanted = wanted or {k: v for k, v in numbers.items() if k in self.source.architecture.outputs}
-        if not wanted:
-            raise ModelSurgeonError(
-                f"{type(model).__name__} returns no logits, and no hidden state that its table names"
-            )
+        wanted = compared_outputs(model, returned, self.source.architecture)
         masks = {name: batch.read if name.startswith("encoder_") else batch.real for name in wanted}
         return {name: _real(value.cpu(), masks[name]) for name, value in wanted.items()}
 
@@ -178,7 +182,7 @@ class Visits:
         return value
 
     def _continued(self, model: Any, what: str) -> Continued | None:
-        """What the model writes after the prompts, if it writes at all."""
+        """What the model writes after the prompts, if it writes text."""
         asked, steps = self._asked, len(self._asked.batches) + 1
         found = None
         if asked.prompts:
@@ -194,28 +198,8 @@ class Visits:
         return found
 
 
-def run_batch(model: Any, batch: Batch, **asked: Any) -> Mapping[str, Any]:
-    """One forward pass; pictures and sounds come in the model's dtype. `asked`: what else it is called with.
-
-    Raises ModelSurgeonError where the model cannot take what the other one's config promises.
-    """
-    if getattr(model.config, "pad_token_id", None) is None:
-        model.config.pad_token_id = 0  # what batches are padded with: classifiers find the last token by it
-    place = home(model)
-    arguments = {k: v.to(place, model.dtype if v.is_floating_point() else None) for k, v in batch.arguments.items()}
-    try:
-        with torch.inference_mode():
-            returned: Mapping[str, Any] = model(**arguments, **asked, return_dict=True)
-    except torch.OutOfMemoryError:  # the machine's fault, not the model's
-        raise
-    except (IndexError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise ModelSurgeonError(f"{type(model).__name__} cannot run on {batch.inputs}: {reason}") from error
-    return returned
-
-
 def _real(value: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-    """[rows, positions, ...] -> [real positions, width]; an output of other positions, or of none, is taken whole."""
+    """[rows, positions, ...] -> [real positions, width]; an output of other positions is taken whole."""
     kept = value[real] if value.shape[:2] == real.shape else value
     kept = kept.unsqueeze(-1) if kept.ndim == 1 else kept.flatten(0, -2)
     return kept.to(torch.promote_types(value.dtype, torch.float32))

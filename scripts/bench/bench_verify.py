@@ -11,7 +11,7 @@ another each round:
 
 once with all files in the page cache ("warm") and once after the kernel was advised to drop them ("cold":
 posix_fadvise DONTNEED; what else holds them, a hypervisor's cache, is not in our hands). The bound is what was resident
-before the proof began plus `modelsurgeon.proof.fold.working_set()`.
+before the proof began plus `modelsurgeon.proof.fold.folding_memory()`.
 
 `gpu` makes a model as large as Llama 3.2 1B and times, in turns, each in a process of its own:
 
@@ -174,12 +174,12 @@ def widen_in_process(source: str, wide: str) -> Measure:
 
 def prove_in_process(source: str, wide: str) -> Measure:
     from modelsurgeon.checkpoints.checkpoint import open_checkpoint
-    from modelsurgeon.proof.fold import working_set
+    from modelsurgeon.proof.fold import folding_memory
     from modelsurgeon.proof.proof import prove
     from modelsurgeon.tensors.budget import SLACK, resident
 
     pair = open_checkpoint(source), open_checkpoint(wide)
-    bound = resident() + SLACK + working_set()
+    bound = resident() + SLACK + folding_memory()
     with timing() as found:
         proof = prove(*pair)
     if proof is None or proof.summary == "wrong":
@@ -212,14 +212,15 @@ def bare_passes(source: str, wide: str, dtype: str, device: str) -> Measure:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from modelsurgeon.running.batches import Sampling, make_inputs
+    from modelsurgeon.running.batches import make_inputs
+    from modelsurgeon.running.options import RunOptions
 
     loading = passing = 0.0
     with timing() as found, torch.no_grad():
         for folder in (source, wide):
             begin = time.monotonic()
             model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).to(device).eval()
-            batches = make_inputs(model, Path(source), Sampling(None, 4, 128, 0, behaviour=True)).batches
+            batches = make_inputs(model, Path(source), RunOptions(), behaviour=True).batches
             loaded = time.monotonic()
             for batch in batches:
                 model(**{name: value.to(device) for name, value in batch.arguments.items()})

@@ -32,8 +32,9 @@ from scipy.spatial.distance import pdist
 from scipy.stats import entropy
 
 from modelsurgeon.checkpoints.checkpoint import open_checkpoint
-from modelsurgeon.diagnosis.diagnose import diagnose
-from modelsurgeon.running.batches import Sampling, make_windows
+from modelsurgeon.diagnosis.diagnose import diagnose_all
+from modelsurgeon.running.batches import make_windows
+from modelsurgeon.running.options import RunOptions
 from modelsurgeon.running.reference import load, quiet
 from readme import write_block
 from trained_checkpoints import checkpoints
@@ -62,8 +63,8 @@ def main() -> None:
 
 
 def measured(folder: Path, text: str) -> Document:
-    how: dict[str, Any] = {"text": text, "samples": SAMPLES, "length": LENGTH}
-    return diagnose(open_checkpoint(folder), memory=MEMORY, **how).measures()
+    options = RunOptions(text, SAMPLES, LENGTH, memory=MEMORY)
+    return diagnose_all([open_checkpoint(folder)], options)[0].measures()
 
 
 # --- tables ---
@@ -156,8 +157,8 @@ def states(folder: Path, text: str) -> np.ndarray:
     """[N, d]: the last hidden states as `transformers` returns them; no padding."""
     found = []
     with quiet():
-        model, _ = load(open_checkpoint(folder), folder, "float32", "cpu")
-        for batch in make_windows(model, folder, Sampling(text, SAMPLES, LENGTH, 0)).batches:
+        model, _ = load(open_checkpoint(folder), folder)
+        for batch in make_windows(model, folder, RunOptions(text, SAMPLES, LENGTH)).batches:
             returned = model(**batch.arguments, output_hidden_states=True)
             hidden = getattr(returned, "decoder_hidden_states", None) or returned.hidden_states
             found.append(hidden[-1][batch.real].double().numpy())

@@ -26,7 +26,7 @@ from modelsurgeon.architectures import registry
 from modelsurgeon.diagnosis.loss import predicted, predicted_closely, predicted_untied
 from modelsurgeon.operations.transforms.fresh_heads import half_swap, shuffle
 from modelsurgeon.operations.transforms.initial import deviation_for_uniform
-from modelsurgeon.tensors.random.turned import Rotation
+from modelsurgeon.tensors.random.turned import RandomRotation
 from readme import write_block
 
 WIDTHS, VOCABS = (64, 256, 768), (1000, 32000)
@@ -136,7 +136,7 @@ def cures() -> Iterator[list[str]]:
         heads = {
             "none: tied": rows,
             "normal": torch.randn(rows.shape, generator=torch.Generator().manual_seed(2)) * deviation,
-            "orthogonal": (rows.double() @ Rotation(width, "0").matrix.T).float(),
+            "orthogonal": (rows.double() @ RandomRotation(width, "0").matrix.T).float(),
             "half-swap": rows[:, half_swap(width)],
             "shuffle": rows[:, shuffle(width).argsort()],
         }

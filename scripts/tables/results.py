@@ -26,8 +26,8 @@ from modelsurgeon.operations.transforms.untying import untie_embeddings
 from modelsurgeon.operations.widen import Widen
 from modelsurgeon.progress import silent
 from modelsurgeon.proof.proof import Proof, prove
-from modelsurgeon.running.batches import Sampling
-from modelsurgeon.running.reference import Running, quiet
+from modelsurgeon.running.options import RunOptions
+from modelsurgeon.running.reference import quiet
 from modelsurgeon.saving.save import save
 from modelsurgeon.verification.logits import Comparison, compare_all
 from modelsurgeon.verification.visits import Visits
@@ -61,7 +61,7 @@ def measure(source: Checkpoint, transform: Transform, text: str, samples: int) -
         proof = prove(source, result)
         assert proof is not None
         maps = composed_maps(result.steps)
-        report, _ = compare_all(source, result, maps=maps, text=text, samples=samples, in_stored=False)
+        report, _ = compare_all(source, result, RunOptions(text, samples), maps=maps, in_stored=False)
     on_text = [c for c in report.comparisons if c.inputs == "text"] or list(report.comparisons)
     return proof, on_text[0], max(c.max_rel for c in report.comparisons)
 
@@ -86,10 +86,10 @@ def rows(name: str, source: Checkpoint, text: str, samples: int) -> Iterator[tup
 def own_error(source: Checkpoint, text: str, samples: int) -> float:
     """What float32 itself does to the source: its largest error against float64, over the same inputs."""
     with quiet(), tempfile.TemporaryDirectory() as scratch:
-        sampling, place = Sampling(text, samples, 128, 0), source.origin.path
-        visits = Visits(source, source, place, {}, sampling, Running(), Path(scratch), silent)
-        wide = visits.ask_source("float64", behaviour=False)
-        return max(one.max_rel for one in visits.ask_source("float32", behaviour=False, wider=wide).noise)
+        place = source.origin.path
+        visits = Visits(source, source, place, {}, RunOptions(text, samples), Path(scratch), silent)
+        wide = visits.ask_source("float64")
+        return max(one.max_rel for one in visits.ask_source("float32", wide).noise)
 
 
 def _number(value: float | None, form: str) -> str:

@@ -31,10 +31,11 @@ from modelsurgeon.operations.transforms.replay import composed_maps
 from modelsurgeon.operations.widen import NOISE, Widen
 from modelsurgeon.running.batches import SAMPLE, tokenize
 from modelsurgeon.running.gradients import prediction_loss
-from modelsurgeon.running.reader import Batch, Reader, Rows, read_off
-from modelsurgeon.running.reference import Running, loaded, quiet
+from modelsurgeon.running.options import RunOptions
+from modelsurgeon.running.reader import Batch, Reader, TokenRows, read_off
+from modelsurgeon.running.reference import loaded, quiet
 from modelsurgeon.saving.save import save
-from modelsurgeon.verification.trainable import Axis, Rank, measure
+from modelsurgeon.verification.trainable import CopiedAxis, MatrixRank, measure
 
 KEPT_BACK = 0.1  # of the text
 WINDOWS = 16  # at most, of what is kept back
@@ -52,8 +53,8 @@ class State:
     """
 
     loss: float
-    axes: tuple[Axis, ...]
-    ranks: tuple[Rank, ...]
+    axes: tuple[CopiedAxis, ...]
+    ranks: tuple[MatrixRank, ...]
 
     @property
     def rank(self) -> int:
@@ -82,7 +83,7 @@ class Text:
     """Token ids to learn from, and windows that are kept back."""
 
     ids: Sequence[int]
-    kept: Rows
+    kept: TokenRows
 
     @classmethod
     def of(cls, ids: Sequence[int], length: int) -> Text:
@@ -93,7 +94,7 @@ class Text:
         starts = range(cut, len(ids) - length + 1, length)
         return cls(ids[:cut], [list(ids[at : at + length]) for at in starts][:WINDOWS])
 
-    def rows(self, count: int, length: int, generator: torch.Generator) -> Rows:
+    def rows(self, count: int, length: int, generator: torch.Generator) -> TokenRows:
         """Windows from anywhere."""
         starts = torch.randint(len(self.ids) - length + 1, (count,), generator=generator).tolist()
         return [list(self.ids[at : at + length]) for at in starts]
@@ -108,7 +109,7 @@ def trained(source: Checkpoint, noise: float, seed: int, options: argparse.Names
         tokenizer, ids, why = tokenize(folder, options.text.read_text(encoding="utf-8"))
         if not ids:
             raise SystemExit(f"{source.origin.id}: {why[0]}")
-        with loaded(grown, folder, "float32", Running(device=options.device)) as (model, _):
+        with loaded(grown, folder, RunOptions(device=options.device)) as (model, _):
             generator = torch.Generator().manual_seed(seed)
             reader, text = read_off(model, tokenizer, generator), Text.of(ids, options.length)
             kept = reader.batch("text", text.kept, torch.Generator().manual_seed(0), labelled=True)

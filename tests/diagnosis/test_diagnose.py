@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from modelsurgeon.checkpoints.checkpoint import open_checkpoint
 from modelsurgeon.checkpoints.source import DEMO
-from modelsurgeon.diagnosis.diagnose import Diagnosis, diagnose, diagnose_all
+from modelsurgeon.diagnosis.diagnose import Diagnosis, diagnose_all, document
 from modelsurgeon.diagnosis.verdicts import thresholds
 from modelsurgeon.errors import PlanError
-from modelsurgeon.running.environment import environment
+from modelsurgeon.running.options import RunOptions
 from modelsurgeon.saving.save import save
 from support import command, diagnoses
 from support.grow import widen
@@ -26,8 +26,8 @@ MLP = {"intermediate_size": 704}  # twice the demo's: copies of one axis
 
 @pytest.fixture(scope="module")
 def demo() -> Diagnosis:
-    """Of the demo, run."""
-    return diagnose(open_checkpoint("demo"), memory=10**11, samples=2, length=32)  # whatever else is in this process
+    """Of the demo, run; the memory is plenty, whatever else is in this process."""
+    return diagnose_all([open_checkpoint("demo")], RunOptions(memory=10**11, samples=2, length=32))[0]
 
 
 def verdicts(found: Diagnosis) -> dict[str, Any]:
@@ -48,9 +48,8 @@ def test_the_demo_is_narrow_and_its_document_fits_the_schema(demo: Diagnosis) ->
     assert (found["head_width"].verdict, found["head_width"].value) == ("act", 128)
     assert found["head_width"].command == "modelsurgeon widen demo -o OUT --set hidden_size=1024"
     assert "unknown" not in {one.verdict for one in demo.verdicts}
-    where = environment("cpu").to_json()
-    document = {"format": 1, "models": [demo.to_json()] * 2, "command": None, "environment": where}
-    diagnoses.validator().validate(json.loads(json.dumps(document, allow_nan=False)))
+    whole = document([demo] * 2, "cpu", "modelsurgeon diagnose demo demo")
+    diagnoses.validator().validate(json.loads(json.dumps(whole, allow_nan=False)))
 
 
 def test_the_command_that_would_help_is_one_that_works(demo: Diagnosis) -> None:
@@ -61,11 +60,11 @@ def test_the_command_that_would_help_is_one_that_works(demo: Diagnosis) -> None:
 
 def test_copies_are_told_with_the_source_that_they_came_from(tmp_path: Path) -> None:
     folder = save(widen(open_checkpoint("demo"), settings=MLP), tmp_path / "wide")
-    found = verdicts(diagnose(open_checkpoint(folder), weights_only=True))
+    found = verdicts(*diagnose_all([open_checkpoint(folder)], weights_only=True))
     assert found["copies"].verdict == "act"
     assert found["copies"].command == "modelsurgeon widen demo -o OUT --noise 0.5"
     noisy = save(widen(open_checkpoint("demo"), settings=MLP, noise=0.5), tmp_path / "noisy")
-    assert verdicts(diagnose(open_checkpoint(noisy), weights_only=True))["copies"].verdict == "fine"
+    assert verdicts(*diagnose_all([open_checkpoint(noisy)], weights_only=True))["copies"].verdict == "fine"
 
 
 def test_two_models_are_measured_each_as_if_alone(tmp_path: Path, demo: Diagnosis) -> None:
@@ -74,7 +73,8 @@ def test_two_models_are_measured_each_as_if_alone(tmp_path: Path, demo: Diagnosi
 
     folder = changed(tmp_path / "spoilt", "model.layers.1.mlp.up_proj.weight", spoil)
     models = [open_checkpoint("demo"), open_checkpoint(folder)]
-    before, after = diagnose_all(models, weights_only=True, memory=10**11)  # as `demo`: threads share sums alike
+    options = RunOptions(memory=10**11)  # as in `demo`: threads share sums alike
+    before, after = diagnose_all(models, options, weights_only=True)
     assert before.spectrum and demo.spectrum
     assert before.scan.to_json() == demo.scan.to_json()
     assert verdicts(before)["not_finite"].verdict == "fine"
@@ -89,7 +89,7 @@ def test_what_cannot_be_kept_is_refused_before_a_weight_is_read(monkeypatch: pyt
 
     monkeypatch.setattr(Stored, "read", lambda *given, **named: pytest.fail("a tensor was read"))
     with pytest.raises(PlanError, match=r"memory 400\.0 MB: this takes .* at least"):
-        diagnose(open_checkpoint("demo"), memory=400_000_000)
+        diagnose_all([open_checkpoint("demo")], RunOptions(memory=400_000_000))
 
 
 def test_a_model_that_cannot_be_run_is_still_weighed(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_model_that_cannot_be_run_is_still_weighed(tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps({**config, "hidden_act": "no such function"}), encoding="utf-8")
     (folder / "notes.txt").write_text("what a copy would leave behind", encoding="utf-8")
-    found = diagnose(open_checkpoint(folder))
+    (found,) = diagnose_all([open_checkpoint(folder)])
     assert found.running is None and verdicts(found)["anisotropy"].verdict == "unknown"
     (note,) = found.notes
     assert "not run" in note and "no such function" in note

@@ -12,20 +12,21 @@ from safetensors.torch import save_file
 
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.diagnosis.weights import embedding_passes
-from modelsurgeon.diagnosis.weights.embedding import Table, table
+from modelsurgeon.diagnosis.weights.embedding import TokenTable, measure_table
+from modelsurgeon.text import printable
 from support import tiny
 
 NAME = "model.embed_tokens.weight"
 VOCAB, WIDTH = 300, 16
-Stored = Callable[..., Table]
+Stored = Callable[..., TokenTable]
 
 
 @pytest.fixture
 def measured(tmp_path: Path) -> Stored:
     """measured(weight, **side files) -> its table, kept in memory or read twice from the file."""
 
-    def measure(weight: torch.Tensor, memory: int = 1 << 20, **files: Any) -> Table:
-        return table(stored(tmp_path, weight, files), NAME, memory=memory)
+    def measure(weight: torch.Tensor, memory: int = 1 << 20, **files: Any) -> TokenTable:
+        return measure_table(stored(tmp_path, weight, files), NAME, memory=memory)
 
     return measure
 
@@ -116,7 +117,7 @@ def test_dead_and_duplicate_rows_and_rows_at_the_mean_are_counted_once_each(meas
 
 def test_a_row_that_is_not_finite_is_no_part_of_any_mean(measured):
     weight = normal()
-    expected = measured(weight[1:]).to_json()
+    expected = printable(measured(weight[1:]))
     weight[0, 3] = torch.nan
     found = measured(weight)
     assert found.norms["max"] == float("inf")
@@ -133,7 +134,7 @@ def test_resizing_by_the_library_leaves_exactly_the_added_rows(tmp_path, dtype):
     added = [{"id": tiny.VOCAB + at, "content": f"<{at}>"} for at in range(more)]
     vocab = {f"t{row}": row for row in range(tiny.VOCAB)}
     (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocab}, "added_tokens": added}))
-    found = table(open_checkpoint(tmp_path), NAME, memory=1 << 20)
+    found = measure_table(open_checkpoint(tmp_path), NAME, memory=1 << 20)
     untrained = found.untrained
     assert (untrained["count"], untrained["added"], untrained["beyond"]) == (7, 5, 2)
     assert [one["token"] for one in untrained["examples"]] == ["<0>", "<1>", "<2>", "<3>", "<4>", None, None]

@@ -12,14 +12,14 @@ from modelsurgeon.architectures import registry
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.checkpoints.head_path import find_path
 from modelsurgeon.diagnosis.loss import (
-    Reading,
+    HeadInput,
     bigram_loss,
     initial_loss,
     predicted,
     predicted_closely,
     predicted_untied,
 )
-from modelsurgeon.diagnosis.weights.rows import Rows
+from modelsurgeon.diagnosis.weights.rows import RowBlocks
 from modelsurgeon.operations.transforms.initial import deviation_for_uniform
 from support import tiny
 
@@ -139,7 +139,9 @@ def test_fresh_tables_start_where_the_rule_says(width, deviation):
     vocab, generator = 2000, torch.Generator().manual_seed(3)
     tables = torch.randn(2, vocab, width, generator=generator, dtype=torch.float64) * deviation
     states = tables[0][:200] / tables[0][:200].square().mean(1, keepdim=True).sqrt()
-    tied, untied = (bigram_loss(Rows(Held(one), 1 << 30), torch.arange(200), [Reading(states)])[0][0] for one in tables)
+    tied, untied = (
+        bigram_loss(RowBlocks(Held(one), 1 << 30), torch.arange(200), [HeadInput(states)])[0][0] for one in tables
+    )
     assert tied == pytest.approx(predicted_closely(vocab, width, deviation), rel=0.01)
     assert tied == pytest.approx(predicted(vocab, width, deviation), abs=0.1 + width * deviation**2 / 2)
     assert untied == pytest.approx(predicted_untied(vocab, width, deviation), abs=0.05)
@@ -161,6 +163,6 @@ def test_what_tables_multiply_and_bound_is_in_them():
     found = {key for table in tables for key in table.factors}
     assert found == {"embedding_multiplier", "logits_scaling", "logit_scale"}
     for table in tables:
-        assert set(table.factors) <= set(table.keys) & set(table.defaults)
+        assert set(table.factors) <= set(table.keys.split()) & set(table.defaults)
         assert {name for name, _ in table.factors.values()} <= {template.name for template in table.templates}
         assert table.softcap is None or table.softcap[0] in table.keys

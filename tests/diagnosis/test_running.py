@@ -16,17 +16,18 @@ import pytest
 import torch
 
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from modelsurgeon.diagnosis.behaviour import Running, run
-from modelsurgeon.diagnosis.head_cut import Replay
-from modelsurgeon.diagnosis.states import anisotropy, describe, real_positions, spread
+from modelsurgeon.diagnosis.behaviour import Behaviour, observe
+from modelsurgeon.diagnosis.head_cut import BodyReplay
+from modelsurgeon.diagnosis.states import describe, final_state, mean_cosine, real_positions
 from modelsurgeon.running import batches, reference
-from modelsurgeon.running.batches import Sampling, make_windows
+from modelsurgeon.running.batches import make_windows
+from modelsurgeon.running.options import RunOptions
 from modelsurgeon.running.reference import load
 from modelsurgeon.verification.logits import compare_all
 from support import tiny
 
-FEW: dict[str, Any] = {"samples": 2, "length": 24}
-TINY: dict[str, Any] = {"samples": 2, "length": 9}
+FEW = RunOptions(samples=2, length=24)
+TINY = RunOptions(samples=2, length=9)
 EPS = 1.2e-7  # float32's
 
 
@@ -36,24 +37,24 @@ def demo() -> Checkpoint:
 
 
 @pytest.fixture(scope="module")
-def ran(demo: Checkpoint) -> Running:
-    return run(demo, **FEW)
+def ran(demo: Checkpoint) -> Behaviour:
+    return observe(demo, FEW)
 
 
 @pytest.fixture(scope="module")
 def model(demo: Checkpoint) -> Any:
-    return load(demo, demo.origin.path, "float32", "cpu")[0]
+    return load(demo, demo.origin.path)[0]
 
 
 @pytest.fixture
-def run_model(demo: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Running]:
-    """run_model(model, **asked): `run` of a model that is in memory already; a tiny one's text is 61 numbers."""
+def run_model(demo: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Behaviour]:
+    """run_model(model, options): `observe` of a model that is in memory already; a tiny one's text is 61 numbers."""
 
-    def measure(model: Any, **asked: Any) -> Running:
+    def measure(model: Any, options: RunOptions = TINY) -> Behaviour:
         monkeypatch.setattr(reference, "loaded", lambda *given: contextlib.nullcontext((model, ())))
         if getattr(model.config, "vocab_size", 0) == tiny.VOCAB:
             monkeypatch.setattr(batches, "tokenize", lambda folder, text: (None, [*range(3, tiny.VOCAB)], ()))
-        return run(demo, **{**TINY, **asked})
+        return observe(demo, options)
 
     return measure
 
@@ -66,23 +67,23 @@ def test_anisotropy_is_the_mean_cosine_of_all_pairs() -> None:
     vectors = drawn(17, 5) * torch.logspace(-3, 3, 17).unsqueeze(-1) + 0.3
     rows = vectors.double().numpy()
     cosines = [a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in itertools.permutations(rows, 2)]
-    assert anisotropy(vectors) == pytest.approx(np.mean(cosines), abs=1e-9)
+    assert mean_cosine(vectors) == pytest.approx(np.mean(cosines), abs=1e-9)
 
 
 def test_anisotropy_of_known_vectors() -> None:
     one = torch.tensor([[3.0, 4.0]])
-    assert anisotropy(one.repeat(7, 1)) == pytest.approx(1, abs=1e-12)
-    assert anisotropy(torch.eye(6)) == 0
-    assert anisotropy(torch.cat([one, -one, torch.zeros(1, 2)])) == pytest.approx(-1, abs=1e-12)
-    assert anisotropy(one) is None
+    assert mean_cosine(one.repeat(7, 1)) == pytest.approx(1, abs=1e-12)
+    assert mean_cosine(torch.eye(6)) == 0
+    assert mean_cosine(torch.cat([one, -one, torch.zeros(1, 2)])) == pytest.approx(-1, abs=1e-12)
+    assert mean_cosine(one) is None
 
 
 def test_a_state_of_few_directions_has_their_rank() -> None:
-    found = spread(drawn(40, 3) @ drawn(3, 24, seed=1), EPS)  # rounded to float32 after the product
+    found = final_state(drawn(40, 3) @ drawn(3, 24, seed=1), EPS)  # rounded to float32 after the product
     assert (found.rank, found.possible) == (3, 24)
-    equal = spread(torch.eye(9), EPS)
+    equal = final_state(torch.eye(9), EPS)
     assert (equal.rank, equal.effective_rank, equal.entropy) == (9, pytest.approx(9), pytest.approx(0, abs=1e-12))
-    assert spread(torch.full((4, 3), math.nan), EPS).rank is None
+    assert final_state(torch.full((4, 3), math.nan), EPS).rank is None
 
 
 def test_a_state_is_as_numpy_says() -> None:
@@ -95,8 +96,8 @@ def test_a_state_is_as_numpy_says() -> None:
     assert (found.largest, found.median) == pytest.approx((abs(wide).max(), np.median(abs(wide))), rel=2e-2)
 
 
-def test_the_loss_is_that_of_verification(demo: Checkpoint, ran: Running) -> None:
-    report, _ = compare_all(demo, demo, in_stored=False, **FEW)
+def test_the_loss_is_that_of_verification(demo: Checkpoint, ran: Behaviour) -> None:
+    report, _ = compare_all(demo, demo, FEW, in_stored=False)
     assert ran.loss == pytest.approx(report.comparisons[0].loss_before, abs=1e-9)
     assert report.loss_by_position and ran.loss_by_position == pytest.approx(report.loss_by_position.before, abs=1e-9)
     assert ran.text == {"sample": True, "characters": 4993}
@@ -104,9 +105,9 @@ def test_the_loss_is_that_of_verification(demo: Checkpoint, ran: Running) -> Non
 
 
 def test_states_and_attention_of_the_first_layer_are_as_computed_by_hand(
-    demo: Checkpoint, ran: Running, model: Any
+    demo: Checkpoint, ran: Behaviour, model: Any
 ) -> None:
-    ids = make_windows(model, demo.origin.path, Sampling(None, **FEW, seed=0)).batches[0].arguments["input_ids"]
+    ids = make_windows(model, demo.origin.path, FEW).batches[0].arguments["input_ids"]
     stream = model.model.embed_tokens(ids)
     assert ran.states[0] == describe("embedding", 0, "", stream.flatten(0, 1))
 
@@ -117,7 +118,7 @@ def test_states_and_attention_of_the_first_layer_are_as_computed_by_hand(
         for project, count in ((layer.self_attn.q_proj, heads), (layer.self_attn.k_proj, kv))
     )
     scores = torch.einsum("bthd,bshd->bhts", q, k.repeat_interleave(heads // kv, 2)) / width**0.5
-    seen = torch.ones(FEW["length"], FEW["length"], dtype=torch.bool).tril()
+    seen = torch.ones(FEW.length, FEW.length, dtype=torch.bool).tril()
     kept, probabilities = scores[..., seen], scores.masked_fill(~seen, -math.inf).softmax(-1)
     row = ran.attention[0]
     assert (row.name, row.layer, len(ran.attention)) == ("model.layers.0.self_attn", 0, 4)
@@ -136,15 +137,15 @@ def turned(value: torch.Tensor, base: float = 10_000.0) -> torch.Tensor:
 
 
 def test_a_head_of_rank_k_loses_nothing_at_k_and_below_it_what_a_truncated_one_loses(
-    model: Any, run_model: Callable[..., Running]
+    model: Any, run_model: Callable[..., Behaviour]
 ) -> None:
     u, s, v = np.linalg.svd(model.lm_head.weight.double().numpy(), full_matrices=False)
 
-    def of_rank(rank: int) -> Running:
+    def of_rank(rank: int) -> Behaviour:
         head = torch.from_numpy(((u[:, :rank] * s[:rank]) @ v[:rank]).astype(np.float32))
         other = copy.deepcopy(model)
         other.lm_head.weight = torch.nn.Parameter(head)
-        return run_model(other, **FEW)
+        return run_model(other, FEW)
 
     cut = of_rank(8).head_cut
     assert cut
@@ -171,7 +172,7 @@ def test_a_head_of_rank_k_loses_nothing_at_k_and_below_it_what_a_truncated_one_l
     ],
 )
 def test_the_whole_head_and_the_body_again_change_nothing(
-    name: str, written: int, run_model: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+    name: str, written: int, run_model: Callable[..., Behaviour], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tiny.build(tiny.named(name))
     replayed = run_model(model)
@@ -180,7 +181,7 @@ def test_the_whole_head_and_the_body_again_change_nothing(
     assert points[0].loss == pytest.approx(replayed.loss, abs=1e-5)  # float32 losses round at 1e-6
     assert len({round(point.loss, 4) for point in points}) >= 6  # every cut is another model
     assert replayed.last.possible == min(points[0].rank, 2 * written)
-    monkeypatch.setattr(Replay, "__init__", lambda self, model, head: vars(self).update(_bodies=[], _returned=[]))
+    monkeypatch.setattr(BodyReplay, "__init__", lambda self, model, head: vars(self).update(_bodies=[], _returned=[]))
     whole = run_model(model).head_cut
     assert whole and [point.rank for point in points] == [point.rank for point in whole.points]
     # the same states, multiplied by the same matrices
@@ -188,15 +189,15 @@ def test_the_whole_head_and_the_body_again_change_nothing(
 
 
 def test_the_last_states_are_what_the_decoder_matrix_of_a_masked_model_reads(
-    demo: Checkpoint, run_model: Callable[..., Running]
+    demo: Checkpoint, run_model: Callable[..., Behaviour]
 ) -> None:
     model = tiny.build(tiny.named("bert-tied"))
     found = run_model(model)
-    read = make_windows(model, demo.origin.path, Sampling(None, **TINY, seed=0)).batches[0].arguments
+    read = make_windows(model, demo.origin.path, TINY).batches[0].arguments
     states = model.bert(**read).last_hidden_state
-    assert found.states[-1].anisotropy == pytest.approx(anisotropy(states.flatten(0, 1)), rel=1e-5)
+    assert found.states[-1].anisotropy == pytest.approx(mean_cosine(states.flatten(0, 1)), rel=1e-5)
     assert vars(found.last) == pytest.approx(
-        vars(spread(model.cls.predictions.transform(states).flatten(0, 1), EPS)), rel=1e-5
+        vars(final_state(model.cls.predictions.transform(states).flatten(0, 1), EPS)), rel=1e-5
     )
 
 
@@ -206,7 +207,9 @@ def test_padding_is_left_out_and_what_has_other_positions_is_not() -> None:
     assert torch.equal(real_positions(value, real[:, :2]), value.flatten(0, 1))
 
 
-def test_a_massive_activation_is_found_in_its_layer_although_a_norm_follows(run_model: Callable[..., Running]) -> None:
+def test_a_massive_activation_is_found_in_its_layer_although_a_norm_follows(
+    run_model: Callable[..., Behaviour],
+) -> None:
     model = tiny.build(tiny.named("llama-tied"))
     model.model.layers[1].mlp.down_proj.weight[7] *= 1e5
     found = run_model(model)
@@ -228,7 +231,7 @@ def test_a_massive_activation_is_found_in_its_layer_although_a_norm_follows(run_
     ],
 )
 def test_whatever_does_not_apply_is_null_and_said(
-    name: str, sides: dict[str, int], softmaxes: int, told: str, run_model: Callable[..., Running]
+    name: str, sides: dict[str, int], softmaxes: int, told: str, run_model: Callable[..., Behaviour]
 ) -> None:
     found = run_model(tiny.build(tiny.named(name)))
     document = json.loads(json.dumps(found.to_json(), allow_nan=False))
@@ -240,12 +243,12 @@ def test_whatever_does_not_apply_is_null_and_said(
 
 
 def test_without_a_tokenizer_random_ids_are_run(source: Callable[..., Path]) -> None:
-    found = run(open_checkpoint(source(tiny.named("llama-tied"))), **TINY)
+    found = observe(open_checkpoint(source(tiny.named("llama-tied"))), TINY)
     assert (found.text, found.tokens) == ({"sample": False, "characters": 0}, 18)
     assert found.loss is None and found.last and found.notes[0].startswith("random ids only: no tokenizer")
 
 
-def test_batches_add_up(run_model: Callable[..., Running], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_add_up(run_model: Callable[..., Behaviour], monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny.build(tiny.named("t5-tied"))
     together = run_model(model)
     monkeypatch.setattr(batches, "ROWS", 1)
@@ -259,7 +262,7 @@ def test_batches_add_up(run_model: Callable[..., Running], monkeypatch: pytest.M
     assert apart.head_cut.points[3].loss == pytest.approx(together.head_cut.points[3].loss, abs=1e-5)
 
 
-def test_what_is_not_a_number_is_said_and_not_cut(run_model: Callable[..., Running]) -> None:
+def test_what_is_not_a_number_is_said_and_not_cut(run_model: Callable[..., Behaviour]) -> None:
     model = tiny.build(tiny.named("llama-tied"))
     model.lm_head.weight[0, 0] = math.nan
     found = run_model(model)

@@ -20,7 +20,7 @@ from modelsurgeon.diagnosis.weights import scan as scan_module
 from modelsurgeon.diagnosis.weights.equal_rows import Equal, Sketch
 from modelsurgeon.diagnosis.weights.gains import places
 from modelsurgeon.diagnosis.weights.numbers import Census, Lost
-from modelsurgeon.diagnosis.weights.rows import Rows
+from modelsurgeon.diagnosis.weights.rows import RowBlocks
 from modelsurgeon.diagnosis.weights.scan import Scan, scan
 from modelsurgeon.diagnosis.weights.spectral_norm import Spectral
 from modelsurgeon.files.file import LocalFolder
@@ -87,7 +87,7 @@ def stored(folder: Path, tensor: torch.Tensor) -> Stored:
     return read_header(LocalFolder(folder).file("model.safetensors"))["x"]
 
 
-def settled(rows: Rows) -> Equal:
+def settled(rows: RowBlocks) -> Equal:
     sketch = Sketch(rows)
     for index, first, block in rows.blocks():
         sketch.add(index, first, block)
@@ -114,7 +114,7 @@ def test_equal_rows_and_columns_are_found_and_nearly_equal_ones_are_not(
     values[1, 149] = values[1, 0].clone()
     values[1, :, 0] = 0
     values[1, 9, 0] = 1e-30  # so it is not zero
-    found = settled(Rows(stored(tmp_path, values), capacity, stacked=True))
+    found = settled(RowBlocks(stored(tmp_path, values), capacity, stacked=True))
     expected = np.arange(150)
     expected[[120, 130, 2, 140]] = 5, 5, 1, 1
     assert found.rows.first[0].tolist() == expected.tolist()
@@ -130,56 +130,46 @@ def test_equal_matrices_of_a_stack_are_found(tmp_path: Path) -> None:
     values[3] = values[1].clone()
     values[4] = values[1].clone()
     values[4, 17, 23] += 1  # where no sample looks, or not
-    found = settled(Rows(stored(tmp_path, values), PLENTY, stacked=True))
+    found = settled(RowBlocks(stored(tmp_path, values), PLENTY, stacked=True))
     assert found.matrices.first.tolist() == [[0, 1, 2, 1, 4]]
 
 
 # --- gains ---
 
-HEADS = {
-    "albert": "predictions.LayerNorm",
-    "bert": "cls.predictions.transform.LayerNorm",
-    "deberta-v2": "cls.predictions.transform.LayerNorm",
-    "distilbert": "vocab_layer_norm",
-    "electra": "generator_predictions.LayerNorm",
-    "ernie": "cls.predictions.transform.LayerNorm",
-    "modernbert": "head.norm",
-    "roberta": "lm_head.layer_norm",
-    "roformer": "cls.predictions.transform.LayerNorm",
-}
-FIRST = {*HEADS, "bart", "bloom"}  # they norm what they embed
-LAST = {  # of those whose last norm does not stand behind all layers by itself
-    "albert": "encoder.albert_layer_groups.1.albert_layers.1.full_layer_layer_norm",
-    "bart": "model.decoder.layers.1.final_layer_norm",
-    "bert": "bert.encoder.layer.1.output.LayerNorm",
-    "deberta-v2": "deberta.encoder.layer.1.output.LayerNorm",
-    "distilbert": "distilbert.transformer.layer.1.output_layer_norm",
-    "electra": "electra.encoder.layer.1.output.LayerNorm",
-    "ernie": "ernie.encoder.layer.1.output.LayerNorm",
-    "roberta": "roberta.encoder.layer.1.output.LayerNorm",
-    "roformer": "roformer.encoder.layer.1.output.LayerNorm",
-}
+UNTIED = {v.model_type: v for v in tiny.variants() if v.main and not v.tied}
+
+
+def norms_as_they_run(model: Any) -> list[str]:
+    """The names of all modules that are norms, in the order in which a forward pass comes to them."""
+    ran: list[str] = []
+    for path, module in model.named_modules():
+        if type(module).__name__.endswith("Norm"):
+            module.register_forward_hook(lambda *_, path=path: ran.append(path))
+    tiny.outputs(model)
+    return ran
 
 
 @pytest.mark.parametrize("model_type", registry.known())
-def test_every_family_has_its_norms_in_their_places(model_type: str) -> None:
-    table = registry.find(model_type)
-    config = {**transformers.CONFIG_MAPPING[model_type]().to_dict(), **dict.fromkeys(table.counters.values(), 2)}
-    table = table.fitted(table.resolve(config), [])
-    names = {re.sub(r"\{\w+\}", number, template.name) for template in table.templates for number in "01"}
+def test_every_family_has_its_norms_in_their_places(model_type: str, source: Callable[..., Path]) -> None:
+    variant = UNTIED[model_type]
+    checkpoint = open_checkpoint(source(variant))
+    table = checkpoint.architecture
     found: dict[str, set[str]] = {"body": set(), "last": set(), "head": set(), "embedding": set()}
-    for name, place in places(table, names).items():
+    for name, place in places(table, checkpoint.tensors).items():
         if name.endswith(".weight"):
-            found[place].add(name.removesuffix(".weight"))
+            found[place].add(table.canonical(name).removesuffix(".weight"))
     if not table.norms or table.weightless:
         assert not any(found.values())
         return
-    assert len(found["last"]) == 1
+    model = tiny.load(source(variant), variant.kind)
+    ran = norms_as_they_run(model)
+    named = {path: table.canonical(f"{path}.weight").removesuffix(".weight") for path in ran}
+    inside = {id(module) for module in model.base_model.modules()}
+    body = [path for path in ran if id(model.get_submodule(path)) in inside]
+    assert found["last"] == {named[body[-1]]}
+    assert found["head"] == {named[path] for path in set(ran) - set(body)}
+    assert bool(found["embedding"]) == (not re.search(r"\.\d+\.", body[0]))
     assert len(found["body"]) >= len(table.counters)
-    last = min(found["last"])
-    assert last.endswith(LAST[model_type]) if model_type in LAST else ".1." not in last and last not in found["body"]
-    assert (HEADS[model_type] in found["head"]) if model_type in HEADS else not found["head"]
-    assert bool(found["embedding"]) == (model_type in FIRST)
 
 
 @pytest.mark.parametrize("name", ["gemma2-tied", "bert-tied", "cohere-normed-heads"])

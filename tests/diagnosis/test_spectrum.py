@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from modelsurgeon.diagnosis.weights import spectral_norm, spectrum
-from modelsurgeon.diagnosis.weights.rows import Rows
+from modelsurgeon.diagnosis.weights.rows import RowBlocks
 from modelsurgeon.diagnosis.weights.spectral_norm import ROUNDING, of_spectrum, spectral
 
 TALL, WIDE = (430, 210), (210, 430)
@@ -27,7 +27,7 @@ class Held:
 
 
 def rows(tensor, capacity=1 << 40, stacked=False):
-    return Rows(Held(tensor), capacity, stacked)
+    return RowBlocks(Held(tensor), capacity, stacked)
 
 
 def orthonormal(n, d):
@@ -138,17 +138,17 @@ def test_a_gram_matrix_gives_the_same_values_however_it_is_cut(shape, gathered, 
     assert "Gram" in found.method and told[-1][1] == told[-1][2] and told == sorted(told)
     known = exact(tensor)
     np.testing.assert_allclose(found.values, known, rtol=1e-10)
-    assert (found.rank, found.to_json()["shape"]) == (min(shape), list(shape))
+    assert (found.rank, found.shape) == (min(shape), shape)
     for measure in ("entropy", "effective_rank", "participation", "largest_share"):
         assert getattr(found, measure) == pytest.approx(getattr(spectrum, measure)(known), rel=1e-10)
 
 
 def test_a_missing_block_and_a_missing_root_are_seen(monkeypatch, no_direct):
     tensor = torch.randn(TALL)
-    missing = Rows.blocks
+    missing = RowBlocks.blocks
     monkeypatch.setattr("modelsurgeon.diagnosis.weights.rows.BLOCK", 31 * TALL[1])
     with monkeypatch.context() as planted:
-        planted.setattr(Rows, "blocks", lambda self: [one for one in missing(self) if one[1] != 93])
+        planted.setattr(RowBlocks, "blocks", lambda self: [one for one in missing(self) if one[1] != 93])
         assert not np.allclose(spectrum.spectrum(rows(tensor)).values, exact(tensor), rtol=1e-6)
     monkeypatch.setattr(torch.Tensor, "sqrt_", lambda self: self)
     assert not np.allclose(spectrum.spectrum(rows(tensor)).values, exact(tensor), rtol=1e-6)
@@ -197,11 +197,11 @@ def test_a_stack_of_matrices_has_no_one_spectrum():
 
 @pytest.mark.parametrize("shape", [(24000, 256), (600, 3000), (8000, 128)])
 def test_the_memory_that_a_spectrum_takes_is_what_it_says(shape):
-    assert grown(spectrum.spectrum, shape) < spectrum.working_set(*shape)
+    assert grown(spectrum.spectrum, shape) < spectrum.memory_for(*shape)
 
 
 def test_a_matrix_that_is_held_whole_is_more_than_is_said(monkeypatch):
-    said = spectrum.working_set(24000, 256)
+    said = spectrum.memory_for(24000, 256)
     monkeypatch.setattr(spectrum, "GATHERED", 24000)
     assert grown(spectrum.spectrum, (24000, 256)) > said
 

@@ -7,6 +7,7 @@ import pytest
 
 from modelsurgeon.diagnosis.measures import MEASURES, Finding
 from modelsurgeon.diagnosis.verdicts import judge, thresholds
+from modelsurgeon.text import printable
 
 TABLE = {
     "tensor": "embed",
@@ -146,6 +147,6 @@ def test_small_activations_are_not_massive_however_far_above_the_median() -> Non
 def test_a_number_that_is_none_is_never_fine() -> None:
     nan = verdicts(planted("running.attention.0.largest", "nan"))["attention_logits"]
     assert nan.verdict == "act" and math.isnan(nan.value)
-    assert nan.to_json()["value"] == "nan"
+    assert printable(nan)["value"] == "nan"
     assert MEASURES["head_width"]({**SOUND, "initial_loss": None}) is None
     assert MEASURES["head_width"](planted("embedding.vocab", 512)) == Finding(math.inf, {"why": "only 512 tokens"})

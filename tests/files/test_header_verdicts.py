@@ -24,7 +24,7 @@ from support.header_bytes import Bytes
 
 CASES = draws.examples(4000)
 STRICTER = (  # what the library lets through
-    "a name that stands twice",
+    "a name that appears twice",
     "its keys are",
     "which no memory holds",
     "a header that begins with",
@@ -138,7 +138,7 @@ def spoil_text(text: bytes, chance: random.Random) -> bytes:
             *chance.choice([(b",", b" ,\n"), (b":", b"\t: "), (b"[", b"[ "), (b"}", b" }"), (b"0", b"-0")])
         )
     pieces = text.split(b"},")
-    pieces.insert(chance.randrange(len(pieces)), chance.choice(pieces))  # an entry that stands twice
+    pieces.insert(chance.randrange(len(pieces)), chance.choice(pieces))  # an entry that appears twice
     return b"},".join(pieces)
 
 

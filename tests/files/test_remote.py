@@ -133,7 +133,7 @@ def test_a_reader_that_jumps_has_nothing_fetched_ahead(files, folder):
 
 
 def test_what_is_kept_is_bounded():
-    pieces = Pieces(kept=1000)
+    pieces = Pieces(most=1000)
     for number in range(50):
         assert pieces.get(("f", number), 300, lambda: bytes(300)) == bytes(300)
         assert sum(piece.length for piece in pieces._held.values()) <= 1000
@@ -141,7 +141,7 @@ def test_what_is_kept_is_bounded():
 
 
 def test_what_was_read_to_its_end_goes_first():
-    pieces = Pieces(kept=1000)
+    pieces = Pieces(most=1000)
     for number in range(3):
         pieces.get(("f", number), 300, lambda: bytes(300))
     pieces.finish(("f", 1))
@@ -150,7 +150,7 @@ def test_what_was_read_to_its_end_goes_first():
 
 
 def test_nothing_is_fetched_ahead_in_place_of_what_a_reader_may_need():
-    pieces = Pieces(kept=1000)
+    pieces = Pieces(most=1000)
     for number in range(2):
         pieces.get(("f", number), 300, lambda: bytes(300))
     for number in range(10, 20):

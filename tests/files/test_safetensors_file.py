@@ -36,13 +36,13 @@ REFUSED = {
     "lists as deep as an entry can be": (file_of(b'{"a": {"shape": ' + b"[" * 2000 + b"]" * 2000 + b"}}"), "recursion"),
     "an endless name": (file_of({"x" * 5000: entry()}), "a name of 5002 bytes, expected 4096 at most"),
     "an endless number": (file_of({"x": entry(shape=[10**4200])}), "expected 4096 at most"),
-    "a key that stands twice": (file_of(b'{"a": {"dtype": "F32", "dtype": "F32"}}'), "stands twice, 'dtype'"),
-    "a tensor that stands twice, escaped": (
+    "a key that appears twice": (file_of(b'{"a": {"dtype": "F32", "dtype": "F32"}}'), "appears twice, 'dtype'"),
+    "a tensor that appears twice, escaped": (
         file_of(b'{"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]},"\\u0061":{}}', bytes(4)),
-        "a name that stands twice, 'a'",
+        "a name that appears twice, 'a'",
     ),
-    "metadata that stand twice": (file_of(b'{"__metadata__": {}, "__metadata__": {}}'), "stands twice"),
-    "a key of the metadata twice": (file_of(b'{"__metadata__": {"a": "", "a": ""}}'), "stands twice, 'a'"),
+    "metadata that appear twice": (file_of(b'{"__metadata__": {}, "__metadata__": {}}'), "appears twice"),
+    "a key of the metadata twice": (file_of(b'{"__metadata__": {"a": "", "a": ""}}'), "appears twice, 'a'"),
     "metadata that are no strings": (file_of({"__metadata__": {"a": 1}}), "__metadata__ holds a int, expected strings"),
     "no entry": (file_of({"a": 1}), "byte 1 of the header begins no entry"),
     "a comma too many": (file_of(b'{"__metadata__": {},}'), "byte 20 of the header begins no entry"),

@@ -16,7 +16,7 @@ from modelsurgeon.architectures.architecture import Form
 from modelsurgeon.architectures.config import lookup
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.errors import ModelSurgeonError, PlanError
-from modelsurgeon.growth.overview import COLUMNS, Row, Width, as_markdown, families, family, make_row
+from modelsurgeon.growth.overview import COLUMNS, FamilyRow, Width, as_markdown, families, family, make_row
 from modelsurgeon.growth.targets import target_config
 from modelsurgeon.operations.transforms.untying import untie_embeddings
 from support import tiny
@@ -31,7 +31,7 @@ EVERY = slice(None)
 TIMES = (Fraction(3, 2), Fraction(2), Fraction(3))
 
 
-def row_of(checkpoint: Checkpoint) -> Row:
+def row_of(checkpoint: Checkpoint) -> FamilyRow:
     """What holds for a checkpoint: the row of its form, or where several hold that of all of them."""
     model_type = checkpoint.config["model_type"]
     rows = {row.layout: row for row in family(model_type)}
@@ -47,11 +47,11 @@ def forms_of(checkpoint: Checkpoint) -> list[Form]:
     return [form for form in table.forms if form.when(checkpoint.resolved, names)]
 
 
-def widths(row: Row) -> list[tuple[str, Width]]:
+def widths(row: FamilyRow) -> list[tuple[str, Width]]:
     return [(column, width) for column, found in row.widths.items() for width in found]
 
 
-def allows(checkpoint: Checkpoint, row: Row, settings: Mapping[str, int], sizes: Mapping[str, int]) -> bool:
+def allows(checkpoint: Checkpoint, row: FamilyRow, settings: Mapping[str, int], sizes: Mapping[str, int]) -> bool:
     """Whether all cells of a row allow these sizes, {axis: size}."""
     return all(_allows(checkpoint, width, settings, sizes) for _, width in widths(row))
 
@@ -85,7 +85,7 @@ def _slopes_hold(checkpoint: Checkpoint, width: Width, old: int, new: int) -> bo
     return before is not None and after is not None and alibi.placed(before, after) is not None
 
 
-def candidates(checkpoint: Checkpoint, row: Row) -> Iterator[dict[str, int]]:
+def candidates(checkpoint: Checkpoint, row: FamilyRow) -> Iterator[dict[str, int]]:
     """Settings that are tried: each width alone, with what goes along, and hidden sizes with their heads."""
     keyed = {width.key: width for _, width in widths(row) if width.key}
     sizes = {key: checkpoint.sizes[width.axes[0]] for key, width in keyed.items()}
@@ -111,7 +111,7 @@ def _step(checkpoint: Checkpoint, key: str) -> int:
     return of if isinstance(of, int) else int(lookup(checkpoint.resolved, of))
 
 
-def untrue(checkpoint: Checkpoint, row: Row, some: slice = EVERY) -> dict[str, object]:
+def untrue(checkpoint: Checkpoint, row: FamilyRow, some: slice = EVERY) -> dict[str, object]:
     """{settings that are tried: what came of them} where that is not what the cells say."""
     found: dict[str, object] = {}
     tried = {str(sorted(settings.items())): settings for settings in candidates(checkpoint, row)}

@@ -22,10 +22,10 @@ from modelsurgeon.proof.proof import prove
 from modelsurgeon.running.environment import environment
 from modelsurgeon.running.losses import measured_loss
 from modelsurgeon.saving.save import save
-from modelsurgeon.saving.shards import Shard, write_shard
+from modelsurgeon.saving.shards import Shard, Writing, write_shard
 from modelsurgeon.tensors.budget import SMALLEST, plan_memory
 from modelsurgeon.tensors.random.drawn import uniform
-from modelsurgeon.tensors.random.turned import Rotation, Turned, times_transpose
+from modelsurgeon.tensors.random.turned import RandomRotation, Turned, times_transpose
 from modelsurgeon.verification.verify import Asked, Report
 from support import tiny
 from support.command import run
@@ -56,7 +56,7 @@ def shuffled(h):
 FORMULAS = {
     "half-swap": swapped,
     "shuffle": shuffled,
-    "orthogonal": lambda h: h @ Rotation(32, f"7/{HEAD}").matrix.to(h.dtype),
+    "orthogonal": lambda h: h @ RandomRotation(32, f"7/{HEAD}").matrix.to(h.dtype),
 }
 
 
@@ -104,7 +104,7 @@ def test_widths_that_cannot_be_rearranged_are_refused(kind, width):
 
 @pytest.mark.parametrize("size", [2, 37, 256])
 def test_a_rotation_is_orthogonal_and_keeps_norms(size):
-    rotation, rows = Rotation(size, "key"), torch.randn(50, size, dtype=torch.float64)
+    rotation, rows = RandomRotation(size, "key"), torch.randn(50, size, dtype=torch.float64)
     high, low = rotation.slices
     for p in (rotation.matrix, high + low):  # the second one is what rows are multiplied by
         assert (p @ p.T - torch.eye(size, dtype=p.dtype)).abs().max() < 1e-12
@@ -115,7 +115,7 @@ def test_a_rotation_is_orthogonal_and_keeps_norms(size):
 
 def test_rotations_and_reflections_are_equally_likely():
     """Without their signs, two reflections of a plane are always a rotation."""
-    found = [Rotation(2, str(key)).matrix for key in range(100)]
+    found = [RandomRotation(2, str(key)).matrix for key in range(100)]
     turns = sum(float(torch.linalg.det(p)) > 0 for p in found)
     assert 25 < turns < 75  # five deviations of a fair coin
     assert abs(sum(float(p[0, 0]) for p in found)) < 5 * math.sqrt(100 / 2)
@@ -174,7 +174,7 @@ def test_the_bytes_do_not_depend_on_pieces_shards_workers_or_threads(kind, sourc
     index = json.loads((shards / "model.safetensors.index.json").read_text())["weight_map"]
     assert torch.equal(load_file(shards / index[HEAD])[HEAD], wanted)
     budget = replace(plan_memory(head.tensors.values()), piece=40)  # parts of a row of 32 columns
-    write_shard(tmp_path / "pieces.safetensors", Shard({HEAD: head.tensors[HEAD]}), budget=budget)
+    write_shard(tmp_path / "pieces.safetensors", Shard({HEAD: head.tensors[HEAD]}), Writing(budget))
     assert torch.equal(load_file(tmp_path / "pieces.safetensors")[HEAD], wanted)
     if kind != "shuffle":
         other = with_fresh_head(before, kind, seed=4).tensors[HEAD]
@@ -183,7 +183,7 @@ def test_the_bytes_do_not_depend_on_pieces_shards_workers_or_threads(kind, sourc
 
 def test_rows_are_turned_alike_whatever_the_block_and_in_every_dtype():
     rows = torch.randn(300, 48, dtype=torch.float64)
-    rotation = Rotation(48, "key")
+    rotation = RandomRotation(48, "key")
     every = times_transpose(rows, rotation)
     parts = [times_transpose(rows[at : at + size], rotation) for at, size in ((0, 1), (1, 16), (17, 283))]
     assert torch.equal(torch.cat(parts), every)

@@ -17,9 +17,9 @@ from modelsurgeon.errors import PlanError, SourceError
 from modelsurgeon.operations.transforms import library
 from modelsurgeon.operations.transforms.initial import Choices, begin, blank
 from modelsurgeon.saving.save import _request, save
-from modelsurgeon.saving.shards import Shard, plan_shards, write_shard
+from modelsurgeon.saving.shards import Shard, Writing, plan_shards, write_shard
 from modelsurgeon.tensors.budget import plan_memory
-from modelsurgeon.tensors.random.drawn import BLOCK, Drawn, Table, left, standard
+from modelsurgeon.tensors.random.drawn import BLOCK, Drawn, Formula, left, standard
 from support import tiny
 from support.command import run
 
@@ -56,7 +56,7 @@ def test_every_family_begins_as_the_library_begins_it(variant, tmp_path):
     assert {n: t.shape for n, t in checkpoint.tensors.items()} == {n: tuple(t.shape) for n, t in wanted.items()}
     for name, tensor in checkpoint.tensors.items():
         found, theirs = tensor.read(0, tensor.shape[0]), wanted[name]
-        if isinstance(tensor, Table) or not tensor.deviation:
+        if isinstance(tensor, Formula) or not tensor.deviation:
             assert torch.equal(found, theirs), name
             continue
         assert torch.equal((found == 0).all(-1), (theirs == 0).all(-1)), name
@@ -143,7 +143,7 @@ def test_numbers_do_not_depend_on_how_a_tensor_is_cut_or_stored(tmp_path):
             replace(whole, dtype=dtype).read(0, 3), every.to(replace(whole, dtype=dtype).read(0, 1).dtype)
         )
     budget = replace(plan_memory([whole]), piece=1000)
-    write_shard(tmp_path / "pieces.safetensors", Shard({"a": whole}), budget=budget)
+    write_shard(tmp_path / "pieces.safetensors", Shard({"a": whole}), Writing(budget))
     assert torch.equal(load_file(tmp_path / "pieces.safetensors")["a"], every)
     before = torch.get_num_threads()
     torch.set_num_threads(3)

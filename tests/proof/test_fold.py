@@ -17,7 +17,7 @@ from modelsurgeon.files.file import LocalFile
 from modelsurgeon.maps import axis_map, dimension, orders
 from modelsurgeon.maps.axis_map import GAP
 from modelsurgeon.proof import blocks, parts
-from modelsurgeon.proof.fold import ARITHMETIC, SLACK, Verdict, Workers, fold, working_set
+from modelsurgeon.proof.fold import ARITHMETIC, SLACK, TensorVerdict, Workers, fold, folding_memory
 from modelsurgeon.tensors.dtypes import DTYPES
 from modelsurgeon.tensors.remapped import Remapped
 from modelsurgeon.tensors.stored import read_header
@@ -44,7 +44,7 @@ def multiplied(matrices: list[torch.Tensor], tensor: torch.Tensor) -> torch.Tens
     return tensor
 
 
-def defined(wide: Remapped, found: torch.Tensor) -> Verdict:
+def defined(wide: Remapped, found: torch.Tensor) -> TensorVerdict:
     """The verdict by definition, of a tensor that is held whole and has neither means nor an offset."""
     info = torch.finfo(found.dtype)
     wanted = wide.base.values.double() * wide.constant  # type: ignore[union-attr]
@@ -65,11 +65,11 @@ def defined(wide: Remapped, found: torch.Tensor) -> Verdict:
         if a == b or (math.isnan(a) and math.isnan(b)) or (free and math.isfinite(a)):
             continue
         if not (math.isfinite(a) and abs(a - b) <= float(allowed[at])):
-            return Verdict("t", "wrong", detail=f"at {list(at)} (folded): expected {b:.9g}, found {a:.9g}")
+            return TensorVerdict("t", "wrong", detail=f"at {list(at)} (folded): expected {b:.9g}, found {a:.9g}")
         rounding = max(rounding, abs(a - b) / max(float(size[at]), info.smallest_normal))
         unit = 2.0 ** (math.frexp(max(abs(b), info.smallest_normal))[1] - 1) * info.eps
         ulps = max(ulps, abs(a - b) / unit)
-    return Verdict("t", "rounded" if rounding else "exact", rounding, ulps=ulps)
+    return TensorVerdict("t", "rounded" if rounding else "exact", rounding, ulps=ulps)
 
 
 @st.composite
@@ -81,7 +81,7 @@ def stored_growths(draw: st.DrawFn) -> tuple[Remapped, torch.Tensor]:
         axis = draw(st.sampled_from([tiled_map, random_map, split_map]))(rng, int(rng.integers(1, 6)))
         axis = axis if not axis.means.any() else tiled_map(rng, axis.size)
         side = draw(st.sampled_from(["writers", "readers"]))
-        dims.append(dimension.product([dimension.along(axis, side), dimension.plain(int(rng.integers(1, 3)))]))
+        dims.append(dimension.product([dimension.along(axis, side), dimension.ungrown(int(rng.integers(1, 3)))]))
     old = torch.from_numpy(rng.normal(size=[dim.size for dim in dims])).to(DTYPES[draw(FLOATS)])
     for number in draw(st.lists(st.sampled_from([math.nan, math.inf, -math.inf, 0.0, -0.0]), max_size=2)):
         old.view(-1)[rng.integers(old.numel())] = number
@@ -121,7 +121,7 @@ def test_the_verdict_is_the_defined_one_in_any_blocks_by_any_runs_and_threads(
 def doubled(values: torch.Tensor, stored: str) -> tuple[Remapped, torch.Tensor]:
     """A matrix whose columns are read from two halves each, and what is stored of it."""
     dims = (
-        dimension.plain(values.shape[0]),
+        dimension.ungrown(values.shape[0]),
         dimension.along(orders.copies(values.shape[1], 2, 1.0, (0.5, 0.5)), "readers"),
     )
     wide = Remapped(Held(values), dims, stored)  # type: ignore[arg-type]
@@ -132,7 +132,7 @@ def doubled(values: torch.Tensor, stored: str) -> tuple[Remapped, torch.Tensor]:
 def test_any_bit_that_is_flipped_is_seen(dtype: torch.dtype) -> None:
     numbers = torch.randn(2, 3, generator=torch.Generator().manual_seed(0)).to(dtype)
     wide, found = doubled(numbers, Held(numbers).dtype)
-    assert fold("t", wide, Held(found)) == Verdict("t", "exact")  # type: ignore[arg-type]
+    assert fold("t", wide, Held(found)) == TensorVerdict("t", "exact")  # type: ignore[arg-type]
     for bit in range(dtype == torch.float64, 8 * dtype.itemsize):  # a half's last bit is less than a float64 sum holds
         spoiled = found.clone()
         flip(spoiled, 4, bit)
@@ -174,7 +174,7 @@ def test_no_more_memory_is_taken_than_is_stated(
     header = read_header(LocalFile(tmp_path / "t.safetensors"))
     on_disk = replace(wide, base=header["old"])
     monkeypatch.setattr(blocks, "BLOCK", 1 << 14)
-    stated = working_set(1)
+    stated = folding_memory(1)
     with Workers(1) as workers:
         assert peak(lambda: fold("t", on_disk, header["new"], workers=workers)) <= stated
     monkeypatch.setattr(blocks, "BLOCK", 1 << 30)

@@ -16,6 +16,7 @@ from modelsurgeon.operations.transforms.untying import untie_embeddings
 from modelsurgeon.operations.widen import NOISE
 from modelsurgeon.reports.card import LARGEST, metadata_of, model_card, reproducing_command
 from modelsurgeon.reports.markdown import escaped
+from modelsurgeon.running.options import RunOptions
 from modelsurgeon.saving.save import save
 from modelsurgeon.training.learning_rates import recommended
 from modelsurgeon.verification.verify import verify
@@ -33,7 +34,7 @@ def made(tmp_path_factory):
     source = open_checkpoint("demo")
     out = tmp_path_factory.mktemp("card") / "secret-home" / "out"
     result = open_checkpoint(save(untie_embeddings(recommended(source, widen(source, 2, noise=NOISE))), out))
-    return result, verify(source, result, samples=1, length=8)
+    return result, verify(source, result, RunOptions(samples=1, length=8))
 
 
 def from_root(result, **changes):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,18 @@ import pytest
 import torch
 
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.running import batches, generation
 from modelsurgeon.running.generation import Continued
+from modelsurgeon.running.options import RunOptions
 from modelsurgeon.saving.save import save
 from modelsurgeon.verification import visits
-from modelsurgeon.verification.continuations import Difference, Generation, compare_continuations
+from modelsurgeon.verification.continuations import Divergence, Generation, compare_continuations
 from modelsurgeon.verification.logits import LogitReport, compare_all
 from support.grow import widen
 from support.tiny import ROUNDING, named
 
-ASKED: dict[str, Any] = {"samples": 1, "length": 12, "behaviour": True, "in_stored": False}
+OPTIONS = RunOptions(samples=1, length=12)
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +56,7 @@ def test_equal_tokens_are_the_same(logits: torch.Tensor) -> None:
 
 def test_a_difference_is_told_with_its_place_its_tokens_and_the_margin(logits: torch.Tensor) -> None:
     found = compared(continued([[1, 1, 1], [1, 1, 1]], logits), continued([[1, 1, 1], [1, 3, 0]], logits))
-    assert found.first == Difference(1, 1, 1, 3, pytest.approx(8.001))
+    assert found.first == Divergence(1, 1, 1, 3, pytest.approx(8.001))
     assert not found.same and not found.tie
     assert found.to_json()["first"]["at"] == 1
 
@@ -65,7 +67,7 @@ def test_a_margin_within_the_error_of_the_logits_is_a_tie(logits: torch.Tensor) 
     found = compared(before, after, logit_error=1e-3)
     assert found.same and found.tie and found.first is not None and found.first.found == 2
     both = continued([[1, 2, 0], [1, 1, 3]], logits)  # a tie, and then something that is none
-    assert compared(before, both, logit_error=1e-3).first == Difference(1, 2, 1, 3, pytest.approx(8.001))
+    assert compared(before, both, logit_error=1e-3).first == Divergence(1, 2, 1, 3, pytest.approx(8.001))
 
 
 def test_logits_that_differ_are_not_the_same_though_the_tokens_are(logits: torch.Tensor) -> None:
@@ -84,16 +86,22 @@ def test_a_cache_may_change_the_logits_by_no_more_than_in_the_source(logits: tor
     assert compared(off, off).same
 
 
-def widened(source: Callable[..., Path], name: str, folder: Path) -> tuple[Checkpoint, Checkpoint, dict[str, Any]]:
+def widened(
+    source: Callable[..., Path], name: str, folder: Path
+) -> tuple[Checkpoint, Checkpoint, Mapping[str, AxisMap]]:
     before = open_checkpoint(source(named(name)))
     plan = widen(before, 2)
-    return before, open_checkpoint(save(plan, folder / "wider")), {"maps": plan.steps[-1].maps, **ASKED}
+    return before, open_checkpoint(save(plan, folder / "wider")), plan.steps[-1].maps
+
+
+def compared_behaviour(before: Checkpoint, after: Checkpoint, maps: Mapping[str, AxisMap]) -> LogitReport:
+    return compare_all(before, after, OPTIONS, maps=maps, behaviour=True, in_stored=False)[0]
 
 
 def test_models_that_write_continue_prompts_of_three_lengths(source: Callable[..., Path], tmp_path: Path) -> None:
     for name in ("gpt2-tied", "t5-tied"):  # learned positions; a decoder of more layers than the encoder
-        before, after, asked = widened(source, name, tmp_path / name)
-        report = compare_all(before, after, **asked)[0]
+        before, after, maps = widened(source, name, tmp_path / name)
+        report = compared_behaviour(before, after, maps)
         found = report.generation
         assert report.same and found is not None and found.first is None
         assert (found.prompts, found.tokens) == (3, 4)
@@ -104,7 +112,7 @@ def test_models_that_write_continue_prompts_of_three_lengths(source: Callable[..
 def test_a_cache_at_the_wrong_positions_is_not_the_same(
     source: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, after, asked = widened(source, "gpt2-tied", tmp_path)
+    before, after, maps = widened(source, "gpt2-tied", tmp_path)
     plain, models = generation.continue_prompts, list[Any]()
 
     def shifted(model: Any, *given: Any) -> Continued:
@@ -122,7 +130,7 @@ def test_a_cache_at_the_wrong_positions_is_not_the_same(
         return plain(model, *given)
 
     monkeypatch.setattr(visits, "continue_prompts", shifted)
-    report = compare_all(before, after, **asked)[0]
+    report = compared_behaviour(before, after, maps)
     assert report.generation is not None and not report.same
     assert report.generation.cache_error > 0.01 > ROUNDING > report.generation.cache_floor
     assert all(c.max_rel <= limit for c, limit in zip(report.comparisons, report.limits, strict=True))
@@ -137,6 +145,6 @@ def test_a_cache_at_the_wrong_positions_is_not_the_same(
 )
 def test_a_model_that_writes_nothing_says_so(name: str, why: str, source: Callable[..., Path]) -> None:
     before = open_checkpoint(source(named(name)))
-    report: LogitReport = compare_all(before, before, **ASKED)[0]
+    report = compared_behaviour(before, before, {})
     assert report.same and report.generation is None and report.to_json()["generation"] is None
     assert f"no text generated: {why}" in report.notes

@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 
 from modelsurgeon.files.file import LocalFile
 from modelsurgeon.maps.axis_map import GAP, MEAN
-from modelsurgeon.maps.dimension import along, concatenation, plain, product
+from modelsurgeon.maps.dimension import along, concatenation, product, ungrown
 from modelsurgeon.maps.orders import copies, gathered, power_of_two_shares
 from modelsurgeon.saving import writer
-from modelsurgeon.saving.shards import Shard, cores_left, write_shard
+from modelsurgeon.saving.shards import Shard, Writing, cores_left, write_shard
 from modelsurgeon.tensors import arithmetic, budget, means
 from modelsurgeon.tensors.arena import Arena
 from modelsurgeon.tensors.arithmetic import holds_tiny
@@ -59,7 +59,7 @@ def tiny_numbers():
 def tiled(base, count, axes=(0, 1), side="readers", dtype=None):
     """The tensor with dimensions of `axes` tiled `count` times, shared exactly ("readers") or repeated ("writers")."""
     dimensions = tuple(
-        along(copies(size, count, 1.0, power_of_two_shares(count)), side) if axis in axes else plain(size)
+        along(copies(size, count, 1.0, power_of_two_shares(count)), side) if axis in axes else ungrown(size)
         for axis, size in enumerate(base.shape)
     )
     return Remapped(base, dimensions, dtype or base.dtype)
@@ -83,7 +83,7 @@ def test_a_shard_holds_what_its_tensors_read(tmp_path, block_size, dtype):
         "unchanged": source["matrix"],
         "vector": tiled(source["vector"], 3),
         "twice tiled": tiled(tiled(source["matrix"], 2), 3, axes=(0,), side="writers"),
-        "rounded": Remapped(source["matrix"], (plain(ROWS), plain(COLUMNS)), "BF16", constant=0.3),
+        "rounded": Remapped(source["matrix"], (ungrown(ROWS), ungrown(COLUMNS)), "BF16", constant=0.3),
     }
     found = written(tmp_path, tensors)
     assert sorted(found) == sorted(tensors)
@@ -130,7 +130,8 @@ def test_means_are_written_whatever_the_size_of_the_blocks(tmp_path, block_size,
     monkeypatch.setattr(means, "MEAN_BLOCK", 3 * COLUMNS)
     old = random(ROWS, COLUMNS, dtype=dtype)
     dimensions = tuple(
-        along(tailed(size, 2, MEAN), "writers") if axis in axes else plain(size) for axis, size in enumerate(old.shape)
+        along(tailed(size, 2, MEAN), "writers") if axis in axes else ungrown(size)
+        for axis, size in enumerate(old.shape)
     )
     base = stored(tmp_path, {"a": old})["a"]
     found = written(tmp_path, {"a": Remapped(base, dimensions, base.dtype)})["a"].double()
@@ -148,7 +149,7 @@ def test_gaps_inside_of_a_fused_matrix_are_written(tmp_path, block_size, fill):
     old = random(3 * ROWS, COLUMNS)
     part = along(tailed(ROWS, 1, GAP), "writers")
     base = stored(tmp_path, {"a": old})["a"]
-    fused = Remapped(base, (concatenation([part] * 3), plain(COLUMNS)), "F32", fill=fill)
+    fused = Remapped(base, (concatenation([part] * 3), ungrown(COLUMNS)), "F32", fill=fill)
     gaps = torch.full((3, COLUMNS), fill)
     assert torch.equal(
         written(tmp_path, {"a": fused})["a"], torch.cat([piece for rows in old.chunk(3) for piece in (rows, gaps)])
@@ -157,9 +158,9 @@ def test_gaps_inside_of_a_fused_matrix_are_written(tmp_path, block_size, fill):
 
 def test_interleaved_columns_are_written(tmp_path, block_size):
     old = random(ROWS, 2 * COLUMNS)
-    pairs = product([along(copies(COLUMNS, 2, 1.0, (0.5, 0.5)), "writers"), plain(2)])
+    pairs = product([along(copies(COLUMNS, 2, 1.0, (0.5, 0.5)), "writers"), ungrown(2)])
     base = stored(tmp_path, {"a": old})["a"]
-    assert torch.equal(written(tmp_path, {"a": Remapped(base, (plain(ROWS), pairs), "F32")})["a"], old.repeat(1, 2))
+    assert torch.equal(written(tmp_path, {"a": Remapped(base, (ungrown(ROWS), pairs), "F32")})["a"], old.repeat(1, 2))
 
 
 def test_rows_that_stand_several_times_are_written_each_time(tmp_path, block_size):
@@ -317,7 +318,11 @@ def test_progress_adds_up_to_the_bytes_of_the_file(tmp_path, block_size):
     source = stored(tmp_path, {"a": random(ROWS, COLUMNS), "b": random(COLUMNS)})
     tensors = {"a": tiled(source["a"], 3), "b": source["b"]}
     done = []
-    write_shard(tmp_path / "new.safetensors", Shard(tensors), progress=done.append)
+    write_shard(
+        tmp_path / "new.safetensors",
+        Shard(tensors),
+        Writing(budget.plan_memory(tensors.values()), progress=done.append),
+    )
     assert sum(done) == (tmp_path / "new.safetensors").stat().st_size
 
 

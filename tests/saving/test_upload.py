@@ -8,7 +8,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import known_implementations
 
 from modelsurgeon.errors import OutputError
-from modelsurgeon.saving.publish import check_target, upload
+from modelsurgeon.saving.publish import check_url, upload
 from support.publications import FILES, OLD, SHARDS, STALE, folder, one_line
 
 __all__ = ["folder"]  # fixtures
@@ -48,7 +48,7 @@ def hold(files, root="memory://bucket/out"):
 
 @pytest.mark.parametrize("target", ["memory://bucket/out", "memory://bucket/out/"])
 def test_an_upload_is_the_folder_weights_first_and_config_last(memory, folder, target):
-    check_target(target, overwrite=False)
+    check_url(target, overwrite=False)
     assert upload(folder, target) == target
     assert held() == FILES
     last = ["modelsurgeon.json", "tokenizer.json", "model.safetensors.index.json", "config.json"]
@@ -57,7 +57,7 @@ def test_an_upload_is_the_folder_weights_first_and_config_last(memory, folder, t
 
 def test_what_is_there_is_replaced_only_on_demand(memory, folder):
     hold(OLD)
-    for act in (lambda: check_target("memory://bucket/out", False), lambda: upload(folder, "memory://bucket/out")):
+    for act in (lambda: check_url("memory://bucket/out", False), lambda: upload(folder, "memory://bucket/out")):
         with pytest.raises(OutputError, match="memory://bucket/out: exists; --overwrite replaces it"):
             act()
     assert held() == OLD
@@ -65,7 +65,7 @@ def test_what_is_there_is_replaced_only_on_demand(memory, folder):
 
 def test_a_replaced_checkpoint_cannot_be_opened_meanwhile_and_loses_its_weights_last(memory, folder):
     hold(OLD | STALE)
-    check_target("memory://bucket/out", overwrite=True)
+    check_url("memory://bucket/out", overwrite=True)
     upload(folder, "memory://bucket/out", overwrite=True)
     assert held() == OLD | FILES
     assert memory[:2] == ["-config.json", "-other.safetensors.index.json"]
@@ -93,9 +93,9 @@ def test_what_a_broken_upload_left_can_be_replaced(memory, folder, monkeypatch):
 def test_only_checkpoints_are_replaced(memory):
     hold({"thesis.tex": b"text"})
     with pytest.raises(OutputError, match="exists and is no checkpoint; --overwrite replaces only checkpoints"):
-        check_target("memory://bucket/out", overwrite=True)
+        check_url("memory://bucket/out", overwrite=True)
     with pytest.raises(OutputError, match=r"memory://bucket/out/thesis.tex: exists and is no folder"):
-        check_target("memory://bucket/out/thesis.tex", overwrite=True)
+        check_url("memory://bucket/out/thesis.tex", overwrite=True)
 
 
 def test_a_file_that_arrives_short_is_told_before_the_config_stands(memory, folder, monkeypatch):
@@ -119,7 +119,7 @@ def test_a_file_that_arrives_short_is_told_before_the_config_stands(memory, fold
 )
 def test_what_cannot_be_written_is_refused_in_one_line(target, said):
     with pytest.raises(OutputError) as raised:
-        check_target(target, overwrite=False)
+        check_url(target, overwrite=False)
     one_line(raised, said)
 
 
@@ -127,7 +127,7 @@ def test_a_missing_package_is_named(monkeypatch):
     missing = {"class": "no_such_package.FileSystem", "err": "Install no_such_package to write there"}
     monkeypatch.setitem(known_implementations, "absent", missing)
     with pytest.raises(OutputError) as raised:
-        check_target("absent://bucket/out", overwrite=False)
+        check_url("absent://bucket/out", overwrite=False)
     one_line(raised, "absent://bucket/out: a package is missing: Install no_such_package to write there")
 
 
@@ -145,6 +145,6 @@ def test_what_a_file_system_raises_becomes_one_line(memory, monkeypatch, error, 
 
     monkeypatch.setattr(MemoryFileSystem, "ls", fail)
     with pytest.raises(kind) as raised:
-        check_target("memory://bucket/out", overwrite=False)
+        check_url("memory://bucket/out", overwrite=False)
     one_line(raised, "memory://bucket/out: ")
     assert type(raised.value) is kind

@@ -101,7 +101,7 @@ HEADERS = {
     "cut short in its data": bad(cut(0.5), UNSOUND, "bytes of tensors, but "),
     "cut short by a byte": bad(cut(-1), UNSOUND, "bytes of tensors, but "),
     "a byte more": bad(longer, UNSOUND, "bytes of tensors, but "),
-    "a name that stands twice": bad(header(twice), UNSOUND, f"stands twice, '{NORM}'"),
+    "a name that appears twice": bad(header(twice), UNSOUND, f"appears twice, '{NORM}'"),
     "a gap": bad(moved(4), UNSOUND, "a gap before it"),
     "an overlap": bad(moved(-4), UNSOUND, "overlaps the one before"),
     "offsets of another size": bad(moved(0, 4), UNSOUND, f"'{NORM}': 132 bytes, but F32 of shape [32] takes 128"),
@@ -130,8 +130,8 @@ NO_OBJECT = {
     "an endless number": (f'{{"hidden_size": {"1" * 5000}}}', "not JSON (a whole number of 5000 digits, expected 308"),
     "bytes": (b"\xff\xfe\x00", "not JSON"),
     "a mark of byte order": (b'\xef\xbb\xbf{"model_type": "llama"}', "not JSON (Unexpected UTF-8 BOM"),
-    "a name twice": ('{"model_type": "llama", "model_type": "gpt2"}', "a name that stands twice, 'model_type'"),
-    "a nested name twice": ('{"rope_parameters": {"a": 1, "a": 2}}', "a name that stands twice, 'a'"),
+    "a name twice": ('{"model_type": "llama", "model_type": "gpt2"}', "a name that appears twice, 'model_type'"),
+    "a nested name twice": ('{"rope_parameters": {"a": 1, "a": 2}}', "a name that appears twice, 'a'"),
     "too large": (" " * 10_000_001, "10000001 bytes of JSON, expected 10000000 at most"),
     "too full": ("[" + "[]," * 300_000, "600001 values, expected 500000 at most"),
 }
@@ -224,12 +224,13 @@ TENSORS = {
     ),
     **{
         f"layer {layer[:20]}": bad(
-            added(f"model.layers.{layer}.input_layernorm.weight"), "is no number as the library writes it"
+            added(f"model.layers.{layer}.input_layernorm.weight"),
+            "expected at most 9 decimal digits without leading zeros",
         )
         for layer in ("00", "01", "9" * 20, "9" * 3000, "\u0661")
     },
     "an endless name": bad(added("x" * 5000), UNSOUND, "a name of 5002 bytes, expected 4096 at most"),
-    "a tensor under two names": bad(added("norm.weight"), "stands twice, under two names"),
+    "a tensor under two names": bad(added("norm.weight"), "appears twice, under two names"),
     "an expert beyond the config's": bad(
         copied(EXPERT.format(6), EXPERT.format(0)), EXPERT.format(6), "has only num_experts = 6", of="qwen2_moe-untied"
     ),
@@ -276,8 +277,8 @@ INDICES = {
         f"an index: {text[:20]}": bad(content(INDEX, text), INDEX, of="sharded")
         for text in ("{}", "[]", '{"weight_map": []}', '{"weight_map": {"a": 1}}', "{", "[" * 100_000)
     },
-    "a name that stands twice in the index": bad(
-        content(INDEX, f'{{"weight_map": {{"{NORM}": "a", "{NORM}": "b"}}}}'), f"stands twice, '{NORM}'", of="sharded"
+    "a name that appears twice in the index": bad(
+        content(INDEX, f'{{"weight_map": {{"{NORM}": "a", "{NORM}": "b"}}}}'), f"appears twice, '{NORM}'", of="sharded"
     ),
     "an index that is too full": bad(content(INDEX, "[" + "[]," * 1_100_000), "2200001 values", of="sharded"),
     "an index that names a missing file": bad(

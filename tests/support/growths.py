@@ -171,7 +171,7 @@ class Trial:
 
     @property
     def wrong(self) -> str:
-        """What should not be: a loss that no plan told, a refusal that says nothing. Empty where all is well."""
+        """What is wrong: a loss that the plan does not mention, a refusal without a reason. Empty where all is well."""
         if self.refused:
             return "" if len(self.refused.split()) >= 6 and "\n" not in self.refused else f"refused: {self.refused!r}"
         if self.lossy:
@@ -205,7 +205,7 @@ class Source:
         return tiny.error(self.outputs, tiny.run64(folder, self.variant.kind), self.variant, maps)
 
     def try_narrow(self, growth: Growth, folder: Path) -> Iterator[Trial]:
-        """The same under the rule `exact`, where nothing that is stored in bf16 must be promoted for it."""
+        """The trial under the rule `exact`, where nothing that is stored in bf16 must be promoted for it."""
         try:
             stored = {tensor.dtype for tensor in growth.of(self.checkpoint, "exact").tensors.values()}
         except PlanError:

@@ -13,6 +13,7 @@ from modelsurgeon.maps import orders
 from modelsurgeon.maps.axis_map import GAP, MEAN, AxisMap
 from modelsurgeon.tensors.dtypes import DTYPES
 from modelsurgeon.tensors.remapped import Remapped
+from modelsurgeon.tensors.ungrown import Ungrown
 
 
 def whole(tensor: Remapped) -> torch.Tensor:
@@ -20,17 +21,19 @@ def whole(tensor: Remapped) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Held:
+class Held(Ungrown):
     """A tensor in memory, in the place of one on disk."""
 
     values: torch.Tensor
+    says = "held"
+    stored = verbatim = None
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
         return tuple(self.values.shape)
 
     @property
-    def dtype(self) -> str:
+    def dtype(self) -> str:  # type: ignore[override]
         return next(name for name, dtype in DTYPES.items() if dtype == self.values.dtype)
 
     @property

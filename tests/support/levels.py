@@ -13,19 +13,21 @@ A result that the library cannot load or run, or that returns another shape, is 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import ModelSurgeonError
 from modelsurgeon.operations.transforms.replay import composed_maps
 from modelsurgeon.proof.proof import prove
+from modelsurgeon.running.options import RunOptions
 from modelsurgeon.saving.save import save
 from modelsurgeon.verification.logits import LogitReport, compare_all
 from support.grow import widen
 from support.mutant import Mutant
 
 DECIDING = ("proof", "logits", "generation")  # what the verdict follows from
-SHORT = {"length": 16, "samples": 1}
+SHORT = RunOptions(length=16, samples=1)
 
 
 def widened(mutant: Mutant, source: Checkpoint, folder: Path) -> Path:
@@ -39,10 +41,10 @@ def seen_by(source: Checkpoint, result: Checkpoint, narrow: bool = True) -> froz
     """The levels at which the result differs from its source; of bf16 only where `narrow`."""
     proof = prove(source, result)
     found = {"proof"} if proof and proof.summary == "wrong" else set()
-    how = {**SHORT, "maps": composed_maps(result.steps)}
+    maps = composed_maps(result.steps)
     try:
-        found |= _differs(compare_all(source, result, behaviour=True, **how)[0])
-        if narrow and not compare_all(source, result, dtype="bfloat16", **how)[0].same:
+        found |= _differs(compare_all(source, result, SHORT, maps=maps, behaviour=True)[0])
+        if narrow and not compare_all(source, result, replace(SHORT, dtype="bfloat16"), maps=maps)[0].same:
             found.add("bf16")
     except ModelSurgeonError:
         found |= {"logits", "layers", "generation", "bf16"}

@@ -16,7 +16,7 @@ from modelsurgeon.architectures.sinusoid import sinusoid
 from modelsurgeon.files.file import LocalFile
 from modelsurgeon.maps import orders
 from modelsurgeon.maps.axis_map import GAP, MEAN
-from modelsurgeon.maps.dimension import Dimension, along, concatenation, plain, product
+from modelsurgeon.maps.dimension import Dimension, along, concatenation, product, ungrown
 from modelsurgeon.tensors.arena import Arena
 from modelsurgeon.tensors.dtypes import DTYPES
 from modelsurgeon.tensors.noise import Noise
@@ -68,7 +68,7 @@ def fused(size: int) -> Dimension:
 
 
 def interleaved(size: int) -> Dimension:
-    return product([tiled(size // 2, 2, "writers"), plain(2)])
+    return product([tiled(size // 2, 2, "writers"), ungrown(2)])
 
 
 Make = Callable[[Stored], Remapped]
@@ -148,11 +148,11 @@ ZOO: dict[str, tuple[tuple[int, ...], Make]] = {
     "a gain of the form 1 + w that becomes nothing": ((9,), grown(ignored, offset=1.0)),
     "a scalar": ((), grown(constant=0.3)),
     "a scalar in another dtype": ((), grown(dtype="F64")),
-    "no rows": ((0, 4), grown(plain, copied)),
-    "no columns": ((4, 0), grown(copied, plain)),
-    "tiled rows": ((10, 6), grown(copied, plain)),
-    "shared rows": ((10, 6), grown(thirds, plain)),
-    "shared columns": ((10, 6), grown(plain, thirds)),
+    "no rows": ((0, 4), grown(ungrown, copied)),
+    "no columns": ((4, 0), grown(copied, ungrown)),
+    "tiled rows": ((10, 6), grown(copied, ungrown)),
+    "shared rows": ((10, 6), grown(thirds, ungrown)),
+    "shared columns": ((10, 6), grown(ungrown, thirds)),
     "both": ((10, 6), grown(thirds, copied)),
     "roots that make a power of two": ((10, 6), grown(roots, roots)),
     "factors that round": ((10, 6), grown(roots, thirds)),
@@ -160,16 +160,16 @@ ZOO: dict[str, tuple[tuple[int, ...], Make]] = {
     "fused with gaps": ((10, 6), grown(fused, fused, fill=3.0)),
     "shuffled": ((10, 6), grown(mixed, mixed)),
     "many runs": ((10, 6), grown(many, many)),
-    "means behind the rows": ((10, 6), grown(means_behind, plain)),
-    "means behind the columns": ((10, 6), grown(plain, means_behind)),
+    "means behind the rows": ((10, 6), grown(means_behind, ungrown)),
+    "means behind the columns": ((10, 6), grown(ungrown, means_behind)),
     "means behind both": ((10, 6), grown(means_behind, means_behind)),
     "multiplied by nothing": ((10, 6), grown(ignored, ignored)),
-    "gaps that a function fills": ((10, 6), grown(plain, room_behind, fill=SINES)),
+    "gaps that a function fills": ((10, 6), grown(ungrown, room_behind, fill=SINES)),
     "rows and columns that a function fills": ((8, 6), grown(room_behind, room_behind, fill=SINES)),
     "wider": ((10, 6), grown(thirds, copied, dtype="F64")),
     "narrower": ((10, 6), grown(thirds, copied, dtype="F16")),
     "remapped again": ((10, 6), twice),
-    "large rows": ((3, 11, 10), grown(copied, thirds, plain)),
+    "large rows": ((3, 11, 10), grown(copied, thirds, ungrown)),
     "large rows, shuffled": ((3, 11, 10), grown(mixed, mixed, mixed)),
     "large rows that round": ((3, 11, 10), grown(roots, copied, thirds)),
     "large rows with means": ((3, 11, 10), grown(means_behind, means_behind, means_behind)),

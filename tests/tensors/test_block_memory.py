@@ -10,11 +10,10 @@ import torch
 from safetensors.torch import save_file
 
 from modelsurgeon.files.file import LocalFile
-from modelsurgeon.maps.dimension import plain
+from modelsurgeon.maps.dimension import ungrown
 from modelsurgeon.proof import blocks, fold
 from modelsurgeon.tensors import means
 from modelsurgeon.tensors.arena import Arena, fresh
-from modelsurgeon.tensors.cost import of_pieces
 from modelsurgeon.tensors.dtypes import DTYPES
 from modelsurgeon.tensors.remapped import Remapped
 from modelsurgeon.tensors.stored import Stored, read_header
@@ -40,7 +39,7 @@ def test_a_piece_takes_no_more_memory_than_was_told(
     for most in MEASURED:
         pieces = [piece for piece in lazy.pieces(most) if piece.again is None]
         for piece in {*pieces[:1], *pieces[len(pieces) // 2 :][:1], *pieces[-1:]}:
-            assert peak(lambda piece=piece: lazy.read_piece(piece, empty=fresh)) <= of_pieces(lazy, most), most
+            assert peak(lambda piece=piece: lazy.read_piece(piece, empty=fresh)) <= lazy.working_set(most), most
 
 
 def test_working_sets_of_matrices_are_a_few_pieces(tmp_path: Path) -> None:
@@ -48,7 +47,7 @@ def test_working_sets_of_matrices_are_a_few_pieces(tmp_path: Path) -> None:
         base = stored(torch.zeros(shape, dtype=torch.bfloat16), tmp_path)
         lazy = Remapped(base, tuple(copied(size) for size in shape), "BF16")
         for most in (1 << 14, 1 << 18):
-            assert of_pieces(lazy, most) <= 5 * most + (1 << 19)
+            assert lazy.working_set(most) <= 5 * most + (1 << 19)
 
 
 @pytest.mark.parametrize("side", ["writers", "readers"])
@@ -59,7 +58,7 @@ def test_experts_are_folded_in_memory_that_does_not_depend_on_their_size(
     found = []
     for columns in (256, 1024):
         base = stored(numbers((2, columns, 128), torch.bfloat16, unusual=False), tmp_path)
-        lazy = Remapped(base, (plain(2), tiled(columns, 2, side), plain(128)), "BF16")
+        lazy = Remapped(base, (ungrown(2), tiled(columns, 2, side), ungrown(128)), "BF16")
         save_file({"t": lazy.read(0, 2)}, tmp_path / "new.safetensors")
         new = read_header(LocalFile(tmp_path / "new.safetensors"))["t"]
         found.append(peak(lambda lazy=lazy, new=new: fold.fold("t", lazy, new)))
@@ -71,7 +70,7 @@ def test_experts_are_folded_in_memory_that_does_not_depend_on_their_size(
 def test_an_arena_that_was_told_its_size_asks_for_no_more(case: tuple[Any, Make], base: Stored) -> None:
     lazy = case[1](base)
     for most in (64, 1 << 20) if base.dtype in ("BF16", "F64") else (1 << 20,):  # small ones in the least and largest
-        arena = Arena(of_pieces(lazy, most))
+        arena = Arena(lazy.working_set(most))
         for piece in lazy.pieces(most):
             lazy.read_piece(piece, empty=arena.reset())
             assert len(arena._held) == 1

@@ -12,7 +12,7 @@ import torch
 
 from modelsurgeon.architectures.sinusoid import sinusoid
 from modelsurgeon.files.file import LocalFile
-from modelsurgeon.maps.dimension import plain
+from modelsurgeon.maps.dimension import ungrown
 from modelsurgeon.tensors import arithmetic, means, remapped
 from modelsurgeon.tensors import stored as stored_tensors
 from modelsurgeon.tensors.arena import Arena
@@ -128,7 +128,7 @@ def test_nan_has_one_spelling_whatever_the_processor_makes_of_it(
         return spell(block)
 
     monkeypatch.setattr(remapped, "with_one_nan", otherwise)
-    lazy = Remapped(stored(torch.full((40, 33), math.nan), tmp_path), (roots(40), plain(33)), kind)
+    lazy = Remapped(stored(torch.full((40, 33), math.nan), tmp_path), (roots(40), ungrown(33)), kind)
     found = lazy.read(0, 40)
     assert spelt == [{-1, one}]
     assert set(found.view(integers).flatten().tolist()) == {one}
@@ -150,13 +150,13 @@ def test_rows_that_a_function_fills_differently_are_not_the_same_rows(tmp_path: 
 
 
 def test_rows_that_stand_again_are_told(tmp_path: Path) -> None:
-    lazy = Remapped(stored(torch.randn(4, 6), tmp_path), (copied(4), plain(6)), "F32")
+    lazy = Remapped(stored(torch.randn(4, 6), tmp_path), (copied(4), ungrown(6)), "F32")
     assert list(lazy.pieces(1 << 20)) == [Piece(0, 4, 0, 6), Piece(4, 8, 0, 6, 0)]
     assert [piece.again for piece in lazy.pieces(10)][-4:] == [0, 1, 2, 3]
 
 
 def test_a_part_of_a_row_reads_little_more_than_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lazy = Remapped(stored(torch.randn(2, 1000, 300), tmp_path), (plain(2), copied(1000), plain(300)), "F32")
+    lazy = Remapped(stored(torch.randn(2, 1000, 300), tmp_path), (ungrown(2), copied(1000), ungrown(300)), "F32")
     asked: list[int] = []
     read_into = LocalFile.read_into
     monkeypatch.setattr(LocalFile, "read_into", lambda *a: asked.append(len(a[1])) or read_into(*a))

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from modelsurgeon.files.file import LocalFile
 from modelsurgeon.maps.axis_map import GAP, AxisMap
-from modelsurgeon.maps.dimension import Dimension, plain
+from modelsurgeon.maps.dimension import Dimension, ungrown
 from modelsurgeon.maps.orders import copies, gathered, nested_pairs, ranks, shares, tiled
 from modelsurgeon.maps.signature import parse
 from modelsurgeon.tensors.noise import Noise
@@ -80,7 +80,7 @@ def test_parts_of_a_sum_that_are_copied_unequally_are_not_told_as_one():
     uneven = np.array([0, 1, 2, 3, 0])
     every, ones = np.arange(5), np.ones(5)
     assert parts.then(Dimension(4, uneven, ones, every, ones, uneven, ones, np.zeros(5, dtype=bool))) is None
-    assert parts.then(plain(4)) is not None
+    assert parts.then(ungrown(4)) is not None
 
 
 def test_a_tensor_grown_twice_with_noise_is_told_as_grown_once_without(tmp_path):

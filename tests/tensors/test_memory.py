@@ -101,10 +101,14 @@ def test_pieces_are_as_large_as_the_memory_allows(monkeypatch):
     class Thrice(Remapped):
         """Takes three times its pieces."""
 
+        held = 0
+
         def __init__(self):
             pass
 
-    monkeypatch.setattr(budget, "of_pieces", lambda tensor, most: 3 * most)
+        def working_set(self, most):
+            return 3 * most
+
     monkeypatch.setattr(budget, "resident", lambda: 300_000_000)
     base = 300_000_000 + budget.SLACK + budget.WORKER
     ample = plan_memory([Thrice()], 10**9)

@@ -34,7 +34,7 @@ def wide(weight: torch.Tensor, stored: str, count: int, amount: float = 0.5, key
     """A matrix whose columns read `count` copies of an axis, with noise."""
     shares = orders.power_of_two_shares(count)
     read = orders.copies(weight.shape[1], count, 1.0, shares)
-    dims = dimension.plain(weight.shape[0]), dimension.along(read, "readers")
+    dims = dimension.ungrown(weight.shape[0]), dimension.along(read, "readers")
     return Remapped(Held(weight), dims, stored, noise=Noise(amount, key), turns=(0, 1))  # type: ignore[arg-type]
 
 
@@ -147,7 +147,7 @@ def test_repeated_rows_stay_equal() -> None:
 def test_rows_that_are_parts_are_no_repeats() -> None:
     weight = torch.randn(3, 4, generator=torch.Generator().manual_seed(4))
     axis = orders.copies(3, 2, 2**-0.5, (2**-0.5, 2**-0.5))
-    dims = dimension.along(axis, "readers"), dimension.plain(4)
+    dims = dimension.along(axis, "readers"), dimension.ungrown(4)
     tensor = Remapped(Held(weight), dims, "F32", noise=Noise(0.5, "parts"), turns=(0, 1))  # type: ignore[arg-type]
     assert tensor.is_cut_at_runs  # where plain copies are told as repeats
     assert [piece.again for piece in tensor.pieces(1 << 20)] == [None, None]

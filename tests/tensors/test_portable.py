@@ -17,7 +17,7 @@ from blake3 import blake3
 from modelsurgeon.tensors.random import turned
 from modelsurgeon.tensors.random.drawn import Drawn
 from modelsurgeon.tensors.random.quantile import normal_quantile
-from modelsurgeon.tensors.random.turned import Rotation, bits, haar, slices, times_transpose
+from modelsurgeon.tensors.random.turned import RandomRotation, bits, haar, slices, times_transpose
 
 # Seen on an AMD EPYC with torch 2.13; quantiles and rotations on an Intel Xeon with torch 2.11 too
 GOLDEN = {
@@ -39,7 +39,7 @@ HAAR, MANY = 4, 800  # matrices that the moments are taken of
 
 def digests() -> dict[str, str]:
     """{what: the hash of its bytes}"""
-    rotations = {size: Rotation(size, "key") for size in (2, 7, 64, 320)}
+    rotations = {size: RandomRotation(size, "key") for size in (2, 7, 64, 320)}
     found = {f"rotation {size}": rotation.matrix for size, rotation in rotations.items()}
     found |= {
         f"turned {size}": times_transpose(Drawn((50, size), "F64", 1.0, "rows").read(0, 50), rotation)
@@ -83,7 +83,7 @@ def test_quantiles_are_those_of_the_normal_distribution_rounded_once():
 
 def off(size: int) -> float:
     """How far the rows of a rotation are from orthonormal, in what `size` roundings add up to as a random walk."""
-    p = Rotation(size, "key").matrix
+    p = RandomRotation(size, "key").matrix
     return float((p @ p.T - torch.eye(size, dtype=p.dtype)).abs().max()) / (2.0**-52 * math.sqrt(size))
 
 

@@ -46,7 +46,7 @@ def test_even_factors_of_two_dimensions_are_one_factor(tmp_path: Path) -> None:
 def test_a_factor_that_rounds_is_applied_in_a_wider_dtype_and_rounded_once(tmp_path: Path) -> None:
     old = torch.randn(64, 64)
     axis = orders.copies(64, 3, 3**-0.5, [3**-0.5] * 3)
-    wide = Remapped(stored(old, tmp_path), (dimension.plain(64), dimension.along(axis, "readers")), "F32")
+    wide = Remapped(stored(old, tmp_path), (dimension.ungrown(64), dimension.along(axis, "readers")), "F32")
     assert torch.equal(whole(wide), (old.double() * float(axis.share[0])).float().repeat(1, 3))
 
 
@@ -80,16 +80,16 @@ def test_gaps_hold_the_fill_and_old_infinities_do_not_leak_into_them(tmp_path: P
 def test_a_remapped_tensor_can_be_remapped_again(tmp_path: Path) -> None:
     old = torch.randn(5, 3)
     axis = orders.copies(5, 2, 1.0, (0.5, 0.5))
-    once = Remapped(stored(old, tmp_path), (dimension.along(axis, "writers"), dimension.plain(3)), "F32")
+    once = Remapped(stored(old, tmp_path), (dimension.along(axis, "writers"), dimension.ungrown(3)), "F32")
     again = orders.copies(10, 3, 1.0, (0.5, 0.25, 0.25))
-    twice = Remapped(once, (dimension.along(again, "writers"), dimension.plain(3)), "F32", constant=2.0)
+    twice = Remapped(once, (dimension.along(again, "writers"), dimension.ungrown(3)), "F32", constant=2.0)
     assert torch.equal(whole(twice), 2 * old.repeat(6, 1))
 
 
 def test_rows_read_are_near_the_rows_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = torch.randn(1000, 500)
     axis = orders.copies(1000, 2, 1.0, (0.5, 0.5))
-    wide = Remapped(stored(old, tmp_path), (dimension.along(axis, "writers"), dimension.plain(500)), "F32")
+    wide = Remapped(stored(old, tmp_path), (dimension.along(axis, "writers"), dimension.ungrown(500)), "F32")
     asked: list[int] = []
     read = Stored.read
     monkeypatch.setattr(Stored, "read", lambda self, a, b, *rest: asked.append(b - a) or read(self, a, b, *rest))
@@ -222,7 +222,7 @@ PLANTED = {
 @pytest.mark.parametrize("mistake", PLANTED)
 def test_a_mistake_in_a_mean_does_not_fold_back(mistake: str, axis: int, dtype: torch.dtype) -> None:
     old = (torch.arange(20.0).reshape(5, 4) + 1).to(dtype)
-    rows, columns = dimension.along(TAIL, "writers"), dimension.plain(4)
+    rows, columns = dimension.along(TAIL, "writers"), dimension.ungrown(4)
     base, dims = (Held(old), (rows, columns)) if axis == 0 else (Held(old.T), (columns, rows))
     wide = Remapped(base, dims, base.dtype)  # type: ignore[arg-type]
     found = whole(wide)
@@ -242,7 +242,7 @@ def test_a_mean_of_numbers_that_cancel_is_no_false_alarm(axis: int, dtype: torch
     root = np.full(601, 2**-0.5)
     dim = dimension.along(orders.gathered(600, source, root, 1 / root, 1.0), "writers")
     base, dims = (
-        (Held(old), (dimension.plain(8), dim)) if axis else (Held(old.T.contiguous()), (dim, dimension.plain(8)))
+        (Held(old), (dimension.ungrown(8), dim)) if axis else (Held(old.T.contiguous()), (dim, dimension.ungrown(8)))
     )
     wide = Remapped(base, dims, base.dtype)  # type: ignore[arg-type]
     assert fold("t", wide, Held(whole(wide))).verdict in ("exact", "rounded")  # type: ignore[arg-type]
@@ -282,7 +282,7 @@ def test_a_mean_is_never_called_exact(dtype: str) -> None:
 def test_rows_that_are_read_for_a_mean_are_read_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     old = torch.randn(1000, 3, generator=torch.Generator().manual_seed(0))
     grown = orders.gathered(1000, np.r_[np.arange(1000), MEAN], np.ones(1001), np.ones(1001), 1.0)
-    wide = Remapped(Held(old), (dimension.along(grown, "writers"), dimension.plain(3)), "F32")  # type: ignore[arg-type]
+    wide = Remapped(Held(old), (dimension.along(grown, "writers"), dimension.ungrown(3)), "F32")  # type: ignore[arg-type]
     asked: list[int] = []
     read = Held.read
     monkeypatch.setattr(means, "MEAN_BLOCK", 300)

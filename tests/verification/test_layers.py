@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,15 @@ from safetensors.torch import load_file, save_file
 
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.running import batches
+from modelsurgeon.running.options import RunOptions
 from modelsurgeon.saving.save import save
 from modelsurgeon.verification import visits
-from modelsurgeon.verification.layers import TOLERANCE, Layers, Row
+from modelsurgeon.verification.layers import TOLERANCE, ComparedState, Layers
 from modelsurgeon.verification.logits import LogitReport, compare_all
 from support.grow import widen
 from support.tiny import ROUNDING, named
 
-ASKED: dict[str, Any] = {"samples": 1, "length": 12, "behaviour": True, "in_stored": False}
+OPTIONS = RunOptions(samples=1, length=12)
 
 
 @pytest.fixture(autouse=True)
@@ -48,8 +50,8 @@ def pair(source: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) 
     return of
 
 
-def report(pair: Pair, after: Checkpoint | None = None, **asked: Any) -> LogitReport:
-    return compare_all(pair[0], after or pair[1], maps=pair[2], **{**ASKED, **asked})[0]
+def report(pair: Pair, after: Checkpoint | None = None, options: RunOptions = OPTIONS) -> LogitReport:
+    return compare_all(pair[0], after or pair[1], options, maps=pair[2], behaviour=True, in_stored=False)[0]
 
 
 def changed(checkpoint: Checkpoint, folder: Path, name: str = "", **config: Any) -> Checkpoint:
@@ -115,7 +117,11 @@ def test_states_of_another_size_that_no_map_grew_are_left_out_and_said(pair: Cal
 
 
 def test_hidden_states_tell_and_do_not_judge() -> None:
-    rows = (Row("a", None, "a", 0.0, TOLERANCE), Row("b.0.c", 0, "c", 1.0, float("nan")), Row("d", None, "d", 1.0, 1.0))
+    rows = (
+        ComparedState("a", None, "a", 0.0, TOLERANCE),
+        ComparedState("b.0.c", 0, "c", 1.0, float("nan")),
+        ComparedState("d", None, "d", 1.0, 1.0),
+    )
     layers = Layers("text", rows)
     assert layers.first == rows[1]
     assert layers.to_json()["first"] == "b.0.c" and layers.to_json()["rows"][1]["max_rel"] == "nan"
@@ -123,7 +129,7 @@ def test_hidden_states_tell_and_do_not_judge() -> None:
 
 
 def test_behaviour_is_run_on_long_and_shifted_rows_padded_on_both_sides(pair: Callable[[str], Pair]) -> None:
-    found = report(pair("llama-tied"), samples=1, length=5)
+    found = report(pair("llama-tied"), options=RunOptions(samples=1, length=5))
     assert [c.inputs for c in found.comparisons] == [
         "random ids, length 1",
         "random ids, length 5",
@@ -133,7 +139,7 @@ def test_behaviour_is_run_on_long_and_shifted_rows_padded_on_both_sides(pair: Ca
         "long row, length 24",
     ]
     assert found.comparisons[3].positions == found.comparisons[2].positions
-    told = report(pair("t5-tied"), length=5).notes
+    told = report(pair("t5-tied"), options=RunOptions(samples=1, length=5)).notes
     assert "long context: 24 tokens; config.json does not say how many the model was trained on" in told
 
 
@@ -145,17 +151,17 @@ def test_positions_that_the_result_does_not_know_are_seen(pair: Callable[[str], 
     tensors["transformer.wpe.weight"][13:] *= 1.01  # later than any usual row reaches
     save_file(tensors, mutant / "model.safetensors", {"format": "pt"})
     (mutant / "config.json").write_text(json.dumps(dict(gpt2[1].config)))
-    found = report(gpt2, open_checkpoint(mutant), length=12)
+    found = report(gpt2, open_checkpoint(mutant))
     wrong = {c.inputs for c, limit in zip(found.comparisons, found.limits, strict=True) if not c.max_rel <= limit}
     assert wrong == {"positions from 12", "long row, length 24"}
 
 
 def test_weights_that_stay_on_the_disk_give_the_same_answers(pair: Callable[[str], Pair]) -> None:
     both = pair("mixtral-tied")  # its experts are put together while they are loaded, and written to the disk again
-    plain, apart = report(both), report(both, device="auto", memory=20_000)
+    plain, apart = report(both), report(both, options=replace(OPTIONS, device="auto", memory=20_000))
     assert apart.same and apart.generation is not None and apart.generation.tokens == 1  # each token reads all weights
     assert apart.layers is not None and plain.layers is not None
     assert [row.name for row in apart.layers.rows] == [row.name for row in plain.layers.rows]
     assert apart.scatter is not None and plain.scatter is not None
-    for found, expected in zip(apart.scatter.to_json().values(), plain.scatter.to_json().values(), strict=True):
+    for found, expected in zip(astuple(apart.scatter), astuple(plain.scatter), strict=True):
         assert found == pytest.approx(expected, abs=1e-4)  # weights at other addresses are multiplied by other kernels

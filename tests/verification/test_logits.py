@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.checkpoints.source import DEMO
 from modelsurgeon.errors import ModelSurgeonError, SourceError
-from modelsurgeon.running.batches import Sampling, make_inputs
+from modelsurgeon.running.batches import make_inputs
+from modelsurgeon.running.options import RunOptions
 from modelsurgeon.running.reader import UNLABELLED, Reader, read_off
 from modelsurgeon.running.reference import checked_view, load, model_class
 from modelsurgeon.saving.save import save
@@ -27,7 +28,7 @@ from modelsurgeon.verification.logits import TOLERANCE, Comparison, LogitReport,
 from support.grow import widen
 from support.tiny import named
 
-FEW: dict[str, Any] = {"samples": 2, "length": 24}
+FEW = RunOptions(samples=2, length=24)
 # Float32 passes that sum in another order, in units of the logits' deviation. Each sum rounds up to 704 times, by half
 # a unit at most and either way; three sums follow one another in each of four layers: five deviations of such a walk.
 ROUNDING = 5 * math.sqrt(704 * 12) * 2.0**-24
@@ -59,12 +60,12 @@ def body(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return open_checkpoint(folder)
 
 
-def compare(source: Checkpoint, result: Checkpoint, **asked: Any) -> LogitReport:
-    return compare_all(source, result, in_stored=False, **asked)[0]
+def compare(source: Checkpoint, result: Checkpoint, options: RunOptions = RunOptions(), **asked: Any) -> LogitReport:
+    return compare_all(source, result, options, in_stored=False, **asked)[0]
 
 
-def compare_stored(source: Checkpoint, result: Checkpoint, **asked: Any) -> LogitReport | None:
-    return compare_all(source, result, **asked)[1]
+def compare_stored(source: Checkpoint, result: Checkpoint, options: RunOptions = RunOptions()) -> LogitReport | None:
+    return compare_all(source, result, options)[1]
 
 
 def mutated(
@@ -84,7 +85,7 @@ def scaled(name: str, factor: float) -> Callable[[dict[str, torch.Tensor]], obje
 
 
 def test_a_checkpoint_is_the_same_as_itself_to_the_last_bit(demo: Checkpoint) -> None:
-    report = compare(demo, demo, **FEW)
+    report = compare(demo, demo, options=FEW)
     assert report.same and not report.notes
     assert {(c.max_abs, c.max_rel, c.kl, c.top1) for c in report.comparisons} == {(0.0, 0.0, 0.0, 1.0)}
     kinds = ["text", "random ids, length 1", "random ids, length 7", "random ids, length 24", "padded batch"]
@@ -94,13 +95,13 @@ def test_a_checkpoint_is_the_same_as_itself_to_the_last_bit(demo: Checkpoint) ->
 
 
 def test_a_widened_checkpoint_is_the_same_in_float32(demo: Checkpoint, wider: Checkpoint) -> None:
-    report = compare(demo, wider, **FEW)
+    report = compare(demo, wider, options=FEW)
     assert report.same
     assert all(c.max_rel < ROUNDING for c in report.comparisons)
 
 
 def test_text_has_a_loss_and_random_ids_have_none(demo: Checkpoint, wider: Checkpoint) -> None:
-    text, *others = compare(demo, wider, **FEW).comparisons
+    text, *others = compare(demo, wider, options=FEW).comparisons
     assert text.loss_before is not None and text.loss_after is not None
     assert text.loss_before < math.log(4096)  # better than guessing
     # a mean of log sum - logit, in float64: each of the two moves as far as a logit at most
@@ -111,7 +112,7 @@ def test_text_has_a_loss_and_random_ids_have_none(demo: Checkpoint, wider: Check
 def test_in_its_stored_16_bits_a_result_stays_within_the_noise_of_the_source(
     demo: Checkpoint, wider: Checkpoint
 ) -> None:
-    report = compare_stored(demo, wider, **FEW)
+    report = compare_stored(demo, wider, options=FEW)
     assert report is not None and report.dtype == "bfloat16" and report.same
     assert [n.inputs for n in report.noise] == [c.inputs for c in report.comparisons]
     assert all(n.max_rel > 1e-3 for n in report.noise)  # bfloat16 has 8 bits
@@ -134,7 +135,7 @@ def test_a_source_stored_in_32_bits_has_no_16_bit_report(body: Checkpoint) -> No
 def test_one_tensor_that_is_a_hundredth_off_is_not_the_same(
     demo: Checkpoint, wider: Checkpoint, tmp_path: Path, name: str, factor: float
 ) -> None:
-    report = compare(demo, mutated(wider, tmp_path / "mutant", scaled(name, factor)), **FEW)
+    report = compare(demo, mutated(wider, tmp_path / "mutant", scaled(name, factor)), options=FEW)
     assert not report.same
     assert max(c.max_rel for c in report.comparisons) > 10 * TOLERANCE
 
@@ -143,10 +144,10 @@ def test_a_nan_is_not_the_same_and_can_be_written_as_json(demo: Checkpoint, tmp_
     def spoil(tensors: dict[str, torch.Tensor]) -> None:
         tensors["model.layers.2.mlp.up_proj.weight"][0, 0] = math.nan
 
-    report = compare(demo, mutated(demo, tmp_path / "nan", spoil), **FEW)
+    report = compare(demo, mutated(demo, tmp_path / "nan", spoil), options=FEW)
     assert not report.same
     assert "NaN" not in json.dumps(report.to_json())
-    assert report.comparisons[0].to_json()["max_abs"] == "nan"
+    assert report.to_json()["comparisons"][0]["max_abs"] == "nan"
 
 
 def test_a_report_with_nothing_in_it_is_not_the_same() -> None:
@@ -154,7 +155,7 @@ def test_a_report_with_nothing_in_it_is_not_the_same() -> None:
 
 
 def test_a_report_survives_json(demo: Checkpoint, wider: Checkpoint) -> None:
-    report = compare_stored(demo, wider, **FEW)
+    report = compare_stored(demo, wider, options=FEW)
     assert report is not None
     record = json.loads(json.dumps(report.to_json()))
     assert record == report.to_json() and record["same"] is True
@@ -170,16 +171,16 @@ def test_what_stands_in_padded_positions_does_not_count(
 
     plain = mutated(body, tmp_path / "plain", lambda tensors: None)  # laid out alike, so multiplied by the same kernels
     changed = mutated(body, tmp_path / "padding", other_padding)
-    model, _ = load(body, body.origin.path, "float32", "cpu")
+    model, _ = load(body, body.origin.path)
 
     def holds_padding(seed: int) -> bool:
-        padded = make_inputs(model, body.origin.path, Sampling(None, 4, 128, seed)).batches[-1]
+        padded = make_inputs(model, body.origin.path, RunOptions(seed=seed)).batches[-1]
         return 0 in padded.arguments["input_ids"][padded.real]
 
     seed = next(seed for seed in range(99) if not holds_padding(seed))
-    assert compare(plain, changed, seed=seed).comparisons[-1].max_abs == 0
+    assert compare(plain, changed, RunOptions(seed=seed)).comparisons[-1].max_abs == 0
     monkeypatch.setattr("modelsurgeon.verification.visits._real", lambda value, real: value.flatten(0, 1))
-    assert compare(plain, changed, seed=seed).comparisons[-1].max_rel > TOLERANCE
+    assert compare(plain, changed, RunOptions(seed=seed)).comparisons[-1].max_rel > TOLERANCE
 
 
 def test_a_body_without_a_head_is_folded_back_by_its_maps(body: Checkpoint, tmp_path: Path) -> None:
@@ -236,23 +237,23 @@ def test_a_model_with_weights_that_the_library_would_make_up_is_refused(demo: Ch
     name = "model.layers.1.mlp.up_proj.weight"
     lacking = mutated(demo, tmp_path / "lacking", lambda tensors: tensors.pop(name))
     with pytest.raises(SourceError, match=f"finds no '{name}'"):
-        compare(demo, lacking, **FEW)
+        compare(demo, lacking, options=FEW)
     narrow = mutated(demo, tmp_path / "narrow", lambda t: t.update({name: t[name][:-1].contiguous()}))
     with pytest.raises(SourceError, match=f"finds no '{name}' that fits"):
-        compare(demo, narrow, **FEW)
+        compare(demo, narrow, options=FEW)
 
 
 def test_a_config_that_the_library_refuses_is_one_line(demo: Checkpoint, tmp_path: Path) -> None:
     odd = mutated(demo, tmp_path / "odd", lambda tensors: None, num_attention_heads=3)
     with pytest.raises(SourceError, match="transformers cannot load it") as caught:
-        compare(demo, odd, **FEW)
+        compare(demo, odd, options=FEW)
     assert "\n" not in str(caught.value)
 
 
 def test_a_plan_that_is_not_saved_is_refused(demo: Checkpoint, wider: Checkpoint) -> None:
     with pytest.raises(ModelSurgeonError, match="a plan cannot be run"):
-        compare(demo, widen(demo, 2), **FEW)
-    assert compare(demo, widen(demo, 2), result_path=wider.origin.path, **FEW).same
+        compare(demo, widen(demo, 2), options=FEW)
+    assert compare(demo, widen(demo, 2), result_path=wider.origin.path, options=FEW).same
 
 
 def test_the_library_sees_a_folder_of_nothing_but_config_and_weights(demo: Checkpoint, tmp_path: Path) -> None:
@@ -262,13 +263,13 @@ def test_the_library_sees_a_folder_of_nothing_but_config_and_weights(demo: Check
     with checked_view(folder.origin.path) as view:
         assert sorted(path.name for path in view.iterdir()) == ["config.json", "model.safetensors"]
         assert not {*traps, "_attn_implementation"} & set(json.loads((view / "config.json").read_text()))
-    assert compare(demo, folder, **FEW).same
+    assert compare(demo, folder, options=FEW).same
 
 
 def test_a_sharded_result_is_run_like_any_other(demo: Checkpoint, tmp_path: Path) -> None:
     result = open_checkpoint(save(widen(demo, 2), tmp_path / "shards", shard_size=2 * 10**6))
     assert len({tensor.file for tensor in result.tensors.values()}) > 1  # type: ignore[union-attr]
-    assert compare(demo, result, **FEW).same
+    assert compare(demo, result, options=FEW).same
 
 
 @pytest.mark.parametrize(
@@ -289,7 +290,7 @@ def test_the_class_is_the_configs_where_it_is_of_the_model_type(
 
 def test_a_seed_gives_the_same_random_ids_again(demo: Checkpoint) -> None:
     model = model_class(demo)(model_class(demo).config_class(**tiny()))
-    first, again, other = (make_inputs(model, DEMO, Sampling("text", 1, 9, seed)).batches for seed in (0, 0, 1))
+    first, again, other = (make_inputs(model, DEMO, RunOptions("text", 1, 9, seed=seed)).batches for seed in (0, 0, 1))
     ids = [[b.arguments["input_ids"].tolist() for b in made if b.inputs != "text"] for made in (first, again, other)]
     assert ids[0] == ids[1] != ids[2]
 
@@ -370,19 +371,19 @@ def test_what_a_model_reads_is_read_off_it(
     before = open_checkpoint(source(named(name)))
     plan = widen(before, 2)
     after = open_checkpoint(save(plan, tmp_path / "wider"))
-    how: dict[str, Any] = {"maps": plan.steps[-1].maps, "samples": 5, "length": 9}
-    report = compare(before, after, **how)
+    options, maps = RunOptions(samples=5, length=9), plan.steps[-1].maps
+    report = compare(before, after, options, maps=maps)
     assert report.same
     last = [c for c in report.comparisons if c.output == output]
     assert tuple(c.inputs for c in last) == inputs and last[-1].positions == positions
     layer = next(n for n in after.tensors if n.endswith(("fc2.weight", ".output.dense.weight")))
-    assert not compare(before, mutated(after, tmp_path / "mutant", scaled(layer, 1.1)), **how).same
+    assert not compare(before, mutated(after, tmp_path / "mutant", scaled(layer, 1.1)), options, maps=maps).same
 
 
 @pytest.mark.parametrize("name", ["vit", "whisper-tied"])
 def test_pictures_and_sounds_come_in_the_dtype_of_the_model(name: str, source: Callable[..., Path]) -> None:
     narrow = open_checkpoint(source(named(name), "bfloat16"))
-    report = compare_stored(narrow, narrow, samples=2, length=9)
+    report = compare_stored(narrow, narrow, RunOptions(samples=2, length=9))
     assert report is not None and report.same
 
 

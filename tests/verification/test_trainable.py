@@ -17,13 +17,15 @@ from modelsurgeon.errors import ModelSurgeonError
 from modelsurgeon.growth.kinds.pointwise import Pointwise
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.operations.transforms.replay import composed_maps
+from modelsurgeon.progress import Tell, silent
 from modelsurgeon.proof import coordinates
 from modelsurgeon.proof.coordinates import GrownAxis
+from modelsurgeon.running.options import RunOptions
 from modelsurgeon.saving.save import save
 from modelsurgeon.verification import ranks
 from modelsurgeon.verification.copies import compare
 from modelsurgeon.verification.ranks import numerical_rank
-from modelsurgeon.verification.trainable import Axis, Trainability, examine, measure
+from modelsurgeon.verification.trainable import CopiedAxis, Trainability, examine, measure
 from support import tiny
 from support.grow import widen
 
@@ -47,11 +49,11 @@ def grow(source: Callable[..., Path], tmp_path: Path) -> Grow:
     return grown
 
 
-def examined(result: Checkpoint, **how: Any) -> Trainability:
-    return examine(result, composed_maps(result.steps), **{"samples": 1, "length": 9, **how})
+def examined(result: Checkpoint, length: int = 9, tell: Tell = silent) -> Trainability:
+    return examine(result, composed_maps(result.steps), RunOptions(samples=1, length=length), tell)
 
 
-def by_axis(report: Trainability) -> Mapping[str, Axis]:
+def by_axis(report: Trainability) -> Mapping[str, CopiedAxis]:
     return {axis.axis.split(",")[0]: axis for axis in report.axes}
 
 
@@ -179,7 +181,7 @@ def test_a_trained_model_is_asked_to_predict_its_text_in_float32(tmp_path: Path)
     result = open_checkpoint(save(widen(demo, settings={"intermediate_size": 400}, noise=0.0), tmp_path / "wider"))
     told: list[tuple[str, int, int]] = []
     report = examined(result, length=24, tell=lambda *said: told.append(said))
-    before = examine(demo, {}, samples=1, length=24)
+    before = examine(demo, {}, RunOptions(samples=1, length=24))
     assert before.trainable and not before.axes and not before.ranks
     assert report.loss == pytest.approx(before.loss, rel=1e-5)  # the same function, in another order of sums
     assert 1 < report.loss < 8.3  # better than chance, which is log(4096)
@@ -270,5 +272,5 @@ def test_a_rank_is_what_stands_out_of_the_rounding() -> None:
 def test_a_map_that_moves_without_copying_leaves_nothing_to_tell(source: Callable[..., Path]) -> None:
     checkpoint = open_checkpoint(source(tiny.named("gpt2-tied")))
     shuffled = AxisMap(40, np.roll(np.arange(40), 1), np.ones(40), np.ones(40))
-    (mlp,) = examine(checkpoint, {"mlp": shuffled}, samples=1, length=9).axes
+    (mlp,) = examine(checkpoint, {"mlp": shuffled}, RunOptions(samples=1, length=9)).axes
     assert (mlp.pairs, mlp.stuck, mlp.dead, mlp.cosine) == (0, 0, 0, None)

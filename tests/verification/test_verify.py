@@ -16,6 +16,7 @@ from modelsurgeon.errors import SourceError
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.operations.transforms.untying import untie_embeddings
 from modelsurgeon.proof.proof import fold, prove
+from modelsurgeon.running.options import RunOptions
 from modelsurgeon.saving.save import save
 from modelsurgeon.tensors.stored import Stored
 from modelsurgeon.verification.verify import verify
@@ -24,7 +25,7 @@ from support.grow import widen
 from support.mutant import Mutant
 
 Source = Callable[..., Path]
-SHORT = {"length": 16, "samples": 1}
+SHORT = RunOptions(length=16, samples=1)
 Widened = Callable[..., tuple[Path, Path]]
 # One variant of each kind of layout; tests/test_matrix.py proves every growth of every family.
 SOUND = [
@@ -78,7 +79,7 @@ def test_every_planted_mistake_is_proven_wrong(mutant: Mutant, widened: Widened,
 def test_mistakes_that_are_too_small_for_the_logits_are_called_different_by_the_proof_alone(
     mutant: Mutant, widened: Widened, tmp_path: Path
 ) -> None:
-    report = verify(*planted(mutant, widened, tmp_path / "planted"), **SHORT)
+    report = verify(*planted(mutant, widened, tmp_path / "planted"), options=SHORT)
     assert report.logits is not None and report.logits.same
     assert not report.same
 
@@ -96,7 +97,7 @@ SEEN = [
 @pytest.mark.parametrize("name", SEEN)
 def test_the_logits_call_a_mistake_different_too(name: str, widened: Widened, tmp_path: Path) -> None:
     mutant = next(mutant for mutant in MUTANTS if str(mutant) == name)
-    report = verify(*planted(mutant, widened, tmp_path / "planted"), **SHORT)
+    report = verify(*planted(mutant, widened, tmp_path / "planted"), options=SHORT)
     assert not report.same
     assert report.logits is not None and not report.logits.same
 
@@ -117,7 +118,7 @@ def test_what_was_widened_well_is_called_the_same(name: str, rule: str, widened:
 
 @pytest.mark.parametrize("name", SOUND[:4])
 def test_what_was_widened_well_is_reported_as_the_same(name: str, widened: Widened) -> None:
-    report = verify(*(open_checkpoint(folder) for folder in widened(name, "exact")), **SHORT)
+    report = verify(*(open_checkpoint(folder) for folder in widened(name, "exact")), options=SHORT)
     assert report.same and report.proof is not None and report.logits is not None
 
 
@@ -154,7 +155,7 @@ def test_a_result_of_another_source_is_called_different(source: Source, tmp_path
 def test_without_a_record_the_proof_is_skipped_and_the_report_says_so(source: Source, tmp_path: Path) -> None:
     before = source(tiny.named("llama-tied"))
     copied = shutil.copytree(before, tmp_path / "copy")
-    report = verify(open_checkpoint(before), open_checkpoint(copied), **SHORT)
+    report = verify(open_checkpoint(before), open_checkpoint(copied), options=SHORT)
     assert report.same
     assert report.proof is None
     assert "proof skipped" in report.notes[0] and "--infer" in report.notes[0]
@@ -166,7 +167,7 @@ def test_a_number_that_derived_maps_do_not_explain_makes_it_different(source: So
     held = load_file(copied / "model.safetensors")
     held["model.norm.weight"][3] *= 1 + 2**-20  # no logit shows it
     save_file(held, copied / "model.safetensors", {"format": "pt"})
-    report = verify(open_checkpoint(before), open_checkpoint(copied), infer=True, **SHORT)
+    report = verify(open_checkpoint(before), open_checkpoint(copied), infer=True, options=SHORT)
     assert report.inferred is not None and report.logits is not None and report.logits.same
     assert not report.same and report.verdict == "different"
 
@@ -310,7 +311,7 @@ def test_a_checkpoint_converted_to_another_model_type_runs_as_what_it_says_it_is
     before = source(tiny.named("llama-untied"))
     converted = shutil.copytree(before, tmp_path / "mistral")
     planting.config(model_type="mistral", architectures=["MistralForCausalLM"], sliding_window=window)(converted)
-    report = verify(open_checkpoint(before), open_checkpoint(converted), infer=True, trainable=True, **SHORT)
+    report = verify(open_checkpoint(before), open_checkpoint(converted), infer=True, trainable=True, options=SHORT)
     assert report.same is same and report.proof is None and report.trainable is None
     assert report.notes[0] == "proof skipped: model_type 'mistral' has no maps to 'llama'"
     assert report.notes[1].startswith("trainable: not examined: no maps")

@@ -2,11 +2,11 @@
 
 `num_hidden_layers` passes go through `num_hidden_groups` groups of `inner_group_num` layers. The embeddings are always
 projected, so their size never has to grow with the stream; the masked-LM head works at that size, too.
-Upstream: transformers/models/albert/modeling_albert.py.
 """
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Quotient, Tie, labels
-from modelsurgeon.architectures.tables.bert import CHOICE, TOKENS, unpooled
+from modelsurgeon.architectures.architecture import Architecture, Axis, Tie
+from modelsurgeon.architectures.axes import attention, tokens
+from modelsurgeon.architectures.layouts import TOKENS, multiple_choice, unpooled
 
 ARCHITECTURE = Architecture(
     model="AlbertForMaskedLM",
@@ -19,21 +19,17 @@ ARCHITECTURE = Architecture(
         "albert.embeddings.word_embeddings.weight",
         also={"predictions.decoder.bias": "predictions.bias"},
         requires="predictions.dense.weight",
+        default=True,
     ),
     axes={
-        "vocab": Axis("vocab_size"),
-        "positions": Axis("max_position_embeddings"),
-        "types": Axis("type_vocab_size"),
-        "labels": Axis(default=labels),
+        **tokens(positions="max_position_embeddings", types="type_vocab_size"),
         "hidden": Axis("hidden_size", through="residual"),
         "embedded": Axis("embedding_size", through="rank"),
         "transform": Axis("embedding_size", through="pointwise"),
         "final": Axis("embedding_size", through="rank"),
         "pooled": Axis("hidden_size", through="pointwise"),
         "mlp": Axis("intermediate_size", through="pointwise"),
-        "heads": Axis("num_attention_heads", through="heads"),
-        "head": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
-        "value": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="linear"),
+        **attention(),
     },
     tensors={
         "albert.embeddings.word_embeddings.weight": "vocab -> embedded",
@@ -63,11 +59,10 @@ ARCHITECTURE = Architecture(
         "classifier.{weight,bias}?": "labels <- pooled",
         "qa_outputs.{weight,bias}?": "labels <- hidden",
     },
-    forms=(unpooled("albert.pooler.weight"), TOKENS, CHOICE),
+    forms=(unpooled("albert.pooler.weight"), TOKENS, multiple_choice("pooled")),
     outputs={"last_hidden_state": "hidden", "pooler_output": "pooled"},
-    keys=("classifier_dropout_prob", "hidden_act", "num_hidden_layers"),
+    keys="classifier_dropout_prob hidden_act num_hidden_layers",
     requires={"position_embedding_type": (None, "absolute")},
-    defaults={"tie_word_embeddings": lambda c: True},
     synonyms=((".gamma", ".weight"), (".beta", ".bias")),
     ignored=(r".*embeddings\.position_ids",),
 )

@@ -2,22 +2,22 @@
 
 The output of each norm is the residual; the last one of the decoder is what the head reads. The token embeddings may be
 multiplied by sqrt(d_model), positions never. The decoder alone, with a head, is a causal language model.
-Upstream: transformers/models/bart/modeling_bart.py.
 """
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Quotient, Tie, labels
+from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Tie, labels
+from modelsurgeon.architectures.axes import attention, residual
 
 
 def layer(at: str, side: str, attentions: tuple[str, ...], last: str = "hidden") -> dict[str, str]:
     """The tensors of a layer of one side, whose heads and MLP have sizes of their own; `last`: what it writes."""
-    attention = {
+    parts = {
         "q_proj": f"({side}_heads {side}_head~) <- hidden",
         "k_proj": f"({side}_heads {side}_head) <- hidden",
         "v_proj": f"({side}_heads {side}_value) <- hidden",
         "out_proj": f"hidden <- ({side}_heads {side}_value)",
     }
     return {
-        **{f"{at}.{name}.{part}.{{weight,bias}}": text for name in attentions for part, text in attention.items()},
+        **{f"{at}.{name}.{part}.{{weight,bias}}": text for name in attentions for part, text in parts.items()},
         **{f"{at}.{name}_layer_norm.{{weight,bias}}": "hidden => hidden" for name in attentions},
         f"{at}.fc1.{{weight,bias}}": f"{side}_mlp <- hidden",
         f"{at}.fc2.{{weight,bias}}": f"hidden <- {side}_mlp",
@@ -45,22 +45,18 @@ ARCHITECTURE = Architecture(
             "model.encoder.embed_tokens.weight": "model.shared.weight",
             "model.decoder.embed_tokens.weight": "model.shared.weight",
         },
+        default=True,
     ),
     axes={
         "vocab": Axis("vocab_size"),
         "positions": Axis(default=lambda c: c["max_position_embeddings"] + 2),
         "labels": Axis(default=labels),
-        "hidden": Axis("d_model", through="residual"),
-        "final": Axis("d_model", through="residual"),
+        **residual("d_model", "hidden final"),
         "pooled": Axis("d_model", through="pointwise"),
         "encoder_mlp": Axis("encoder_ffn_dim", through="pointwise"),
-        "encoder_heads": Axis("encoder_attention_heads", through="heads"),
-        "encoder_head": Axis(default=Quotient("d_model", "encoder_attention_heads"), through="inner", scaled=-0.5),
-        "encoder_value": Axis(default=Quotient("d_model", "encoder_attention_heads"), through="linear"),
+        **attention("d_model", "encoder_attention_heads", side="encoder_"),
         "decoder_mlp": Axis("decoder_ffn_dim", through="pointwise"),
-        "decoder_heads": Axis("decoder_attention_heads", through="heads"),
-        "decoder_head": Axis(default=Quotient("d_model", "decoder_attention_heads"), through="inner", scaled=-0.5),
-        "decoder_value": Axis(default=Quotient("d_model", "decoder_attention_heads"), through="linear"),
+        **attention("d_model", "decoder_attention_heads", side="decoder_"),
     },
     tensors={
         "model.shared.weight": "vocab -> hidden",
@@ -81,15 +77,10 @@ ARCHITECTURE = Architecture(
         f"model.{name}.weight": ("hidden", 0.5, "scale_embedding")
         for name in ("shared", "encoder.embed_tokens", "decoder.embed_tokens")
     },
-    keys=(
-        "activation_dropout",
-        "activation_function",
-        "decoder_layerdrop",
-        "encoder_layerdrop",
-        "is_decoder",
-        "max_position_embeddings",
-    ),
-    defaults={"scale_embedding": lambda c: False, "tie_word_embeddings": lambda c: True},
+    keys="""
+        activation_dropout activation_function decoder_layerdrop encoder_layerdrop is_decoder max_position_embeddings
+    """,
+    defaults={"scale_embedding": False},
     aliases={
         "hidden_size": "d_model",
         "num_attention_heads": "encoder_attention_heads",
@@ -107,7 +98,7 @@ ARCHITECTURE = Architecture(
                 "model.decoder.embed_tokens.weight": "vocab -> hidden",
             },
             fields={
-                "tie": Tie("lm_head.weight", "model.decoder.embed_tokens.weight"),
+                "tie": Tie("lm_head.weight", "model.decoder.embed_tokens.weight", default=True),
                 "multiplied": {"model.decoder.embed_tokens.weight": ("hidden", 0.5, "scale_embedding")},
             },
         ),

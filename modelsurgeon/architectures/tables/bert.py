@@ -2,38 +2,11 @@
 
 The output of each norm is the residual, so `hidden` is both. The masked-LM head's dense layer ends in an activation:
 its axis `transform` is copied with scale 1, whatever the rule.
-Upstream: transformers/models/bert/modeling_bert.py.
 """
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Form, Quotient, Tie, labels
-
-
-def names_task(config: Config, task: str) -> bool:
-    """Whether the class that config.json names is for this task: heads of several tasks share their tensors' names."""
-    return any(task in str(kind) for kind in config.get("architectures") or ())
-
-
-# One score for each choice. (Files of old token classifiers hold a pooler, too, which they do not use.)
-CHOICE = Form(
-    "multiple choice",
-    when=lambda config, names: names_task(config, "MultipleChoice"),
-    tensors={"classifier.{weight,bias}?": "1 <- pooled"},
-)
-TOKENS = Form(
-    "token classifier",
-    when=lambda config, names: names_task(config, "TokenClassification"),
-    tensors={"classifier.{weight,bias}?": "labels <- hidden"},
-)
-
-
-def unpooled(pooler: str) -> Form:
-    """Classifiers of checkpoints without this tensor read the stream itself."""
-    return Form(
-        "without pooler",
-        when=lambda config, names: pooler not in names,
-        tensors={"classifier.{weight,bias}?": "labels <- hidden"},
-    )
-
+from modelsurgeon.architectures.architecture import Architecture, Tie
+from modelsurgeon.architectures.axes import encoder
+from modelsurgeon.architectures.layouts import TOKENS, multiple_choice, unpooled
 
 ARCHITECTURE = Architecture(
     model="BertForMaskedLM",
@@ -45,21 +18,9 @@ ARCHITECTURE = Architecture(
         "bert.embeddings.word_embeddings.weight",
         also={"cls.predictions.decoder.bias": "cls.predictions.bias"},
         requires="cls.predictions.transform.dense.weight",
+        default=True,
     ),
-    axes={
-        "vocab": Axis("vocab_size"),
-        "positions": Axis("max_position_embeddings"),
-        "types": Axis("type_vocab_size"),
-        "labels": Axis(default=labels),
-        "hidden": Axis("hidden_size", through="residual"),
-        "final": Axis("hidden_size", through="residual"),
-        "transform": Axis("hidden_size", through="pointwise"),
-        "pooled": Axis("hidden_size", through="pointwise"),
-        "mlp": Axis("intermediate_size", through="pointwise"),
-        "heads": Axis("num_attention_heads", through="heads"),
-        "head": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
-        "value": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="linear"),
-    },
+    axes=encoder(),
     tensors={
         "bert.embeddings.word_embeddings.weight": "vocab -> hidden",
         "bert.embeddings.position_embeddings.weight": "positions -> hidden",
@@ -82,11 +43,10 @@ ARCHITECTURE = Architecture(
         "classifier.{weight,bias}?": "labels <- pooled",
         "qa_outputs.{weight,bias}?": "labels <- hidden",
     },
-    forms=(unpooled("bert.pooler.dense.weight"), TOKENS, CHOICE),
+    forms=(unpooled("pooler.dense.weight"), TOKENS, multiple_choice("pooled")),
     outputs={"last_hidden_state": "hidden", "pooler_output": "pooled"},
-    keys=("hidden_act", "is_decoder"),
+    keys="hidden_act is_decoder",
     requires={"position_embedding_type": (None, "absolute")},
-    defaults={"tie_word_embeddings": lambda c: True},
     synonyms=((".gamma", ".weight"), (".beta", ".bias")),
     ignored=(r".*embeddings\.position_ids",),
 )

@@ -2,11 +2,11 @@
 
 The MLP is four times as wide as the stream, in the code. With `apply_residual_connection_post_layernorm` the sums start
 from the norms' outputs: every norm then writes the residual, as in a post-norm model.
-Upstream: transformers/models/bloom/modeling_bloom.py.
 """
 
 from modelsurgeon.architectures import alibi
-from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Multiple, Quotient, Tie, labels
+from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Multiple, Tie
+from modelsurgeon.architectures.axes import attention, residual, tokens
 
 ARCHITECTURE = Architecture(
     model="BloomForCausalLM",
@@ -14,18 +14,12 @@ ARCHITECTURE = Architecture(
     eps="layer_norm_epsilon",
     prefix="transformer.",
     counters={"layer": "n_layer"},
-    tie=Tie("lm_head.weight", "transformer.word_embeddings.weight"),
+    tie=Tie("lm_head.weight", "transformer.word_embeddings.weight", default=True),
     axes={
-        "vocab": Axis("vocab_size"),
-        "labels": Axis(default=labels),
-        "embedded": Axis("hidden_size", through="residual"),
-        "stream": Axis("hidden_size", through="residual"),
-        "hidden": Axis("hidden_size", through="residual"),
-        "final": Axis("hidden_size", through="residual"),
+        **tokens(),
+        **residual("hidden_size", "embedded stream hidden final"),
         "mlp": Axis(default=Multiple("hidden_size", 4), through="pointwise"),
-        "heads": Axis("n_head", through="heads", slopes=alibi.bloom),
-        "head": Axis(default=Quotient("hidden_size", "n_head"), through="inner", scaled=-0.5),
-        "value": Axis(default=Quotient("hidden_size", "n_head"), through="linear"),
+        **attention("hidden_size", "n_head", slopes=alibi.bloom),
     },
     tensors={
         "transformer.word_embeddings.weight": "vocab -> embedded",
@@ -58,7 +52,6 @@ ARCHITECTURE = Architecture(
             },
         ),
     ),
-    keys=("apply_residual_connection_post_layernorm", "pretraining_tp", "slow_but_exact"),
-    defaults={"tie_word_embeddings": lambda c: True},
+    keys="apply_residual_connection_post_layernorm pretraining_tp slow_but_exact",
     aliases={"n_embed": "hidden_size", "num_attention_heads": "n_head", "num_hidden_layers": "n_layer"},
 )

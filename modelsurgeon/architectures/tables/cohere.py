@@ -1,10 +1,10 @@
 """Cohere: LayerNorms without biases, one for attention and MLP, which run side by side; interleaved rotary pairs.
 
 With `use_qk_norm`, a LayerNorm over each head's query and key has a row of gains for each head.
-Upstream: transformers/models/cohere/modeling_cohere.py.
 """
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Quotient, Rotary, Tie
+from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Key, Quotient, Rotary, Tie
+from modelsurgeon.architectures.axes import attention, residual
 
 HEAD_DIM = Quotient("hidden_size", "num_attention_heads")
 
@@ -14,17 +14,12 @@ ARCHITECTURE = Architecture(
     eps="layer_norm_eps",
     prefix="model.",
     rotary=Rotary("interleaved"),
-    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=True),
     axes={
         "vocab": Axis("vocab_size"),
-        "stream": Axis("hidden_size", through="residual"),
-        "hidden": Axis("hidden_size", through="residual"),
-        "final": Axis("hidden_size", through="residual"),
+        **residual("hidden_size"),
         "mlp": Axis("intermediate_size", through="pointwise"),
-        "heads": Axis("num_attention_heads", through="heads"),
-        "kv": Axis("num_key_value_heads", lambda c: c["num_attention_heads"], through="heads", follows="heads"),
-        "head": Axis("head_dim", HEAD_DIM, through="inner", scaled=-0.5),
-        "value": Axis("head_dim", HEAD_DIM, through="linear"),
+        **attention(kv=Key("num_attention_heads"), key="head_dim"),
     },
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
@@ -52,8 +47,7 @@ ARCHITECTURE = Architecture(
             },
         ),
     ),
-    keys=("attention_bias", "hidden_act", "logit_scale", "max_position_embeddings", "use_qk_norm"),
+    keys="attention_bias hidden_act logit_scale max_position_embeddings use_qk_norm",
     factors={"logit_scale": ("lm_head.weight", 1.0)},
-    defaults={"logit_scale": lambda c: 0.0625, "tie_word_embeddings": lambda c: True},
-    ignored=(r".*rotary_emb\.inv_freq",),
+    defaults={"logit_scale": 0.0625},
 )

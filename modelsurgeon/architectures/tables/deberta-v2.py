@@ -1,26 +1,20 @@
-# ruff: noqa: N999  (the file is named as the model type)
 """DeBERTa v2 and v3: a post-norm encoder with disentangled attention.
 
 Beside q.k, queries meet keys of relative positions (`c2p`) and keys meet queries of them (`p2c`); both come from one
 table, through projections of their own or through those of the content. The scores are divided by
 sqrt(head * (1 + the number of such terms)). After the first layer a convolution may be added: its activation writes the
 stream, which then only copies of scale 1 pass.
-Upstream: transformers/models/deberta_v2/modeling_deberta_v2.py.
 """
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Form, Quotient, Tie, labels
-from modelsurgeon.architectures.tables.bert import CHOICE, TOKENS, unpooled
+from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Form, Key, Quotient, Tie, labels
+from modelsurgeon.architectures.axes import attention, residual
+from modelsurgeon.architectures.layouts import TOKENS, multiple_choice, unpooled
 
 
 def buckets(config: Config) -> int:
     """Rows of the table of relative positions: so many to either side."""
     spans = [config.get(key) or 0 for key in ("position_buckets", "max_relative_positions")]
     return 2 * int(next((span for span in spans if span > 0), config["max_position_embeddings"]))
-
-
-def embedding_size(config: Config) -> int:
-    """The size of the embeddings, where the config does not name it."""
-    return int(config["hidden_size"])
 
 
 SUPPORTED = {"conv_groups": (None, 1), "conv_kernel_size": (None, 0, 3)}
@@ -36,6 +30,7 @@ ARCHITECTURE = Architecture(
         "deberta.embeddings.word_embeddings.weight",
         also={"cls.predictions.decoder.bias": "cls.predictions.bias"},
         requires="cls.predictions.transform.dense.weight",
+        default=True,
     ),
     axes={
         "vocab": Axis("vocab_size"),
@@ -43,15 +38,12 @@ ARCHITECTURE = Architecture(
         "types": Axis(default=lambda c: c.get("type_vocab_size") or 1),  # 0: there are none
         "buckets": Axis(default=buckets),
         "labels": Axis(default=labels),
-        "hidden": Axis("hidden_size", through="residual"),
-        "embedded": Axis("hidden_size", through="residual"),
+        **residual("hidden_size", "hidden embedded"),
         "transform": Axis("hidden_size", through="pointwise"),
         "final": Axis("hidden_size", through="residual"),
         "pooled": Axis("hidden_size", through="pointwise"),
         "mlp": Axis("intermediate_size", through="pointwise"),
-        "heads": Axis("num_attention_heads", through="heads"),
-        "head": Axis(default=HEAD, through="inner", scaled=-0.5),
-        "value": Axis(default=HEAD, through="linear"),
+        **attention(),
     },
     tensors={
         "deberta.embeddings.word_embeddings.weight": "vocab -> embedded",
@@ -85,25 +77,12 @@ ARCHITECTURE = Architecture(
         "qa_outputs.{weight,bias}?": "labels <- hidden",
     },
     outputs={"last_hidden_state": "hidden"},
-    keys=(
-        "cls_dropout",
-        "conv_act",
-        "hidden_act",
-        "legacy",
-        "max_relative_positions",
-        "norm_rel_ebd",
-        "pooler_dropout",
-        "pooler_hidden_act",
-        "pos_att_type",
-        "position_biased_input",
-        "position_buckets",
-        "relative_attention",
-        "share_att_key",
-        "type_vocab_size",
-    ),
+    keys="""
+        cls_dropout conv_act hidden_act legacy max_relative_positions norm_rel_ebd pooler_dropout pooler_hidden_act
+        pos_att_type position_biased_input position_buckets relative_attention share_att_key type_vocab_size
+    """,
     requires=SUPPORTED,
     projected=("embedded", "hidden"),
-    defaults={"tie_word_embeddings": lambda c: True},
     equal={"attention_head_size": HEAD, "embedding_size": "hidden_size", "pooler_hidden_size": "hidden_size"},
     synonyms=((".gamma", ".weight"), (".beta", ".bias")),
     ignored=(r".*embeddings\.position_ids", r"mask_predictions\..*"),
@@ -113,9 +92,9 @@ ARCHITECTURE = Architecture(
             when=lambda config, names: "deberta.embeddings.embed_proj.weight" in names,
             tensors={"deberta.embeddings.LayerNorm.{weight,bias}": "hidden => hidden"},
             axes={
-                "embedded": Axis("embedding_size", embedding_size, through="rank"),
-                "transform": Axis("embedding_size", embedding_size, through="pointwise"),
-                "final": Axis("embedding_size", embedding_size, through="rank"),
+                "embedded": Axis("embedding_size", Key("hidden_size"), through="rank"),
+                "transform": Axis("embedding_size", Key("hidden_size"), through="pointwise"),
+                "final": Axis("embedding_size", Key("hidden_size"), through="rank"),
             },
             fields={"equal": {"attention_head_size": HEAD, "pooler_hidden_size": "hidden_size"}},
         ),
@@ -131,6 +110,7 @@ ARCHITECTURE = Architecture(
                 "tie": Tie(
                     "cls.predictions.decoder.weight",
                     "deberta.embeddings.word_embeddings.weight",
+                    default=True,
                     requires="lm_predictions.lm_head.dense.weight",
                     refused="with legacy = false the model multiplies by its word embeddings themselves",
                 ),
@@ -139,6 +119,6 @@ ARCHITECTURE = Architecture(
         ),
         unpooled("pooler.dense.weight"),
         TOKENS,
-        CHOICE,
+        multiple_choice("pooled"),
     ),
 )

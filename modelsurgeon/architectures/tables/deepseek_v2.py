@@ -2,12 +2,11 @@
 
 Each head's key is a part of its own (`nope`) and a rotated part (`rope`) that all heads share; the two parts together
 set the attention's scale. The shared experts are one MLP, `n_shared_experts` times as wide as an expert.
-Upstream: transformers/models/deepseek_v2/modeling_deepseek_v2.py.
 """
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Form, Rotary, Tie, labels
-
-DIRECT = "its queries come straight from the hidden state"
+from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Form, Rotary, Tie
+from modelsurgeon.architectures.axes import residual, tokens
+from modelsurgeon.architectures.layouts import by_layer, fused_experts
 
 
 def sparse(config: Config, layer: int) -> bool:
@@ -15,10 +14,19 @@ def sparse(config: Config, layer: int) -> bool:
     return bool(layer >= config.get("first_k_dense_replace", 0))
 
 
-def dense(config: Config, layer: int) -> bool:
-    """Whether a layer holds a plain MLP."""
-    return not sparse(config, layer)
-
+DIRECT = "its queries come straight from the hidden state"
+DIRECT_QUERIES = Form(
+    "direct queries",
+    when=lambda config, names: "q_lora_rank" in config and config["q_lora_rank"] is None,
+    tensors={
+        "model.layers.{layer}.self_attn.q_a_proj.{weight,bias?}": None,
+        "model.layers.{layer}.self_attn.q_a_layernorm.weight": None,
+        "model.layers.{layer}.self_attn.q_b_proj.weight": None,
+        "model.layers.{layer}.self_attn.q_proj.weight": "(heads (nope~ + rope~)) <- hidden",
+    },
+    axes={name: Axis("q_lora_rank", 1536, why=DIRECT) for name in ("pre_q_rank", "q_rank")},
+    fields={"fixed_eps": ("model.layers.{layer}.self_attn.kv_a_layernorm.weight",)},
+)
 
 ARCHITECTURE = Architecture(
     model="DeepseekV2ForCausalLM",
@@ -26,27 +34,22 @@ ARCHITECTURE = Architecture(
     eps="rms_norm_eps",
     prefix="model.",
     rotary=Rotary("interleaved", axis="rope"),
-    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={
-        "vocab": Axis("vocab_size"),
-        "labels": Axis(default=labels),
-        "stream": Axis("hidden_size", through="residual"),
-        "hidden": Axis("hidden_size", through="residual"),
-        "final": Axis("hidden_size", through="residual"),
+        **tokens(),
+        **residual("hidden_size"),
         "mlp": Axis("intermediate_size", through="pointwise"),
         "expert_mlp": Axis("moe_intermediate_size", through="pointwise"),
-        "shared_mlp": Axis("n_shared_experts", lambda c: 2, why="shared experts widen with moe_intermediate_size"),
-        "experts": Axis(
-            "n_routed_experts", lambda c: 64, through="experts", active="num_experts_per_tok", groups="n_group"
-        ),
-        "pre_q_rank": Axis("q_lora_rank", lambda c: 1536, through="rank"),
-        "q_rank": Axis("q_lora_rank", lambda c: 1536, through="rank"),
-        "pre_kv_rank": Axis("kv_lora_rank", lambda c: 512, through="rank"),
-        "kv_rank": Axis("kv_lora_rank", lambda c: 512, through="rank"),
+        "shared_mlp": Axis("n_shared_experts", 2, why="shared experts widen with moe_intermediate_size"),
+        "experts": Axis("n_routed_experts", 64, through="experts", active="num_experts_per_tok", groups="n_group"),
+        "pre_q_rank": Axis("q_lora_rank", 1536, through="rank"),
+        "q_rank": Axis("q_lora_rank", 1536, through="rank"),
+        "pre_kv_rank": Axis("kv_lora_rank", 512, through="rank"),
+        "kv_rank": Axis("kv_lora_rank", 512, through="rank"),
         "heads": Axis("num_attention_heads", through="heads"),
-        "nope": Axis("qk_nope_head_dim", lambda c: 128, through="inner", scaled=-0.5, over=("nope", "rope")),
-        "rope": Axis("qk_rope_head_dim", lambda c: 64, through="inner", scaled=-0.5, over=("nope", "rope")),
-        "value": Axis("v_head_dim", lambda c: 128, through="linear"),
+        "nope": Axis("qk_nope_head_dim", 128, through="inner", scaled=-0.5, over=("nope", "rope")),
+        "rope": Axis("qk_rope_head_dim", 64, through="inner", scaled=-0.5, over=("nope", "rope")),
+        "value": Axis("v_head_dim", 128, through="linear"),
     },
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
@@ -73,59 +76,21 @@ ARCHITECTURE = Architecture(
         "lm_head.weight?": "vocab <- final",
         "score.weight?": "labels <- final",
     },
-    only={
-        ".mlp.gate.": sparse,
-        ".mlp.experts.": sparse,
-        ".mlp.shared_experts.": sparse,
-        ".mlp.gate_proj.": dense,
-        ".mlp.up_proj.": dense,
-        ".mlp.down_proj.": dense,
-    },
+    only=by_layer(sparse, ".mlp.gate.", ".mlp.experts.", ".mlp.shared_experts."),
     forms=(
-        Form(
-            "direct queries",
-            when=lambda config, names: "q_lora_rank" in config and config["q_lora_rank"] is None,
-            tensors={
-                "model.layers.{layer}.self_attn.q_a_proj.{weight,bias?}": None,
-                "model.layers.{layer}.self_attn.q_a_layernorm.weight": None,
-                "model.layers.{layer}.self_attn.q_b_proj.weight": None,
-                "model.layers.{layer}.self_attn.q_proj.weight": "(heads (nope~ + rope~)) <- hidden",
-            },
-            axes={name: Axis("q_lora_rank", lambda c: 1536, why=DIRECT) for name in ("pre_q_rank", "q_rank")},
-            fields={"fixed_eps": ("model.layers.{layer}.self_attn.kv_a_layernorm.weight",)},
-        ),
-        Form(
-            "fused experts",
-            when=lambda config, names: any(name.endswith(".mlp.experts.gate_up_proj") for name in names),
-            tensors={
-                "model.layers.{layer}.mlp.experts.{experts}.gate_proj.weight": None,
-                "model.layers.{layer}.mlp.experts.{experts}.up_proj.weight": None,
-                "model.layers.{layer}.mlp.experts.{experts}.down_proj.weight": None,
-                "model.layers.{layer}.mlp.experts.gate_up_proj": "experts (expert_mlp + expert_mlp) <- hidden",
-                "model.layers.{layer}.mlp.experts.down_proj": "experts stream <- expert_mlp",
-            },
-        ),
+        DIRECT_QUERIES,
+        fused_experts("expert_mlp"),
     ),
     fixed_eps=(
         "model.layers.{layer}.self_attn.q_a_layernorm.weight",
         "model.layers.{layer}.self_attn.kv_a_layernorm.weight",
     ),
-    keys=(
-        "attention_bias",
-        "first_k_dense_replace",
-        "hidden_act",
-        "max_position_embeddings",
-        "mlp_bias",
-        "n_group",
-        "norm_topk_prob",
-        "num_experts_per_tok",
-        "output_router_logits",
-        "pretraining_tp",
-        "routed_scaling_factor",
-        "topk_group",
-    ),
+    keys="""
+        attention_bias first_k_dense_replace hidden_act max_position_embeddings mlp_bias n_group norm_topk_prob
+        num_experts_per_tok output_router_logits pretraining_tp routed_scaling_factor topk_group
+    """,
     requires={"topk_method": ("greedy", "group_limited_greedy")},
-    defaults={"tie_word_embeddings": lambda c: False, "topk_method": lambda c: "greedy"},
+    defaults={"topk_method": "greedy"},
     multiples={"hidden_size": "num_attention_heads", "kv_lora_rank": 2, "qk_nope_head_dim": 2},  # pairs lie behind them
     equal={
         "head_dim": "qk_rope_head_dim",
@@ -133,5 +98,4 @@ ARCHITECTURE = Architecture(
         "qk_head_dim": lambda c: int(c["qk_nope_head_dim"] + c["qk_rope_head_dim"]),
     },
     aliases={"num_experts": "n_routed_experts"},
-    ignored=(r".*rotary_emb\.inv_freq",),
 )

@@ -2,13 +2,13 @@
 
 Rotated pairs lie interleaved unless `rope_interleave` says otherwise. Released files hold one layer more, number 61,
 that predicts further tokens: the library leaves it out of the model.
-Upstream: transformers/models/deepseek_v3/modeling_deepseek_v3.py.
 """
 
-from dataclasses import replace
-
-from modelsurgeon.architectures.architecture import Axis, Config, Form, Rotary
+from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Form, Rotary, Tie
+from modelsurgeon.architectures.axes import residual, tokens
+from modelsurgeon.architectures.layouts import by_layer, fused_experts
 from modelsurgeon.architectures.tables.deepseek_v2 import ARCHITECTURE as V2
+from modelsurgeon.architectures.tables.deepseek_v2 import DIRECT_QUERIES
 
 
 def layout(config: Config) -> str:
@@ -21,11 +21,6 @@ def sparse(config: Config, layer: int) -> bool:
     return bool(layer >= config.get("first_k_dense_replace", 3))
 
 
-def dense(config: Config, layer: int) -> bool:
-    """Whether a layer holds a plain MLP."""
-    return not sparse(config, layer)
-
-
 def copies_count_once(config: Config) -> bool:
     """Whether twice the experts, twice as many of them active, compute the same.
 
@@ -36,56 +31,83 @@ def copies_count_once(config: Config) -> bool:
     return bool(every_group and config.get("norm_topk_prob", True))
 
 
-def _unbiased(template: str) -> str:
-    return template.replace(".{weight,bias?}", ".weight")
-
-
-EXPERTS = replace(V2.axes["experts"], default=lambda c: 256)
-ARCHITECTURE = replace(
-    V2,
+ARCHITECTURE = Architecture(
     model="DeepseekV3ForCausalLM",
+    norm="rms",
+    eps="rms_norm_eps",
+    prefix="model.",
     rotary=Rotary(layout, axis="rope"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={
-        **V2.axes,
-        "shared_mlp": replace(V2.axes["shared_mlp"], default=lambda c: 1),
-        "experts": EXPERTS,
-        "choice": Axis("n_routed_experts", lambda c: 256, through="choice", follows="experts"),
+        **tokens(),
+        **residual("hidden_size"),
+        "mlp": Axis("intermediate_size", through="pointwise"),
+        "expert_mlp": Axis("moe_intermediate_size", through="pointwise"),
+        "shared_mlp": Axis("n_shared_experts", 1, why="shared experts widen with moe_intermediate_size"),
+        "experts": Axis("n_routed_experts", 256, through="experts", active="num_experts_per_tok", groups="n_group"),
+        "pre_q_rank": Axis("q_lora_rank", 1536, through="rank"),
+        "q_rank": Axis("q_lora_rank", 1536, through="rank"),
+        "pre_kv_rank": Axis("kv_lora_rank", 512, through="rank"),
+        "kv_rank": Axis("kv_lora_rank", 512, through="rank"),
+        "heads": Axis("num_attention_heads", through="heads"),
+        "nope": Axis("qk_nope_head_dim", 128, through="inner", scaled=-0.5, over=("nope", "rope")),
+        "rope": Axis("qk_rope_head_dim", 64, through="inner", scaled=-0.5, over=("nope", "rope")),
+        "value": Axis("v_head_dim", 128, through="linear"),
+        "choice": Axis("n_routed_experts", 256, through="choice", follows="experts"),
     },
     tensors={
-        **{_unbiased(name) if ".mlp." in name else name: text for name, text in V2.tensors.items()},
+        "model.embed_tokens.weight": "vocab -> stream",
+        "model.layers.{layer}.input_layernorm.weight": "stream => hidden",
+        "model.layers.{layer}.self_attn.q_a_proj.{weight,bias?}": "pre_q_rank <- hidden",
+        "model.layers.{layer}.self_attn.q_a_layernorm.weight": "pre_q_rank => q_rank",
+        "model.layers.{layer}.self_attn.q_b_proj.weight": "(heads (nope~ + rope~)) <- q_rank",
+        "model.layers.{layer}.self_attn.kv_a_proj_with_mqa.{weight,bias?}": "(pre_kv_rank + rope) <- hidden",
+        "model.layers.{layer}.self_attn.kv_a_layernorm.weight": "pre_kv_rank => kv_rank",
+        "model.layers.{layer}.self_attn.kv_b_proj.weight": "(heads (nope + value)) <- kv_rank",
+        "model.layers.{layer}.self_attn.o_proj.{weight,bias?}": "stream <- (heads value)",
+        "model.layers.{layer}.post_attention_layernorm.weight": "stream => hidden",
+        "model.layers.{layer}.mlp.gate.weight": "experts <- hidden",
+        "model.layers.{layer}.mlp.experts.{experts}.gate_proj.weight": "expert_mlp <- hidden",
+        "model.layers.{layer}.mlp.experts.{experts}.up_proj.weight": "expert_mlp <- hidden",
+        "model.layers.{layer}.mlp.experts.{experts}.down_proj.weight": "stream <- expert_mlp",
+        "model.layers.{layer}.mlp.shared_experts.gate_proj.weight": "(shared_mlp expert_mlp) <- hidden",
+        "model.layers.{layer}.mlp.shared_experts.up_proj.weight": "(shared_mlp expert_mlp) <- hidden",
+        "model.layers.{layer}.mlp.shared_experts.down_proj.weight": "stream <- (shared_mlp expert_mlp)",
+        "model.layers.{layer}.mlp.gate_proj.weight": "mlp <- hidden",
+        "model.layers.{layer}.mlp.up_proj.weight": "mlp <- hidden",
+        "model.layers.{layer}.mlp.down_proj.weight": "stream <- mlp",
+        "model.norm.weight": "stream => final",
+        "lm_head.weight?": "vocab <- final",
+        "score.weight?": "labels <- final",
         "model.layers.{layer}.mlp.gate.e_score_correction_bias": "choice <-",
         "score.bias?": "labels <-",
     },
     fills={"model.layers.{layer}.mlp.gate.e_score_correction_bias": -8192.0},
-    only={
-        ".mlp.gate.": sparse,
-        ".mlp.experts.": sparse,
-        ".mlp.shared_experts.": sparse,
-        ".mlp.gate_proj.": dense,
-        ".mlp.up_proj.": dense,
-        ".mlp.down_proj.": dense,
-    },
+    only=by_layer(sparse, ".mlp.gate.", ".mlp.experts.", ".mlp.shared_experts."),
     forms=(
-        *V2.forms,
+        DIRECT_QUERIES,
+        fused_experts("expert_mlp"),
         Form(
             "experts that cannot be copied",
             when=lambda config, names: not copies_count_once(config),
-            axes={"experts": replace(EXPERTS, active=None)},
+            axes={"experts": Axis("n_routed_experts", 256, through="experts", groups="n_group")},
         ),
         Form(
             "layer 61 left out",
             when=lambda config, names: config.get("num_hidden_layers") in range(62),
-            fields={"ignored": (*V2.ignored, r"(model\.)?layers\.61\..*")},
+            fields={"ignored": (r"(model\.)?layers\.61\..*",)},
         ),
     ),
-    keys=(*(key for key in V2.keys if key != "mlp_bias"), "num_nextn_predict_layers", "rope_interleave"),
-    requires={},
-    multiples={},
-    defaults={
-        "n_group": lambda c: 8,
-        "num_experts_per_tok": lambda c: 8,
-        "num_key_value_heads": lambda c: 128,
-        "tie_word_embeddings": lambda c: False,
-    },
+    fixed_eps=(
+        "model.layers.{layer}.self_attn.q_a_layernorm.weight",
+        "model.layers.{layer}.self_attn.kv_a_layernorm.weight",
+    ),
+    keys="""
+        attention_bias first_k_dense_replace hidden_act max_position_embeddings n_group norm_topk_prob
+        num_experts_per_tok output_router_logits pretraining_tp routed_scaling_factor topk_group
+        num_nextn_predict_layers rope_interleave
+    """,
+    defaults={"n_group": 8, "num_experts_per_tok": 8, "num_key_value_heads": 128},
+    equal=V2.equal,
     aliases={"num_local_experts": "n_routed_experts", "num_mtp_layers": "num_nextn_predict_layers"},
 )

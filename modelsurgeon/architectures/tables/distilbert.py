@@ -1,10 +1,8 @@
-"""DistilBERT: half of BERT's layers, no token types, no pooler, norms whose eps is fixed in the code (1e-12).
+"""DistilBERT: half of BERT's layers, no token types, no pooler, norms whose eps is fixed in the code (1e-12)."""
 
-Upstream: transformers/models/distilbert/modeling_distilbert.py.
-"""
-
-from modelsurgeon.architectures.architecture import Architecture, Axis, Quotient, Tie, labels
-from modelsurgeon.architectures.tables.bert import CHOICE, unpooled
+from modelsurgeon.architectures.architecture import Architecture, Axis, Tie
+from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.layouts import multiple_choice, unpooled
 
 ARCHITECTURE = Architecture(
     model="DistilBertForMaskedLM",
@@ -16,19 +14,15 @@ ARCHITECTURE = Architecture(
         "vocab_projector.weight",
         "distilbert.embeddings.word_embeddings.weight",
         requires="vocab_transform.weight",
+        default=True,
     ),
     axes={
-        "vocab": Axis("vocab_size"),
-        "positions": Axis("max_position_embeddings"),
-        "labels": Axis(default=labels),
-        "hidden": Axis("dim", through="residual"),
-        "final": Axis("dim", through="residual"),
+        **tokens(positions="max_position_embeddings"),
+        **residual("dim", "hidden final"),
         "transform": Axis("dim", through="pointwise"),
         "pooled": Axis("dim", through="pointwise"),
         "mlp": Axis("hidden_dim", through="pointwise"),
-        "heads": Axis("n_heads", through="heads"),
-        "head": Axis(default=Quotient("dim", "n_heads"), through="inner", scaled=-0.5),
-        "value": Axis(default=Quotient("dim", "n_heads"), through="linear"),
+        **attention("dim", "n_heads"),
     },
     tensors={
         "distilbert.embeddings.word_embeddings.weight": "vocab -> hidden",
@@ -50,10 +44,9 @@ ARCHITECTURE = Architecture(
         "classifier.{weight,bias}?": "labels <- pooled",
         "qa_outputs.{weight,bias}?": "labels <- hidden",
     },
-    forms=(unpooled("pre_classifier.weight"), CHOICE),
+    forms=(unpooled("pre_classifier.weight"), multiple_choice("pooled")),
     outputs={"last_hidden_state": "hidden"},
-    keys=("activation", "qa_dropout", "seq_classif_dropout", "sinusoidal_pos_embds"),
-    defaults={"tie_word_embeddings": lambda c: True},
+    keys="activation qa_dropout seq_classif_dropout sinusoidal_pos_embds",
     aliases={"hidden_size": "dim", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"},
     synonyms=((".gamma", ".weight"), (".beta", ".bias")),
     ignored=(r".*embeddings\.position_ids",),

@@ -2,39 +2,38 @@
 
 Between embeddings and body lies a projection only where their sizes differ. Where they are one size the embeddings'
 norm writes the stream itself, and both sizes grow together.
-Upstream: transformers/models/electra/modeling_electra.py.
 """
 
-from dataclasses import replace
+from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Tie
+from modelsurgeon.architectures.axes import encoder
+from modelsurgeon.architectures.layouts import multiple_choice
 
-from modelsurgeon.architectures.architecture import Axis, Form, Tie
-from modelsurgeon.architectures.tables.bert import ARCHITECTURE as BERT
-from modelsurgeon.architectures.tables.bert import names_task
-
-LAYERS = {name: text for name, text in BERT.tensors.items() if name.startswith("bert.encoder.")}
-
-ARCHITECTURE = replace(
-    BERT,
+ARCHITECTURE = Architecture(
     model="ElectraForMaskedLM",
+    norm="layer",
+    eps="layer_norm_eps",
     prefix="electra.",
     tie=Tie(
         "generator_lm_head.weight",
         "electra.embeddings.word_embeddings.weight",
         requires="generator_predictions.dense.weight",
+        default=True,
     ),
-    axes={
-        **BERT.axes,
-        "embedded": Axis("hidden_size", through="residual"),
-        "transform": Axis("hidden_size", through="pointwise"),
-        "final": Axis("hidden_size", through="residual"),
-    },
+    axes={**encoder(), "embedded": Axis("hidden_size", through="residual")},
     tensors={
         "electra.embeddings.word_embeddings.weight": "vocab -> embedded",
         "electra.embeddings.position_embeddings.weight": "positions -> embedded",
         "electra.embeddings.token_type_embeddings.weight": "types -> embedded",
         "electra.embeddings.LayerNorm.{weight,bias}": "embedded => hidden",
         "electra.embeddings_project.{weight,bias}?": "hidden <- embedded",
-        **{name.replace("bert.", "electra.", 1): text for name, text in LAYERS.items()},
+        "electra.encoder.layer.{layer}.attention.self.query.{weight,bias}": "(heads head~) <- hidden",
+        "electra.encoder.layer.{layer}.attention.self.key.{weight,bias}": "(heads head) <- hidden",
+        "electra.encoder.layer.{layer}.attention.self.value.{weight,bias}": "(heads value) <- hidden",
+        "electra.encoder.layer.{layer}.attention.output.dense.{weight,bias}": "hidden <- (heads value)",
+        "electra.encoder.layer.{layer}.attention.output.LayerNorm.{weight,bias}": "hidden => hidden",
+        "electra.encoder.layer.{layer}.intermediate.dense.{weight,bias}": "mlp <- hidden",
+        "electra.encoder.layer.{layer}.output.dense.{weight,bias}": "hidden <- mlp",
+        "electra.encoder.layer.{layer}.output.LayerNorm.{weight,bias}": "hidden => hidden",
         "generator_predictions.dense.{weight,bias}?": "transform <- hidden",
         "generator_predictions.LayerNorm.{weight,bias}?": "transform => final",
         "generator_lm_head.weight?": "vocab <- final",
@@ -47,14 +46,13 @@ ARCHITECTURE = replace(
         "classifier.{weight,bias}?": "labels <- hidden",
         "qa_outputs.{weight,bias}?": "labels <- hidden",
     },
-    keys=(
-        *BERT.keys,
-        "summary_activation",
-        "summary_first_dropout",
-        "summary_last_dropout",
-        "summary_type",
-        "summary_use_proj",
-    ),
+    keys="""
+        hidden_act is_decoder summary_activation summary_first_dropout summary_last_dropout summary_type
+        summary_use_proj
+    """,
+    requires={"position_embedding_type": (None, "absolute")},
+    synonyms=((".gamma", ".weight"), (".beta", ".bias")),
+    ignored=(r".*embeddings\.position_ids",),
     equal={"embedding_size": "hidden_size"},
     outputs={"last_hidden_state": "hidden"},
     projected=("embedded", "hidden"),
@@ -70,11 +68,7 @@ ARCHITECTURE = replace(
             },
             fields={"equal": {}},
         ),
-        Form(
-            "multiple choice",
-            when=lambda config, names: names_task(config, "MultipleChoice"),
-            tensors={"classifier.{weight,bias}?": "1 <- hidden"},
-        ),
+        multiple_choice("hidden"),
         Form(
             "summary",
             when=lambda config, names: "sequence_summary.summary.weight" in names,

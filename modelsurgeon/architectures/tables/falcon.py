@@ -1,8 +1,7 @@
 """Falcon in its three layouts: per-head attention (rw), one key-value head for all (7b), groups of queries (40b, 11b).
 
-Attention and MLP stand side by side behind one norm or two, or one after the other. Positions are rotary or ALiBi;
+Attention and MLP are side by side behind one norm or two, or one after the other. Positions are rotary or ALiBi;
 ALiBi is added before the division by sqrt(head), so that there a head's size has a say in the slopes.
-Upstream: transformers/models/falcon/modeling_falcon.py.
 """
 
 from modelsurgeon.architectures import alibi
@@ -11,12 +10,13 @@ from modelsurgeon.architectures.architecture import (
     Axis,
     Config,
     Form,
+    Key,
     Multiple,
     Quotient,
     Rotary,
     Tie,
-    labels,
 )
+from modelsurgeon.architectures.axes import attention, residual, tokens
 
 _QKV = "transformer.h.{layer}.self_attention.query_key_value.{weight,bias?}"
 
@@ -31,17 +31,12 @@ ARCHITECTURE = Architecture(
     eps="layer_norm_epsilon",
     prefix="transformer.",
     rotary=Rotary("half"),
-    tie=Tie("lm_head.weight", "transformer.word_embeddings.weight"),
+    tie=Tie("lm_head.weight", "transformer.word_embeddings.weight", default=True),
     axes={
-        "vocab": Axis("vocab_size"),
-        "labels": Axis(default=labels),
-        "stream": Axis("hidden_size", through="residual"),
-        "hidden": Axis("hidden_size", through="residual"),
-        "final": Axis("hidden_size", through="residual"),
+        **tokens(),
+        **residual("hidden_size"),
         "mlp": Axis("ffn_hidden_size", Multiple("hidden_size", 4), through="pointwise"),
-        "heads": Axis("num_attention_heads", through="heads"),
-        "head": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
-        "value": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="linear"),
+        **attention(),
     },
     tensors={
         "transformer.word_embeddings.weight": "vocab -> stream",
@@ -61,14 +56,14 @@ ARCHITECTURE = Architecture(
             "multi-query",
             when=lambda c, names: not _grouped(c) and bool(c.get("multi_query", True)),
             tensors={_QKV: "(heads head~ + kv head + kv value) <- hidden"},
-            axes={"kv": Axis(default=lambda c: 1, through="heads", follows="heads")},
+            axes={"kv": Axis(default=1, through="heads", follows="heads")},
             fields={"equal": {}},  # whatever num_kv_heads says
         ),
         Form(
             "grouped",
             when=lambda c, names: _grouped(c),
             tensors={_QKV: "kv[heads head~ + kv head + kv value] <- hidden"},
-            axes={"kv": Axis("num_kv_heads", lambda c: c["num_attention_heads"], through="heads", follows="heads")},
+            axes={"kv": Axis("num_kv_heads", Key("num_attention_heads"), through="heads", follows="heads")},
             fields={"equal": {}},
         ),
         Form(
@@ -98,22 +93,11 @@ ARCHITECTURE = Architecture(
             fields={"rotary": None},
         ),
     ),
-    keys=(
-        "activation",
-        "alibi",
-        "apply_residual_connection_post_layernorm",  # in many files; upstream never reads it
-        "bias",
-        "max_position_embeddings",
-        "multi_query",
-        "new_decoder_architecture",
-        "num_kv_heads",
-        "num_ln_in_parallel_attn",
-        "parallel_attn",
-        "rope_parameters",
-        "rope_scaling",
-        "rope_theta",
-    ),
-    defaults={"tie_word_embeddings": lambda c: True},
+    keys="""
+        activation alibi apply_residual_connection_post_layernorm bias max_position_embeddings multi_query
+        new_decoder_architecture num_kv_heads num_ln_in_parallel_attn parallel_attn rope_parameters rope_scaling
+        rope_theta
+    """,
     equal={"num_kv_heads": "num_attention_heads"},
     aliases={"n_embed": "hidden_size"},
     ignored=(r".*rotary_emb\.inv_freq",),

@@ -1,25 +1,18 @@
-"""Gemma: Llama with gains of the form (1 + w), embeddings times sqrt(hidden), and a head size of its own.
+"""Gemma: Llama with gains of the form (1 + w), embeddings times sqrt(hidden), and a head size of its own."""
 
-Upstream: transformers/models/gemma/modeling_gemma.py.
-"""
+from modelsurgeon.architectures.architecture import Architecture, Rotary, Tie
+from modelsurgeon.architectures.axes import decoder
 
-from dataclasses import replace
-
-from modelsurgeon.architectures.architecture import Axis
-from modelsurgeon.architectures.tables.llama import ARCHITECTURE as LLAMA
-
-ARCHITECTURE = replace(
-    LLAMA,
+ARCHITECTURE = Architecture(
     model="GemmaForCausalLM",
-    multiples={},
+    norm="rms",
+    eps="rms_norm_eps",
+    prefix="model.",
+    rotary=Rotary("half"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=True),
     offset=1.0,
     multiplied={"model.embed_tokens.weight": ("stream", 0.5)},
-    axes={
-        **LLAMA.axes,
-        "kv": Axis("num_key_value_heads", lambda c: 16, through="heads", follows="heads"),
-        "head": Axis("head_dim", lambda c: 256, through="inner", scaled=-0.5),
-        "value": Axis("head_dim", lambda c: 256, through="linear"),
-    },
+    axes=decoder(kv=16, key="head_dim", size=256),
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
         "model.layers.{layer}.input_layernorm.weight": "stream => hidden",
@@ -35,13 +28,5 @@ ARCHITECTURE = replace(
         "lm_head.weight?": "vocab <- final",
         "score.{weight,bias}?": "labels <- final",
     },
-    keys=(
-        "attention_bias",
-        "hidden_act",
-        "hidden_activation",
-        "max_position_embeddings",
-        "use_bidirectional_attention",
-    ),
-    defaults={"tie_word_embeddings": lambda c: True},
-    synonyms=(),
+    keys="attention_bias hidden_act hidden_activation max_position_embeddings use_bidirectional_attention",
 )

@@ -1,22 +1,21 @@
-"""Gemma 2: Gemma with norms before and after every branch, and attention scaled by a number in the config.
+"""Gemma 2: Gemma with norms before and after every branch, and attention scaled by a number in the config."""
 
-Upstream: transformers/models/gemma2/modeling_gemma2.py.
-"""
+from modelsurgeon.architectures.architecture import Architecture, Axis, Rotary, Tie
+from modelsurgeon.architectures.axes import decoder
 
-from dataclasses import replace
-
-from modelsurgeon.architectures.architecture import Axis
-from modelsurgeon.architectures.tables.gemma import ARCHITECTURE as GEMMA
-
-ARCHITECTURE = replace(
-    GEMMA,
+ARCHITECTURE = Architecture(
     model="Gemma2ForCausalLM",
-    multiples={"hidden_size": "num_attention_heads"},
+    norm="rms",
+    eps="rms_norm_eps",
+    prefix="model.",
+    rotary=Rotary("half"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=True),
+    offset=1.0,
+    multiplied={"model.embed_tokens.weight": ("stream", 0.5)},
+    softcap=("final_logit_softcapping", 30.0),
     axes={
-        **GEMMA.axes,
+        **decoder(kv=4, key="head_dim", size=256, scaled=0.0),  # query_pre_attn_scalar scales, whatever the size
         "branch": Axis("hidden_size", through="residual"),
-        "kv": Axis("num_key_value_heads", lambda c: 4, through="heads", follows="heads"),
-        "head": Axis("head_dim", lambda c: 256, through="inner"),  # scaled by query_pre_attn_scalar, whatever its size
     },
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
@@ -35,18 +34,9 @@ ARCHITECTURE = replace(
         "lm_head.weight?": "vocab <- final",
         "score.{weight,bias}?": "labels <- final",
     },
-    softcap=("final_logit_softcapping", 30.0),
-    keys=(
-        "attention_bias",
-        "attn_logit_softcapping",
-        "cache_implementation",
-        "final_logit_softcapping",
-        "hidden_act",
-        "hidden_activation",
-        "layer_types",
-        "max_position_embeddings",
-        "query_pre_attn_scalar",
-        "sliding_window",
-        "use_bidirectional_attention",
-    ),
+    keys="""
+        attention_bias attn_logit_softcapping cache_implementation final_logit_softcapping hidden_act hidden_activation
+        layer_types max_position_embeddings query_pre_attn_scalar sliding_window use_bidirectional_attention
+    """,
+    multiples={"hidden_size": "num_attention_heads"},
 )

@@ -3,23 +3,47 @@
 Upstream: transformers/models/gemma3/modeling_gemma3.py.
 """
 
-from dataclasses import replace
+from modelsurgeon.architectures.architecture import Architecture, Axis, Rotary, Tie
+from modelsurgeon.architectures.axes import decoder
 
-from modelsurgeon.architectures.architecture import Axis
-from modelsurgeon.architectures.tables.gemma2 import ARCHITECTURE as GEMMA2
-
-ARCHITECTURE = replace(
-    GEMMA2,
+ARCHITECTURE = Architecture(
     model="Gemma3ForCausalLM",
-    axes={**GEMMA2.axes, "prehead": Axis("head_dim", lambda c: 256, through="normed", follows="head")},
+    norm="rms",
+    eps="rms_norm_eps",
+    prefix="model.",
+    rotary=Rotary("half"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=True),
+    offset=1.0,
+    multiplied={"model.embed_tokens.weight": ("stream", 0.5)},
+    softcap=("final_logit_softcapping", None),
+    axes={
+        **decoder(kv=4, key="head_dim", size=256, scaled=0.0),  # query_pre_attn_scalar scales, whatever the size
+        "branch": Axis("hidden_size", through="residual"),
+        "prehead": Axis("head_dim", 256, through="normed", follows="head"),
+    },
     tensors={
-        **{name: signature for name, signature in GEMMA2.tensors.items() if not name.startswith("score.")},
+        "model.embed_tokens.weight": "vocab -> stream",
+        "model.layers.{layer}.input_layernorm.weight": "stream => hidden",
         "model.layers.{layer}.self_attn.q_proj.{weight,bias?}": "(heads prehead) <- hidden",
         "model.layers.{layer}.self_attn.k_proj.{weight,bias?}": "(kv prehead) <- hidden",
+        "model.layers.{layer}.self_attn.v_proj.{weight,bias?}": "(kv value) <- hidden",
+        "model.layers.{layer}.self_attn.o_proj.{weight,bias?}": "branch <- (heads value)",
+        "model.layers.{layer}.post_attention_layernorm.weight": "branch => stream",
+        "model.layers.{layer}.pre_feedforward_layernorm.weight": "stream => hidden",
+        "model.layers.{layer}.mlp.gate_proj.weight": "mlp <- hidden",
+        "model.layers.{layer}.mlp.up_proj.weight": "mlp <- hidden",
+        "model.layers.{layer}.mlp.down_proj.weight": "branch <- mlp",
+        "model.layers.{layer}.post_feedforward_layernorm.weight": "branch => stream",
+        "model.norm.weight": "stream => final",
+        "lm_head.weight?": "vocab <- final",
         "model.layers.{layer}.self_attn.q_norm.weight": "prehead => head~",
         "model.layers.{layer}.self_attn.k_norm.weight": "prehead => head",
         "score.weight?": "labels <- final",
     },
-    softcap=("final_logit_softcapping", None),
-    keys=(*GEMMA2.keys, "_sliding_window_pattern", "rope_local_base_freq", "sliding_window_pattern"),
+    keys="""
+        attention_bias attn_logit_softcapping cache_implementation final_logit_softcapping hidden_act hidden_activation
+        layer_types max_position_embeddings query_pre_attn_scalar sliding_window use_bidirectional_attention
+        _sliding_window_pattern rope_local_base_freq sliding_window_pattern
+    """,
+    multiples={"hidden_size": "num_attention_heads"},
 )

@@ -1,9 +1,7 @@
-"""GPT-2: pre-norm, learned positions, Conv1D weights stored [in, out], queries, keys and values in one tensor.
+"""GPT-2: pre-norm, learned positions, Conv1D weights stored [in, out], queries, keys and values in one tensor."""
 
-Upstream: transformers/models/gpt2/modeling_gpt2.py.
-"""
-
-from modelsurgeon.architectures.architecture import Architecture, Axis, Multiple, Quotient, Tie, labels
+from modelsurgeon.architectures.architecture import Architecture, Axis, Multiple, Tie
+from modelsurgeon.architectures.axes import attention, residual, tokens
 
 ARCHITECTURE = Architecture(
     model="GPT2LMHeadModel",
@@ -11,18 +9,12 @@ ARCHITECTURE = Architecture(
     eps="layer_norm_epsilon",
     prefix="transformer.",
     counters={"layer": "n_layer"},
-    tie=Tie("lm_head.weight", "transformer.wte.weight"),
+    tie=Tie("lm_head.weight", "transformer.wte.weight", default=True),
     axes={
-        "vocab": Axis("vocab_size"),
-        "positions": Axis("n_positions"),
-        "labels": Axis(default=labels),
-        "stream": Axis("n_embd", through="residual"),
-        "hidden": Axis("n_embd", through="residual"),
-        "final": Axis("n_embd", through="residual"),
+        **tokens(positions="n_positions"),
+        **residual("n_embd"),
         "mlp": Axis("n_inner", Multiple("n_embd", 4), through="pointwise"),
-        "heads": Axis("n_head", through="heads"),
-        "head": Axis(default=Quotient("n_embd", "n_head"), through="inner", scaled=-0.5, when="scale_attn_weights"),
-        "value": Axis(default=Quotient("n_embd", "n_head"), through="linear"),
+        **attention("n_embd", "n_head", when="scale_attn_weights"),
     },
     tensors={
         "transformer.wte.weight": "vocab -> stream",
@@ -39,21 +31,12 @@ ARCHITECTURE = Architecture(
         "classifier.{weight,bias}?": "labels <- final",
         "qa_outputs.{weight,bias}?": "2 <- final",
     },
-    keys=(
-        "activation_function",
-        "attn_pdrop",
-        "embd_pdrop",
-        "n_ctx",
-        "reorder_and_upcast_attn",
-        "resid_pdrop",
-        "scale_attn_by_inverse_layer_idx",
-        "summary_activation",
-        "summary_first_dropout",
-        "summary_proj_to_labels",
-        "summary_type",
-        "summary_use_proj",
-    ),
-    defaults={"tie_word_embeddings": lambda c: True, "scale_attn_weights": lambda c: True},
+    keys="""
+        activation_function attn_pdrop embd_pdrop n_ctx reorder_and_upcast_attn resid_pdrop
+        scale_attn_by_inverse_layer_idx summary_activation summary_first_dropout summary_proj_to_labels summary_type
+        summary_use_proj
+    """,
+    defaults={"scale_attn_weights": True},
     aliases={
         "hidden_size": "n_embd",
         "max_position_embeddings": "n_positions",

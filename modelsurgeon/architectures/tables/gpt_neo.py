@@ -1,11 +1,9 @@
-"""GPT-Neo: GPT-2 in nn.Linear layout, its attention global or local layer by layer and not scaled at all.
-
-Upstream: transformers/models/gpt_neo/modeling_gpt_neo.py.
-"""
+"""GPT-Neo: GPT-2 in nn.Linear layout, its attention global or local layer by layer and not scaled at all."""
 
 from itertools import islice
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Multiple, Quotient, Tie, labels
+from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Multiple, Tie
+from modelsurgeon.architectures.axes import attention, residual, tokens
 from modelsurgeon.errors import SourceError
 
 
@@ -27,18 +25,12 @@ ARCHITECTURE = Architecture(
     eps="layer_norm_epsilon",
     prefix="transformer.",
     counters={"layer": "num_layers"},
-    tie=Tie("lm_head.weight", "transformer.wte.weight"),
+    tie=Tie("lm_head.weight", "transformer.wte.weight", default=True),
     axes={
-        "vocab": Axis("vocab_size"),
-        "positions": Axis("max_position_embeddings"),
-        "labels": Axis(default=labels),
-        "stream": Axis("hidden_size", through="residual"),
-        "hidden": Axis("hidden_size", through="residual"),
-        "final": Axis("hidden_size", through="residual"),
+        **tokens(positions="max_position_embeddings"),
+        **residual("hidden_size"),
         "mlp": Axis("intermediate_size", Multiple("hidden_size", 4), through="pointwise"),
-        "heads": Axis("num_heads", through="heads"),
-        "head": Axis(default=Quotient("hidden_size", "num_heads"), through="inner"),
-        "value": Axis(default=Quotient("hidden_size", "num_heads"), through="linear"),
+        **attention("hidden_size", "num_heads", scaled=0.0),
     },
     tensors={
         "transformer.wte.weight": "vocab -> stream",
@@ -57,8 +49,7 @@ ARCHITECTURE = Architecture(
         "classifier.{weight,bias}?": "labels <- final",
         "qa_outputs.{weight,bias}?": "2 <- final",
     },
-    keys=("activation_function", "attention_types", "embed_dropout", "resid_dropout", "window_size"),
-    defaults={"tie_word_embeddings": lambda c: True},
+    keys="activation_function attention_types embed_dropout resid_dropout window_size",
     equal={"attention_layers": _attention_layers},
     aliases={"num_attention_heads": "num_heads", "num_hidden_layers": "num_layers"},
     ignored=(r".*\.attn\.attention\.(masked_)?bias",),

@@ -1,9 +1,7 @@
-"""GPT-NeoX (Pythia): pre-norm, a quarter of each head rotated, queries, keys and values in one tensor, head by head.
+"""GPT-NeoX (Pythia): pre-norm, a quarter of each head rotated, queries, keys and values in one tensor, head by head."""
 
-Upstream: transformers/models/gpt_neox/modeling_gpt_neox.py.
-"""
-
-from modelsurgeon.architectures.architecture import Architecture, Axis, Quotient, Rotary, Tie, labels
+from modelsurgeon.architectures.architecture import Architecture, Rotary, Tie
+from modelsurgeon.architectures.axes import decoder
 
 ARCHITECTURE = Architecture(
     model="GPTNeoXForCausalLM",
@@ -11,18 +9,8 @@ ARCHITECTURE = Architecture(
     eps="layer_norm_eps",
     prefix="gpt_neox.",
     rotary=Rotary("half", partial=0.25),
-    tie=Tie("embed_out.weight", "gpt_neox.embed_in.weight"),
-    axes={
-        "vocab": Axis("vocab_size"),
-        "labels": Axis(default=labels),
-        "stream": Axis("hidden_size", through="residual"),
-        "hidden": Axis("hidden_size", through="residual"),
-        "final": Axis("hidden_size", through="residual"),
-        "mlp": Axis("intermediate_size", through="pointwise"),
-        "heads": Axis("num_attention_heads", through="heads"),
-        "head": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
-        "value": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="linear"),
-    },
+    tie=Tie("embed_out.weight", "gpt_neox.embed_in.weight", default=False),
+    axes=decoder(),
     tensors={
         "gpt_neox.embed_in.weight": "vocab -> stream",
         "gpt_neox.layers.{layer}.input_layernorm.{weight,bias}": "stream => hidden",
@@ -37,16 +25,9 @@ ARCHITECTURE = Architecture(
         "classifier.{weight,bias}?": "labels <- final",
         "qa_outputs.{weight,bias}?": "2 <- final",
     },
-    keys=(
-        "attention_bias",
-        "hidden_act",
-        "is_decoder",
-        "max_position_embeddings",
-        "rotary_emb_base",
-        "rotary_pct",
-        "use_parallel_residual",
-    ),
-    defaults={"tie_word_embeddings": lambda c: False},
+    keys="""
+        attention_bias hidden_act is_decoder max_position_embeddings rotary_emb_base rotary_pct use_parallel_residual
+    """,
     synonyms=(("lm_head.weight", "embed_out.weight"),),
-    ignored=(r".*\.attention\.(masked_)?bias", r".*rotary_emb\.inv_freq"),
+    ignored=(r".*\.attention\.(masked_)?bias",),
 )

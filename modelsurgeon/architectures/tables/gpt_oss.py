@@ -2,12 +2,12 @@
 
 Gate and up projections alternate along the last dimension, and [in, out] is the stored order. The router's bias enters
 before the softmax over the chosen experts.
-Upstream: transformers/models/gpt_oss/modeling_gpt_oss.py.
 """
 
 from typing import Any
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Quotient, Rotary, Tie, labels
+from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Key, Null, Quotient, Rotary, Tie
+from modelsurgeon.architectures.axes import attention, residual, tokens
 
 
 def rope(config: Config) -> dict[str, Any]:
@@ -34,25 +34,16 @@ ARCHITECTURE = Architecture(
     eps="rms_norm_eps",
     prefix="model.",
     rotary=Rotary("half"),
-    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={
-        "vocab": Axis("vocab_size"),
-        "labels": Axis(default=labels),
-        "stream": Axis("hidden_size", through="residual"),
-        "hidden": Axis("hidden_size", through="residual"),
-        "final": Axis("hidden_size", through="residual"),
+        **tokens(),
+        **residual("hidden_size"),
         "mlp": Axis("intermediate_size", through="pointwise"),
-        "experts": Axis("num_local_experts", lambda c: 128, through="experts", active="num_experts_per_tok"),
-        "choice": Axis("num_local_experts", lambda c: 128, through="choice", follows="experts"),
-        "heads": Axis("num_attention_heads", through="heads"),
-        "kv": Axis(
-            "num_key_value_heads",
-            lambda c: c["num_attention_heads"] if "num_key_value_heads" in c else 8,
-            through="heads",
-            follows="heads",
+        "experts": Axis("num_local_experts", 128, through="experts", active="num_experts_per_tok"),
+        "choice": Axis("num_local_experts", 128, through="choice", follows="experts"),
+        **attention(
+            kv=Null("num_key_value_heads", absent=8, null=Key("num_attention_heads")), key="head_dim", size=head_size
         ),
-        "head": Axis("head_dim", head_size, through="inner", scaled=-0.5),
-        "value": Axis("head_dim", head_size, through="linear"),
     },
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
@@ -74,22 +65,13 @@ ARCHITECTURE = Architecture(
         "score.{weight,bias}?": "labels <- final",
     },
     fills={"model.layers.{layer}.mlp.router.bias": -8192.0},
-    keys=(
-        "attention_bias",
-        "hidden_act",
-        "layer_types",
-        "max_position_embeddings",
-        "output_router_logits",
-        "router_aux_loss_coef",
-        "sliding_window",
-        "swiglu_alpha",
-        "swiglu_limit",
-    ),
+    keys="""
+        attention_bias hidden_act layer_types max_position_embeddings output_router_logits router_aux_loss_coef
+        sliding_window swiglu_alpha swiglu_limit
+    """,
     defaults={
-        "num_experts_per_tok": lambda c: 4,
+        "num_experts_per_tok": 4,
         "rope_parameters": rope,
-        "tie_word_embeddings": lambda c: False,
     },
     aliases={"num_experts": "num_local_experts"},
-    ignored=(r".*rotary_emb\.inv_freq",),
 )

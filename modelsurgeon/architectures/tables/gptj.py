@@ -1,10 +1,10 @@
 """GPT-J: attention and MLP side by side behind one norm, the first `rotary_dim` of each head turned in adjacent pairs.
 
 The frequencies are of the fixed base 10000, over `rotary_dim`. The head has a bias of its own, tied or not.
-Upstream: transformers/models/gptj/modeling_gptj.py.
 """
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Multiple, Quotient, Rotary, Tie, labels
+from modelsurgeon.architectures.architecture import Architecture, Axis, Multiple, Rotary, Tie
+from modelsurgeon.architectures.axes import attention, residual, tokens
 
 ARCHITECTURE = Architecture(
     model="GPTJForCausalLM",
@@ -13,17 +13,12 @@ ARCHITECTURE = Architecture(
     prefix="transformer.",
     counters={"layer": "n_layer"},
     rotary=Rotary("interleaved", size_key="rotary_dim"),
-    tie=Tie("lm_head.weight", "transformer.wte.weight", requires="lm_head.bias"),
+    tie=Tie("lm_head.weight", "transformer.wte.weight", requires="lm_head.bias", default=False),
     axes={
-        "vocab": Axis("vocab_size"),
-        "labels": Axis(default=labels),
-        "stream": Axis("n_embd", through="residual"),
-        "hidden": Axis("n_embd", through="residual"),
-        "final": Axis("n_embd", through="residual"),
+        **tokens(),
+        **residual("n_embd"),
         "mlp": Axis("n_inner", Multiple("n_embd", 4), through="pointwise"),
-        "heads": Axis("n_head", through="heads"),
-        "head": Axis(default=Quotient("n_embd", "n_head"), through="inner", scaled=-0.5),
-        "value": Axis(default=Quotient("n_embd", "n_head"), through="linear"),
+        **attention("n_embd", "n_head"),
     },
     tensors={
         "transformer.wte.weight": "vocab -> stream",
@@ -39,8 +34,8 @@ ARCHITECTURE = Architecture(
         "score.weight?": "labels <- final",
         "qa_outputs.{weight,bias}?": "labels <- final",
     },
-    keys=("activation_function", "attn_pdrop", "embd_pdrop", "n_positions", "resid_pdrop"),
-    defaults={"rotary_dim": lambda c: 64, "tie_word_embeddings": lambda c: False},
+    keys="activation_function attn_pdrop embd_pdrop n_positions resid_pdrop",
+    defaults={"rotary_dim": 64},
     aliases={
         "hidden_size": "n_embd",
         "max_position_embeddings": "n_positions",

@@ -1,36 +1,42 @@
 """Granite: Llama with four multipliers in the config, of the embedding, the scores, each branch and the logits.
 
 None of them depends on width: `attention_multiplier` is the whole scale of the scores, whatever the head's size.
-Upstream: transformers/models/granite/modeling_granite.py.
 """
 
-from dataclasses import replace
+from modelsurgeon.architectures.architecture import Architecture, Axis, Key, Rotary, Tie
+from modelsurgeon.architectures.axes import attention, residual
 
-from modelsurgeon.architectures.architecture import Axis, Quotient
-from modelsurgeon.architectures.tables.llama import ARCHITECTURE as LLAMA
-
-CLASSIFIERS = ("score.{weight,bias}?", "qa_outputs.{weight,bias}?")
-
-ARCHITECTURE = replace(
-    LLAMA,
+ARCHITECTURE = Architecture(
     model="GraniteForCausalLM",
-    multiples={},
+    norm="rms",
+    eps="rms_norm_eps",
+    prefix="model.",
+    rotary=Rotary("half"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={
-        **{name: axis for name, axis in LLAMA.axes.items() if name != "labels"},
-        "head": Axis("head_dim", Quotient("hidden_size", "num_attention_heads"), through="inner"),
+        "vocab": Axis("vocab_size"),
+        **residual("hidden_size"),
+        "mlp": Axis("intermediate_size", through="pointwise"),
+        **attention(kv=Key("num_attention_heads"), key="head_dim", scaled=0.0),
     },
-    tensors={name: signature for name, signature in LLAMA.tensors.items() if name not in CLASSIFIERS},
-    keys=(
-        "attention_bias",
-        "attention_multiplier",
-        "embedding_multiplier",
-        "hidden_act",
-        "logits_scaling",
-        "max_position_embeddings",
-        "mlp_bias",
-        "residual_multiplier",
-    ),
+    tensors={
+        "model.embed_tokens.weight": "vocab -> stream",
+        "model.layers.{layer}.input_layernorm.weight": "stream => hidden",
+        "model.layers.{layer}.self_attn.q_proj.{weight,bias?}": "(heads head~) <- hidden",
+        "model.layers.{layer}.self_attn.k_proj.{weight,bias?}": "(kv head) <- hidden",
+        "model.layers.{layer}.self_attn.v_proj.{weight,bias?}": "(kv value) <- hidden",
+        "model.layers.{layer}.self_attn.o_proj.{weight,bias?}": "stream <- (heads value)",
+        "model.layers.{layer}.post_attention_layernorm.weight": "stream => hidden",
+        "model.layers.{layer}.mlp.gate_proj.{weight,bias?}": "mlp <- hidden",
+        "model.layers.{layer}.mlp.up_proj.{weight,bias?}": "mlp <- hidden",
+        "model.layers.{layer}.mlp.down_proj.{weight,bias?}": "stream <- mlp",
+        "model.norm.weight": "stream => final",
+        "lm_head.weight?": "vocab <- final",
+    },
+    keys="""
+        attention_bias attention_multiplier embedding_multiplier hidden_act logits_scaling max_position_embeddings
+        mlp_bias residual_multiplier
+    """,
     factors={"embedding_multiplier": ("model.embed_tokens.weight", 1.0), "logits_scaling": ("lm_head.weight", -1.0)},
-    defaults={**LLAMA.defaults, "embedding_multiplier": lambda c: 1.0, "logits_scaling": lambda c: 1.0},
-    synonyms=(),
+    defaults={"embedding_multiplier": 1.0, "logits_scaling": 1.0},
 )

@@ -1,10 +1,10 @@
 """Llama: pre-norm RMSNorm, rotary grouped-query attention, gated MLP.
 
 Files of its question-answering class say `transformer.` where others say `model.`.
-Upstream: transformers/models/llama/modeling_llama.py.
 """
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Quotient, Rotary, Tie, labels
+from modelsurgeon.architectures.architecture import Architecture, Key, Rotary, Tie
+from modelsurgeon.architectures.axes import decoder
 
 ARCHITECTURE = Architecture(
     model="LlamaForCausalLM",
@@ -12,19 +12,8 @@ ARCHITECTURE = Architecture(
     eps="rms_norm_eps",
     prefix="model.",
     rotary=Rotary("half"),
-    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
-    axes={
-        "vocab": Axis("vocab_size"),
-        "labels": Axis(default=labels),
-        "stream": Axis("hidden_size", through="residual"),
-        "hidden": Axis("hidden_size", through="residual"),
-        "final": Axis("hidden_size", through="residual"),
-        "mlp": Axis("intermediate_size", through="pointwise"),
-        "heads": Axis("num_attention_heads", through="heads"),
-        "kv": Axis("num_key_value_heads", lambda c: c["num_attention_heads"], through="heads", follows="heads"),
-        "head": Axis("head_dim", Quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
-        "value": Axis("head_dim", Quotient("hidden_size", "num_attention_heads"), through="linear"),
-    },
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
+    axes=decoder(kv=Key("num_attention_heads"), key="head_dim"),
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
         "model.layers.{layer}.input_layernorm.weight": "stream => hidden",
@@ -41,9 +30,7 @@ ARCHITECTURE = Architecture(
         "score.{weight,bias}?": "labels <- final",
         "qa_outputs.{weight,bias}?": "2 <- final",
     },
-    keys=("attention_bias", "hidden_act", "max_position_embeddings", "mlp_bias", "pretraining_tp"),
+    keys="attention_bias hidden_act max_position_embeddings mlp_bias pretraining_tp",
     multiples={"hidden_size": "num_attention_heads"},
-    defaults={"tie_word_embeddings": lambda c: False},
     synonyms=(("transformer.", "model."),),
-    ignored=(r".*rotary_emb\.inv_freq",),
 )

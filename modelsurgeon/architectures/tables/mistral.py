@@ -1,18 +1,16 @@
-"""Mistral: Llama with a sliding window, no biases and other defaults.
+"""Mistral: Llama with a sliding window, no biases and other defaults."""
 
-Upstream: transformers/models/mistral/modeling_mistral.py.
-"""
+from modelsurgeon.architectures.architecture import Architecture, Rotary, Tie
+from modelsurgeon.architectures.axes import decoder
 
-from dataclasses import replace
-
-from modelsurgeon.architectures.architecture import Axis
-from modelsurgeon.architectures.tables.llama import ARCHITECTURE as LLAMA
-
-ARCHITECTURE = replace(
-    LLAMA,
+ARCHITECTURE = Architecture(
     model="MistralForCausalLM",
-    multiples={},
-    axes={**LLAMA.axes, "kv": Axis("num_key_value_heads", lambda c: 8, through="heads", follows="heads")},
+    norm="rms",
+    eps="rms_norm_eps",
+    prefix="model.",
+    rotary=Rotary("half"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
+    axes=decoder(kv=8, key="head_dim"),
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
         "model.layers.{layer}.input_layernorm.weight": "stream => hidden",
@@ -29,6 +27,5 @@ ARCHITECTURE = replace(
         "score.{weight,bias}?": "labels <- final",
         "qa_outputs.{weight,bias}?": "2 <- final",
     },
-    keys=("hidden_act", "max_position_embeddings", "sliding_window"),
-    synonyms=(),
+    keys="hidden_act max_position_embeddings sliding_window",
 )

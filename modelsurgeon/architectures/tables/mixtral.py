@@ -4,7 +4,9 @@ Upstream: transformers/models/mixtral/modeling_mixtral.py. Files name each exper
 `w2` (down); the module's own names hold all experts in one tensor.
 """
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Quotient, Rotary, Tie, labels
+from modelsurgeon.architectures.architecture import Architecture, Axis, Key, Null, Rotary, Tie
+from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.layouts import fused_experts
 
 ARCHITECTURE = Architecture(
     model="MixtralForCausalLM",
@@ -12,24 +14,13 @@ ARCHITECTURE = Architecture(
     eps="rms_norm_eps",
     prefix="model.",
     rotary=Rotary("half"),
-    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={
-        "vocab": Axis("vocab_size"),
-        "labels": Axis(default=labels),
-        "stream": Axis("hidden_size", through="residual"),
-        "hidden": Axis("hidden_size", through="residual"),
-        "final": Axis("hidden_size", through="residual"),
+        **tokens(),
+        **residual("hidden_size"),
         "mlp": Axis("intermediate_size", through="pointwise"),
-        "experts": Axis("num_local_experts", lambda c: 8, through="experts", active="num_experts_per_tok"),
-        "heads": Axis("num_attention_heads", through="heads"),
-        "kv": Axis(
-            "num_key_value_heads",
-            lambda c: c["num_attention_heads"] if "num_key_value_heads" in c else 8,
-            through="heads",
-            follows="heads",
-        ),
-        "head": Axis("head_dim", Quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
-        "value": Axis("head_dim", Quotient("hidden_size", "num_attention_heads"), through="linear"),
+        "experts": Axis("num_local_experts", 8, through="experts", active="num_experts_per_tok"),
+        **attention(kv=Null("num_key_value_heads", absent=8, null=Key("num_attention_heads")), key="head_dim"),
     },
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
@@ -48,29 +39,11 @@ ARCHITECTURE = Architecture(
         "score.{weight,bias}?": "labels <- final",
         "qa_outputs.{weight,bias}?": "2 <- final",
     },
-    forms=(
-        Form(
-            "fused experts",
-            when=lambda config, names: any(name.endswith(".mlp.experts.gate_up_proj") for name in names),
-            tensors={
-                "model.layers.{layer}.mlp.experts.{experts}.w1.weight": None,
-                "model.layers.{layer}.mlp.experts.{experts}.w3.weight": None,
-                "model.layers.{layer}.mlp.experts.{experts}.w2.weight": None,
-                "model.layers.{layer}.mlp.experts.gate_up_proj": "experts (mlp + mlp) <- hidden",
-                "model.layers.{layer}.mlp.experts.down_proj": "experts stream <- mlp",
-            },
-        ),
-    ),
-    keys=(
-        "hidden_act",
-        "max_position_embeddings",
-        "output_router_logits",
-        "router_aux_loss_coef",
-        "router_jitter_noise",
-        "sliding_window",
-    ),
-    defaults={"num_experts_per_tok": lambda c: 2, "tie_word_embeddings": lambda c: False},
+    forms=(fused_experts("mlp", "w1", "w3", "w2"),),
+    keys="""
+        hidden_act max_position_embeddings output_router_logits router_aux_loss_coef router_jitter_noise sliding_window
+    """,
+    defaults={"num_experts_per_tok": 2},
     aliases={"num_experts": "num_local_experts"},
     synonyms=((".block_sparse_moe.", ".mlp."),),
-    ignored=(r".*rotary_emb\.inv_freq",),
 )

@@ -1,11 +1,11 @@
 """ModernBERT: a pre-norm encoder with rotary positions, gated MLPs, and layers that see all or a window.
 
 The embeddings' norm writes the stream, and the first layer's attention reads it as it is: it has no norm of its own.
-Upstream: transformers/models/modernbert/modeling_modernbert.py.
 """
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Quotient, Rotary, Tie, labels
-from modelsurgeon.architectures.tables.bert import names_task
+from modelsurgeon.architectures.architecture import Architecture, Axis, Rotary, Tie
+from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.layouts import multiple_choice
 
 ARCHITECTURE = Architecture(
     model="ModernBertForMaskedLM",
@@ -13,19 +13,14 @@ ARCHITECTURE = Architecture(
     eps="norm_eps",
     prefix="model.",
     rotary=Rotary("half"),
-    tie=Tie("decoder.weight", "model.embeddings.tok_embeddings.weight"),
+    tie=Tie("decoder.weight", "model.embeddings.tok_embeddings.weight", default=True),
     axes={
-        "vocab": Axis("vocab_size"),
-        "labels": Axis(default=labels),
-        "embedded": Axis("hidden_size", through="residual"),
-        "stream": Axis("hidden_size", through="residual"),
-        "hidden": Axis("hidden_size", through="residual"),
+        **tokens(),
+        **residual("hidden_size", "embedded stream hidden"),
         "transform": Axis("hidden_size", through="pointwise"),
         "final": Axis("hidden_size", through="residual"),
         "mlp": Axis("intermediate_size", through="pointwise"),
-        "heads": Axis("num_attention_heads", through="heads"),
-        "head": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
-        "value": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="linear"),
+        **attention(),
     },
     tensors={
         "model.embeddings.tok_embeddings.weight": "vocab -> embedded",
@@ -45,39 +40,13 @@ ARCHITECTURE = Architecture(
         "classifier.{weight,bias}?": "labels <- final",
     },
     only={"attn_norm": lambda config, layer: layer > 0},
-    forms=(
-        Form(
-            "multiple choice",
-            when=lambda config, names: names_task(config, "MultipleChoice"),
-            tensors={"classifier.{weight,bias}?": "1 <- final"},
-        ),
-    ),
+    forms=(multiple_choice("final"),),
     outputs={"last_hidden_state": "hidden"},
-    keys=(
-        "attention_bias",
-        "classifier_activation",
-        "classifier_bias",
-        "classifier_pooling",
-        "cls_token_id",
-        "decoder_bias",
-        "deterministic_flash_attn",
-        "embedding_dropout",
-        "global_attn_every_n_layers",
-        "global_rope_theta",
-        "hidden_activation",
-        "initializer_cutoff_factor",
-        "layer_types",
-        "local_attention",
-        "local_rope_theta",
-        "max_position_embeddings",
-        "mlp_bias",
-        "mlp_dropout",
-        "norm_bias",
-        "position_embedding_type",
-        "reference_compile",
-        "repad_logits_with_grad",
-        "sparse_pred_ignore_index",
-        "sparse_prediction",
-    ),
-    defaults={"tie_word_embeddings": lambda c: True},
+    keys="""
+        attention_bias classifier_activation classifier_bias classifier_pooling cls_token_id decoder_bias
+        deterministic_flash_attn embedding_dropout global_attn_every_n_layers global_rope_theta hidden_activation
+        initializer_cutoff_factor layer_types local_attention local_rope_theta max_position_embeddings mlp_bias
+        mlp_dropout norm_bias position_embedding_type reference_compile repad_logits_with_grad sparse_pred_ignore_index
+        sparse_prediction
+    """,
 )

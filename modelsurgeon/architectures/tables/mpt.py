@@ -2,16 +2,16 @@
 
 The MLP is four times as wide as the stream, in the code. Upstream reads only `clip_qkv` and `softmax_scale` of what
 `attn_config` says of the function, and neither `expansion_ratio`, `no_bias`, `learned_pos_emb` nor `logit_scale`.
-Upstream: transformers/models/mpt/modeling_mpt.py.
 """
 
 from modelsurgeon.architectures import alibi
-from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Multiple, Quotient, Tie, labels
+from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Multiple, Tie
+from modelsurgeon.architectures.axes import attention, residual, tokens
 from modelsurgeon.architectures.config import lookup
 
 
 def _scales_by_head(config: Config) -> bool:
-    """Whether attention is divided by sqrt(head): no number of its own stands in its place."""
+    """Whether attention is divided by sqrt(head): the config has no scale of its own."""
     return lookup(config, "attn_config.softmax_scale") is None
 
 
@@ -22,17 +22,12 @@ ARCHITECTURE = Architecture(
     prefix="transformer.",
     counters={"layer": "n_layers"},
     clip="attn_config.clip_qkv",
-    tie=Tie("lm_head.weight", "transformer.wte.weight"),
+    tie=Tie("lm_head.weight", "transformer.wte.weight", default=True),
     axes={
-        "vocab": Axis("vocab_size"),
-        "labels": Axis(default=labels),
-        "stream": Axis("d_model", through="residual"),
-        "hidden": Axis("d_model", through="residual"),
-        "final": Axis("d_model", through="residual"),
+        **tokens(),
+        **residual("d_model"),
         "mlp": Axis(default=Multiple("d_model", 4), through="pointwise"),
-        "heads": Axis("n_heads", through="heads", slopes=alibi.mpt),
-        "head": Axis(default=Quotient("d_model", "n_heads"), through="inner", scaled=-0.5, when=_scales_by_head),
-        "value": Axis(default=Quotient("d_model", "n_heads"), through="linear"),
+        **attention("d_model", "n_heads", when=_scales_by_head, slopes=alibi.mpt),
     },
     tensors={
         "transformer.wte.weight": "vocab -> stream",
@@ -48,19 +43,9 @@ ARCHITECTURE = Architecture(
         "classifier.{weight,bias}?": "labels <- final",
         "qa_outputs.{weight,bias}?": "2 <- final",
     },
-    keys=(
-        "attn_config",
-        "emb_pdrop",
-        "embedding_fraction",
-        "expansion_ratio",
-        "init_device",
-        "learned_pos_emb",
-        "logit_scale",
-        "max_seq_len",
-        "no_bias",
-        "norm_type",
-        "resid_pdrop",
-    ),
-    defaults={"tie_word_embeddings": lambda c: True},
+    keys="""
+        attn_config emb_pdrop embedding_fraction expansion_ratio init_device learned_pos_emb logit_scale max_seq_len
+        no_bias norm_type resid_pdrop
+    """,
     aliases={"hidden_size": "d_model", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"},
 )

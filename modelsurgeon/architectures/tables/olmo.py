@@ -1,21 +1,21 @@
 """OLMo: Llama with LayerNorms that hold no tensor (eps 1e-5, fixed in the code), and a clamp on queries, keys, values.
 
-Nothing stands between the residual and the head that could take up a factor: a tied model cannot grow its residual.
-Upstream: transformers/models/olmo/modeling_olmo.py.
+There is nothing between the residual and the head that could take up a factor: a tied model cannot grow its residual.
 """
 
-from dataclasses import replace
+from modelsurgeon.architectures.architecture import Architecture, Key, Rotary, Tie
+from modelsurgeon.architectures.axes import decoder
 
-from modelsurgeon.architectures.tables.llama import ARCHITECTURE as LLAMA
-
-ARCHITECTURE = replace(
-    LLAMA,
+ARCHITECTURE = Architecture(
     model="OlmoForCausalLM",
-    multiples={},
     norm="layer",
     eps=None,
+    prefix="model.",
+    rotary=Rotary("half"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     weightless=("stream => hidden", "stream => final"),
     clip="clip_qkv",
+    axes=decoder(kv=Key("num_attention_heads"), key="head_dim"),
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
         "model.layers.{layer}.self_attn.q_proj.{weight,bias?}": "(heads head~) <- hidden",
@@ -28,6 +28,5 @@ ARCHITECTURE = replace(
         "lm_head.weight?": "vocab <- final",
         "score.weight?": "labels <- final",
     },
-    keys=("attention_bias", "hidden_act", "max_position_embeddings"),
-    synonyms=(),
+    keys="attention_bias hidden_act max_position_embeddings",
 )

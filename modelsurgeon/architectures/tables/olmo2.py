@@ -1,23 +1,26 @@
 """OLMo2: Llama that norms what each branch returns, not what it reads; queries and keys are normed over all heads.
 
 Projections read the residual as it is, so there is no axis `hidden`.
-Upstream: transformers/models/olmo2/modeling_olmo2.py.
 """
 
-from dataclasses import replace
+from modelsurgeon.architectures.architecture import Architecture, Axis, Key, Quotient, Rotary, Tie
+from modelsurgeon.architectures.axes import attention, residual, tokens
 
-from modelsurgeon.architectures.architecture import Axis, Quotient
-from modelsurgeon.architectures.tables.llama import ARCHITECTURE as LLAMA
-
-ARCHITECTURE = replace(
-    LLAMA,
+ARCHITECTURE = Architecture(
     model="Olmo2ForCausalLM",
-    multiples={},
+    norm="rms",
+    eps="rms_norm_eps",
+    prefix="model.",
+    rotary=Rotary("half"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={
-        **{name: axis for name, axis in LLAMA.axes.items() if name != "hidden"},
+        **tokens(),
+        **residual("hidden_size", "stream final"),
+        "mlp": Axis("intermediate_size", through="pointwise"),
+        **attention(kv=Key("num_attention_heads"), key="head_dim"),
         "branch": Axis("hidden_size", through="residual"),
         "preheads": Axis("num_attention_heads", through="normed", follows="heads"),
-        "prekv": Axis("num_key_value_heads", lambda c: c["num_attention_heads"], through="normed", follows="kv"),
+        "prekv": Axis("num_key_value_heads", Key("num_attention_heads"), through="normed", follows="kv"),
         "prehead": Axis("head_dim", Quotient("hidden_size", "num_attention_heads"), through="normed", follows="head"),
     },
     tensors={
@@ -37,6 +40,5 @@ ARCHITECTURE = replace(
         "lm_head.weight?": "vocab <- final",
         "score.weight?": "labels <- final",
     },
-    keys=("attention_bias", "hidden_act", "max_position_embeddings"),
-    synonyms=(),
+    keys="attention_bias hidden_act max_position_embeddings",
 )

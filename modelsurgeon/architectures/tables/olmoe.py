@@ -1,10 +1,11 @@
 """OLMoE: experts in every layer, and an RMSNorm over all queries together and all keys together, then a clamp.
 
 The norm of the queries is as wide as the hidden stream, so heads x head size is always hidden_size.
-Upstream: transformers/models/olmoe/modeling_olmoe.py.
 """
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Quotient, Rotary, Tie
+from modelsurgeon.architectures.architecture import Architecture, Axis, Key, Quotient, Rotary, Tie
+from modelsurgeon.architectures.axes import residual
+from modelsurgeon.architectures.layouts import fused_experts
 
 ARCHITECTURE = Architecture(
     model="OlmoeForCausalLM",
@@ -12,18 +13,16 @@ ARCHITECTURE = Architecture(
     eps="rms_norm_eps",
     prefix="model.",
     rotary=Rotary("half"),
-    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={
         "vocab": Axis("vocab_size"),
-        "stream": Axis("hidden_size", through="residual"),
-        "hidden": Axis("hidden_size", through="residual"),
-        "final": Axis("hidden_size", through="residual"),
+        **residual("hidden_size"),
         "mlp": Axis("intermediate_size", through="pointwise"),
-        "experts": Axis("num_experts", lambda c: 64, through="experts", active="num_experts_per_tok"),
+        "experts": Axis("num_experts", 64, through="experts", active="num_experts_per_tok"),
         "heads": Axis("num_attention_heads", through="heads"),
         "preheads": Axis("num_attention_heads", through="normed", follows="heads"),
-        "kv": Axis("num_key_value_heads", lambda c: c["num_attention_heads"], through="heads", follows="heads"),
-        "prekv": Axis("num_key_value_heads", lambda c: c["num_attention_heads"], through="normed", follows="kv"),
+        "kv": Axis("num_key_value_heads", Key("num_attention_heads"), through="heads", follows="heads"),
+        "prekv": Axis("num_key_value_heads", Key("num_attention_heads"), through="normed", follows="kv"),
         "head": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
         "prehead": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="normed", follows="head"),
         "value": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="linear"),
@@ -45,30 +44,10 @@ ARCHITECTURE = Architecture(
         "model.norm.weight": "stream => final",
         "lm_head.weight?": "vocab <- final",
     },
-    forms=(
-        Form(
-            "fused experts",
-            when=lambda config, names: any(name.endswith(".mlp.experts.gate_up_proj") for name in names),
-            tensors={
-                "model.layers.{layer}.mlp.experts.{experts}.gate_proj.weight": None,
-                "model.layers.{layer}.mlp.experts.{experts}.up_proj.weight": None,
-                "model.layers.{layer}.mlp.experts.{experts}.down_proj.weight": None,
-                "model.layers.{layer}.mlp.experts.gate_up_proj": "experts (mlp + mlp) <- hidden",
-                "model.layers.{layer}.mlp.experts.down_proj": "experts stream <- mlp",
-            },
-        ),
-    ),
+    forms=(fused_experts("mlp"),),
     clip="clip_qkv",
-    keys=(
-        "attention_bias",
-        "hidden_act",
-        "max_position_embeddings",
-        "norm_topk_prob",
-        "output_router_logits",
-        "router_aux_loss_coef",
-    ),
-    defaults={"num_experts_per_tok": lambda c: 8, "tie_word_embeddings": lambda c: False},
+    keys="attention_bias hidden_act max_position_embeddings norm_topk_prob output_router_logits router_aux_loss_coef",
+    defaults={"num_experts_per_tok": 8},
     equal={"head_dim": Quotient("hidden_size", "num_attention_heads")},
     aliases={"num_local_experts": "num_experts"},
-    ignored=(r".*rotary_emb\.inv_freq",),
 )

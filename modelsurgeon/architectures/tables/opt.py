@@ -2,10 +2,10 @@
 
 Opt-350m is post-norm, without a norm at the end, and projects its narrower embedding in and out. There the output of
 each norm is the residual, so `hidden` is both. In the usual layout norms may also hold no tensors.
-Upstream: transformers/models/opt/modeling_opt.py.
 """
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Form, Quotient, Tie, labels
+from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Form, Tie, labels
+from modelsurgeon.architectures.axes import attention, residual
 
 NORMS = ("layers.{layer}.self_attn_layer_norm", "layers.{layer}.final_layer_norm", "final_layer_norm")
 AS_PUBLISHED = {"_remove_final_layer_norm": (None, False), "layer_norm_elementwise_affine": (None, True)}
@@ -38,18 +38,14 @@ ARCHITECTURE = Architecture(
     norm="layer",
     eps=None,
     prefix="model.",
-    tie=Tie("lm_head.weight", "model.decoder.embed_tokens.weight"),
+    tie=Tie("lm_head.weight", "model.decoder.embed_tokens.weight", default=True),
     axes={
         "vocab": Axis("vocab_size"),
         "positions": Axis(default=lambda c: c["max_position_embeddings"] + 2),
         "labels": Axis(default=labels),
-        "stream": Axis("hidden_size", through="residual"),
-        "hidden": Axis("hidden_size", through="residual"),
-        "final": Axis("hidden_size", through="residual"),
+        **residual("hidden_size"),
         "mlp": Axis("ffn_dim", through="pointwise"),
-        "heads": Axis("num_attention_heads", through="heads"),
-        "head": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
-        "value": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="linear"),
+        **attention(),
     },
     tensors={
         "model.decoder.embed_tokens.weight": "vocab -> stream",
@@ -108,15 +104,8 @@ ARCHITECTURE = Architecture(
             fields={"equal": {}, "requires": AS_PUBLISHED},
         ),
     ),
-    keys=(
-        "activation_function",
-        "do_layer_norm_before",
-        "enable_bias",
-        "layer_norm_elementwise_affine",
-        "max_position_embeddings",
-    ),
+    keys="activation_function do_layer_norm_before enable_bias layer_norm_elementwise_affine max_position_embeddings",
     requires={"_remove_final_layer_norm": (None, False)},
     projected=("embedded", "stream"),
-    defaults={"tie_word_embeddings": lambda c: True},
     equal={"word_embed_proj_dim": "hidden_size"},
 )

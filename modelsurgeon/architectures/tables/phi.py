@@ -1,10 +1,10 @@
 """Phi: attention and MLP side by side behind one norm, biases everywhere (the head's too), half of each head rotated.
 
 `qk_layernorm` adds a norm on each head's query and key, of size hidden / heads whatever `head_dim` says.
-Upstream: transformers/models/phi/modeling_phi.py.
 """
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Quotient, Rotary, Tie, labels
+from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Key, Quotient, Rotary, Tie
+from modelsurgeon.architectures.axes import decoder
 
 _SIZE = Quotient("hidden_size", "num_attention_heads")
 
@@ -14,19 +14,8 @@ ARCHITECTURE = Architecture(
     eps="layer_norm_eps",
     prefix="model.",
     rotary=Rotary("half", partial=0.5),
-    tie=Tie("lm_head.weight", "model.embed_tokens.weight", requires="lm_head.bias"),
-    axes={
-        "vocab": Axis("vocab_size"),
-        "labels": Axis(default=labels),
-        "stream": Axis("hidden_size", through="residual"),
-        "hidden": Axis("hidden_size", through="residual"),
-        "final": Axis("hidden_size", through="residual"),
-        "mlp": Axis("intermediate_size", through="pointwise"),
-        "heads": Axis("num_attention_heads", through="heads"),
-        "kv": Axis("num_key_value_heads", lambda c: c["num_attention_heads"], through="heads", follows="heads"),
-        "head": Axis("head_dim", _SIZE, through="inner", scaled=-0.5),
-        "value": Axis("head_dim", _SIZE, through="linear"),
-    },
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", requires="lm_head.bias", default=False),
+    axes=decoder(kv=Key("num_attention_heads"), key="head_dim"),
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
         "model.layers.{layer}.input_layernorm.{weight,bias}": "stream => hidden",
@@ -58,7 +47,5 @@ ARCHITECTURE = Architecture(
             fields={"equal": {"head_dim": _SIZE}},
         ),
     ),
-    keys=("embd_pdrop", "hidden_act", "max_position_embeddings", "qk_layernorm", "resid_pdrop"),
-    defaults={"tie_word_embeddings": lambda c: False},
-    ignored=(r".*rotary_emb\.inv_freq",),
+    keys="embd_pdrop hidden_act max_position_embeddings qk_layernorm resid_pdrop",
 )

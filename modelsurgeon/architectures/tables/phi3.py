@@ -1,10 +1,10 @@
 """Phi-3: Llama with queries, keys and values in one tensor, and gate and up in another.
 
 Under long-range scaling the library checks its lists of factors against hidden / heads, whatever `head_dim` says.
-Upstream: transformers/models/phi3/modeling_phi3.py.
 """
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Form, Quotient, Rotary, Tie, labels
+from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Form, Key, Quotient, Rotary, Tie
+from modelsurgeon.architectures.axes import decoder
 from modelsurgeon.architectures.config import lookup
 
 _SIZE = Quotient("hidden_size", "num_attention_heads")
@@ -22,19 +22,8 @@ ARCHITECTURE = Architecture(
     eps="rms_norm_eps",
     prefix="model.",
     rotary=Rotary("half", partial=1.0),
-    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
-    axes={
-        "vocab": Axis("vocab_size"),
-        "labels": Axis(default=labels),
-        "stream": Axis("hidden_size", through="residual"),
-        "hidden": Axis("hidden_size", through="residual"),
-        "final": Axis("hidden_size", through="residual"),
-        "mlp": Axis("intermediate_size", through="pointwise"),
-        "heads": Axis("num_attention_heads", through="heads"),
-        "kv": Axis("num_key_value_heads", lambda c: c["num_attention_heads"], through="heads", follows="heads"),
-        "head": Axis("head_dim", _SIZE, through="inner", scaled=-0.5),
-        "value": Axis("head_dim", _SIZE, through="linear"),
-    },
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
+    axes=decoder(kv=Key("num_attention_heads"), key="head_dim"),
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
         "model.layers.{layer}.input_layernorm.weight": "stream => hidden",
@@ -58,14 +47,5 @@ ARCHITECTURE = Architecture(
             fields={"equal": {"head_dim": _SIZE}},
         ),
     ),
-    keys=(
-        "embd_pdrop",
-        "hidden_act",
-        "max_position_embeddings",
-        "original_max_position_embeddings",
-        "resid_pdrop",
-        "sliding_window",
-    ),
-    defaults={"tie_word_embeddings": lambda c: False},
-    ignored=(r".*rotary_emb\.inv_freq",),
+    keys="embd_pdrop hidden_act max_position_embeddings original_max_position_embeddings resid_pdrop sliding_window",
 )

@@ -1,18 +1,16 @@
-"""Qwen2: Llama with biases on queries, keys and values.
+"""Qwen2: Llama with biases on queries, keys and values."""
 
-Upstream: transformers/models/qwen2/modeling_qwen2.py.
-"""
+from modelsurgeon.architectures.architecture import Architecture, Rotary, Tie
+from modelsurgeon.architectures.axes import decoder
 
-from dataclasses import replace
-
-from modelsurgeon.architectures.architecture import Axis
-from modelsurgeon.architectures.tables.llama import ARCHITECTURE as LLAMA
-
-ARCHITECTURE = replace(
-    LLAMA,
+ARCHITECTURE = Architecture(
     model="Qwen2ForCausalLM",
-    multiples={},
-    axes={**LLAMA.axes, "kv": Axis("num_key_value_heads", lambda c: 32, through="heads", follows="heads")},
+    norm="rms",
+    eps="rms_norm_eps",
+    prefix="model.",
+    rotary=Rotary("half"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
+    axes=decoder(kv=32, key="head_dim"),
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
         "model.layers.{layer}.input_layernorm.weight": "stream => hidden",
@@ -29,13 +27,6 @@ ARCHITECTURE = replace(
         "score.{weight,bias}?": "labels <- final",
         "qa_outputs.{weight,bias}?": "2 <- final",
     },
-    keys=(
-        "hidden_act",
-        "layer_types",
-        "max_position_embeddings",
-        "max_window_layers",
-        "sliding_window",
-        "use_mrope",
-        "use_sliding_window",
-    ),
+    keys="hidden_act layer_types max_position_embeddings max_window_layers sliding_window use_mrope use_sliding_window",
+    synonyms=(("transformer.", "model."),),
 )

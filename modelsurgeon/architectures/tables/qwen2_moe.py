@@ -1,10 +1,11 @@
 """Qwen2-MoE: Qwen2 with experts in some layers, beside them one shared expert behind a gate of its own.
 
 A layer is sparse unless `mlp_only_layers` names it or `decoder_sparse_step` skips it; the others hold a plain MLP.
-Upstream: transformers/models/qwen2_moe/modeling_qwen2_moe.py.
 """
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Form, Quotient, Rotary, Tie, labels
+from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Rotary, Tie
+from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.layouts import by_layer, fused_experts
 
 
 def sparse(config: Config, layer: int) -> bool:
@@ -13,32 +14,21 @@ def sparse(config: Config, layer: int) -> bool:
     return layer not in (config.get("mlp_only_layers") or ()) and (layer + 1) % step == 0
 
 
-def dense(config: Config, layer: int) -> bool:
-    """Whether a layer holds a plain MLP."""
-    return not sparse(config, layer)
-
-
 ARCHITECTURE = Architecture(
     model="Qwen2MoeForCausalLM",
     norm="rms",
     eps="rms_norm_eps",
     prefix="model.",
     rotary=Rotary("half"),
-    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={
-        "vocab": Axis("vocab_size"),
-        "labels": Axis(default=labels),
-        "stream": Axis("hidden_size", through="residual"),
-        "hidden": Axis("hidden_size", through="residual"),
-        "final": Axis("hidden_size", through="residual"),
+        **tokens(),
+        **residual("hidden_size"),
         "mlp": Axis("intermediate_size", through="pointwise"),
-        "expert_mlp": Axis("moe_intermediate_size", lambda c: 1408, through="pointwise"),
-        "shared_mlp": Axis("shared_expert_intermediate_size", lambda c: 5632, through="pointwise"),
-        "experts": Axis("num_experts", lambda c: 60, through="experts", active="num_experts_per_tok"),
-        "heads": Axis("num_attention_heads", through="heads"),
-        "kv": Axis("num_key_value_heads", lambda c: 16, through="heads", follows="heads"),
-        "head": Axis("head_dim", Quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
-        "value": Axis("head_dim", Quotient("hidden_size", "num_attention_heads"), through="linear"),
+        "expert_mlp": Axis("moe_intermediate_size", 1408, through="pointwise"),
+        "shared_mlp": Axis("shared_expert_intermediate_size", 5632, through="pointwise"),
+        "experts": Axis("num_experts", 60, through="experts", active="num_experts_per_tok"),
+        **attention(kv=16, key="head_dim"),
     },
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
@@ -64,41 +54,11 @@ ARCHITECTURE = Architecture(
         "score.{weight,bias}?": "labels <- final",
         "qa_outputs.{weight,bias}?": "2 <- final",
     },
-    only={
-        ".mlp.gate.": sparse,
-        ".mlp.experts.": sparse,
-        ".mlp.shared_expert": sparse,
-        ".mlp.gate_proj.": dense,
-        ".mlp.up_proj.": dense,
-        ".mlp.down_proj.": dense,
-    },
-    forms=(
-        Form(
-            "fused experts",
-            when=lambda config, names: any(name.endswith(".mlp.experts.gate_up_proj") for name in names),
-            tensors={
-                "model.layers.{layer}.mlp.experts.{experts}.gate_proj.weight": None,
-                "model.layers.{layer}.mlp.experts.{experts}.up_proj.weight": None,
-                "model.layers.{layer}.mlp.experts.{experts}.down_proj.weight": None,
-                "model.layers.{layer}.mlp.experts.gate_up_proj": "experts (expert_mlp + expert_mlp) <- hidden",
-                "model.layers.{layer}.mlp.experts.down_proj": "experts stream <- expert_mlp",
-            },
-        ),
-    ),
-    keys=(
-        "decoder_sparse_step",
-        "hidden_act",
-        "layer_types",
-        "max_position_embeddings",
-        "max_window_layers",
-        "mlp_only_layers",
-        "norm_topk_prob",
-        "output_router_logits",
-        "qkv_bias",
-        "router_aux_loss_coef",
-        "sliding_window",
-        "use_sliding_window",
-    ),
-    defaults={"num_experts_per_tok": lambda c: 4, "tie_word_embeddings": lambda c: False},
-    ignored=(r".*rotary_emb\.inv_freq",),
+    only=by_layer(sparse, ".mlp.gate.", ".mlp.experts.", ".mlp.shared_expert"),
+    forms=(fused_experts("expert_mlp"),),
+    keys="""
+        decoder_sparse_step hidden_act layer_types max_position_embeddings max_window_layers mlp_only_layers
+        norm_topk_prob output_router_logits qkv_bias router_aux_loss_coef sliding_window use_sliding_window
+    """,
+    defaults={"num_experts_per_tok": 4},
 )

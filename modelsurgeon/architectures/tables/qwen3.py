@@ -1,23 +1,18 @@
-"""Qwen3: Llama with an RMSNorm on each head's query and key, and a head size of its own.
+"""Qwen3: Llama with an RMSNorm on each head's query and key, and a head size of its own."""
 
-Upstream: transformers/models/qwen3/modeling_qwen3.py.
-"""
+from modelsurgeon.architectures.architecture import Architecture, Axis, Rotary, Tie
+from modelsurgeon.architectures.axes import decoder
 
-from dataclasses import replace
-
-from modelsurgeon.architectures.architecture import Axis
-from modelsurgeon.architectures.tables.llama import ARCHITECTURE as LLAMA
-
-ARCHITECTURE = replace(
-    LLAMA,
+ARCHITECTURE = Architecture(
     model="Qwen3ForCausalLM",
-    multiples={},
+    norm="rms",
+    eps="rms_norm_eps",
+    prefix="model.",
+    rotary=Rotary("half"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={
-        **LLAMA.axes,
-        "kv": Axis("num_key_value_heads", lambda c: 32, through="heads", follows="heads"),
-        "head": Axis("head_dim", lambda c: 128, through="inner", scaled=-0.5),
-        "prehead": Axis("head_dim", lambda c: 128, through="normed", follows="head"),
-        "value": Axis("head_dim", lambda c: 128, through="linear"),
+        **decoder(kv=32, key="head_dim", size=128),
+        "prehead": Axis("head_dim", 128, through="normed", follows="head"),
     },
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
@@ -37,13 +32,9 @@ ARCHITECTURE = replace(
         "score.{weight,bias}?": "labels <- final",
         "qa_outputs.{weight,bias}?": "2 <- final",
     },
-    keys=(
-        "attention_bias",
-        "hidden_act",
-        "layer_types",
-        "max_position_embeddings",
-        "max_window_layers",
-        "sliding_window",
-        "use_sliding_window",
-    ),
+    keys="""
+        attention_bias hidden_act layer_types max_position_embeddings max_window_layers sliding_window
+        use_sliding_window
+    """,
+    synonyms=(("transformer.", "model."),),
 )

@@ -1,11 +1,12 @@
 """Qwen3-MoE: Qwen3's attention, with an RMSNorm on each head's query and key, and experts in some layers.
 
 Which layers are sparse is decided as in Qwen2-MoE; there is no shared expert.
-Upstream: transformers/models/qwen3_moe/modeling_qwen3_moe.py.
 """
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Quotient, Rotary, Tie, labels
-from modelsurgeon.architectures.tables.qwen2_moe import dense, sparse
+from modelsurgeon.architectures.architecture import Architecture, Axis, Quotient, Rotary, Tie
+from modelsurgeon.architectures.axes import residual, tokens
+from modelsurgeon.architectures.layouts import by_layer, fused_experts
+from modelsurgeon.architectures.tables.qwen2_moe import sparse
 
 ARCHITECTURE = Architecture(
     model="Qwen3MoeForCausalLM",
@@ -13,18 +14,15 @@ ARCHITECTURE = Architecture(
     eps="rms_norm_eps",
     prefix="model.",
     rotary=Rotary("half"),
-    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={
-        "vocab": Axis("vocab_size"),
-        "labels": Axis(default=labels),
-        "stream": Axis("hidden_size", through="residual"),
-        "hidden": Axis("hidden_size", through="residual"),
-        "final": Axis("hidden_size", through="residual"),
+        **tokens(),
+        **residual("hidden_size"),
         "mlp": Axis("intermediate_size", through="pointwise"),
-        "expert_mlp": Axis("moe_intermediate_size", lambda c: 768, through="pointwise"),
-        "experts": Axis("num_local_experts", lambda c: 128, through="experts", active="num_experts_per_tok"),
+        "expert_mlp": Axis("moe_intermediate_size", 768, through="pointwise"),
+        "experts": Axis("num_local_experts", 128, through="experts", active="num_experts_per_tok"),
         "heads": Axis("num_attention_heads", through="heads"),
-        "kv": Axis("num_key_value_heads", lambda c: 4, through="heads", follows="heads"),
+        "kv": Axis("num_key_value_heads", 4, through="heads", follows="heads"),
         "head": Axis("head_dim", Quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
         "prehead": Axis("head_dim", Quotient("hidden_size", "num_attention_heads"), through="normed", follows="head"),
         "value": Axis("head_dim", Quotient("hidden_size", "num_attention_heads"), through="linear"),
@@ -51,41 +49,13 @@ ARCHITECTURE = Architecture(
         "score.{weight,bias}?": "labels <- final",
         "qa_outputs.{weight,bias}?": "2 <- final",
     },
-    only={
-        ".mlp.gate.": sparse,
-        ".mlp.experts.": sparse,
-        ".mlp.gate_proj.": dense,
-        ".mlp.up_proj.": dense,
-        ".mlp.down_proj.": dense,
-    },
-    forms=(
-        Form(
-            "fused experts",
-            when=lambda config, names: any(name.endswith(".mlp.experts.gate_up_proj") for name in names),
-            tensors={
-                "model.layers.{layer}.mlp.experts.{experts}.gate_proj.weight": None,
-                "model.layers.{layer}.mlp.experts.{experts}.up_proj.weight": None,
-                "model.layers.{layer}.mlp.experts.{experts}.down_proj.weight": None,
-                "model.layers.{layer}.mlp.experts.gate_up_proj": "experts (expert_mlp + expert_mlp) <- hidden",
-                "model.layers.{layer}.mlp.experts.down_proj": "experts stream <- expert_mlp",
-            },
-        ),
-    ),
-    keys=(
-        "attention_bias",
-        "decoder_sparse_step",
-        "hidden_act",
-        "max_position_embeddings",
-        "max_window_layers",
-        "mlp_only_layers",
-        "norm_topk_prob",
-        "output_router_logits",
-        "router_aux_loss_coef",
-        "sliding_window",
-        "use_sliding_window",
-    ),
-    defaults={"num_experts_per_tok": lambda c: 8, "tie_word_embeddings": lambda c: False},
+    only=by_layer(sparse, ".mlp.gate.", ".mlp.experts."),
+    forms=(fused_experts("expert_mlp"),),
+    keys="""
+        attention_bias decoder_sparse_step hidden_act max_position_embeddings max_window_layers mlp_only_layers
+        norm_topk_prob output_router_logits router_aux_loss_coef sliding_window use_sliding_window
+    """,
+    defaults={"num_experts_per_tok": 8},
     aliases={"num_experts": "num_local_experts"},
     synonyms=(("transformer.", "model."),),
-    ignored=(r".*rotary_emb\.inv_freq",),
 )

@@ -1,30 +1,39 @@
 """RoBERTa: BERT with another head, whose positions begin after the padding's: two of the table's rows are unused.
 
 The table has as many rows as the config says (`max_position_embeddings`), the unused ones among them.
-Upstream: transformers/models/roberta/modeling_roberta.py.
 """
 
-from dataclasses import replace
+from modelsurgeon.architectures.architecture import Architecture, Tie
+from modelsurgeon.architectures.axes import encoder
+from modelsurgeon.architectures.layouts import multiple_choice
 
-from modelsurgeon.architectures.architecture import Tie
-from modelsurgeon.architectures.tables.bert import ARCHITECTURE as BERT
-from modelsurgeon.architectures.tables.bert import CHOICE
-
-BODY = {name.replace("bert.", "roberta.", 1): text for name, text in BERT.tensors.items() if name.startswith("bert.")}
-
-ARCHITECTURE = replace(
-    BERT,
-    keys=(*BERT.keys, "pad_token_id"),  # positions are counted from it
+ARCHITECTURE = Architecture(
     model="RobertaForMaskedLM",
+    norm="layer",
+    eps="layer_norm_eps",
     prefix="roberta.",
     tie=Tie(
         "lm_head.decoder.weight",
         "roberta.embeddings.word_embeddings.weight",
         also={"lm_head.decoder.bias": "lm_head.bias"},
         requires="lm_head.dense.weight",
+        default=True,
     ),
+    axes=encoder(),
     tensors={
-        **BODY,
+        "roberta.embeddings.word_embeddings.weight": "vocab -> hidden",
+        "roberta.embeddings.position_embeddings.weight": "positions -> hidden",
+        "roberta.embeddings.token_type_embeddings.weight": "types -> hidden",
+        "roberta.embeddings.LayerNorm.{weight,bias}": "hidden => hidden",
+        "roberta.encoder.layer.{layer}.attention.self.query.{weight,bias}": "(heads head~) <- hidden",
+        "roberta.encoder.layer.{layer}.attention.self.key.{weight,bias}": "(heads head) <- hidden",
+        "roberta.encoder.layer.{layer}.attention.self.value.{weight,bias}": "(heads value) <- hidden",
+        "roberta.encoder.layer.{layer}.attention.output.dense.{weight,bias}": "hidden <- (heads value)",
+        "roberta.encoder.layer.{layer}.attention.output.LayerNorm.{weight,bias}": "hidden => hidden",
+        "roberta.encoder.layer.{layer}.intermediate.dense.{weight,bias}": "mlp <- hidden",
+        "roberta.encoder.layer.{layer}.output.dense.{weight,bias}": "hidden <- mlp",
+        "roberta.encoder.layer.{layer}.output.LayerNorm.{weight,bias}": "hidden => hidden",
+        "roberta.pooler.dense.{weight,bias}?": "pooled <- hidden",
         "lm_head.dense.{weight,bias}?": "transform <- hidden",
         "lm_head.layer_norm.{weight,bias}?": "transform => final",
         "lm_head.bias?": "vocab <-",
@@ -34,5 +43,10 @@ ARCHITECTURE = replace(
         "classifier.{weight,bias}?": "labels <- hidden",
         "qa_outputs.{weight,bias}?": "labels <- hidden",
     },
-    forms=(CHOICE,),
+    forms=(multiple_choice("pooled"),),
+    outputs={"last_hidden_state": "hidden", "pooler_output": "pooled"},
+    keys="hidden_act is_decoder pad_token_id",  # positions are counted from the padding's
+    requires={"position_embedding_type": (None, "absolute")},
+    synonyms=((".gamma", ".weight"), (".beta", ".bias")),
+    ignored=(r".*embeddings\.position_ids",),
 )

@@ -2,12 +2,12 @@
 
 The table's columns are the axis `angles`: pairs that growth inserts turn at the frequencies of the wider head.
 Embeddings may have a size of their own, with a projection to the stream's, as in ELECTRA.
-Upstream: transformers/models/roformer/modeling_roformer.py.
 """
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Quotient, Rotary, Tie, labels
+from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Key, Quotient, Rotary, Tie
+from modelsurgeon.architectures.axes import residual, tokens
+from modelsurgeon.architectures.layouts import multiple_choice
 from modelsurgeon.architectures.sinusoid import sinusoid
-from modelsurgeon.architectures.tables.bert import names_task
 
 HEAD = Quotient("hidden_size", "num_attention_heads")
 
@@ -22,14 +22,11 @@ ARCHITECTURE = Architecture(
         "roformer.embeddings.word_embeddings.weight",
         also={"cls.predictions.decoder.bias": "cls.predictions.bias"},
         requires="cls.predictions.transform.dense.weight",
+        default=True,
     ),
     axes={
-        "vocab": Axis("vocab_size"),
-        "positions": Axis("max_position_embeddings"),
-        "types": Axis("type_vocab_size"),
-        "labels": Axis(default=labels),
-        "hidden": Axis("hidden_size", through="residual"),
-        "embedded": Axis("hidden_size", through="residual"),
+        **tokens(positions="max_position_embeddings", types="type_vocab_size"),
+        **residual("hidden_size", "hidden embedded"),
         "transform": Axis("hidden_size", through="pointwise"),
         "final": Axis("hidden_size", through="residual"),
         "pooled": Axis("hidden_size", through="pointwise"),
@@ -64,10 +61,9 @@ ARCHITECTURE = Architecture(
     },
     computed={"roformer.encoder.embed_positions.weight": sinusoid},
     outputs={"last_hidden_state": "hidden"},
-    keys=("hidden_act", "is_decoder", "rotary_value"),
+    keys="hidden_act is_decoder rotary_value",
     projected=("embedded", "hidden"),
     equal={"embedding_size": "hidden_size"},
-    defaults={"tie_word_embeddings": lambda c: True},
     synonyms=((".gamma", ".weight"), (".beta", ".bias")),
     forms=(
         Form(
@@ -75,9 +71,9 @@ ARCHITECTURE = Architecture(
             when=lambda config, names: "roformer.embeddings_project.weight" in names,
             tensors={"roformer.embeddings.LayerNorm.{weight,bias}": "embedded => embedded"},
             axes={
-                "embedded": Axis("embedding_size", lambda c: c["hidden_size"], through="rank"),
-                "transform": Axis("embedding_size", lambda c: c["hidden_size"], through="pointwise"),
-                "final": Axis("embedding_size", lambda c: c["hidden_size"], through="rank"),
+                "embedded": Axis("embedding_size", Key("hidden_size"), through="rank"),
+                "transform": Axis("embedding_size", Key("hidden_size"), through="pointwise"),
+                "final": Axis("embedding_size", Key("hidden_size"), through="rank"),
             },
             fields={"equal": {}},
         ),
@@ -91,10 +87,6 @@ ARCHITECTURE = Architecture(
                 "value": Axis(default=HEAD, why="values turn with the keys, by angles that depend on its size"),
             },
         ),
-        Form(
-            "multiple choice",
-            when=lambda config, names: names_task(config, "MultipleChoice"),
-            tensors={"classifier.{weight,bias}?": "1 <- hidden"},
-        ),
+        multiple_choice("hidden"),
     ),
 )

@@ -1,10 +1,10 @@
 """StableLM: Llama with LayerNorm, a quarter of each head rotated, and optionally a norm of its own for every head.
 
-Attention and MLP stand one after the other, or side by side behind one norm.
-Upstream: transformers/models/stablelm/modeling_stablelm.py.
+Attention and MLP follow one another, or side by side behind one norm.
 """
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Quotient, Rotary, Tie, labels
+from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Quotient, Rotary, Tie
+from modelsurgeon.architectures.axes import decoder
 
 _SIZE = Quotient("hidden_size", "num_attention_heads")
 
@@ -14,19 +14,8 @@ ARCHITECTURE = Architecture(
     eps="layer_norm_eps",
     prefix="model.",
     rotary=Rotary("half", partial=0.25),
-    tie=Tie("lm_head.weight", "model.embed_tokens.weight"),
-    axes={
-        "vocab": Axis("vocab_size"),
-        "labels": Axis(default=labels),
-        "stream": Axis("hidden_size", through="residual"),
-        "hidden": Axis("hidden_size", through="residual"),
-        "final": Axis("hidden_size", through="residual"),
-        "mlp": Axis("intermediate_size", through="pointwise"),
-        "heads": Axis("num_attention_heads", through="heads"),
-        "kv": Axis("num_key_value_heads", lambda c: 32, through="heads", follows="heads"),
-        "head": Axis(default=_SIZE, through="inner", scaled=-0.5),
-        "value": Axis(default=_SIZE, through="linear"),
-    },
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
+    axes=decoder(kv=32),
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
         "model.layers.{layer}.input_layernorm.{weight,bias}": "stream => hidden",
@@ -60,7 +49,5 @@ ARCHITECTURE = Architecture(
             axes={"prehead": Axis(default=_SIZE, through="normed", follows="head")},
         ),
     ),
-    keys=("hidden_act", "max_position_embeddings", "qk_layernorm", "use_parallel_residual", "use_qkv_bias"),
-    defaults={"tie_word_embeddings": lambda c: False},
-    ignored=(r".*rotary_emb\.inv_freq",),
+    keys="hidden_act max_position_embeddings qk_layernorm use_parallel_residual use_qkv_bias",
 )

@@ -1,20 +1,16 @@
-"""StarCoder2: rotary grouped-query attention as in Llama, with LayerNorms, a plain MLP, and biases everywhere.
+"""StarCoder2: rotary grouped-query attention as in Llama, with LayerNorms, a plain MLP, and biases everywhere."""
 
-Upstream: transformers/models/starcoder2/modeling_starcoder2.py.
-"""
+from modelsurgeon.architectures.architecture import Architecture, Rotary, Tie
+from modelsurgeon.architectures.axes import decoder
 
-from dataclasses import replace
-
-from modelsurgeon.architectures.architecture import Axis
-from modelsurgeon.architectures.tables.llama import ARCHITECTURE as LLAMA
-
-ARCHITECTURE = replace(
-    LLAMA,
+ARCHITECTURE = Architecture(
     model="Starcoder2ForCausalLM",
-    multiples={},
     norm="layer",
     eps="norm_epsilon",
-    axes={**LLAMA.axes, "kv": Axis("num_key_value_heads", lambda c: 2, through="heads", follows="heads")},
+    prefix="model.",
+    rotary=Rotary("half"),
+    tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=True),
+    axes=decoder(kv=2, key="head_dim"),
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
         "model.layers.{layer}.input_layernorm.{weight,bias}": "stream => hidden",
@@ -29,14 +25,5 @@ ARCHITECTURE = replace(
         "lm_head.weight?": "vocab <- final",
         "score.{weight,bias}?": "labels <- final",
     },
-    keys=(
-        "embedding_dropout",
-        "hidden_act",
-        "max_position_embeddings",
-        "residual_dropout",
-        "sliding_window",
-        "use_bias",
-    ),
-    defaults={"tie_word_embeddings": lambda c: True},
-    synonyms=(),
+    keys="embedding_dropout hidden_act max_position_embeddings residual_dropout sliding_window use_bias",
 )

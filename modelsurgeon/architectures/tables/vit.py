@@ -1,10 +1,10 @@
 """ViT: a pre-norm encoder of image patches, which a convolution as wide as its stride embeds.
 
 Files hold BERT-like names; the library's own modules have others by now, and both are read.
-Upstream: transformers/models/vit/modeling_vit.py.
 """
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Quotient, labels
+from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Key, labels
+from modelsurgeon.architectures.axes import attention, residual
 
 
 def patches(config: Config) -> int:
@@ -15,29 +15,21 @@ def patches(config: Config) -> int:
     return int(height // patch) * int(width // patch) + 1
 
 
-HEAD = Quotient("hidden_size", "num_attention_heads")
-
 ARCHITECTURE = Architecture(
     model="ViTForImageClassification",
     norm="layer",
     eps="layer_norm_eps",
     prefix="vit.",
     axes={
-        "channels": Axis("num_channels", lambda c: 3),
-        "patch": Axis("patch_size", lambda c: 16),
+        "channels": Axis("num_channels", 3),
+        "patch": Axis("patch_size", 16),
         "pixels": Axis(default=lambda c: c.get("encoder_stride", 16) ** 2 * c.get("num_channels", 3)),
         "positions": Axis(default=patches),
         "labels": Axis(default=labels),
-        "stream": Axis("hidden_size", through="residual"),
-        "hidden": Axis("hidden_size", through="residual"),
-        "final": Axis("hidden_size", through="residual"),
-        "pooled": Axis(
-            "pooler_output_size", lambda c: c["hidden_size"], why="the pooler's output has a size of its own"
-        ),
+        **residual("hidden_size"),
+        "pooled": Axis("pooler_output_size", Key("hidden_size"), why="the pooler's output has a size of its own"),
         "mlp": Axis("intermediate_size", through="pointwise"),
-        "heads": Axis("num_attention_heads", through="heads"),
-        "head": Axis("head_dim", HEAD, through="inner", scaled=-0.5),
-        "value": Axis("head_dim", HEAD, through="linear"),
+        **attention(key="head_dim"),
     },
     tensors={
         "vit.embeddings.cls_token": "1 1 -> stream",
@@ -62,7 +54,7 @@ ARCHITECTURE = Architecture(
         "pooler_output": "pooled",
         "reconstruction": "pixels",  # laid out as a picture, whose size never grows
     },
-    keys=("encoder_stride", "hidden_act", "image_size", "pooler_act", "qkv_bias"),
+    keys="encoder_stride hidden_act image_size pooler_act qkv_bias",
     synonyms=(
         ("layers.", "encoder.layer."),
         (".attention.q_proj.", ".attention.attention.query."),

@@ -2,15 +2,15 @@
 
 The second convolution ends in a GELU, which writes the encoder's residual stream: only copies of scale 1 pass it. The
 norms' eps is fixed in the code (1e-5), `scale_embedding` has no effect, and keys have no bias.
-Upstream: transformers/models/whisper/modeling_whisper.py.
 """
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Quotient, Tie, labels
+from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Tie, labels
+from modelsurgeon.architectures.axes import attention, residual
 
 
 def layer(at: str, side: str, stream: str, attentions: tuple[str, ...]) -> dict[str, str]:
     """The tensors of a layer of one side, whose heads and MLP have sizes of their own."""
-    attention = {
+    parts = {
         "q_proj.{weight,bias}": f"({side}_heads {side}_head~) <- hidden",
         "k_proj.weight": f"({side}_heads {side}_head) <- hidden",
         "v_proj.{weight,bias}": f"({side}_heads {side}_value) <- hidden",
@@ -18,7 +18,7 @@ def layer(at: str, side: str, stream: str, attentions: tuple[str, ...]) -> dict[
     }
     return {
         **{f"{at}.{name}_layer_norm.{{weight,bias}}": f"{stream} => hidden" for name in attentions},
-        **{f"{at}.{name}.{part}": text for name in attentions for part, text in attention.items()},
+        **{f"{at}.{name}.{part}": text for name in attentions for part, text in parts.items()},
         f"{at}.final_layer_norm.{{weight,bias}}": f"{stream} => hidden",
         f"{at}.fc1.{{weight,bias}}": f"{side}_mlp <- hidden",
         f"{at}.fc2.{{weight,bias}}": f"{stream} <- {side}_mlp",
@@ -45,7 +45,7 @@ ARCHITECTURE = Architecture(
     eps=None,
     prefix="model.",
     counters={"layer": "encoder_layers", "decoder_layer": "decoder_layers"},
-    tie=Tie("proj_out.weight", "model.decoder.embed_tokens.weight"),
+    tie=Tie("proj_out.weight", "model.decoder.embed_tokens.weight", default=True),
     axes={
         "vocab": Axis("vocab_size"),
         "positions": Axis("max_target_positions"),
@@ -54,18 +54,12 @@ ARCHITECTURE = Architecture(
         "labels": Axis(default=labels),
         "stem": Axis("d_model", through="pointwise"),
         "encoder": Axis("d_model", through="pointwise residual"),
-        "stream": Axis("d_model", through="residual"),
-        "hidden": Axis("d_model", through="residual"),
-        "final": Axis("d_model", through="residual"),
-        "pooled": Axis("classifier_proj_size", lambda c: 256, why="the projection has a size of its own"),
+        **residual("d_model"),
+        "pooled": Axis("classifier_proj_size", 256, why="the projection has a size of its own"),
         "encoder_mlp": Axis("encoder_ffn_dim", through="pointwise"),
-        "encoder_heads": Axis("encoder_attention_heads", through="heads"),
-        "encoder_head": Axis(default=Quotient("d_model", "encoder_attention_heads"), through="inner", scaled=-0.5),
-        "encoder_value": Axis(default=Quotient("d_model", "encoder_attention_heads"), through="linear"),
+        **attention("d_model", "encoder_attention_heads", side="encoder_"),
         "decoder_mlp": Axis("decoder_ffn_dim", through="pointwise"),
-        "decoder_heads": Axis("decoder_attention_heads", through="heads"),
-        "decoder_head": Axis(default=Quotient("d_model", "decoder_attention_heads"), through="inner", scaled=-0.5),
-        "decoder_value": Axis(default=Quotient("d_model", "decoder_attention_heads"), through="linear"),
+        **attention("d_model", "decoder_attention_heads", side="decoder_"),
     },
     tensors={
         **ENCODER,
@@ -75,28 +69,13 @@ ARCHITECTURE = Architecture(
         "classifier.{weight,bias}?": "labels <- pooled",
     },
     outputs={"last_hidden_state": "final", "encoder_last_hidden_state": "hidden"},
-    keys=(
-        "activation_dropout",
-        "activation_function",
-        "apply_spec_augment",
-        "begin_suppress_tokens",
-        "decoder_layerdrop",
-        "encoder_layerdrop",
-        "forced_decoder_ids",
-        "is_decoder",
-        "mask_feature_length",
-        "mask_feature_min_masks",
-        "mask_feature_prob",
-        "mask_time_length",
-        "mask_time_min_masks",
-        "mask_time_prob",
-        "max_length",
-        "median_filter_width",
-        "scale_embedding",
-        "suppress_tokens",
-    ),
+    keys="""
+        activation_dropout activation_function apply_spec_augment begin_suppress_tokens decoder_layerdrop
+        encoder_layerdrop forced_decoder_ids is_decoder mask_feature_length mask_feature_min_masks mask_feature_prob
+        mask_time_length mask_time_min_masks mask_time_prob max_length median_filter_width scale_embedding
+        suppress_tokens
+    """,
     requires={"use_weighted_layer_sum": (None, False)},  # it adds what norms have and have not passed
-    defaults={"tie_word_embeddings": lambda c: True},
     aliases={
         "hidden_size": "d_model",
         "num_attention_heads": "encoder_attention_heads",

@@ -1,1 +1,1 @@
-"""What the weights tell, in one pass over them."""
+"""What the weights show, in one pass over them."""

@@ -1,6 +1,6 @@
-"""An embedding, or a head: how its rows and its components are spread, and which of them stand out.
+"""An embedding, or a head: how large its rows and components are, and which are far from the others.
 
-    table(checkpoint, "model.embed_tokens.weight", memory=64 << 20).far_rows["count"]
+    measure_table(checkpoint, "model.embed_tokens.weight", memory=64 << 20).far_rows["count"]
 
 Read twice in blocks of rows. The first reading gives what belongs to each row alone (its norm, and which row it equals)
 and the mean of all; the second measures against these.
@@ -16,7 +16,7 @@ and the mean of all; the second measures against these.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,13 +24,13 @@ import torch
 
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.diagnosis.weights.embedding_passes import EXAMPLES, FAR, First, read_first, read_second
-from modelsurgeon.diagnosis.weights.rows import Rows
+from modelsurgeon.diagnosis.weights.rows import RowBlocks
 from modelsurgeon.diagnosis.weights.tokens import Tokens, read_tokens
 from modelsurgeon.progress import Tell, silent
 
 
 @dataclass(frozen=True)
-class Table:
+class TokenTable:
     """One table of rows by token; the fields are those of the diagnosis' document.
 
     mean, deviation  of all components of finite rows
@@ -41,7 +41,7 @@ class Table:
     dead             rows of zeros
     duplicates       rows equal to an earlier one, dead ones not counted
     untrained        dead, duplicate, at the mean of all rows, or no token's
-    tokenizer        its tokens; None where no file tells them
+    tokenizer        its tokens; None where no file lists them
     """
 
     tensor: str
@@ -58,17 +58,16 @@ class Table:
     untrained: dict[str, Any]
     tokenizer: dict[str, int] | None
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
-
-def table(checkpoint: Checkpoint, name: str, *, memory: int, device: str = "cpu", tell: Tell = silent) -> Table:
+def measure_table(
+    checkpoint: Checkpoint, name: str, *, memory: int, device: str = "cpu", tell: Tell = silent
+) -> TokenTable:
     """Measure one table, [vocab, width], an embedding or a head: its rows are tokens.
 
     name    on disk
-    memory  bytes of it that may be kept between the two readings
+    memory  bytes of it that may stay in memory between the two readings
     """
-    rows = Rows(checkpoint.tensors[name], memory)
+    rows = RowBlocks(checkpoint.tensors[name], memory)
     _, vocab, width = rows.shape
     first = read_first(rows, device, lambda done: tell(name, done, 2 * vocab))
     second = read_second(rows, first, device, lambda done: tell(name, vocab + done, 2 * vocab))
@@ -76,7 +75,7 @@ def table(checkpoint: Checkpoint, name: str, *, memory: int, device: str = "cpu"
     text = tokens.texts.get if tokens else lambda row: None
     groups = _groups(first)
     copied = {row: group[0] for group in groups for row in group[1:]}
-    return Table(
+    return TokenTable(
         tensor=name,
         vocab=vocab,
         width=width,
@@ -102,7 +101,7 @@ def table(checkpoint: Checkpoint, name: str, *, memory: int, device: str = "cpu"
 
 
 def _groups(first: First) -> list[list[int]]:
-    """Rows that are equal and not zero, in the order of the first ones."""
+    """Groups of equal rows that are not zero, in the order of their first rows."""
     leaders = first.equal.first[0]
     found: dict[int, list[int]] = {}
     for row in np.flatnonzero((leaders != np.arange(len(leaders))) & ~first.equal.zero[0]).tolist():
@@ -111,7 +110,7 @@ def _groups(first: First) -> list[list[int]]:
 
 
 def _norms(norms: torch.Tensor) -> dict[str, Any]:
-    """Of rows, with 101 quantiles from 0% to 100%, each the nearest norm that there is."""
+    """Norms of rows, with 101 quantiles from 0% to 100%, each the nearest norm that exists."""
     ordered = norms.sort().values
     places = torch.linspace(0, len(ordered) - 1, 101, dtype=torch.float64).round().long()
     quantiles: list[float] = ordered[places].tolist()
@@ -150,7 +149,7 @@ def _first_of(mask: torch.Tensor) -> list[int]:
 def _untrained(
     dead: torch.Tensor, copied: dict[int, int], at_mean: torch.Tensor, tokens: Tokens | None
 ) -> dict[str, Any]:
-    """Rows that training never reached; added tokens are named first, rows of no token last."""
+    """Rows that training never reached; added tokens are named first, rows without a token last."""
     why = {row: f"equal to row {earlier}" for row, earlier in copied.items()}
     why |= dict.fromkeys(at_mean.nonzero()[:, 0].tolist(), "at the mean of all rows")
     why |= dict.fromkeys(dead.nonzero()[:, 0].tolist(), "zero")

@@ -3,7 +3,7 @@
     first = read_first(rows, "cpu", tell)              norms, equal rows, dead ones, sums, the robust deviation
     second = read_second(rows, first, "cpu", tell)     distances to the mean, far components, deviations by column
 
-What is kept is as long as the vocabulary, or as wide as the table; never both.
+Memory holds one number for each row, or one for each column; never the whole table.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from modelsurgeon.diagnosis.weights.equal_rows import Lines, Sketch
-from modelsurgeon.diagnosis.weights.rows import Rows
+from modelsurgeon.diagnosis.weights.rows import RowBlocks
 from modelsurgeon.tensors.lazy import LazyTensor
 
 FAR = 10.0  # a row this many times longer, or shorter, than the median is far
@@ -26,7 +26,7 @@ FAR_COMPONENT = 50.0  # robust deviations
 # at most a few times that distance; random rows are all at 1, as nearly as 1/sqrt(2 d).
 AT_MEAN = 0.05
 NORMAL = 1.4826  # deviation of a normal distribution over its median absolute deviation
-SAMPLE = 1 << 21  # numbers that the robust deviation is told from: to 0.1%
+SAMPLE = 1 << 21  # numbers that the robust deviation is estimated from: to 0.1%
 EXAMPLES = 10
 
 
@@ -87,7 +87,7 @@ class First:
         return (self.squares / count - (self.total / count).square()).clamp(min=0).sqrt().cpu()
 
 
-def read_first(rows: Rows, device: str, tell: Callable[[int], object]) -> First:
+def read_first(rows: RowBlocks, device: str, tell: Callable[[int], object]) -> First:
     """What belongs to each row alone, and the sums over all."""
     _, vocab, width = rows.shape
     norms = torch.zeros(vocab, dtype=torch.float64)
@@ -115,12 +115,12 @@ def read_first(rows: Rows, device: str, tell: Callable[[int], object]) -> First:
 
 
 def _cleared(wide: torch.Tensor, finite: torch.Tensor) -> torch.Tensor:
-    """The rows, [r, d], with zeros for those that are not finite."""
+    """[r, d]: rows that are not finite become zeros."""
     return wide if finite.all() else wide.masked_fill(~finite[:, None], 0.0)
 
 
 def _robust(sample: torch.Tensor) -> float:
-    """The deviation that a normal distribution of this median absolute deviation has."""
+    """The deviation of a normal distribution with this median absolute deviation."""
     if not sample.numel():
         return 0.0
     flat = sample.numpy().ravel()
@@ -128,7 +128,7 @@ def _robust(sample: torch.Tensor) -> float:
 
 
 def _centres(tensor: LazyTensor, first: First) -> list[torch.Tensor]:
-    """[d] float64 each: the mean of all rows, as resizing takes it; and that of usual ones where others move it."""
+    """[d] float64 each: the mean of all rows, as resizing takes it; and of the usual rows where far ones move it."""
     live = first.live
     far = live & (first.norms > FAR * first.median)
     centres = [first.total / max(1, int(first.finite.sum()))]
@@ -155,7 +155,7 @@ class Second:
     farthest: list[tuple[float, int, int]] = field(default_factory=list)
 
 
-def read_second(rows: Rows, first: First, device: str, tell: Callable[[int], object]) -> Second:
+def read_second(rows: RowBlocks, first: First, device: str, tell: Callable[[int], object]) -> Second:
     """Measure every row against the mean of all, and every component against the robust deviation."""
     vocab, live = rows.shape[1], first.live
     distances = torch.full((len(first.centres), vocab), math.inf)
@@ -174,7 +174,7 @@ def read_second(rows: Rows, first: First, device: str, tell: Callable[[int], obj
 
 
 def _add_far(found: Second, rows: torch.Tensor, start: int, limit: float) -> None:
-    """Count and keep the components beyond the limit; none where there is no deviation to measure them by."""
+    """Count and collect the components beyond the limit."""
     low, high = torch.aminmax(rows)
     most = max(float(high), -float(low))
     found.largest = max(found.largest, most)

@@ -1,4 +1,4 @@
-"""Coordinates that training never parts: those of one axis that are equal in every tensor that has the axis.
+"""Coordinates that training never makes different: those of one axis that are equal in every tensor that has the axis.
 
 Two neurons whose rows of `up_proj` are equal, and whose columns of `down_proj` too, get equal gradients, and stay equal
 after every step: a growth without noise leaves such groups. With noise the rows still are equal, the columns are not,
@@ -9,9 +9,9 @@ and the next step parts them. So labels are refined tensor by tensor:
     found.refine("model.layers.0.mlp.down_proj.weight", equal)    # they are not
     found.copies()
 
-Equal numbers are no copies where the model itself tells two coordinates apart: those that rotary positions turn, each
-by an angle of its own, and heads with ALiBi slopes of their own. A key-value head stands with its query heads. Nor does
-a coordinate learn anything that is zero in every tensor: it is dead.
+Equal numbers are no copies where the model itself treats two coordinates differently: rotary positions turn each by an
+angle of its own, and heads may have ALiBi slopes of their own. A key-value head is compared together with its query
+heads. A coordinate that is zero in every tensor learns nothing either: it is dead.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -58,16 +57,13 @@ class Copies:
     dead: int
     example: tuple[int, int] | None
 
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "example": list(self.example) if self.example else None}
-
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """Which coordinates of an axis are equal, as far as told.
+    """Which coordinates of an axis are equal, by the tensors so far.
 
     of    [places, m] int64: equal ones of one place have one label
-    zero  [places, m] bool: which are zero; None: no tensor told
+    zero  [places, m] bool: which are zero; None: no tensor shows it
     """
 
     of: np.ndarray
@@ -108,9 +104,9 @@ class Coordinates:
                     self._read.add((number, place))
 
     def refine(self, name: str, found: Equal) -> None:
-        """What one tensor tells, each of them once.
+        """Refine by one tensor; each is to come once.
 
-        found  of `Rows`, stacked as `is_stack` says
+        found  from `RowBlocks` that are stacked where `is_stack` is true
         """
         for number, place, strip in self._strips.get(name, ()):
             key = number, place, ALL if strip.only is None else strip.only
@@ -147,12 +143,12 @@ class Coordinates:
                 yield place, replace(strip, order=order.reshape(-1, 1, axis.size))
 
     def _leader(self, axis: GrownAxis) -> GrownAxis | None:
-        """The query heads, of key-value heads."""
+        """The query heads of key-value heads."""
         leader = self._table.axes[axis.names[0]].follows if axis.kind.is_head else None
         return next((other for other in self._axes if leader in other.names), None)
 
     def _told(self, name: str, strip: Strip, found: Equal) -> Labels:
-        """What one strip tells of its axis' coordinates."""
+        """The labels that one strip gives its axis' coordinates."""
         template = self._templates[name]
         shape, stacked = self._checkpoint.tensors[name].shape, is_stack(self._table, template)
         first, zero = _along(found, shape, stacked, strip.dimension, strip.beside is not None)
@@ -166,13 +162,13 @@ class Coordinates:
     # --- places ---
 
     def _places(self, number: int) -> list[Place]:
-        """The layers of an axis, or its one place; none where nothing reads it: what will read it may part anything."""
+        """The layers of an axis, or its one place; none where no tensor reads it: a future reader may separate any."""
         found = dict.fromkeys(place for of, place, _ in self._labels if of == number)
         places = [place for place in found if place] or list(found)
         return [place for place in places if {(number, place), (number, ())} & self._read]
 
     def _final(self, number: int, place: Place, zero: frozenset[str]) -> Labels:
-        """What all tensors tell of one place, and what the model itself does."""
+        """The labels of one place by all tensors, and by the model itself."""
         axis, labels = self._axes[number], Labels(self._apart(self._axes[number]))
         if place:
             labels = self._and(labels, (number, (), ALL))
@@ -196,7 +192,7 @@ class Coordinates:
         return labels.and_(told) if told else labels
 
     def _apart(self, axis: GrownAxis) -> np.ndarray:
-        """[1, m]: labels of the coordinates that the model itself treats alike."""
+        """[1, m]: one label for the coordinates that the model treats alike."""
         rotary, config = self._table.rotary, self._checkpoint.resolved
         if rotary and rotary.axis in axis.names:
             return np.minimum(np.arange(axis.size), rotated_size(rotary, config, axis.size))[None]
@@ -208,7 +204,7 @@ class Coordinates:
     # --- coordinates that have tensors of their own, by name ---
 
     def _of_names(self, axis: GrownAxis, place: Place, labels: Labels, zero: frozenset[str]) -> Labels:
-        """The labels, refined by such tensors: experts whose routers are equal may differ."""
+        """The labels, refined by tensors that belong to one coordinate: experts with equal routers may differ."""
         named = self._named(axis, place)
         if not named:
             return labels
@@ -227,7 +223,7 @@ class Coordinates:
         return all(are_equal(tensors[a], tensors[b]) for a, b in zip(names, others, strict=True))
 
     def _named(self, axis: GrownAxis, place: Place) -> dict[int, list[str]]:
-        """{coordinate: the names of its tensors, in one order for all}."""
+        """{coordinate: the names of its tensors, in the same order for all}."""
         leader, found = self._leader(axis), defaultdict(list)
         for name, template in self._templates.items():
             for spread in self._table.spread(template):
@@ -251,7 +247,7 @@ def is_stack(table: Architecture, template: Template) -> bool:
 
 
 def _shared(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """The axes that a tied embedding writes and reads: its columns are equal, or part, for both."""
+    """The axes that a tied embedding both writes and reads."""
     tie, table = checkpoint.architecture.tie, checkpoint.architecture
     if tie is None or not checkpoint.is_tied:
         return ()
@@ -268,7 +264,7 @@ def _reads(axis: GrownAxis, template: Template, d: int) -> bool:
 
 
 def _along(found: Equal, shape: tuple[int, ...], stacked: bool, d: int, apart: bool) -> tuple[np.ndarray, np.ndarray]:
-    """[places, size] of dimension d: (labels, whether zero); `apart`: of every matrix of a stack by itself."""
+    """[places, size] of dimension d: (labels, whether zero); `apart`: for every matrix of a stack separately."""
     lead = 2 if stacked else 1  # what comes before the columns
     if d < lead:
         lines = found.matrices if stacked and d == 0 else found.rows
@@ -285,14 +281,14 @@ def _along(found: Equal, shape: tuple[int, ...], stacked: bool, d: int, apart: b
 
 
 def _merged(labels: np.ndarray) -> np.ndarray:
-    """[places, m, n] -> [places, m]: one label for those of one place that have the same n."""
+    """[places, m, n] -> [places, m]: one label for those of one place whose n labels are equal."""
     if labels.shape[-1] == 1:
         return np.asarray(labels[..., 0])
     return np.stack([np.unique(place, axis=0, return_inverse=True)[1].reshape(-1) for place in labels])
 
 
 def _all_of(labels: Labels, size: int) -> Labels:
-    """The labels, spelled out where they are DISTINCT."""
+    """The labels, written out where they are DISTINCT."""
     return Labels(np.arange(size)[None], np.zeros((1, size), dtype=bool)) if labels is DISTINCT else labels
 
 
@@ -302,7 +298,7 @@ def _stacked(parts: list[Labels]) -> Labels:
 
 
 def _groups(labels: np.ndarray) -> list[list[int]]:
-    """The coordinates of each label that more than one has."""
+    """The coordinates of each label that several have."""
     found: dict[int, list[int]] = defaultdict(list)
     for coordinate, label in enumerate(labels.tolist()):
         found[label].append(coordinate)

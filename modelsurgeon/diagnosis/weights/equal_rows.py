@@ -20,7 +20,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from modelsurgeon.diagnosis.weights.rows import Rows
+from modelsurgeon.diagnosis.weights.rows import RowBlocks
 
 SAMPLE = 32  # rows, or columns, that the first hash looks at
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -62,7 +62,7 @@ class Equal:
 
 
 class _Kind(Protocol):
-    """Lines of one kind: how to compare and to hash them, wherever they lie."""
+    """How lines of one kind are compared and hashed."""
 
     def equal(self, lines: np.ndarray, others: np.ndarray) -> np.ndarray:
         """[k] bool: whether each of the lines equals the other one of its place."""
@@ -77,7 +77,7 @@ class _Kind(Protocol):
 class Sketch:
     """Hashes of sampled numbers of every row and column, gathered block after block."""
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: RowBlocks) -> None:
         self._rows = rows
         count, height, width = rows.shape
         self._lines, self._line_factors = _sampled(height, 0)
@@ -88,7 +88,7 @@ class Sketch:
         self._column_zero = torch.ones(count, width, dtype=torch.bool)
 
     def add(self, index: int, first: int, block: torch.Tensor) -> None:
-        """A block as `Rows.blocks` gives it; each once."""
+        """A block as `RowBlocks.blocks` gives it; each once."""
         last = first + len(block)
         picked = block.index_select(1, self._columns) if len(self._columns) < block.shape[1] else block
         self._row_hash[index, first:last] = (_bits(picked) * self._column_factors).sum(1)
@@ -111,19 +111,18 @@ class Sketch:
 
 
 def _sampled(size: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(places that are looked at, ascending; their factors)."""
+    """(sampled places, ascending; their factors)."""
     places = np.random.default_rng(seed).choice(size, min(SAMPLE, size), replace=False)
     return torch.from_numpy(np.sort(places)), _factors(len(places), seed)
 
 
 def _factors(count: int, seed: int) -> torch.Tensor:
-    """[count] int64: odd random numbers, so that a sum of products with them, modulo 2^64, tells numbers apart."""
+    """[count] int64: random odd numbers; sums of products with them, modulo 2^64, are the hashes."""
     drawn = np.random.default_rng(abs(seed) * 2 + (seed < 0)).integers(-(1 << 62), 1 << 62, count)
     return torch.from_numpy(2 * drawn + 1)
 
 
 def _bits(values: torch.Tensor) -> torch.Tensor:
-    """The numbers' bits, int64."""
     return values.view(BITS[values.dtype.itemsize]).long()
 
 
@@ -132,7 +131,7 @@ def _joined(found: list[tuple[np.ndarray, np.ndarray]]) -> Lines:
 
 
 def _settled(kind: _Kind, hashes: torch.Tensor, may_be_zero: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """`Lines.first` and `Lines.zero` of one matrix, of hashes that are equal where the lines are."""
+    """`Lines.first` and `Lines.zero` of one matrix, by hashes that are equal where the lines are."""
     key, first = hashes.numpy().copy(), np.arange(len(hashes))
     zero = np.zeros(len(key), dtype=bool)
     maybe = np.flatnonzero(may_be_zero.numpy())
@@ -152,7 +151,7 @@ def _settled(kind: _Kind, hashes: torch.Tensor, may_be_zero: torch.Tensor) -> tu
 
 
 def _alike(lines: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(the lines whose key an earlier one has, the first one of that key for each), ascending."""
+    """(lines whose key an earlier line has, the first line with that key), ascending."""
     _, at, inverse = np.unique(keys, return_index=True, return_inverse=True)
     leaders = lines[at][inverse]
     later = leaders != lines
@@ -161,9 +160,7 @@ def _alike(lines: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class _OfRows:
-    """Rows of one matrix, some at a time."""
-
-    rows: Rows
+    rows: RowBlocks
     index: int
 
     def equal(self, lines: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -184,9 +181,7 @@ class _OfRows:
 
 @dataclass(frozen=True)
 class _OfColumns:
-    """Columns of one matrix, some rows at a time."""
-
-    rows: Rows
+    rows: RowBlocks
     index: int
 
     def equal(self, lines: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -212,9 +207,7 @@ class _OfColumns:
 
 @dataclass(frozen=True)
 class _OfMatrices:
-    """Whole matrices of a stack."""
-
-    rows: Rows
+    rows: RowBlocks
 
     def equal(self, lines: np.ndarray, others: np.ndarray) -> np.ndarray:
         return np.array([self._are_equal(a, b) for a, b in zip(lines.tolist(), others.tolist(), strict=True)])

@@ -1,4 +1,4 @@
-"""The gains and biases of norms, and where in the model each norm stands: told from the table alone.
+"""The gains and biases of norms, and where in the model each norm is, by the table alone.
 
 A masked-LM head has a norm of its own, behind an activation, whose gains are often far larger than the body's: 2.3 to
 2.6 against 0.6 to 1.0 in BERT (Su Jianlin, https://www.kexue.fm/archives/8747).
@@ -12,13 +12,11 @@ A masked-LM head has a norm of its own, behind an activation, whose gains are of
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from modelsurgeon.architectures.architecture import Architecture, Template
 from modelsurgeon.diagnosis.weights.numbers import Moments
 from modelsurgeon.growth.kinds.kind import kind_of
-from modelsurgeon.text import printable
 
 
 @dataclass(frozen=True)
@@ -44,9 +42,6 @@ class Gain:
     max: float
     rms: float
 
-    def to_json(self) -> dict[str, Any]:
-        return {name: printable(value) for name, value in asdict(self).items()}
-
     @property
     def is_fresh(self) -> bool:
         """Whether it is as a model begins: a gain of 1, a bias of 0 everywhere."""
@@ -56,7 +51,7 @@ class Gain:
 def gain(table: Architecture, places: Mapping[str, str], name: str, size: int, moments: Moments) -> Gain | None:
     """The gain or bias of this name; None for another tensor.
 
-    places   as `places` tells them
+    places   as `places` finds them
     moments  of its finite numbers, as they are stored
     """
     template = table.template(name)
@@ -100,7 +95,7 @@ def layer_of(table: Architecture, template: Template, name: str) -> int | None:
 
 
 def _last(table: Architecture, norms: Mapping[str, Template], order: Mapping[str, int]) -> set[str]:
-    """The names of the body's last norm: of those that write the last hidden state, where some do."""
+    """The names of the body's last norm: among those that write the last hidden state, if some do."""
     body = {name: norm for name, norm in norms.items() if not _is_of_head(table, norm) and _is_of_stream(table, norm)}
     written = table.outputs.get("last_hidden_state")
     body = {name: norm for name, norm in body.items() if norm.signature.gains == (written,)} or body
@@ -114,7 +109,7 @@ def _numbers(table: Architecture, name: str) -> tuple[int, ...]:
 
 
 def _norm(table: Architecture, template: Template | None) -> Template | None:
-    """The line of the gain that a gain or a bias belongs to."""
+    """The gain's line in the table, for a gain or a bias."""
     if template is None or template.signature.normalises is not None:
         return template
     name = template.name.removesuffix(".bias") + ".weight"
@@ -123,7 +118,7 @@ def _norm(table: Architecture, template: Template | None) -> Template | None:
 
 
 def _is_of_head(table: Architecture, norm: Template) -> bool:
-    """Whether it normalises what has passed an activation, and writes what a head reads."""
+    """Whether it normalises the output of an activation, and writes what a head reads."""
     assert norm.signature.normalises is not None
     kinds = [kind_of(table.axes[name]) for name in norm.signature.normalises.axes()]
     passed = all(kind.unit_scale and not kind.spans_layers for kind in kinds)
@@ -131,12 +126,12 @@ def _is_of_head(table: Architecture, norm: Template) -> bool:
 
 
 def _is_of_stream(table: Architecture, norm: Template) -> bool:
-    """Whether it writes hidden states; no queries or keys."""
+    """Whether it writes hidden states, not queries or keys."""
     return all(kind_of(table.axes[name]).spans_layers for name in norm.signature.gains)
 
 
 def _is_before_layers(table: Architecture, norm: Template, order: Mapping[str, int]) -> bool:
-    """Whether it stands before the layers of its part of the model, and behind nothing that reads what it writes."""
+    """Whether it comes before the layers of its part of the model, and after nothing that reads what it writes."""
     if norm.placeholders:
         return False
     module = norm.name.split(".")[:-2]
@@ -155,7 +150,7 @@ def _reads(template: Template) -> set[str]:
 
 
 def _layered(table: Architecture, template: Template, name: str) -> Template:
-    """The line of the table that counts the layers, where this one is of a single layer."""
+    """The line of the table that counts layers, where this line is for a single layer."""
     if template.placeholders:
         return template
     canonical = table.canonical(name)

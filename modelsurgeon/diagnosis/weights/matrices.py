@@ -9,8 +9,7 @@ A lookup table reads no sums: its width stands in for the fan-in, since that is 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from modelsurgeon.architectures.architecture import Architecture, Template
 from modelsurgeon.diagnosis.weights.equal_coordinates import is_stack
@@ -21,14 +20,13 @@ from modelsurgeon.diagnosis.weights.spectral_norm import Spectral
 from modelsurgeon.growth.kinds.kind import kind_of
 from modelsurgeon.maps.signature import Signature
 from modelsurgeon.tensors.lazy import LazyTensor
-from modelsurgeon.text import printable
 
 TRUNCATED = 0.02 * math.sqrt(1 - 4 * math.exp(-2.0) / math.sqrt(2 * math.pi) / math.erf(math.sqrt(2.0)))  # 0.0176
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """One matrix, or a stack of them: experts, of which the largest norm is told, and the least stable rank.
+    """One matrix, or a stack of them: experts, with the largest norm and the least stable rank among them.
 
     fan_in         how many numbers are summed for one that it writes; of a lookup table, its width
     mean           of its finite numbers, and so is `deviation`
@@ -57,9 +55,6 @@ class Matrix:
     zero_rows: int
     zero_columns: int
 
-    def to_json(self) -> dict[str, Any]:
-        return {name: printable(value) for name, value in {**asdict(self), "shape": list(self.shape)}.items()}
-
 
 def is_matrix(template: Template) -> bool:
     """Whether a tensor reads something: gains and biases do not."""
@@ -75,7 +70,7 @@ def fan_in(table: Architecture, template: Template, shape: tuple[int, ...]) -> i
 
 
 def _is_lookup(table: Architecture, signature: Signature) -> bool:
-    """Whether it is read row by row: `vocab -> stream`, and nothing that grows is read."""
+    """Whether it is read row by row, as `vocab -> stream`, and reads nothing that grows."""
     read = [name for part, side in signature.dimensions if side == "readers" for name in part.axes()]
     is_first = signature.dimensions[0][1] == "readers"
     return is_first and not any(kind_of(table.axes[name]).is_examined for name in read)

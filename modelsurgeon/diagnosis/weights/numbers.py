@@ -5,23 +5,20 @@
     census.numbers                     Numbers(count=1024, nan=0, inf=0, zero=3, ..., float16=Lost(0, 7), ...)
     census.moments.deviation           0.0200
 
-A 16-bit dtype has 65,536 numbers: how often each stands there is all that can be asked, so a block is one histogram of
-its bits, and what is asked is asked of 65,536 numbers, once. Measured: 2 ns a number on one core, where passes for each
-question take 5. Wider numbers are asked directly, in float64; the few that are so small or so large that some 16-bit
-dtype would lose them are picked out first.
+A 16-bit dtype has 65,536 numbers: how often each occurs answers every question. So a block becomes one histogram of its
+bits, which takes 2 ns a number on one core, where a pass for each question takes 5. Wider numbers are counted in
+float64; the few that are so small or so large that some 16-bit dtype would lose them are picked out first.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import Any
 
 import torch
 
 from modelsurgeon.tensors.dtypes import DTYPES
-from modelsurgeon.text import printable
 
 PIECE = 1 << 18  # numbers at a time: 2 MB of float64 stay in the caches
 PATTERNS = 1 << 16
@@ -73,9 +70,6 @@ class Numbers:
         """Whether none of them is NaN, infinite or subnormal, and no 16-bit dtype would lose any."""
         lost = self.float16 + self.bfloat16
         return not (self.nan or self.inf or self.subnormal or lost.overflow or lost.underflow)
-
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "largest": printable(self.largest)}
 
 
 @dataclass(frozen=True)
@@ -170,7 +164,7 @@ class Census:
 
 
 def _moments(values: torch.Tensor, weights: torch.Tensor | None = None) -> Moments:
-    """Of [n] float64 finite numbers, each of which stands there so many times (or once)."""
+    """Moments of [n] float64 finite numbers, each counted `weights` times, or once."""
     if not values.numel():
         return Moments()
     low, high = (float(end) for end in values.aminmax())
@@ -182,7 +176,7 @@ def _moments(values: torch.Tensor, weights: torch.Tensor | None = None) -> Momen
 
 
 def _counted(values: torch.Tensor, times: torch.Tensor, dtype: torch.dtype) -> Numbers:
-    """The counts of [n] float64 numbers stored as `dtype`, each of which stands there so many times."""
+    """The counts of [n] float64 numbers stored as `dtype`, each counted `times` times."""
 
     def count(where: torch.Tensor) -> int:
         return int(times[where].sum())
@@ -208,5 +202,5 @@ def _counted(values: torch.Tensor, times: torch.Tensor, dtype: torch.dtype) -> N
 
 @lru_cache
 def _values(dtype: torch.dtype) -> torch.Tensor:
-    """[65536] float64: the number of every pattern of 16 bits."""
+    """[65536] float64: the number of every 16-bit pattern."""
     return torch.arange(PATTERNS, dtype=torch.int32).to(torch.int16).view(dtype).double()

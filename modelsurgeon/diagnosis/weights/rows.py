@@ -1,6 +1,6 @@
-"""A stored tensor as a stack of matrices, some rows at a time; kept in memory where it fits, read again where not.
+"""A stored tensor as a stack of matrices, some rows at a time; it stays in memory where it fits, else it is read again.
 
-    for index, first, block in Rows(tensor, capacity).blocks():
+    for index, first, block in RowBlocks(tensor, capacity).blocks():
         ...                                    # [r, columns] as stored: rows first:first + r of matrix `index`
 
 Whoever asks again gets the same blocks: what is larger than `capacity` is read from the file each time, so no measure
@@ -23,10 +23,10 @@ BLOCK = 1 << 20  # numbers of a block: what is computed of one stays in the cach
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class RowBlocks:
     """One tensor of one or more dimensions; of one, a matrix of one column.
 
-    capacity  bytes that may be kept of it
+    capacity  bytes of it that may stay in memory
     stacked   whether the first dimension counts matrices (experts); else it is one matrix, whose columns are all
               dimensions but the first one (convolutions)
     """
@@ -65,7 +65,7 @@ class Rows:
                 yield index, first, self._read(index, first, last).reshape(last - first, columns)
 
     def take(self, index: int, rows: np.ndarray) -> torch.Tensor:
-        """[k, columns] as stored: these rows of matrix `index`, each read by itself where the tensor is not kept."""
+        """[k, columns] as stored: these rows of matrix `index`, each read by itself if the tensor is on disk."""
         if self.is_kept:
             matrix = self._kept[index] if self._is_stack else self._kept
             return matrix.index_select(0, torch.from_numpy(rows)).reshape(len(rows), -1)

@@ -1,4 +1,4 @@
-"""One pass over every tensor of a checkpoint: what its weights tell, in bounded memory.
+"""One pass over every tensor of a checkpoint, in bounded memory.
 
     found = scan(open_checkpoint("demo"), memory=10**9)
     found.gains, found.matrices, found.copies, found.numbers, found.fresh
@@ -26,11 +26,12 @@ from modelsurgeon.diagnosis.weights.equal_rows import Equal, Sketch
 from modelsurgeon.diagnosis.weights.gains import Gain, gain, places
 from modelsurgeon.diagnosis.weights.matrices import Matrix, is_matrix, matrix
 from modelsurgeon.diagnosis.weights.numbers import Census, Moments, Numbers
-from modelsurgeon.diagnosis.weights.rows import Rows
+from modelsurgeon.diagnosis.weights.rows import RowBlocks
 from modelsurgeon.diagnosis.weights.spectral_norm import Spectral, spectral
 from modelsurgeon.progress import Tell, silent
 from modelsurgeon.tensors.dtypes import FLOATS
 from modelsurgeon.tensors.lazy import LazyTensor
+from modelsurgeon.text import printable
 
 BESIDE = 48 << 20  # bytes that a thread takes beside the tensor that it keeps: blocks in wider dtypes
 LEAST = 2 << 20  # bytes: a tensor of one block is kept whatever the memory
@@ -38,10 +39,10 @@ LEAST = 2 << 20  # bytes: a tensor of one block is kept whatever the memory
 
 @dataclass(frozen=True)
 class Scan:
-    """What the weights tell.
+    """What the weights show.
 
     tensors  {name: counts} of those with NaN, infinite or subnormal numbers, or with some that a 16-bit dtype loses
-    fresh    whether every gain of a norm is 1, and every bias of one 0: never trained; not told where no norm has any
+    fresh    whether every gain of a norm is 1, and every bias of one 0: never trained; False where no norm has any
     """
 
     gains: tuple[Gain, ...]
@@ -52,21 +53,15 @@ class Scan:
     fresh: bool
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "gains": [one.to_json() for one in self.gains],
-            "matrices": [one.to_json() for one in self.matrices],
-            "copies": [one.to_json() for one in self.copies],
-            "numbers": {
-                **self.numbers.to_json(),
-                "tensors": [{"tensor": name, **found.to_json()} for name, found in self.tensors.items()],
-            },
-            "fresh": self.fresh,
-        }
+        """Its part of the diagnosis' document."""
+        found: dict[str, Any] = printable(self)
+        tensors = [{"tensor": name, **counts} for name, counts in found.pop("tensors").items()]
+        return {**found, "numbers": {**found["numbers"], "tensors": tensors}}
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
-    """What one tensor told by itself."""
+class TensorFindings:
+    """What one tensor shows by itself."""
 
     name: str
     numbers: Numbers
@@ -88,7 +83,7 @@ def scan(
     memory  bytes that may be held of tensors and of blocks; a thread holds no less than some blocks
     device  where spectral norms are computed
     known   {tensor: its spectral norm}, which need not be computed again
-    tell    told of bytes
+    tell    is called with bytes
     Raises ArchitectureError for a tensor that no table accounts for, SourceError for one that cannot be read.
     """
     table, where = checkpoint.architecture, places(checkpoint.architecture, checkpoint.tensors)
@@ -121,22 +116,22 @@ def scan(
 
 def _readings(
     table: Architecture, tensors: dict[str, LazyTensor], memory: int, device: str, known: Mapping[str, Spectral]
-) -> Iterator[Reading]:
-    """Every tensor's, in order; only as many as there are threads are held at a time."""
+) -> Iterator[TensorFindings]:
+    """The findings of every tensor, in order; only as many tensors as threads are held at a time."""
     threads = _threads(table, tensors, memory)
     if device != "cpu":  # loads what torch loads at the first call, which several threads at once cannot
         torch.linalg.qr(torch.ones(1, 1, device=device))
         torch.linalg.eigh(torch.ones(1, 1, device=device))
     capacity = max(LEAST, memory // threads - BESIDE)
 
-    def read(name: str) -> Reading:
+    def read(name: str) -> TensorFindings:
         return _read(table, name, tensors[name], capacity, device, known.get(name))
 
     if threads == 1:
         yield from map(read, tensors)
         return
     with _one_thread_each(), ThreadPoolExecutor(threads, "scan") as pool:
-        pending: deque[Future[Reading]] = deque()
+        pending: deque[Future[TensorFindings]] = deque()
         try:
             for name in tensors:
                 pending.append(pool.submit(read, name))
@@ -149,7 +144,7 @@ def _readings(
 
 
 def _threads(table: Architecture, tensors: dict[str, LazyTensor], memory: int) -> int:
-    """As many as torch has, so long as each can keep any tensor of a layer; two where they cannot, if there is room."""
+    """Torch's number, as long as each thread can hold any tensor of a layer; else two, if there is room."""
     in_layers = [tensor for name, tensor in tensors.items() if (line := table.template(name)) and line.placeholders]
     largest = max((tensor.nbytes for tensor in in_layers), default=0)
     fitting = max(min(2, memory // BESIDE), memory // (BESIDE + largest))
@@ -158,7 +153,7 @@ def _threads(table: Architecture, tensors: dict[str, LazyTensor], memory: int) -
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Torch computes on one thread in each of the pool's."""
+    """While it is entered, torch computes on one thread in each thread of the pool."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -169,19 +164,19 @@ def _one_thread_each() -> Iterator[None]:
 
 def _read(
     table: Architecture, name: str, tensor: LazyTensor, capacity: int, device: str, known: Spectral | None
-) -> Reading:
+) -> TensorFindings:
     census, template = Census(tensor.dtype), table.template(name)
     if not tensor.shape or 0 in tensor.shape:
         if not tensor.shape:
             census.add(tensor.read(0, 1))
-        return Reading(name, census.numbers, census.moments)
-    rows = Rows(tensor, capacity, template is not None and is_stack(table, template))
+        return TensorFindings(name, census.numbers, census.moments)
+    rows = RowBlocks(tensor, capacity, template is not None and is_stack(table, template))
     sketch = Sketch(rows) if template else None
     for index, first, block in rows.blocks():
         census.add(block)
         if sketch:
             sketch.add(index, first, block)
-    return Reading(
+    return TensorFindings(
         name,
         census.numbers,
         census.moments,

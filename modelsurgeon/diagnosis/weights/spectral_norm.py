@@ -12,7 +12,7 @@ The norm of A is never below what is found, but for rounding (2e-6). It is above
   and Van der Vorst, Computing probabilistic bounds for extreme eigenvalues of symmetric matrices with the Lanczos
   method, SIAM J. Matrix Anal. 22, 2001: there for b = 1.) A matrix made to deceive the fixed start is outside of this.
 
-A residual alone would bound nothing: it says that some singular value is near, not that it is the largest.
+A residual alone would bound nothing: it shows that some singular value is near, not that it is the largest.
 
 Matrices with a large singular value that stands out, as trained ones have, take 4 to 7 passes. Where none does (random
 entries) 8 passes find the norm to 2e-3, though the bound stays at 3e-2.
@@ -27,8 +27,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from modelsurgeon.diagnosis.weights.rows import Rows
-from modelsurgeon.diagnosis.weights.spectrum import EPS, Spectrum, gram, singular_values
+from modelsurgeon.diagnosis.weights.rows import RowBlocks
+from modelsurgeon.diagnosis.weights.spectrum import EPS, Spectrum, gram, gram_singular_values
 from modelsurgeon.tensors.arena import Arena
 from modelsurgeon.tensors.arithmetic import converted
 
@@ -64,7 +64,7 @@ def of_spectrum(found: Spectrum) -> Spectral:
     return Spectral(norm, found.resolution * norm, frobenius, (frobenius / norm) ** 2 if norm else math.nan)
 
 
-def spectral(rows: Rows, device: str = "cpu") -> Spectral:
+def spectral(rows: RowBlocks, device: str = "cpu") -> Spectral:
     """Norm, Frobenius norm and stable rank; every pass reads the tensor anew where `rows` does not keep it.
 
     Beside that and a block or two it takes 800 bytes a column.
@@ -82,9 +82,9 @@ def spectral(rows: Rows, device: str = "cpu") -> Spectral:
 
 
 class _Matrix:
-    """One matrix [n, d]: its blocks over a power of two where their squares would overflow or vanish in float32."""
+    """One matrix [n, d], divided by a power of two where its squares would overflow or vanish in float32."""
 
-    def __init__(self, rows: Rows, index: int, device: str) -> None:
+    def __init__(self, rows: RowBlocks, index: int, device: str) -> None:
         self.shape, self.device = rows.shape[1:], device
         self._rows, self._index = rows, index
         one = rows.tensor.nbytes // max(1, rows.shape[0])
@@ -123,18 +123,18 @@ def _of_one(matrix: _Matrix) -> Spectral:
 
 
 def _exactly(matrix: _Matrix) -> tuple[float, float, float]:
-    """(squared norm, what it is at most, sum of squares), from all singular values in float64."""
+    """(squared norm, its upper bound, sum of squares), by all singular values in float64."""
     n, d = matrix.shape
     blocks = matrix.blocks(torch.float64)
     if n < d:  # some 100 rows
         blocks = iter([torch.cat([block.clone() for block in blocks]).T])
-    values = singular_values(gram(blocks, min(n, d), matrix.device))
+    values = gram_singular_values(gram(blocks, min(n, d), matrix.device))
     largest = float(values[0]) ** 2
     return largest, largest * (1 + max(n, d) * EPS), float((values**2).sum())
 
 
 def _by_lanczos(matrix: _Matrix) -> tuple[float, float, float]:
-    """(squared norm, what it is at most, sum of squares)."""
+    """(squared norm, its upper bound, sum of squares)."""
     basis = torch.empty(EXACT, matrix.shape[1], device=matrix.device)
     basis[:WIDTH] = _start(matrix.shape[1])
     within = torch.zeros(EXACT, EXACT, dtype=torch.float64)  # A^T A within the basis and the block that is next
@@ -160,13 +160,13 @@ def _by_lanczos(matrix: _Matrix) -> tuple[float, float, float]:
 
 
 def _energy(matrix: _Matrix) -> float:
-    """The sum of squares, of every row in float32 and of the rows in float64."""
+    """The sum of squares: within rows in float32, over rows in float64."""
     norms = (torch.linalg.vector_norm(block, dim=1) for block in matrix.blocks(torch.float32))
     return sum(float(norm.double().square().sum()) for norm in norms)
 
 
 def _start(width: int) -> torch.Tensor:
-    """[16, width] float32, orthonormal rows of random directions, the same every time."""
+    """[16, width] float32: orthonormal rows of random directions, always the same."""
     random = torch.randn(width, WIDTH, generator=torch.Generator().manual_seed(0))
     basis: torch.Tensor = torch.linalg.qr(random)[0].T
     return basis

@@ -1,4 +1,4 @@
-"""The singular values of a large matrix, read some rows at a time, and what one number says of them.
+"""The singular values of a large matrix, read some rows at a time, and single numbers that describe them.
 
     A [n, d]  ->  G = sum over blocks of B^T B  [d, d]  ->  values = sqrt(eigenvalues of G)
 
@@ -14,13 +14,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from modelsurgeon.diagnosis.weights.rows import BLOCK, Rows
+from modelsurgeon.diagnosis.weights.rows import BLOCK, RowBlocks
 from modelsurgeon.progress import Tell, silent
 from modelsurgeon.tensors.arithmetic import is_finite
 
@@ -64,19 +63,15 @@ class Spectrum:
     seconds: float
     tensor: str = ""
 
-    def to_json(self) -> dict[str, Any]:
-        """The fields by name."""
-        return {**asdict(self), "shape": list(self.shape), "values": list(self.values)}
 
-
-def spectrum(rows: Rows, *, device: str = "cpu", tell: Tell = silent) -> Spectrum:
-    """All singular values of one matrix; `working_set` says what memory that takes. A stack of several is refused."""
+def spectrum(rows: RowBlocks, *, device: str = "cpu", tell: Tell = silent) -> Spectrum:
+    """All singular values of one matrix, never of a stack; `memory_for` says how much memory that takes."""
     count, *sides = rows.shape
     assert count == 1, f"a spectrum is of one matrix, not of {count}"
     begin = time.perf_counter()
     n, d = sides
     direct = is_direct(n, d)
-    values = _directly(rows, device) if direct else _by_gram(rows, device, tell)
+    values = singular_values(_whole(rows, device)) if direct else _by_gram(rows, device, tell)
     tell("spectrum", _work(n, d), _work(n, d))
     resolution = max(n, d) * EPS if direct else math.sqrt(max(n, d) * EPS)
     least = resolution * values.max(initial=0)
@@ -100,7 +95,7 @@ def is_direct(n: int, d: int) -> bool:
     return min(n, d) <= DIRECT_SIDE and n * d <= DIRECT
 
 
-def working_set(n: int, d: int) -> int:
+def memory_for(n: int, d: int) -> int:
     """Bytes of memory that `spectrum` of [n, d] takes at most beside what `rows` keeps (measured: see the tests)."""
     side, other, block = min(n, d), max(n, d), 2 * 8 * (BLOCK + max(n, d))
     if is_direct(n, d):
@@ -131,7 +126,7 @@ def gram(blocks: Iterable[torch.Tensor], width: int, device: str = "cpu") -> tor
     return total
 
 
-def singular_values(product: torch.Tensor) -> np.ndarray:
+def gram_singular_values(product: torch.Tensor) -> np.ndarray:
     """[d] float64, descending: the square roots of the eigenvalues of a Gram matrix [d, d]; NaN where it is not finite.
 
     An eigenvalue below zero is rounding, and counts as zero.
@@ -142,7 +137,12 @@ def singular_values(product: torch.Tensor) -> np.ndarray:
     return values
 
 
-def shares(values: Values) -> np.ndarray:
+def singular_values(matrix: torch.Tensor) -> np.ndarray:
+    """[min(n, d)] float64, descending, of [n, d] float64; all NaN where a number is not finite."""
+    return torch.linalg.svdvals(matrix).cpu().numpy() if is_finite(matrix) else np.full(min(matrix.shape), np.nan)
+
+
+def normalised(values: Values) -> np.ndarray:
     """[d]: singular values over their sum; NaN where that is zero or not finite."""
     found = np.asarray(values, dtype=np.float64)
     largest = found.max(initial=0.0)
@@ -154,26 +154,26 @@ def shares(values: Values) -> np.ndarray:
 
 
 def entropy(values: Values) -> float:
-    """Nats: Kullback-Leibler divergence of `shares` to uniform, log d - H: 0 where all are equal, log d at rank 1."""
-    held = shares(values)
+    """Nats: KL of the `normalised` values to uniform ones, log d - H: 0 where all are equal, log d at rank 1."""
+    held = normalised(values)
     return max(0.0, math.log(len(held)) - _disorder(held)) if _are_known(held) else math.nan
 
 
 def effective_rank(values: Values) -> float:
-    """exp H of `shares`, from 1 to d (Roy and Vetterli, The effective rank, EUSIPCO 2007)."""
-    held = shares(values)
+    """exp H of `normalised`, from 1 to d (Roy and Vetterli, The effective rank, EUSIPCO 2007)."""
+    held = normalised(values)
     return math.exp(_disorder(held)) if _are_known(held) else math.nan
 
 
 def participation(values: Values) -> float:
     """(sum s^2)^2 / sum s^4, from 1 to d: how many equal directions would have the energy as spread."""
-    energy = shares(values) ** 2
+    energy = normalised(values) ** 2
     return float(energy.sum() ** 2 / (energy**2).sum()) if _are_known(energy) else math.nan
 
 
 def largest_share(values: Values) -> float:
     """The largest singular value over the sum of all."""
-    held = shares(values)
+    held = normalised(values)
     return float(held.max()) if _are_known(held) else math.nan
 
 
@@ -203,22 +203,16 @@ def _disorder(held: np.ndarray) -> float:
     return float(-(some * np.log(some)).sum())
 
 
-def _directly(rows: Rows, device: str) -> np.ndarray:
-    """[min(n, d)] float64, descending."""
-    whole = _whole(rows, device)
-    return torch.linalg.svdvals(whole).cpu().numpy() if is_finite(whole) else np.full(min(whole.shape), np.nan)
-
-
-def _by_gram(rows: Rows, device: str, tell: Tell) -> np.ndarray:
+def _by_gram(rows: RowBlocks, device: str, tell: Tell) -> np.ndarray:
     """[min(n, d)] float64, descending."""
     _, n, d = rows.shape
     if d <= n:
-        return singular_values(gram(_told(rows, tell), d, device))
+        return gram_singular_values(gram(_told(rows, tell), d, device))
     whole = _whole(rows, device)
-    return singular_values(gram((part.T for part in torch.split(whole, GATHERED, 1)), n, device))
+    return gram_singular_values(gram((part.T for part in torch.split(whole, GATHERED, 1)), n, device))
 
 
-def _whole(rows: Rows, device: str) -> torch.Tensor:
+def _whole(rows: RowBlocks, device: str) -> torch.Tensor:
     """[n, d] float64."""
     whole = torch.empty(rows.shape[1:], dtype=torch.float64, device=device)
     for _, first, block in rows.blocks():
@@ -226,8 +220,7 @@ def _whole(rows: Rows, device: str) -> torch.Tensor:
     return whole
 
 
-def _told(rows: Rows, tell: Tell) -> Iterator[torch.Tensor]:
-    """The blocks."""
+def _told(rows: RowBlocks, tell: Tell) -> Iterator[torch.Tensor]:
     _, n, d = rows.shape
     for _, first, block in rows.blocks():
         yield block
@@ -235,12 +228,12 @@ def _told(rows: Rows, tell: Tell) -> Iterator[torch.Tensor]:
 
 
 def _work(n: int, d: int) -> int:
-    """What `tell` counts: rows to read, and what the eigenvalues take in rows."""
+    """What `tell` counts: rows to read, and the eigenvalues' time in rows."""
     return n + EIGEN * min(n, d)
 
 
 def _add_product(total: torch.Tensor, block: torch.Tensor) -> None:
-    """Add B^T B, what lies on and above the diagonal: panel by panel, since torch has no symmetric product."""
+    """Add B^T B on and above the diagonal, panel by panel: torch has no symmetric product."""
     for first, last in _panels(len(total)):
         total[first:last, first:].addmm_(block[:, first:last].T, block[:, first:])
 

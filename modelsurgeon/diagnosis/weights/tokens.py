@@ -1,4 +1,4 @@
-"""What a tokenizer's files say of the rows of an embedding: read as JSON, nothing of them is run.
+"""The tokens of an embedding's rows, read from the tokenizer's files as JSON; no code of theirs is run.
 
     read_tokens(checkpoint.side_files)  ->  Tokens({0: "<s>", 1: "</s>", ...}, added={0, 1})
 
@@ -22,7 +22,7 @@ class Tokens:
     """The tokens by their number.
 
     texts  {number: token as the file spells it}
-    added  the numbers of those that stand in a list of added tokens: special ones, and what users added
+    added  the numbers of those in a list of added tokens: special ones, and those that users added
     """
 
     texts: Mapping[int, str]
@@ -30,7 +30,7 @@ class Tokens:
 
 
 def read_tokens(side_files: Mapping[str, File]) -> Tokens | None:
-    """The tokens of a checkpoint; None where no file tells them, or the one that should is broken."""
+    """The tokens of a checkpoint; None where no file lists them, or the file is broken."""
     whole = _read(side_files, "tokenizer.json")
     model = whole.get("model")
     vocabulary = model.get("vocab") if isinstance(model, Mapping) else _read(side_files, "vocab.json")
@@ -47,7 +47,7 @@ def read_tokens(side_files: Mapping[str, File]) -> Tokens | None:
 
 
 def _read(side_files: Mapping[str, File], name: str) -> Mapping[str, Any]:
-    """A JSON object; an empty one where there is none. What names tokens is a help, not a part of the model."""
+    """A JSON object; an empty one where there is none or it is broken: tokens are only for display."""
     try:
         return read_json(side_files[name]) if name in side_files else {}
     except SourceError:
@@ -55,7 +55,7 @@ def _read(side_files: Mapping[str, File], name: str) -> Mapping[str, Any]:
 
 
 def _numbered(vocabulary: Any) -> Iterator[tuple[str, int]]:
-    """(token, number) of {token: number}, or of a list of [token, score] in the order of the numbers."""
+    """(token, number) of {token: number}, or of a list of [token, score] in order of numbers."""
     if isinstance(vocabulary, Mapping):
         yield from ((text, number) for text, number in vocabulary.items() if _is_number(number))
     elif isinstance(vocabulary, list):

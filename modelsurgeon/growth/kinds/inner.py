@@ -109,7 +109,7 @@ class Inner(Kind):
 
 
 @dataclass(frozen=True)
-class Rotation:
+class GrownPairs:
     """How the rotated coordinates of an axis grew.
 
     kind     "nested", "repeated", or "kept" (plain ones were added, if any)
@@ -122,7 +122,7 @@ class Rotation:
     times: int
 
 
-def rotation(table: Architecture, config: Config, maps: Maps, name: str) -> Rotation | None:
+def rotation(table: Architecture, config: Config, maps: Maps, name: str) -> GrownPairs | None:
     """How the rotated coordinates of an axis grew; None where none is. Raises PlanError for maps that mix pairs up."""
     rotary, axis_map = _rotary(table, name), maps[name]
     if rotary is None:
@@ -137,7 +137,7 @@ def rotation(table: Architecture, config: Config, maps: Maps, name: str) -> Rota
         raise PlanError(f"axis {name!r}: the two coordinates of a rotary pair are multiplied by different factors")
     if kind == "kept" and axis_map.new_size != axis_map.size and not _is_partial(rotary):
         raise PlanError(f"axis {name!r}: this family rotates the whole of it, and plain coordinates were added")
-    return Rotation(kind, rotated, turned // rotated if rotated else 1)
+    return GrownPairs(kind, rotated, turned // rotated if rotated else 1)
 
 
 def rotated_size(rotary: Rotary, config: Config, size: int) -> int:
@@ -192,7 +192,7 @@ def _is_centred(growth: Growth, name: str) -> bool:
 
 
 def _pairs(rotary: Rotary, config: Config, rotated: int, count: int) -> dict[str, np.ndarray]:
-    """{`Rotation.kind`: sources} of `count` times as many rotated coordinates, or of as many."""
+    """{`GrownPairs.kind`: sources} of `count` times as many rotated coordinates, or of as many."""
     layout = rotary.pairs(config)
     nested, repeated = (pairs(rotated, count, layout) for pairs in (orders.nested_pairs, orders.repeated_pairs))
     return {"kept": np.arange(rotated), "nested": nested, "repeated": repeated}

@@ -34,7 +34,7 @@ class Kind:
 
     word           what tables call it
     coordinates    what people call its coordinates, with {} for the axis' name
-    sizes          those that every such axis can grow to; `reach` says it where they depend on the table
+    sizes          the sizes that it can grow to, where they do not depend on the table
     grown_by       the ways of growing attention by a factor, "heads" or "head-dim", under which such axes grow too
     keeps_size     whether it stays where a factor or a number of parameters grows the model
     unit_scale     whether only copies of scale 1 pass

@@ -31,7 +31,7 @@ from modelsurgeon.operations.transforms.untying import flag_off
 from modelsurgeon.tensors.lazy import LazyTensor
 from modelsurgeon.tensors.random.drawn import Drawn
 from modelsurgeon.tensors.random.earlier import EarlierDrawn, EarlierRotation
-from modelsurgeon.tensors.random.turned import Rotation, Turned
+from modelsurgeon.tensors.random.turned import RandomRotation, Turned
 from modelsurgeon.tensors.remapped import Remapped
 
 COPY = "copy"
@@ -84,7 +84,7 @@ class FreshHead:
             drawn = Drawn if self.numbers else EarlierDrawn
             return drawn(embedding.shape, embedding.dtype, self.std, key)
         if self.kind == "orthogonal":
-            return Turned(embedding, (Rotation if self.numbers else EarlierRotation)(width, key))
+            return Turned(embedding, (RandomRotation if self.numbers else EarlierRotation)(width, key))
         return _permuted(embedding, half_swap(width) if self.kind == "half-swap" else np.argsort(shuffle(width)))
 
 
@@ -118,7 +118,7 @@ def shuffle(width: int) -> np.ndarray:
 
 def _permuted(tensor: LazyTensor, source: np.ndarray) -> LazyTensor:
     """[n, d] whose column j is the tensor's column source[j]: exact."""
-    plain = dimension.plain(tensor.shape[0])
+    plain = dimension.ungrown(tensor.shape[0])
     return Remapped(tensor, (plain, permutation(source)), tensor.dtype)
 
 

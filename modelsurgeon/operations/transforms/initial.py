@@ -37,13 +37,14 @@ from modelsurgeon.checkpoints.source import read_config_of
 from modelsurgeon.errors import PlanError, SourceError
 from modelsurgeon.files.file import File, Folder
 from modelsurgeon.growth.kinds.kind import kind_of
+from modelsurgeon.growth.remap import dtype_key
 from modelsurgeon.operations.transforms.fresh_heads import configured_deviation
 from modelsurgeon.operations.transforms.library import Start, starts
 from modelsurgeon.running.settings import as_read
 from modelsurgeon.tensors import quantised
 from modelsurgeon.tensors.dtypes import DTYPE_NAMES
 from modelsurgeon.tensors.lazy import LazyTensor
-from modelsurgeon.tensors.random.drawn import TRUNCATED, Drawn, Table
+from modelsurgeon.tensors.random.drawn import TRUNCATED, Drawn, Formula
 
 LOG_N_OVER_D = "log-n-over-d"
 DISTRIBUTIONS: Mapping[str, float | None] = {"normal": None, "truncated": TRUNCATED}
@@ -135,9 +136,11 @@ def begin(checkpoint: Checkpoint, choices: Choices) -> Checkpoint:
     ArchitectureError where the family's table has other tensors.
     """
     choices.check()
-    config = _with_dtype(checkpoint.config, choices.dtype)
-    dtype = _stored_dtype(config)
-    step = Step("init", choices.to_json(), _identity(checkpoint), choices.seed)
+    config, key = checkpoint.config, dtype_key(checkpoint.config)
+    config = {**config, key: choices.dtype or config.get(key) or "float32"}
+    dtype, text = _stored_dtype(config), json.dumps(checkpoint.config, sort_keys=True)
+    identity = {"id": checkpoint.origin.id, "config": blake3(text.encode()).hexdigest()}
+    step = Step("init", choices.to_json(), identity, choices.seed)
     found = starts(checkpoint)
     empty = {name: Drawn(start.shape, dtype, 0.0) for name, start in found.items()}
     shaped = replace(checkpoint, config=config, tensors=empty, steps=(step,))
@@ -149,7 +152,7 @@ def begin(checkpoint: Checkpoint, choices: Choices) -> Checkpoint:
 
 def _drawn(checkpoint: Checkpoint, name: str, start: Start, dtype: str, seed: int) -> LazyTensor:
     if start.table is not None:
-        return Table(start.table.float(), dtype)
+        return Formula(start.table.float(), dtype)
     key = f"{seed}/{checkpoint.architecture.canonical(name)}"
     return Drawn(start.shape, dtype, start.deviation, key, start.cut, start.mean, start.zeros)
 
@@ -204,21 +207,11 @@ def _streams(table: Architecture, template: Template) -> list[str]:
     return [axis for axis, kind in kinds.items() if kind.spans_layers and not kind.unit_scale]
 
 
-def _with_dtype(config: Mapping[str, Any], dtype: str | None) -> dict[str, Any]:
-    key = "torch_dtype" if "torch_dtype" in config and "dtype" not in config else "dtype"
-    return {**config, key: dtype or config.get(key) or "float32"}
-
-
 def _stored_dtype(config: Mapping[str, Any]) -> str:
     named = str(config.get("dtype") or config.get("torch_dtype")).removeprefix("torch.")
     if named not in DTYPE_NAMES:
         raise SourceError(f"config.json: dtype is {named!r}, expected one of {', '.join(DTYPE_NAMES)}; or give --dtype")
     return DTYPE_NAMES[named]
-
-
-def _identity(checkpoint: Checkpoint) -> dict[str, Any]:
-    text = json.dumps(checkpoint.config, sort_keys=True)
-    return {"id": checkpoint.origin.id, "config": blake3(text.encode()).hexdigest()}
 
 
 def _notes(choices: Choices) -> tuple[str, ...]:

@@ -22,11 +22,10 @@ from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.record import Step
 from modelsurgeon.errors import PlanError
 from modelsurgeon.growth.kinds.kind import kind_of
-from modelsurgeon.maps.dimension import plain
+from modelsurgeon.growth.remap import zeros
 from modelsurgeon.operations.operation import Demand, Guess
 from modelsurgeon.running.settings import as_read
 from modelsurgeon.tensors.lazy import LazyTensor
-from modelsurgeon.tensors.remapped import Remapped
 
 OPERATION = "insert-layers"
 LISTS = ("layer_types", "no_rope_layers", "mlp_layer_types")  # one entry a layer
@@ -94,11 +93,8 @@ def silent_layers(checkpoint: Checkpoint, arguments: Mapping[str, Any]) -> Check
     """The checkpoint with further layers that add zero, lazily: copies of those before, but for what writes the sum."""
     deeper = insert_layers(checkpoint, arguments)
     asked = demands(arguments["layers"], deeper, deeper, {name: name for name in deeper.tensors})
-    tensors = dict(deeper.tensors)
-    for name in (name for name, demand in asked.items() if demand.zero):
-        tensor = tensors[name]
-        tensors[name] = Remapped(tensor, tuple(plain(size).emptied for size in tensor.shape), tensor.dtype)
-    return replace(deeper, tensors=tensors)
+    silent = {name: zeros(deeper.tensors[name]) for name, demand in asked.items() if demand.zero}
+    return replace(deeper, tensors={**deeper.tensors, **silent})
 
 
 def _inserted(checkpoint: Checkpoint, counter: str, layout: Layout, kinds: Mapping[str, list[Any]]) -> Checkpoint:

@@ -16,8 +16,8 @@ from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.record import Step
 from modelsurgeon.growth.remap import remap
 from modelsurgeon.maps.axis_map import AxisMap
-from modelsurgeon.operations import registry
-from modelsurgeon.operations.operation import Operation
+from modelsurgeon.operations import catalogue
+from modelsurgeon.operations.operation import Operation, Replayed
 
 
 def applied(operation: Operation, checkpoint: Checkpoint) -> Checkpoint:
@@ -76,11 +76,9 @@ class Replay:
 
 def replay(source: Checkpoint, steps: Iterable[Step]) -> Checkpoint:
     """What the steps on record make of the source, lazily. Raises PlanError where they cannot be done to it."""
-    state = Replay(replace(source, lossy=()))
+    state: Replayed = Replay(replace(source, lossy=()))
     for step in steps:
-        found = registry.find(step.operation).replay(state, step)
-        assert isinstance(found, Replay)
-        state = found
+        state = catalogue.find_operation(step.operation).replay(state, step)
     return state.grown()
 
 

@@ -72,7 +72,7 @@ def _double_head(checkpoint: Checkpoint, norm: str, tensors: dict[str, LazyTenso
 
 def scaled(tensor: LazyTensor, factor: float) -> LazyTensor:
     """A lazy tensor times a constant, in its own dtype. Raises PlanError unless the constant is a power of two."""
-    result = Remapped(tensor, tuple(dimension.plain(size) for size in tensor.shape), tensor.dtype, factor)
+    result = Remapped(tensor, tuple(dimension.ungrown(size) for size in tensor.shape), tensor.dtype, factor)
     if not result.is_exact:
         raise PlanError(f"untying would round: times {factor} in {tensor.dtype}")
     return result

@@ -27,7 +27,6 @@ from modelsurgeon.growth.targets import ATTENTIONS, by_factor, target_config
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.tensors.dtypes import DTYPE_NAMES, HALF_ULP
 from modelsurgeon.tensors.noise import Noise
-from modelsurgeon.tensors.remapped import Remapped
 
 WIDE = ("F32", "F64")
 
@@ -192,7 +191,7 @@ def _noise_notes(checkpoint: Checkpoint, maps: Mapping[str, AxisMap], how: Widen
 
 
 def _rounding(result: Checkpoint) -> list[str]:
-    rounded = {t.dtype for t in result.tensors.values() if isinstance(t, Remapped) and not t.is_exact}
+    rounded = {t.dtype for t in result.tensors.values() if not t.is_exact}
     return [
         f"weights are rounded to {dtype}, by {HALF_ULP[dtype]:.0e} of each at most: "
         "--rule exact or --dtype float32 keeps them"

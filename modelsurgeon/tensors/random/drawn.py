@@ -32,7 +32,6 @@ SCRATCH = 48  # bytes for each of them: random words twice, uniform and normal n
 STEP = 1 << 11  # of a block that is not wanted to its end, so many more at a time
 KEPT = 8  # blocks that are kept: rows that end inside of one
 MOST_THREADS = 4  # that draw for one worker
-SMALL = 1 << 16  # bytes: objects
 TRUNCATED = 2.0  # deviations: where a truncated normal ends, as BERT's does
 FAR = 5.5  # deviations: no number lies beyond anyway
 
@@ -63,15 +62,16 @@ class Drawn(Computed):
 
     @property
     def says(self) -> str:
+        """The distribution."""
         if not self.deviation:
             return f"new: {self.mean:g} everywhere"
         kind = f"normal cut at {self.cut:g} deviations" if self.cut else "normal"
         return f"new: {kind}, deviation {self.deviation * left(self.cut):.4g}"
 
     def reading(self, rows: int, columns: int) -> int:
-        inner = math.prod(self.shape[2:]) * (columns if len(self.shape) > 1 else 1)
-        numbers = rows * inner * DTYPES[self.dtype].itemsize
-        return numbers + (BLOCK * (SCRATCH * MOST_THREADS + 4 * KEPT) if self.deviation else 0) + SMALL
+        """The numbers, and the blocks that are drawn for them."""
+        drawing = BLOCK * (SCRATCH * MOST_THREADS + 4 * KEPT) if self.deviation else 0
+        return super().reading(rows, columns) + drawing
 
     def read(
         self, start: int, stop: int, empty: Empty = fresh, first: int = 0, last: int | None = None
@@ -114,7 +114,7 @@ class Drawn(Computed):
 
 
 @dataclass(frozen=True, eq=False)
-class Table(Computed):
+class Formula(Computed):
     """Numbers that a formula gives: sines of positions.
 
     numbers  as the library makes them, float32
@@ -128,16 +128,13 @@ class Table(Computed):
         return tuple(self.numbers.shape)
 
     @property
-    def held(self) -> int:
+    def held(self) -> int:  # type: ignore[override]
         return self.numbers.nbytes
 
     @property
     def says(self) -> str:
+        """The distribution."""
         return "new: by the library's formula"
-
-    def reading(self, rows: int, columns: int) -> int:
-        inner = math.prod(self.shape[2:]) * (columns if len(self.shape) > 1 else 1)
-        return rows * inner * DTYPES[self.dtype].itemsize + SMALL
 
     def read(
         self, start: int, stop: int, empty: Empty = fresh, first: int = 0, last: int | None = None

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from modelsurgeon.tensors.random.drawn import Drawn
-from modelsurgeon.tensors.random.turned import Rotation
+from modelsurgeon.tensors.random.turned import RandomRotation
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,17 +22,19 @@ class EarlierDrawn(Drawn):
 
     @staticmethod
     def quantile(uniform: np.ndarray) -> np.ndarray:
+        """By torch's erfinv."""
         found: np.ndarray = torch.from_numpy(uniform).erfinv_().mul_(math.sqrt(2)).numpy()
         return found
 
 
-class EarlierRotation(Rotation):
+class EarlierRotation(RandomRotation):
     """The Q of a normal matrix, with the signs that make the diagonal of R positive (Mezzadri, math-ph/0609050)."""
 
     copies = 6  # of the matrix at most: the normal matrix, Q, R, and what LAPACK works in
 
     @cached_property
     def matrix(self) -> torch.Tensor:
+        """P."""
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:

@@ -1,6 +1,6 @@
 """A table of rows, each turned by one random rotation or reflection: rows P', with P orthogonal.
 
-    Turned(embedding, Rotation(256, "0/lm_head.weight"))        logits = (h P) . w_j = h . (w_j P')
+    Turned(embedding, RandomRotation(256, "0/lm_head.weight"))        logits = (h P) . w_j = h . (w_j P')
 
 P is uniform among all orthogonal matrices (Haar). Its first column is the direction of d normal numbers x, (3, 4) ->
 (0.6, 0.8); the reflection H across the plane halfway between x and the first axis takes that axis there, up to a sign,
@@ -34,21 +34,20 @@ import torch
 
 from modelsurgeon.tensors.arena import Empty, fresh
 from modelsurgeon.tensors.computed import Computed
-from modelsurgeon.tensors.cost import of_read
 from modelsurgeon.tensors.dtypes import DTYPES
 from modelsurgeon.tensors.lazy import LazyTensor
 from modelsurgeon.tensors.random.drawn import Drawn
 from modelsurgeon.tensors.stored import Stored
+from modelsurgeon.tensors.ungrown import SMALL
 
 MANTISSA = 53  # bits of a float64
 TOGETHER = 128  # reflections that are applied at a time
 STRIP = 512  # columns that they are applied to at a time
-SMALL = 1 << 16  # bytes: objects
 
 _ONE_AT_A_TIME = threading.Lock()  # threads that read one table ask for the slices at once
 
 
-class Rotation:
+class RandomRotation:
     """One random orthogonal matrix, [size, size] float64, made when it is first asked for."""
 
     copies = 4  # of the matrix at most: P, its two slices, and what the first one leaves
@@ -87,49 +86,52 @@ class Rotation:
 class Turned(Computed):
     """[n, d]: every row of a table times the transpose of P. A row that holds NaN or Inf becomes NaN."""
 
-    base: LazyTensor
-    rotation: Rotation
+    table: LazyTensor
+    rotation: RandomRotation
 
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        return self.base.shape
+        return self.table.shape
 
     @property
     def dtype(self) -> str:  # type: ignore[override]
-        return self.base.dtype
+        return self.table.dtype
 
     @property
     def stored(self) -> Stored | None:
-        return self.base.stored
+        return self.table.stored
 
     @property
-    def held(self) -> int:
+    def held(self) -> int:  # type: ignore[override]
         return self.rotation.held
 
     @property
     def says(self) -> str:
+        """The dtype that it is rounded to."""
         return f"new: turned, rounded to {self.dtype}"
 
     def reading(self, rows: int, columns: int) -> int:
+        """Whole rows, in float64 slices."""
         whole = rows * self.shape[1]  # of which columns may be a part: a row is read whole
-        return of_read(self.base, rows, self.shape[1]) + whole * 8 * 8 + SMALL
+        return self.table.reading(rows, self.shape[1]) + whole * 8 * 8 + SMALL
 
     def read(
         self, start: int, stop: int, empty: Empty = fresh, first: int = 0, last: int | None = None
     ) -> torch.Tensor:
-        block = self.base.read(start, stop, empty)
+        """Rows are turned whole, whatever the columns."""
+        block = self.table.read(start, stop, empty)
         turned = times_transpose(block.double(), self.rotation)
         part = turned if last is None else turned[:, first:last]
         return empty(part.shape, DTYPES[self.dtype]).copy_(part)
 
 
-def times_transpose(rows: torch.Tensor, rotation: Rotation) -> torch.Tensor:
+def times_transpose(rows: torch.Tensor, rotation: RandomRotation) -> torch.Tensor:
     """[n, d] float64: rows P', the same bits in whatever blocks the rows come."""
     bad = ~rows.isfinite().all(1)
     largest = torch.where(bad[:, None], 0.0, rows).abs().amax(1, keepdim=True)
     unit = torch.from_numpy(np.ldexp(1.0, torch.frexp(largest).exponent.numpy()))
     scaled = torch.where(bad[:, None], 0.0, rows / unit)  # by a power of two: exact, below 1
-    total = product(slices(scaled, bits(rotation.size), 2), transposed(rotation.slices))
+    total = matrix_product(slices(scaled, bits(rotation.size), 2), transposed(rotation.slices))
     total *= unit
     total[bad] = torch.nan
     return total
@@ -161,16 +163,16 @@ def reflect(matrix: torch.Tensor, vectors: torch.Tensor) -> None:
     """The matrix, [m, n], times H_1 ... H_k from the left, in its memory. U is [m, k]."""
     length, count = vectors.shape
     rows = scaled_slices(vectors.T, length)
-    overlaps = 2 * product(rows, transposed(rows))
+    overlaps = 2 * matrix_product(rows, transposed(rows))
     inverse = torch.eye(count, dtype=torch.float64)
     for k in reversed(range(count)):
         inverse[:k] -= overlaps[:k, k : k + 1] * inverse[k]
-    columns = product(scaled_slices(vectors, count), scaled_slices(2 * inverse, count))
+    columns = matrix_product(scaled_slices(vectors, count), scaled_slices(2 * inverse, count))
     turned = scaled_slices(columns, count)
     for first in range(0, matrix.shape[1], STRIP):
         strip = matrix[:, first : first + STRIP]
-        shares = product(rows, scaled_slices(strip, length))
-        strip -= product(turned, scaled_slices(shares, count))
+        shares = matrix_product(rows, scaled_slices(strip, length))
+        strip -= matrix_product(turned, scaled_slices(shares, count))
 
 
 # --- arithmetic that is the same everywhere ---
@@ -199,10 +201,11 @@ def scaled_slices(matrix: torch.Tensor, length: int) -> tuple[torch.Tensor, ...]
 
 
 def transposed(parts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """The transpose of each slice."""
     return tuple(part.T for part in parts)
 
 
-def product(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> torch.Tensor:
+def matrix_product(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> torch.Tensor:
     """The product of two matrices from as many slices of each, the small ones first: each product of two is exact.
     Those that are left out, of a low slice and a low one, are below the last bit kept."""
     pairs = [(i, order - i) for order in reversed(range(len(ours))) for i in reversed(range(order + 1))]
@@ -217,9 +220,9 @@ def sums(matrix: torch.Tensor) -> torch.Tensor:
     """[n]: the sum of each column, by halves, in the matrix's memory."""
     length = len(matrix)
     while length > 1:
-        kept = (length + 1) // 2
-        matrix[: length - kept] += matrix[kept:length]
-        length = kept
+        half = (length + 1) // 2
+        matrix[: length - half] += matrix[half:length]
+        length = half
     return matrix[0]
 
 

@@ -6,7 +6,7 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -58,34 +58,28 @@ def verify_command(
 
         html.check_target(report)
     names = terminal.from_stdin(source, result)
-    found = _verified(
-        names,
-        quiet,
-        infer=infer,
-        trainable=trainable,
-        text=text,
-        samples=samples,
-        length=length,
-        dtype=dtype,
-        device=device,
-        memory=memory,
-        trust_remote_code=trust_remote_code,
-        revision=revision,
-    )
-    _tell(found, report, as_json, quiet)
-    if not found.same:
-        raise typer.Exit(terminal.DIFFERENT)
-
-
-def _verified(names: tuple[str, ...], quiet: bool, **options: Any) -> Report:
-    """What verification finds, with bars on the way, and the command that asked for it."""
     from modelsurgeon.model import verify
 
     if quiet:
         terminal.quieten()
     with terminal.bars(quiet) as progress:
-        found = verify(*names, progress=progress, **options)
-    return replace(found, command=shlex.join(["modelsurgeon", *sys.argv[1:]]))
+        found = verify(
+            *names,
+            infer=infer,
+            trainable=trainable,
+            text=text,
+            samples=samples,
+            length=length,
+            dtype=dtype,
+            device=device,
+            memory=memory,
+            trust_remote_code=trust_remote_code,
+            revision=revision,
+            progress=progress,
+        )
+    _tell(replace(found, command=shlex.join(["modelsurgeon", *sys.argv[1:]])), report, as_json, quiet)
+    if not found.same:
+        raise typer.Exit(terminal.DIFFERENT)
 
 
 def _tell(found: Report, page: Path | None, as_json: bool, quiet: bool) -> None:

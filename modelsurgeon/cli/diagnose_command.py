@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -14,12 +13,9 @@ from modelsurgeon.cli import terminal
 from modelsurgeon.cli.request import Json, Length, Quiet, Revision, Samples, Source, TrustRemoteCode
 from modelsurgeon.reports import diagnosis_report, png
 from modelsurgeon.reports.diagnosis_charts import DRAWN, charts
-from modelsurgeon.text import parse_size, printable
+from modelsurgeon.running.options import RunOptions
+from modelsurgeon.text import parse_size
 
-if TYPE_CHECKING:
-    from modelsurgeon.diagnosis.diagnose import Diagnosis
-
-FORMAT = 1  # of the document; schema.json describes it
 RUNNING = ("text", "samples", "length", "dtype", "trust_remote_code")  # options that only running the model has
 
 
@@ -58,12 +54,24 @@ def diagnose_command(
     _check(context, weights, stream)
     _check_targets(report, plots)
     given = terminal.from_stdin(*([source] if other is None else [source, other]))
-    from modelsurgeon.model import read_text
+    from modelsurgeon.diagnosis.diagnose import document
+    from modelsurgeon.model import diagnose_together, read_text
 
-    asked: dict[str, Any] = {"text": read_text(text), "samples": samples, "length": length, "dtype": dtype}
-    asked |= {"device": device, "trust_remote_code": trust_remote_code, "weights_only": weights}
-    found = _diagnosed(given, revision, stream, memory, quiet, asked)
-    _tell(_document(found, device), report, plots, as_json, quiet)
+    options = RunOptions(
+        read_text(text),
+        samples,
+        length,
+        dtype,
+        device,
+        memory=parse_size(memory, "memory"),
+        trust_remote_code=trust_remote_code,
+    )
+    if quiet:
+        terminal.quieten()
+    with terminal.bars(quiet) as progress:
+        found = diagnose_together(given, options, weights, stream, revision, progress)
+    command = shlex.join(["modelsurgeon", *sys.argv[1:]])
+    _tell(document(found, device, command), report, plots, as_json, quiet)
 
 
 def _check(context: typer.Context, weights: bool, stream: bool) -> None:
@@ -85,33 +93,6 @@ def _check_targets(report: Path | None, plots: Path | None) -> None:
         html.check_target(report)
     if plots:
         png.check_folder(plots, DRAWN)
-
-
-def _diagnosed(
-    names: Sequence[str], revision: str | None, stream: bool, memory: str, quiet: bool, asked: dict[str, Any]
-) -> list[Diagnosis]:
-    """What is found of each, with bars on the way."""
-    from modelsurgeon.checkpoints.checkpoint import open_checkpoint
-    from modelsurgeon.diagnosis.diagnose import diagnose_all
-    from modelsurgeon.running.environment import check_place
-
-    check_place(asked["dtype"], asked["device"], auto=True)
-    size = parse_size(memory, "memory")
-    if quiet:
-        terminal.quieten()
-    revisions = [revision, *[None] * len(names)]
-    opened = [open_checkpoint(name, of, stream=stream) for name, of in zip(names, revisions, strict=False)]
-    with terminal.bars(quiet) as tell:
-        return diagnose_all(opened, memory=size, tell=tell, **asked)
-
-
-def _document(found: Sequence[Diagnosis], device: str) -> dict[str, Any]:
-    """The document that schema.json describes: all that terminal, page and plots show is read off it."""
-    from modelsurgeon.running.environment import environment
-
-    models = [diagnosis.to_json() for diagnosis in found]
-    command = printable(shlex.join(["modelsurgeon", *sys.argv[1:]]))
-    return {"format": FORMAT, "models": models, "command": command, "environment": environment(device).to_json()}
 
 
 def _tell(document: dict[str, Any], page: Path | None, plots: Path | None, as_json: bool, quiet: bool) -> None:

@@ -1,9 +1,9 @@
-"""Every operation, by its name: each module of this folder that registers one.
+"""Every operation by its name: each module of this folder registers one.
 
-    >>> find("widen").name, method(find("untie-embeddings"))
+    >>> find_operation("widen").name, method(find_operation("untie-embeddings"))
     ('widen', 'untie_embeddings')
 
-The command line, the Python API, records, proofs, plans and model cards ask here; none of them names an operation.
+The command line, the Python API, records, proofs, plans and model cards look here; none of them names an operation.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _registered: dict[str, type[Operation]] = {}
 
 
 def register(operation: Kind) -> Kind:
-    """Make an operation known: a decorator.
+    """Add an operation: a decorator.
 
-    Raises ValueError where its name is none, or another one's, TypeError for a class that is no dataclass of its own.
+    Raises ValueError where its name is malformed or taken, TypeError where the class is no dataclass itself.
     """
     if not NAME.fullmatch(operation.name) or operation.name in TAKEN:
         raise ValueError(
@@ -51,31 +51,31 @@ def forget(operation: type[Operation]) -> None:
     _registered.pop(operation.name, None)
 
 
-def known() -> dict[str, type[Operation]]:
+def all_operations() -> dict[str, type[Operation]]:
     """{name: operation}, in alphabetical order."""
     _load()
     return dict(sorted(_registered.items()))
 
 
 def offered() -> tuple[type[Operation], ...]:
-    """Those that users can ask for."""
-    return tuple(operation for operation in known().values() if operation.offered)
+    """The operations that users can call."""
+    return tuple(operation for operation in all_operations().values() if operation.offered)
 
 
-def find(name: str) -> type[Operation]:
+def find_operation(name: str) -> type[Operation]:
     """The operation of this name. Raises PlanError, with the list of known ones, where there is none."""
-    if name not in known():
-        raise PlanError(f"a step {name!r} on record, expected one of {', '.join(known())}")
-    return known()[name]
+    if name not in all_operations():
+        raise PlanError(f"a step {name!r} on record, expected one of {', '.join(all_operations())}")
+    return all_operations()[name]
 
 
 def that_grows() -> type[Operation]:
     """The operation whose steps are maps of axes, and nothing else."""
-    return next(operation for operation in known().values() if operation.grows)
+    return next(operation for operation in all_operations().values() if operation.grows)
 
 
 def method(operation: type[Operation]) -> str:
-    """What Python calls it."""
+    """The name of its Python method."""
     return operation.name.replace("-", "_")
 
 

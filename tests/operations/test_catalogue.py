@@ -14,7 +14,7 @@ import modelsurgeon as ms
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.checkpoints.record import Step
 from modelsurgeon.errors import OptionsError, PlanError
-from modelsurgeon.operations import registry
+from modelsurgeon.operations import catalogue
 from modelsurgeon.operations.insert_layers import InsertLayers
 from modelsurgeon.operations.operation import Operation, option, schema
 from modelsurgeon.operations.transforms.replay import applied, replay
@@ -22,6 +22,7 @@ from modelsurgeon.operations.transforms.untying import scaled
 from modelsurgeon.operations.untie_embeddings import UntieEmbeddings
 from modelsurgeon.proof.proof import prove
 from modelsurgeon.reports.card import model_card
+from modelsurgeon.running.options import RunOptions
 from modelsurgeon.saving.save import save
 from modelsurgeon.verification.verify import verify
 from support import tiny
@@ -57,9 +58,9 @@ class Shift(Operation):
 
 @pytest.fixture(autouse=True)
 def _known() -> Iterator[None]:
-    registry.register(Shift)
+    catalogue.register(Shift)
     yield
-    registry.forget(Shift)
+    catalogue.forget(Shift)
 
 
 @pytest.fixture
@@ -131,7 +132,9 @@ def test_it_is_proven_before_and_after_growth_with_noise(order, rule, llama, tmp
 def test_the_card_tells_of_it(llama, tmp_path):
     ms.open(llama).shift_head(by=2).save(tmp_path / "out")
     before, after = open_checkpoint(llama), open_checkpoint(tmp_path / "out")
-    card = model_card(after, verify(before, after, samples=1, length=8), command="modelsurgeon shift-head ...")
+    card = model_card(
+        after, verify(before, after, RunOptions(samples=1, length=8)), command="modelsurgeon shift-head ..."
+    )
     assert "shift-head" in card and "by 2; lossless" in card.replace("\\", "")
 
 
@@ -155,7 +158,7 @@ def test_an_operation_that_is_not_lossless_is_labelled_so(llama):
 
 def test_two_operations_of_one_name_are_refused():
     with pytest.raises(ValueError, match="two operations are called 'widen'"):
-        registry.register(dataclass(frozen=True)(type("Other", (Operation,), {"name": "widen"})))
+        catalogue.register(dataclass(frozen=True)(type("Other", (Operation,), {"name": "widen"})))
 
 
 @pytest.mark.parametrize(
@@ -163,12 +166,12 @@ def test_two_operations_of_one_name_are_refused():
 )
 def test_a_name_that_no_command_or_method_can_have_is_refused(name):
     with pytest.raises(ValueError, match="an operation cannot be called"):
-        registry.register(dataclass(frozen=True)(type("Other", (Operation,), {"name": name})))
+        catalogue.register(dataclass(frozen=True)(type("Other", (Operation,), {"name": name})))
 
 
 def test_options_that_would_be_none_are_told():
     with pytest.raises(TypeError, match=r"Other: put @dataclass\(frozen=True\) under @register"):
-        registry.register(type("Other", (Shift,), {"name": "turn"}))
+        catalogue.register(type("Other", (Shift,), {"name": "turn"}))
 
 
 def test_an_unknown_step_is_refused_by_name(llama):
@@ -176,7 +179,7 @@ def test_an_unknown_step_is_refused_by_name(llama):
         replay(open_checkpoint(llama), [Step("spin", {})])
 
 
-@pytest.mark.parametrize("operation", registry.known().values(), ids=lambda operation: operation.name)
+@pytest.mark.parametrize("operation", catalogue.all_operations().values(), ids=lambda operation: operation.name)
 def test_options_have_help_and_a_schema_that_their_defaults_fit(operation):
     found = schema(operation)
     made = operation()

@@ -1,0 +1,6 @@
+"""CamemBERT: RoBERTa's model, trained on French; its tensors have RoBERTa's names."""
+
+from modelsurgeon.architectures.architecture import but
+from modelsurgeon.architectures.tables.roberta import ARCHITECTURE as ROBERTA
+
+ARCHITECTURE = but(ROBERTA, "CamembertForMaskedLM")
