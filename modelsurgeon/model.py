@@ -33,9 +33,8 @@ from modelsurgeon.operations.operation import Operation
 from modelsurgeon.operations.transforms.initial import blank
 from modelsurgeon.operations.transforms.replay import applied
 from modelsurgeon.progress import Tell, silent
-from modelsurgeon.reports import page, verification_page
+from modelsurgeon.reports import console, html, listings, verification_report
 from modelsurgeon.reports.card import RESULT
-from modelsurgeon.reports.tables import plan_text
 from modelsurgeon.running.assembly import assemble
 from modelsurgeon.running.environment import check_place
 from modelsurgeon.running.options import RunOptions
@@ -51,7 +50,7 @@ class ShownPlan(Plan):
     """A plan that prints as `--dry-run` shows it."""
 
     def __str__(self) -> str:
-        return plan_text(self)
+        return console.as_text(listings.of_plan(self), width=160)
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,7 +193,7 @@ def verify(
     """
     check_place(dtype, device, auto=True)
     if report is not None:
-        page.check_target(Path(report))
+        html.check_target(Path(report))
     if memory is not None and device != "auto":
         raise OptionsError("--memory bounds what --device auto keeps in memory; ask for both")
     size = None if memory is None else parse_size(memory, "memory")
@@ -204,7 +203,7 @@ def verify(
     )
     found = compare(*opened, options, infer=infer, behaviour=True, trainable=trainable, tell=progress)
     if report is not None:
-        verification_page.write_page(Path(report), found.to_json())
+        html.write(Path(report), verification_report.page(found.to_json()))
     return found
 
 

@@ -5,7 +5,7 @@
 
 >>> number(0.000123), number("nan"), number(None)
 ('1.2e-04', 'nan', '')
->>> plain(float("nan")), shown("a\\nb")
+>>> printable(float("nan")), shown("a\\nb")
 ('nan', "'a\\\\nb'")
 """
 
@@ -50,11 +50,6 @@ def printable(value: Any) -> Any:
     if isinstance(value, str):
         return PASSWORD.sub("", value)
     return [printable(inner) for inner in value] if isinstance(value, list | tuple) else value
-
-
-def plain(value: Any) -> Any:
-    """A number as JSON knows it; one that it does not is a string ("nan", "inf")."""
-    return repr(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def parse_size(text: str | int, what: str = "shard size") -> int:

@@ -5,6 +5,7 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.pop("COLUMNS", None)  # which xdist sets for its workers: lines in a pipe are not broken
 os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"  # a thread for every tiny tensor takes longer than its bytes
 
 from collections.abc import Callable, Iterator

@@ -11,6 +11,8 @@ import typer
 
 from modelsurgeon.cli import terminal
 from modelsurgeon.cli.request import Json, Length, Quiet, Revision, Samples, Source, TrustRemoteCode
+from modelsurgeon.reports import diagnosis_report, png
+from modelsurgeon.reports.diagnosis_charts import DRAWN, charts
 from modelsurgeon.running.options import RunOptions
 from modelsurgeon.text import parse_size
 
@@ -86,30 +88,21 @@ def _check(context: typer.Context, weights: bool, stream: bool) -> None:
 def _check_targets(report: Path | None, plots: Path | None) -> None:
     """Raise OutputError for what cannot be written, before anything is measured."""
     if report:
-        from modelsurgeon.reports.page import check_target
+        from modelsurgeon.reports import html
 
-        check_target(report)
+        html.check_target(report)
     if plots:
-        from modelsurgeon.reports.chart_png import check_folder
-        from modelsurgeon.reports.diagnosis_charts import DRAWN
-
-        check_folder(plots, DRAWN)
+        png.check_folder(plots, DRAWN)
 
 
 def _tell(document: dict[str, Any], page: Path | None, plots: Path | None, as_json: bool, quiet: bool) -> None:
     """On the page, in plots, on the terminal, as JSON: the same document."""
     if page:
-        from modelsurgeon.reports.diagnosis_page import write_page
+        from modelsurgeon.reports import html
 
-        write_page(page, document)
+        html.write(page, diagnosis_report.page(document))
     if plots:
-        from modelsurgeon.reports.chart_png import write_charts
-        from modelsurgeon.reports.diagnosis_charts import DRAWN, charts
-
-        write_charts(plots, charts(document), DRAWN)
-    if console := terminal.console(quiet):
-        from modelsurgeon.reports.diagnosis_table import show_diagnosis
-
-        show_diagnosis(document, console)
+        png.write_charts(plots, charts(document), DRAWN)
+    terminal.show(diagnosis_report.brief(document), quiet)
     if as_json:
         terminal.print_json(document)

@@ -23,6 +23,7 @@ from modelsurgeon.cli.verify_command import verify_command
 from modelsurgeon.errors import DifferentError, ModelSurgeonError, OptionsError
 from modelsurgeon.operations import catalogue
 from modelsurgeon.operations.operation import Operation
+from modelsurgeon.reports import listings
 from modelsurgeon.version import __version__
 
 LONGEST = 2000  # characters of a message: values from files are in it
@@ -52,9 +53,7 @@ def inspect_command(source: Source, revision: Revision = None, as_json: Json = F
     if as_json:
         terminal.print_json(found.to_json())
     else:
-        from modelsurgeon.reports.tables import show_inspection
-
-        show_inspection(found, terminal.stdout())
+        terminal.show_result(listings.of_inspection(found))
 
 
 @app.command("families")
@@ -73,11 +72,7 @@ def families_command(
     elif markdown:
         print(overview.as_markdown(rows))
     else:
-        from modelsurgeon.reports.tables import show_families, show_family
-
-        show_families(rows, terminal.stdout())
-        if details:
-            show_family(details, terminal.stdout())
+        terminal.show_result(listings.of_families(rows, details))
 
 
 app.command("verify")(verify_command)

@@ -15,9 +15,9 @@ from modelsurgeon.model import check_output_of_config
 from modelsurgeon.operations.operation import Operation
 from modelsurgeon.operations.transforms.initial import blank
 from modelsurgeon.operations.transforms.replay import applied
-from modelsurgeon.reports import tables
+from modelsurgeon.reports import listings, verification_report
+from modelsurgeon.reports.blocks import Paragraph, Phrase
 from modelsurgeon.reports.card import reproducing_command
-from modelsurgeon.verification.verify import Report
 
 
 @dataclass
@@ -51,18 +51,15 @@ def operate(operation: Operation, request: Request) -> None:
         check_output_of_config(source, wanted.folder)
     before = _opened(operation, source, request)
     metadata = check_targets(before, wanted, dry_run=request.dry_run)
-    after, console = applied(operation, before), terminal.console(request.quiet)
-    for line in operation.choices(after):
-        terminal.line(line, console)
+    after = applied(operation, before)
+    terminal.show(map(Paragraph, operation.choices(after)), request.quiet)
     job = planned(before, after, (operation,), wanted, reproducing_command(sys.argv[1:], before.origin))
     if request.dry_run:
-        if console:
-            tables.show_plan(job.plan, console)
+        terminal.show(listings.of_plan(job.plan), request.quiet)
         if request.as_json:
             terminal.print_json(Outcome(job, Saved()).to_json())
         return
-    if console:
-        tables.show_notes(job.result.notes, job.result.lossy, console)
+    terminal.show(listings.of_notes(job.result.notes, job.result.lossy), request.quiet)
     done = _delivered(job, metadata, request)
     if request.as_json:
         terminal.print_json({"output": done.result, **Outcome(job, done).to_json()})
@@ -78,32 +75,23 @@ def _opened(operation: Operation, source: str, request: Request) -> Checkpoint:
 
 def _delivered(job: Planned, metadata: dict[str, Any], request: Request) -> Saved:
     """Carry it out, telling on stderr what comes up. Raises DifferentError, after what --json tells then."""
-    console = terminal.console(request.quiet)
-
-    def show(report: Report) -> None:
-        if console:
-            tables.show_report(report, console)
-
-    def tell(loss: dict[str, Any]) -> None:
-        for line in tables.loss_lines(loss):
-            terminal.line(line, console)
-
+    quiet = request.quiet
     try:
-        with terminal.progress(job.plan.bytes[1], request.quiet) as progress:
+        with terminal.progress(job.plan.bytes[1], quiet) as progress:
             done = deliver(
                 job,
                 metadata,
                 progress=progress,
-                say=lambda line: terminal.line(line, console, "yellow"),
-                verified=show,
-                lost=tell,
-                tells_loss=bool(console) or request.as_json,
-                quiet=request.quiet,
+                say=lambda line: terminal.show([Paragraph(Phrase(line, "warning"))], quiet),
+                verified=lambda report: terminal.show(verification_report.brief(report.to_json()), quiet),
+                lost=lambda loss: terminal.show(listings.of_losses(loss), quiet),
+                tells_loss=request.as_json or not quiet,
+                quiet=quiet,
             )
     except DifferentError as error:
         if request.as_json:
             terminal.print_json({"output": None, **Outcome(job, error.saved).to_json()})
         raise
     if done.pushed:
-        terminal.line(f"pushed to {done.pushed}", console)
+        terminal.show([Paragraph(f"pushed to {done.pushed}")], quiet)
     return done

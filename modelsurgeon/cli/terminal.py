@@ -4,36 +4,45 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from modelsurgeon.progress import Tell
+    from modelsurgeon.reports.blocks import Block
 
 DIFFERENT, BAD_REQUEST, MACHINE_FAILED, INTERRUPTED = 1, 2, 3, 130  # exit codes; 0: done
 WIDEST = 1000  # columns of a table on stdout that is no terminal: nothing is folded for a program that reads it
 
 
-def console(quiet: bool) -> Console | None:
-    """What people read, on stderr; None where they want to read nothing."""
+def show(blocks: Iterable[Block], quiet: bool) -> None:
+    """What people read, on stderr, unless they want to read nothing."""
+    if not quiet:
+        _show(blocks, sys.stderr, 160)
+
+
+def show_result(blocks: Iterable[Block]) -> None:
+    """What people read, on stdout: it is the result."""
+    _show(blocks, sys.stdout, WIDEST)
+
+
+def _show(blocks: Iterable[Block], stream: TextIO, widest: int) -> None:
+    """Within COLUMNS, or within the terminal; in a pipe tables have `widest` columns, and no other line is broken."""
     from rich.console import Console
 
-    if quiet:
-        return None
-    return Console(stderr=True) if sys.stderr.isatty() else Console(stderr=True, width=160)
+    from modelsurgeon.reports import console
 
-
-def stdout() -> Console:
-    """Tables that are the result."""
-    from rich.console import Console
-
-    return Console() if sys.stdout.isatty() else Console(width=WIDEST)
+    wanted = os.environ.get("COLUMNS", "")
+    sized = wanted.isdigit() and int(wanted) > 0
+    if sized or stream.isatty():
+        console.show(blocks, Console(file=stream, width=int(wanted) if sized else None))
+    else:
+        console.show(blocks, Console(file=stream, width=widest, soft_wrap=True))
 
 
 def quieten() -> None:
@@ -44,49 +53,39 @@ def quieten() -> None:
     disable_progress_bars()
 
 
-def line(text: str, shown_on: Console | None, style: str = "") -> None:
-    """One line, however long, as it is."""
-    if shown_on:
-        from rich.text import Text
-
-        shown_on.print(Text(text, style=style), soft_wrap=True)
-
-
 @contextmanager
-def progress(total: int, quiet: bool) -> Iterator[Callable[[int], None] | None]:
-    """A bar on stderr that counts bytes, where stderr is a terminal."""
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+def progress(total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """A bar that counts bytes; not before the first one, for downloads have bars of their own."""
+    written = 0
+    with bars(quiet, in_bytes=True) as tell:
 
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
-    task = bar.add_task("writing", total=total)
+        def advance(count: int) -> None:
+            nonlocal written
+            written += count
+            tell("writing", written, total)
 
-    def advance(count: int) -> None:
-        bar.start()  # not before the first byte: downloads have bars of their own
-        bar.advance(task, count)
-
-    try:
         yield advance
-    finally:
-        bar.stop()
 
 
 @contextmanager
-def bars(quiet: bool) -> Iterator[Tell]:
+def bars(quiet: bool, in_bytes: bool = False) -> Iterator[Tell]:
     """What long computations tell, as one bar each with the time left, on stderr where that is a terminal."""
     if quiet or not sys.stderr.isatty():
         yield lambda what, done, total: None
         return
+    from rich import progress as rich
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False)
-    tasks: dict[str, TaskID] = {}
+    counts = (rich.DownloadColumn(), rich.TransferSpeedColumn()) if in_bytes else (rich.TaskProgressColumn(),)
+    columns = (
+        rich.TextColumn("{task.description}", markup=False),
+        rich.BarColumn(),
+        *counts,
+        rich.TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    bar = rich.Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
+    tasks: dict[str, rich.TaskID] = {}
 
     def tell(what: str, done: int, total: int) -> None:
         if what not in tasks:

@@ -12,6 +12,7 @@ import typer
 
 from modelsurgeon.cli import terminal
 from modelsurgeon.cli.request import Json, Length, Quiet, Revision, Samples, Source, TrustRemoteCode
+from modelsurgeon.reports import listings, verification_report
 
 if TYPE_CHECKING:
     from modelsurgeon.verification.verify import Report
@@ -53,9 +54,9 @@ def verify_command(
     if result is None:
         raise typer.BadParameter("no RESULT; name what was made of SOURCE, or ask for --files of one alone")
     if report:
-        from modelsurgeon.reports.page import check_target
+        from modelsurgeon.reports import html
 
-        check_target(report)
+        html.check_target(report)
     names = terminal.from_stdin(source, result)
     from modelsurgeon.model import verify
 
@@ -83,28 +84,23 @@ def verify_command(
 
 def _tell(found: Report, page: Path | None, as_json: bool, quiet: bool) -> None:
     """On the page, on the terminal, as JSON: the same document."""
+    document = found.to_json()
     if page:
-        from modelsurgeon.reports.verification_page import write_page
+        from modelsurgeon.reports import html
 
-        write_page(page, found.to_json())
-    if console := terminal.console(quiet):
-        from modelsurgeon.reports.tables import show_report
-
-        show_report(found, console)
+        html.write(page, verification_report.page(document))
+    terminal.show(verification_report.brief(document), quiet)
     if as_json:
-        terminal.print_json(found.to_json())
+        terminal.print_json(document)
 
 
 def _verify_files(source: str, result: str | None, revision: str | None, as_json: bool, quiet: bool) -> None:
     from modelsurgeon.model import check_files
-    from modelsurgeon.reports.tables import show_integrity
 
     if result is not None:
         raise typer.BadParameter("--files is asked of one result alone")
     found = check_files(terminal.from_stdin(source)[0], revision)
-    console = terminal.console(quiet)
-    if console:
-        show_integrity(found, console)
+    terminal.show(listings.of_files(found), quiet)
     if as_json:
         terminal.print_json(found.to_json())
     if not found.same:

@@ -17,18 +17,28 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
-from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 from modelsurgeon.checkpoints.record import Origin, Step
 from modelsurgeon.checkpoints.source import HUB_ID
 from modelsurgeon.files.file import Folder
-from modelsurgeon.text import shown
+from modelsurgeon.reports import markdown
+from modelsurgeon.reports.blocks import (
+    Block,
+    Bullets,
+    Listing,
+    Paragraph,
+    Phrase,
+    Section,
+    Verbatim,
+    Words,
+    marked,
+)
+from modelsurgeon.reports.verification_report import comparisons
 
 if TYPE_CHECKING:
     from modelsurgeon.checkpoints.checkpoint import Checkpoint
     from modelsurgeon.proof.proof import Proof
-    from modelsurgeon.verification.logits import Comparison, LogitReport
     from modelsurgeon.verification.verify import Report
 
 README = "README.md"
@@ -39,18 +49,9 @@ RESULT = "result"  # the folder that the commands in the card write
 TAKEN_OVER = ("license", "license_name", "license_link", "language", "pipeline_tag", "datasets")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 TAG = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
-MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~&$@:])")
 MULTIPLIED = ("<<", "!!")  # of YAML: a mapping merged into others, which a few lines make billions of
 PUSHING = ("--private", "--create-pr", "--overwrite", "--quiet", "--json")  # say nothing of what is made
 NAMED = ("--push-to-hub", "--output", "--revision")  # with a value
-MEASURES = (
-    ("max error", "max_abs", ".1e"),
-    ("relative", "max_rel", ".1e"),
-    ("KL", "kl", ".1e"),
-    ("top-1", "top1", ".4f"),
-    ("loss before", "loss_before", ".4f"),
-    ("loss after", "loss_after", ".4f"),
-)
 
 
 def model_card(
@@ -69,16 +70,17 @@ def model_card(
     """
     from huggingface_hub import ModelCardData
 
-    sections = (
-        _summary(result),
+    title, summary = _summary(result)
+    sections = [
+        summary,
         _sizes(result),
-        _steps(result.steps),
+        Section("What was done", [Bullets(list(map(_step, result.steps)), numbered=True)]),
         _measured(report, list(flagged)),
-        _again(result, command),
-        _training(result.steps),
-    )
+        *_again(result, command),
+        *_training(result.steps),
+    ]
     metadata = ModelCardData(**_metadata(result.steps, source_card or {})).to_yaml()
-    return f"---\n{metadata}\n---\n\n" + "\n\n".join(filter(None, sections)) + "\n"
+    return f"---\n{metadata}\n---\n\n{markdown.rendered([Section(title, sections)], level=1)}\n"
 
 
 def metadata_of(folder: Folder) -> dict[str, Any]:
@@ -171,32 +173,35 @@ def _text(value: Any) -> str | None:
 # --- sections --------------------------------------------------------------------------------------------------------
 
 
-def _summary(result: Checkpoint) -> str:
+def _summary(result: Checkpoint) -> tuple[str, Paragraph]:
+    """(title, what it is)."""
     steps, base = result.steps, _base(result.steps)
     source = str(steps[0].source.get("id", "the source")) if steps else "the source"
-    title = escaped(PurePath(source).name or source)
-    where = f"`{source}`" if source == "demo" else title
+    title = PurePath(source).name or source
+    where: tuple[str | Phrase, ...] = (Phrase(source, "code") if source == "demo" else title,)
     if base:
-        where = f"[{escaped(base[0])}](https://huggingface.co/{base[0]}/tree/{base[1]}) at commit `{base[1]}`"
+        link = f"https://huggingface.co/{base[0]}/tree/{base[1]}"
+        where = Phrase(base[0], link=link), " at commit ", Phrase(base[1], "code")
     other = "in other sizes" if _maps(steps) else "in other tensors"
-    lossy = any(step.lossy for step in steps)
-    kept = "what it returns was measured to be the same, within what is listed below"
-    kept = kept if lossy else "whatever goes in, what comes out differs by rounding alone"
-    named = " and ".join(dict.fromkeys(escaped(step.operation) for step in steps)) or "modelsurgeon"
-    return (
-        f"# {title} after {named}\n\n"
-        f"The same function as {where}, {other}: {kept}. Nothing was trained. It was made with `modelsurgeon`, and "
-        "`transformers` loads it with no code of its own."
+    kept = "whatever goes in, what comes out differs by rounding alone"
+    if any(step.lossy for step in steps):
+        kept = "what it returns was measured to be the same, within what is listed below"
+    named = " and ".join(dict.fromkeys(step.operation for step in steps)) or "modelsurgeon"
+    said = (
+        f", {other}: {kept}. Nothing was trained. It was made with `modelsurgeon`, and `transformers` loads it with no "
+        "code of its own."
     )
+    return f"{title} after {named}", Paragraph(("The same function as ", *where, *marked(said)))
 
 
-def _sizes(result: Checkpoint) -> str:
+def _sizes(result: Checkpoint) -> Section:
     """Every size that grew, by its config key if it has one; the parameters of the whole."""
     axes, grown = result.architecture.axes, _maps(result.steps)
     keys = {name: axes[name].key if name in axes else None for name in grown}
-    rows = dict.fromkeys((escaped(keys[name] or name), *sizes) for name, sizes in grown.items())
-    table = _table(("size", "before", "after"), rows) + "\n\n" if rows else ""
-    return f"## Sizes\n\n{table}{result.parameters:,} parameters, the narrowest stored as {result.dtype}."
+    rows = list(dict.fromkeys((keys[name] or name, *map(str, sizes)) for name, sizes in grown.items()))
+    total = f"{result.parameters:,} parameters, the narrowest stored as {result.dtype}."
+    sizes = [Listing(("size", "before", "after"), rows)] if rows else []
+    return Section("Sizes", [*sizes, Paragraph(marked(total))])
 
 
 def _maps(steps: tuple[Step, ...]) -> dict[str, tuple[int, int]]:
@@ -208,102 +213,79 @@ def _maps(steps: tuple[Step, ...]) -> dict[str, tuple[int, int]]:
     return {name: (before, after) for name, (before, after) in found.items() if before != after}
 
 
-def _steps(steps: tuple[Step, ...]) -> str:
-    return "## What was done\n\n" + "\n".join(f"{number}. {_step(step)}" for number, step in enumerate(steps, 1))
-
-
-def _step(step: Step) -> str:
+def _step(step: Step) -> Words:
     arguments = ", ".join(f"{key} {_argument(value)}" for key, value in step.arguments.items() if value)
     lossy = "not lossless: " + "; ".join(step.lossy) if step.lossy else "lossless"
-    said = f"{arguments}; {lossy}" if arguments else lossy
-    return f"**{escaped(step.operation)}** (modelsurgeon {escaped(step.version)}): {escaped(said)}"
+    ours = marked(" (modelsurgeon "), marked("): ")
+    return (
+        Phrase(step.operation, "strong"),
+        *ours[0],
+        step.version,
+        *ours[1],
+        f"{arguments}; " * bool(arguments),
+        lossy,
+    )
 
 
 def _argument(value: Any) -> str:
     return " ".join(f"{key}={one}" for key, one in value.items()) if isinstance(value, Mapping) else str(value)
 
 
-def _measured(report: Report, flagged: list[str]) -> str:
+def _measured(report: Report, flagged: list[str]) -> Section:
     """What each level of verification found."""
-    said = ["## Measured", *map(escaped, report.notes)]
+    blocks: list[Block] = list(map(Paragraph, report.notes))
     if report.proof:
-        said.append(_proof(report.proof))
+        blocks.append(_proof(report.proof))
     if report.logits:
-        said.append(
-            f"Both models in `transformers`, in {escaped(report.logits.dtype)}, on the same inputs (relative: over the "
-            "deviation of what the source returns; KL and losses in nats):"
+        compared = (
+            ", on the same inputs (relative: over the deviation of what the source returns; KL and losses in nats):"
         )
-        said += [_logits(report.logits), *map(escaped, report.logits.notes)]
+        both = marked("Both models in `transformers`, in ")
+        blocks.append(Paragraph((*both, report.logits.dtype, *marked(compared))))
+        blocks += [comparisons(report.logits.to_json()), *map(Paragraph, report.logits.notes)]
     if report.stored:
-        said.append(
-            f"The same in {escaped(report.stored.dtype)}, as the source is stored, beside the noise floor: the source "
-            "in 16 bits against itself in float32."
-        )
-        said.append(_logits(report.stored))
+        beside = ", as the source is stored, beside its own noise: the source in 16 bits against itself in float32."
+        blocks.append(Paragraph((*marked("The same in "), report.stored.dtype, *marked(beside))))
+        blocks.append(comparisons(report.stored.to_json()))
     if flagged:
         more = f" and {len(flagged) - MOST_NAMES} more" if len(flagged) > MOST_NAMES else ""
-        said.append(f"NaN or Inf stand in the source, and here: {', '.join(map(escaped, flagged[:MOST_NAMES]))}{more}.")
-    return "\n\n".join(said)
+        named = ", ".join(flagged[:MOST_NAMES])
+        blocks.append(Paragraph((*marked("NaN or Inf stand in the source, and here: "), named, *marked(f"{more}."))))
+    return Section("Measured", blocks)
 
 
-def _proof(proof: Proof) -> str:
+def _proof(proof: Proof) -> Paragraph:
     counted = {word: sum(v.verdict == word for v in proof.verdicts) for word in ("exact", "rounded", "wrong")}
     said = ", ".join(f"{count} {word}" for word, count in counted.items() if count)
     rounded = f" (by {proof.rounding:.1e} at most)" if proof.rounding else ""
-    return f"Weights and config, folded back to the source's by the maps in `modelsurgeon.json`: {said}{rounded}."
+    folded = "Weights and config, folded back to the source's by the maps in `modelsurgeon.json`"
+    return Paragraph(marked(f"{folded}: {said}{rounded}."))
 
 
-def _logits(report: LogitReport) -> str:
-    headings = ("inputs", "output", "positions", *(heading for heading, _, _ in MEASURES))
-    if not report.noise:
-        return _table(headings, map(_cells, report.comparisons))
-    pairs = zip(report.comparisons, report.noise, strict=True)
-    return _table((*headings, "noise floor"), ((*_cells(one), f"{noise.max_rel:.1e}") for one, noise in pairs))
-
-
-def _cells(comparison: Comparison) -> tuple[str, ...]:
-    values = ((getattr(comparison, field), form) for _, field, form in MEASURES)
-    numbers = ("" if value is None else format(value, form) for value, form in values)
-    return escaped(comparison.inputs), escaped(comparison.output), str(comparison.positions), *numbers
-
-
-def _again(result: Checkpoint, command: str) -> str:
+def _again(result: Checkpoint, command: str) -> list[Block]:
     steps, base = result.steps, _base(result.steps)
     source = ["demo"] if steps and steps[0].source.get("id") == "demo" else ["SOURCE"]
     source = [base[0], "--revision", base[1]] if base else source
-    only = "" if len(steps) < 2 else "The last step; those before it are listed above.\n\n"
+    last = [Paragraph("The last step; those before it are listed above.")] if len(steps) > 1 else []
     verify = shlex.join(["modelsurgeon", "verify", source[0], RESULT, *source[1:]])
-    checks = f"{verify}\nmodelsurgeon verify --files {RESULT}"
-    return (
-        f"## How to make it again\n\n{only}{indent(shown_lines(command), '    ')}\n\n"
-        "## How to check it\n\nThe first compares it with its source, the second its files with the hashes in "
-        f"`modelsurgeon.json`; `{RESULT}` is a folder, or the id of this repository.\n\n{indent(checks, '    ')}"
+    explained = (
+        "The first compares it with its source, the second its files with the hashes in `modelsurgeon.json`; "
+        f"`{RESULT}` is a folder, or the id of this repository."
     )
+    checks = Verbatim(f"{verify}\nmodelsurgeon verify --files {RESULT}")
+    return [
+        Section("How to make it again", [*last, Verbatim(command)]),
+        Section("How to check it", [Paragraph(marked(explained)), checks]),
+    ]
 
 
-def _training(steps: tuple[Step, ...]) -> str:
+def _training(steps: tuple[Step, ...]) -> list[Block]:
     """What becomes of copies."""
     grown = [step for step in steps if step.maps]
     if not grown:
-        return ""
+        return []
     said = "What reads copies differs among them, by noise that leaves their sums as they are: training parts them."
     if not all(step.arguments.get("noise") for step in grown):
         said = "Plain copies get equal gradients and stay copies in training until something, as dropout, parts them."
     verify = "`modelsurgeon verify SOURCE RESULT --trainable` tells what would stay a copy."
-    return f"## Before training it on\n\n{said} {verify}"
-
-
-def _table(headings: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    cells = [list(headings), *([str(cell) for cell in row] for row in rows)]
-    lines = [f"| {' | '.join(row)} |" for row in cells]
-    return "\n".join([lines[0], "|" + "---|" * len(cells[0]), *lines[1:]])
-
-
-def escaped(text: str) -> str:
-    """Text from a file as markdown shows it: one line, no markup."""
-    return MARKUP.sub(r"\\\1", shown(text))
-
-
-def shown_lines(text: str) -> str:
-    """A command as a block of code may hold it: a line break in an argument stays one."""
-    return "\n".join(map(shown, text.split("\n")))
+    return [Section("Before training it on", [Paragraph(marked(f"{said} {verify}"))])]

@@ -1,4 +1,4 @@
-"""A chart as data, which chart_svg.py draws for a page and chart_png.py for a file.
+"""A chart as data, which svg.py draws for a page and png.py for a file.
 
     Chart("loss", "Loss by position", "position, tokens", "loss, nats", (Series("demo", (0, 1, 2), (5.1, 4.8, 4.7)),))
 
@@ -12,9 +12,14 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from modelsurgeon.reports.drawing import DECADES, Scale
+TICKS = 6  # about so many of them
+DECADES = 8  # of a logarithmic scale, before some of its labels are left out
+SERIES = 6  # colours in the style sheet
+MOST_DOTS = 60  # of a line, before only the line is drawn
+
+Kind = Literal["line", "broad", "dots", "cloud"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,7 @@ class Series:
     """Points of one colour.
 
     xs, ys  [n] each; xs are finite
-    kind    joined by a line, or dots alone
+    kind    a line, a broad line (on which another one can be seen), dots, or a cloud of many dots without names
     names   [n] what each point is; none: the label says enough
     reach   [n] (least, largest) of what a point is the mean of; none: nothing is drawn of it
     colour  its number in the style sheet, counted around; None: the series' own place in the chart
@@ -31,7 +36,7 @@ class Series:
     label: str
     xs: tuple[float, ...]
     ys: tuple[float, ...]
-    kind: Literal["line", "dots"] = "line"
+    kind: Kind = "line"
     names: tuple[str, ...] = ()
     reach: tuple[tuple[float, float], ...] = ()
     colour: int | None = None
@@ -40,6 +45,19 @@ class Series:
         lengths = {len(self.ys), *(len(more) for more in (self.names, self.reach) if more)}
         if lengths != {len(self.xs)} or not all(map(math.isfinite, self.xs)):
             raise ValueError(f"series {self.label!r}: {len(self.xs)} finite xs expected, one to each of {lengths}")
+
+    @classmethod
+    def through(
+        cls, label: str, points: Iterable[tuple[Any, Any]], kind: Kind = "line", colour: int | None = None
+    ) -> Series:
+        """A series of points (x, y) as a document has them: y is a number, or its name if it is not finite."""
+        pairs = [(float(x), float(y)) for x, y in points]
+        return cls(label, tuple(x for x, _ in pairs), tuple(y for _, y in pairs), kind, colour=colour)
+
+    @property
+    def dotted(self) -> bool:
+        """Whether each point is drawn: always those of dots, of a line while there are few."""
+        return self.kind == "dots" or (self.kind == "line" and len(self.xs) <= MOST_DOTS)
 
 
 @dataclass(frozen=True)
@@ -60,6 +78,7 @@ class Chart:
     x, y    what is measured along the axes, with its unit
     ticks   (x, label) along the x axis; none: round numbers
     whole   x counts something: ticks only at whole numbers
+    square  x and y have one scale, and a line shows where they are equal
     """
 
     name: str
@@ -72,6 +91,7 @@ class Chart:
     y_log: bool = False
     ticks: tuple[tuple[float, str], ...] = ()
     whole: bool = False
+    square: bool = False
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9-]+", self.name):
@@ -85,6 +105,8 @@ class Chart:
     @property
     def x_range(self) -> tuple[float, float]:
         """What the x axis must hold, room at the ends included."""
+        if self.square:
+            return self.y_range
         limits = (limit.at for limit in self.limits if limit.vertical)
         xs = [x for series in self.series for x in series.xs]
         dots = any(series.kind == "dots" for series in self.series)
@@ -92,23 +114,62 @@ class Chart:
 
     @property
     def y_range(self) -> tuple[float, float]:
+        """What the y axis must hold, room at the ends included."""
         limits = (limit.at for limit in self.limits if not limit.vertical)
         reaches = (end for series in self.series for ends in series.reach for end in ends)
-        return _range([*(y for series in self.series for y in series.ys), *reaches, *limits], self.y_log, room=0.06)
+        values = [value for series in self.series for value in (*series.ys, *(series.xs if self.square else ()))]
+        return _range([*values, *reaches, *limits], self.y_log, room=0.06)
 
 
-def ticks(low: float, high: float) -> list[tuple[float, str]]:
-    """(value, label) along a logarithmic axis: 1, 2 and 5 times powers of ten, or these alone where they are enough."""
+@dataclass(frozen=True)
+class Scale:
+    """Numbers low..high to places start..stop on the page.
+
+    >>> Scale(0, 10, 64, 720)(5)
+    392.0
+    """
+
+    low: float
+    high: float
+    start: float
+    stop: float
+    logarithmic: bool = False
+
+    def __call__(self, value: float) -> float:
+        if not math.isfinite(value):
+            return self.stop
+        low, high, at = self.low, self.high, value
+        if self.logarithmic:
+            low, high, at = math.log10(low), math.log10(high), math.log10(max(value, self.low))
+        share = min(1.0, max(0.0, (at - low) / (high - low)))
+        return round(self.start + share * (self.stop - self.start), 1)
+
+    @property
+    def ticks(self) -> list[tuple[float, str]]:
+        """(value, label): round numbers; on a logarithmic scale 1, 2 and 5 times powers of ten, or these alone."""
+        found = _logarithmic_ticks(self.low, self.high) if self.logarithmic else []
+        return found if len(found) > 1 else _even_ticks(self.low, self.high)
+
+
+def _logarithmic_ticks(low: float, high: float) -> list[tuple[float, str]]:
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     times = (1, 2, 5) if last - first <= 3 else (1,)
     every = max(1, math.ceil((last - first) / DECADES))
     values = [time * 10.0**exponent for exponent in range(first, last + 1, every) for time in times]
-    found = [(value, short(value)) for value in values if low * (1 - 1e-9) <= value <= high * (1 + 1e-9)]
-    return found if len(found) > 1 else Scale(low, high, 0, 1).ticks
+    return [(value, _short(value)) for value in values if low * (1 - 1e-9) <= value <= high * (1 + 1e-9)]
 
 
-def short(value: float) -> str:
-    """A tick of a logarithmic axis: 0.05, 2,000, 1e-07."""
+def _even_ticks(low: float, high: float) -> list[tuple[float, str]]:
+    rough = (high - low) / TICKS
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * times for times in (1, 2, 5, 10) if power * times >= rough * (1 - 1e-9))
+    digits = max(0, -math.floor(math.log10(step)))
+    values = [step * i for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+    return [(value, f"{value:,.{digits}f}") for value in values]
+
+
+def _short(value: float) -> str:
+    """0.05, 2,000, 1e-07"""
     return f"{value:,.0f}" if 1 <= value < 1e6 else f"{value:g}" if 1e-3 <= value < 1 else f"{value:.0e}"
 
 

@@ -17,8 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from modelsurgeon.reports.chart import Chart, Limit, Series
-from modelsurgeon.reports.drawing import SERIES
+from modelsurgeon.reports.chart import SERIES, Chart, Limit, Series
 
 Document = Mapping[str, Any]
 
@@ -94,32 +93,18 @@ def _gains(named: Named) -> Chart | None:
     layers = [gain["layer"] for _, _, gain in gains if gain["place"] == "body" and gain["layer"] is not None]
     end = max(layers, default=-1)
     outside = {place: {"embedding": -1, "last": end + 1, "head": end + 2}[place] for place in OUTSIDE}
-    groups: dict[tuple[int, str], list[tuple[float, Document]]] = defaultdict(list)
+    groups: dict[str, list[tuple[float, Document]]] = defaultdict(list)
     parts = _parts(gain for _, _, gain in gains)
-    for at, name, gain in gains:
+    for _, name, gain in gains:
         x = outside["embedding"] if gain["layer"] is None else gain["layer"]
         x, part = (outside[gain["place"]], "no layer's") if gain["place"] in OUTSIDE else (x, parts[gain["template"]])
-        groups[at, part if len(named) == 1 else name].append((x, gain))
+        groups[part if len(named) == 1 else name].append((x, gain))
     if len(groups) > SERIES:  # more kinds of norms than colours
-        groups = _merged(groups, named[0][0])
-    series = [
-        Series(
-            label,
-            tuple(x + APART * (place - (len(groups) - 1) / 2) for x, _ in found),
-            tuple(float(gain["mean"]) for _, gain in found),
-            "dots",
-            tuple(str(gain["tensor"]) for _, gain in found),
-            tuple((float(gain["min"]), float(gain["max"])) for _, gain in found),
-        )
-        for place, ((_, label), found) in enumerate(groups.items())
-    ]
+        groups = {named[0][0]: [one for found in groups.values() for one in found]}
+    series = _beside(groups, "mean", reach=("min", "max"))
     present = {gain["place"] for _, _, gain in gains}
     ticks = _layer_ticks(layers, {outside[place]: place for place in OUTSIDE if place in present})
     return _chart("gains", "Gains of norms: mean, from least to largest", "layer", "gain", series, ticks=ticks)
-
-
-def _merged(groups: Mapping[tuple[int, str], list[Any]], label: str) -> dict[tuple[int, str], list[Any]]:
-    return {(0, label): [one for found in groups.values() for one in found]}
 
 
 def _parts(rows: Iterable[Document]) -> dict[str, str]:
@@ -140,20 +125,26 @@ def _deviations(named: Named) -> Chart | None:
             inside = one["template"] if len(kinds) < SERIES else "matrices of layers"
             label = inside if one["layer"] is not None else "outside of layers"
             groups[label if len(named) == 1 else name].append((x, one))
-    series = [
-        Series(
-            label,
-            tuple(x + APART * (place - (len(groups) - 1) / 2) for x, _ in found),
-            tuple(float(one["times_xavier"]) for _, one in found),
-            "dots",
-            tuple(str(one["tensor"]) for _, one in found),
-        )
-        for place, (label, found) in enumerate(groups.items())
-    ]
+    series = _beside(groups, "times_xavier")
     outside = {-1: "none"} if any(x == -1 for found in groups.values() for x, _ in found) else {}
     title, limits = "Deviation of matrices against Xavier", (Limit(1.0, "1 / sqrt(fan in)"),)
     ticks = _layer_ticks(layers, outside)
     return _chart("deviations", title, "layer", "times Xavier's", series, limits, ticks=ticks, y_log=True)
+
+
+def _beside(groups: Mapping[str, list[tuple[float, Document]]], key: str, reach: tuple[str, ...] = ()) -> list[Series]:
+    """Dots of each group; those of several groups at one layer are side by side."""
+    return [
+        Series(
+            label,
+            tuple(x + APART * (place - (len(groups) - 1) / 2) for x, _ in found),
+            tuple(float(one[key]) for _, one in found),
+            "dots",
+            tuple(str(one["tensor"]) for _, one in found),
+            tuple((float(one[reach[0]]), float(one[reach[1]])) for _, one in found) if reach else (),
+        )
+        for place, (label, found) in enumerate(groups.items())
+    ]
 
 
 def _states(named: Named) -> Iterator[tuple[str, list[Document]]]:
@@ -201,12 +192,7 @@ def _attention(named: Named) -> Chart | None:
 def _head_cut(named: Named) -> Chart | None:
     cuts = [(at, name, found["head_cut"]) for at, name, found in _of(named, "running") if found["head_cut"]]
     series = [
-        Series(
-            name,
-            tuple(float(point["rank"]) for point in cut["points"]),
-            tuple(float(point["loss"]) for point in cut["points"]),
-            colour=at,
-        )
+        Series.through(name, ((point["rank"], point["loss"]) for point in cut["points"]), colour=at)
         for at, name, cut in cuts
     ]
     limits = tuple(Limit(float(cut["full"]), f"whole head, {name}") for _, name, cut in cuts)
@@ -218,8 +204,8 @@ def _head_cut(named: Named) -> Chart | None:
 def _losses(named: Named) -> Chart | None:
     series = []
     for at, name, found in _of(named, "running"):
-        points = [(float(i), float(loss)) for i, loss in enumerate(found["loss_by_position"] or ()) if loss is not None]
-        series.append(Series(name, tuple(x for x, _ in points), tuple(y for _, y in points), colour=at))
+        points = ((i, loss) for i, loss in enumerate(found["loss_by_position"] or ()) if loss is not None)
+        series.append(Series.through(name, points, colour=at))
     return _chart("loss-by-position", "Loss by position", "position, tokens", "loss, nats", series, whole=True)
 
 

@@ -13,7 +13,7 @@ from modelsurgeon.tensors.budget import Budget, plan_memory
 
 
 @dataclass(frozen=True)
-class Row:
+class PlannedTensors:
     """All tensors of one template.
 
     precision  "unchanged", "exact", or "rounded" with the dtype and why; of new numbers, what they are
@@ -36,7 +36,7 @@ class Plan:
     budget       the plan for that memory
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[PlannedTensors, ...]
     parameters: tuple[int, int]
     bytes: tuple[int, int]
     peak_memory: int
@@ -64,11 +64,11 @@ def make_plan(before: Checkpoint, after: Checkpoint, memory: int | None = None, 
     return Plan(rows, counts, (before.nbytes, after.nbytes), budget.peak, after.notes, after.lossy, budget)
 
 
-def _row(template: str, names: list[str], before: Checkpoint, after: Checkpoint) -> Row:
+def _row(template: str, names: list[str], before: Checkpoint, after: Checkpoint) -> PlannedTensors:
     tensor = after.tensors[names[0]]
     old = before.tensors.get(names[0])
     found = after.architecture.template(names[0])
-    return Row(
+    return PlannedTensors(
         template,
         found.signature.text if found else "",
         len(names),

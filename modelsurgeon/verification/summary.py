@@ -27,10 +27,10 @@ NO_TENSORS = {"config.json", "modelsurgeon.json", "maps"}  # what a verdict may 
 
 
 @dataclass(frozen=True)
-class Row:
+class Level:
     """One level: what it looked at, what it found, and whether that is good, bad, a warning or plain."""
 
-    level: str
+    name: str
     what: str
     result: str
     mood: str = PLAIN
@@ -57,7 +57,7 @@ def verdict(document: Document) -> str:
     return f"same function; but {'; '.join(never)}" if never else "same function"
 
 
-def rows(document: Document) -> list[Row]:
+def levels(document: Document) -> list[Level]:
     """One a level that was run, in the order of the levels."""
     found = [_proof(document["proof"], document["inferred"])] if document["proof"] else []
     if document["logits"]:
@@ -124,7 +124,7 @@ def _never(axis: Document) -> list[str]:
 # --- one row a level -------------------------------------------------------------------------------------------------
 
 
-def _proof(proof: Document, inferred: Document | None) -> Row:
+def _proof(proof: Document, inferred: Document | None) -> Level:
     counted = Counter(tensor["verdict"] for tensor in proof["tensors"])
     said = ", ".join(f"{counted[word]} {word}" for word in ("exact", "rounded", "wrong") if counted[word])
     rounded = f" (largest rounding {number(proof['rounding'])})" if proof["rounding"] else ""
@@ -132,13 +132,13 @@ def _proof(proof: Document, inferred: Document | None) -> Row:
     by = "maps derived from the weights" if inferred else "maps on record"
     mood = BAD if counted["wrong"] else WARNING if proof["approximations"] else GOOD
     what = f"{tensors:,} {'tensor' if tensors == 1 else 'tensors'} and the config, all inputs, by {by}"
-    return Row("proof", what, f"weights: {said}{rounded}", mood)
+    return Level("proof", what, f"weights: {said}{rounded}", mood)
 
 
-def _logits(report: Document) -> list[Row]:
+def _logits(report: Document) -> list[Level]:
     mood = GOOD if report["same"] else BAD
     return [
-        Row("logits", f"{report['dtype']}, {_inputs(report)}", _errors(report["comparisons"]), mood),
+        Level("logits", f"{report['dtype']}, {_inputs(report)}", _errors(report["comparisons"]), mood),
         *_losses(report),
         *_layers(report["layers"]),
         *_generation(report["generation"]),
@@ -163,7 +163,7 @@ def _errors(compared: list[Any]) -> str:
     return ", ".join(said)
 
 
-def _losses(report: Document) -> list[Row]:
+def _losses(report: Document) -> list[Level]:
     labelled = [c for c in report["comparisons"] if c["loss_before"] is not None]
     found = []
     for c in labelled:
@@ -171,22 +171,22 @@ def _losses(report: Document) -> list[Row]:
         told = report["perplexity"] if c is labelled[0] else None
         if told:
             said += f", perplexity {number(told['before'], '.2f')} -> {number(told['after'], '.2f')}"
-        found.append(Row("loss", f"{c['output']}, {c['inputs']}, {c['positions']:,} positions", said))
+        found.append(Level("loss", f"{c['output']}, {c['inputs']}, {c['positions']:,} positions", said))
     return found
 
 
-def _layers(layers: Document | None) -> list[Row]:
+def _layers(layers: Document | None) -> list[Level]:
     if not layers:
         return []
     what = f"hidden states at {len(layers['rows'])} places, {layers['inputs']}"
     errors = {row["name"]: row["max_rel"] for row in layers["rows"]}
     first = layers["first"]
     if not first:
-        return [Row("layers", what, f"none diverges, max error {number(largest(errors.values()))}", GOOD)]
-    return [Row("layers", what, f"first: {first} by {number(errors.get(first))}", BAD)]
+        return [Level("layers", what, f"none diverges, max error {number(largest(errors.values()))}", GOOD)]
+    return [Level("layers", what, f"first: {first} by {number(errors.get(first))}", BAD)]
 
 
-def _generation(found: Document | None) -> list[Row]:
+def _generation(found: Document | None) -> list[Level]:
     if not found:
         return []
     what = f"{found['prompts']} prompts x {found['tokens']} tokens, with the cache"
@@ -194,24 +194,26 @@ def _generation(found: Document | None) -> list[Row]:
     if first:
         at = f"prompt {first['prompt']}, token {first['at']}: {first['expected']} -> {first['found']}"
         kind = "a tie decided otherwise" if found["tie"] else "first difference"
-        return [Row("generation", what, f"{kind} at {at} (margin {number(first['margin'])})", mood)]
+        return [Level("generation", what, f"{kind} at {at} (margin {number(first['margin'])})", mood)]
     error = number(largest([found["error"], found["cache_error"]]))
-    return [Row("generation", what, "equal" if found["same"] else f"equal tokens, but logits are off by {error}", mood)]
+    return [
+        Level("generation", what, "equal" if found["same"] else f"equal tokens, but logits are off by {error}", mood)
+    ]
 
 
-def _stored(report: Document) -> Row:
+def _stored(report: Document) -> Level:
     errors, noise = (number(largest(c["max_rel"] for c in report[key])) for key in ("comparisons", "noise"))
     said = f"max error {errors} beside own noise of {noise}"
-    return Row("16 bits", f"{report['dtype']}, {_inputs(report)}", said)
+    return Level("16 bits", f"{report['dtype']}, {_inputs(report)}", said)
 
 
-def _trainable(document: Document) -> list[Row]:
+def _trainable(document: Document) -> list[Level]:
     stuck, rows = _stuck(document), []
     for axis in document["trainable"]["axes"]:
         what = f"{axis['axis']} {axis['size']:,} -> {axis['new_size']:,}"
         said = "; ".join(_never(axis)) if axis in stuck else axis["says"]
-        rows.append(Row("trainable", what, said, WARNING if axis in stuck else GOOD))
-    return rows or [Row("trainable", "gradients of copies", "there are no copies")]
+        rows.append(Level("trainable", what, said, WARNING if axis in stuck else GOOD))
+    return rows or [Level("trainable", "gradients of copies", "there are no copies")]
 
 
 # --- the three questions ---------------------------------------------------------------------------------------------

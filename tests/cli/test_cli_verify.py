@@ -100,7 +100,7 @@ def test_verify_tells_the_same_as_a_table_as_json_and_as_a_page(small, plain, tm
     assert levels[:7] == ["level", "proof", "logits", "layers", "generation", "trainable", "trainable"]
     assert lines[-1] == f"{small} -> {plain}: {found['verdict']}"
     assert found["verdict"].startswith("same function; but ") and "stay copies for ever" in found["verdict"]
-    told = [row.result for row in summary.rows(found)]
+    told = [level.result for level in summary.levels(found)]
     for said in (*told, found["trainable"]["axes"][0]["says"], found["environment"]["torch"], str(plain)):
         assert said in text, said
     assert "\r" not in done.err and "\x1b" not in done.err

@@ -14,7 +14,8 @@ from modelsurgeon.checkpoints.record import Origin
 from modelsurgeon.files.file import LocalFolder
 from modelsurgeon.operations.transforms.untying import untie_embeddings
 from modelsurgeon.operations.widen import NOISE
-from modelsurgeon.reports.card import LARGEST, escaped, metadata_of, model_card, reproducing_command
+from modelsurgeon.reports.card import LARGEST, metadata_of, model_card, reproducing_command
+from modelsurgeon.reports.markdown import escaped
 from modelsurgeon.running.options import RunOptions
 from modelsurgeon.saving.save import save
 from modelsurgeon.training.learning_rates import recommended
@@ -135,7 +136,7 @@ def test_the_largest_rounding_of_the_weights_is_told(made):
 def test_what_was_not_compared_is_said(made):
     result, report = made
     text = card_of(result, replace(report, proof=None, stored=None, notes=("proof skipped: no record",))).text
-    assert "proof skipped\\: no record" in text and "folded back" not in text and "noise floor" not in text
+    assert "proof skipped\\: no record" in text and "folded back" not in text and "own noise" not in text
 
 
 def test_tensors_that_hold_no_numbers_are_named(made):

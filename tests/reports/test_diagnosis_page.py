@@ -18,11 +18,11 @@ from typer.testing import CliRunner
 
 from modelsurgeon.cli.main import app
 from modelsurgeon.errors import OutputError
-from modelsurgeon.reports import chart_png, chart_svg, diagnosis_charts, diagnosis_outcome
-from modelsurgeon.reports.chart import Chart, Limit, Series, ticks
-from modelsurgeon.reports.diagnosis_page import linked, page, write_page
-from modelsurgeon.reports.diagnosis_table import show_diagnosis
-from modelsurgeon.reports.page import check_target
+from modelsurgeon.reports import console, diagnosis_charts, diagnosis_report, html, png, svg
+from modelsurgeon.reports.blocks import Page, cited
+from modelsurgeon.reports.chart import Chart, Limit, Scale, Series
+from modelsurgeon.reports.diagnosis_report import page
+from modelsurgeon.reports.html import check_target
 from support import diagnoses
 from support.markup import HOSTILE, Read, fields
 
@@ -75,7 +75,7 @@ DOCUMENTS = dict(documents())
 @pytest.mark.parametrize("document", DOCUMENTS.values(), ids=DOCUMENTS)
 def test_every_document_fits_the_schema_and_makes_a_whole_page(document: dict[str, Any]) -> None:
     SCHEMA.validate(document)
-    text = page(document)
+    text = html.rendered(page(document))
     read = Read(text)
     assert text.startswith("<!doctype html>") and read.wrong == []
     assert not {"script", "link", "img", "iframe", "object", "base", "form"} & {tag for tag, _ in read.tags}
@@ -98,7 +98,7 @@ def test_the_schema_tells_a_document_with_something_else_in_it_and_describes_eve
 
 
 def test_a_page_says_the_worst_first_and_cites_it() -> None:
-    read = Read(page(DOCUMENTS["two"]))
+    read = Read(html.rendered(page(DOCUMENTS["two"])))
     for word in (
         *("demo: 2 to act on, 1 to watch, 3 fine, 1 not measured", "bottleneck: this says what follows"),
         *("modelsurgeon widen demo -o OUT --set hidden_size=1024", "arXiv 2404.07647", "figure 6", "17 and 81"),
@@ -123,12 +123,12 @@ def test_long_lists_are_cut_and_it_says_so() -> None:
     model = diagnoses.full()
     model["numbers"]["tensors"] *= 1000
     model["copies"] *= 1000
-    text = page(diagnoses.document(model))
+    text = html.rendered(page(diagnoses.document(model)))
     assert len(text) < 150_000 and text.count("960 more are left out here") == 2
 
 
 def test_layers_of_one_template_are_one_row_from_least_to_largest() -> None:
-    text = Read(page(DOCUMENTS["one"])).text
+    text = Read(html.rendered(page(DOCUMENTS["one"]))).text
     assert "1.25 to 1.55" in text and "8.88 to 11" in text  # o_proj: of Xavier's, of 0.0176
 
 
@@ -142,8 +142,8 @@ def test_layers_of_one_template_are_one_row_from_least_to_largest() -> None:
     ],
 )
 def test_only_papers_and_articles_become_links(source: str, links: list[str]) -> None:
-    read = Read(str(linked(source)))
-    assert [found["href"] for tag, found in read.tags if tag == "a"] == links and read.text == source
+    read = Read(html.rendered(Page("", "", (), ("", ""), "plain", cited(source), (), ())))
+    assert [found["href"] for tag, found in read.tags if tag == "a"] == links and source in read.text and not read.wrong
 
 
 # --- verdicts --------------------------------------------------------------------------------------------------------
@@ -157,21 +157,20 @@ def test_verdicts_of_two_models_are_paired_by_theme_and_place() -> None:
         diagnoses.verdict("norms", "act", 3, {}, "b"),
         diagnoses.verdict("norms", "fine", 4, {}, "a"),
     ]
-    judged = diagnosis_outcome.judged([one, two])
+    judged = diagnosis_report.judged([one, two])
     told = [(word, [verdict and verdict["value"] for verdict in pair]) for word, pair in judged]
     assert told == [("act", [1, 3]), ("watch", [2, 4]), ("unknown", [None, None])]
     assert judged[2][1][0] is None  # the first model has none of that theme
-    assert diagnosis_outcome.commands([one, two]) == [("b", "norms"), ("a", "norms")]
+    assert diagnosis_report.commands([one, two]) == [("b", "norms"), ("a", "norms")]
     assert (
-        diagnosis_outcome.tally(two) == "1 to act on, 1 fine, 1 not measured"
-        and diagnosis_outcome.worst([]) == "unknown"
+        diagnosis_report.tally(two) == "1 to act on, 1 fine, 1 not measured" and diagnosis_report.worst([]) == "unknown"
     )
 
 
 def told(document: dict[str, Any]) -> str:
-    console = Console(file=io.StringIO(), width=200)
-    show_diagnosis(document, console)
-    return console.file.getvalue()  # type: ignore[attr-defined]
+    terminal = Console(file=io.StringIO(), width=200)
+    console.show(diagnosis_report.brief(document), terminal)
+    return terminal.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_the_table_has_a_column_a_model_and_ends_with_commands_and_counts() -> None:
@@ -263,13 +262,13 @@ SMALL = Chart(
 
 
 def test_the_svg_draws_decades_evenly_and_what_is_no_number_as_a_cross() -> None:
-    text = str(chart_svg.draw(SMALL))
-    points = re.search(r'<polyline class="curve c0" points="([^"]*)"', text)
+    text = str(svg.draw(SMALL))
+    points = re.search(r'<polyline class="line c0" points="([^"]*)"', text)
     assert points
     (_, low), (_, high), (_, zero) = [map(float, place.split(",")) for place in points[1].split()]
     dot = re.search(r'<circle class="dot c1" cx="[\d.]+" cy="([\d.]+)"', text)
     assert dot and float(dot[1]) == pytest.approx((low + high) / 2, abs=0.2)
-    assert zero == chart_svg.HEIGHT - chart_svg.BOTTOM and text.count('class="cross"') == 1
+    assert zero == svg.HEIGHT - svg.BOTTOM and text.count('class="cross"') == 1
     limit = re.search(r'<line class="limit" x1="[\d.]+" y1="([\d.]+)"', text)
     assert limit and float(limit[1]) == high
     assert Read(text).wrong == [] and "<title>Small</title>" in text
@@ -278,7 +277,7 @@ def test_the_svg_draws_decades_evenly_and_what_is_no_number_as_a_cross() -> None
 def test_long_lines_are_drawn_without_points_that_nobody_sees() -> None:
     count = 50_000
     steps = tuple(map(float, range(count)))
-    text = str(chart_svg.draw(Chart("long", "Long", "x", "y", (Series("a", steps, steps),))))
+    text = str(svg.draw(Chart("long", "Long", "x", "y", (Series("a", steps, steps),))))
     assert len(text) < 30_000 and "<circle" not in text
 
 
@@ -292,8 +291,8 @@ def test_a_chart_that_contradicts_itself_cannot_be() -> None:
 
 def test_logarithmic_ticks_are_few_and_never_less_than_two() -> None:
     for low, high in ((0.9, 1.1), (0.5, 30.0), (1e-9, 1e12), (1.0, 128.0)):
-        assert 2 <= len(ticks(low, high)) <= 12
-    assert [said for _, said in ticks(0.05, 3000.0)] == ["0.1", "1", "10", "100", "1,000"]
+        assert 2 <= len(Scale(low, high, 0, 1, True).ticks) <= 12
+    assert [said for _, said in Scale(0.05, 3000.0, 0, 1, True).ticks] == ["0.1", "1", "10", "100", "1,000"]
 
 
 # --- PNG -------------------------------------------------------------------------------------------------------------
@@ -302,14 +301,14 @@ def test_logarithmic_ticks_are_few_and_never_less_than_two() -> None:
 def test_every_hostile_chart_is_a_picture_and_one_that_is_left_over_goes(tmp_path: Path) -> None:
     folder, wanted = tmp_path / "plots", list(diagnosis_charts.DRAWN)
     found = diagnosis_charts.charts(DOCUMENTS["hostile and not finite"])[:1]
-    chart_png.check_folder(folder, wanted)
-    chart_png.write_charts(folder, [SMALL, *found], wanted)
+    png.check_folder(folder, wanted)
+    png.write_charts(folder, [SMALL, *found], wanted)
     assert sorted(path.name for path in folder.iterdir()) == sorted(f"{c.name}.png" for c in (SMALL, *found))
     for path in folder.iterdir():
         width, height = struct.unpack(">II", path.read_bytes()[16:24])
         assert path.read_bytes().startswith(b"\x89PNG") and (width, height) == (1200, 630)
-    chart_png.check_folder(folder, [*wanted, "small"])
-    chart_png.write_charts(folder, [SMALL], wanted)
+    png.check_folder(folder, [*wanted, "small"])
+    png.write_charts(folder, [SMALL], wanted)
     assert [path.name for path in folder.iterdir()] == ["small.png"]
     assert "matplotlib.pyplot" not in sys.modules
 
@@ -319,8 +318,8 @@ def test_what_is_no_plot_of_ours_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for folder, said in (("", "no plot of ours"), ("file", "exists and is no folder"), ("no/where", "no folder")):
         with pytest.raises(OutputError, match=said):
-            chart_png.check_folder(tmp_path / folder, diagnosis_charts.DRAWN)
-    chart_png.write_charts(tmp_path, [], diagnosis_charts.DRAWN)
+            png.check_folder(tmp_path / folder, diagnosis_charts.DRAWN)
+    png.write_charts(tmp_path, [], diagnosis_charts.DRAWN)
     assert (tmp_path / "gains.png").exists()
 
 
@@ -356,5 +355,5 @@ def test_a_page_replaces_a_page_alone(tmp_path: Path) -> None:
     target = tmp_path / "out.html"
     for document in (DOCUMENTS["bare"], DOCUMENTS["two"]):
         check_target(target)
-        write_page(target, document)
+        html.write(target, page(document))
     assert target.read_bytes().isascii() and [path.name for path in tmp_path.iterdir()] == ["out.html"]

@@ -11,10 +11,12 @@ import jsonschema
 import pytest
 
 from modelsurgeon.errors import OutputError
-from modelsurgeon.reports.drawing import Scale
-from modelsurgeon.reports.page import check_target
-from modelsurgeon.reports.verification_page import page, write_page
-from modelsurgeon.reports.verification_plots import against, by_layer, by_position
+from modelsurgeon.reports import html, svg
+from modelsurgeon.reports.blocks import explained, filled
+from modelsurgeon.reports.chart import Scale
+from modelsurgeon.reports.html import check_target
+from modelsurgeon.reports.verification_charts import against, by_layer, by_position
+from modelsurgeon.reports.verification_report import page
 from modelsurgeon.verification import summary
 from support import reports
 from support.markup import HOSTILE, Read, fields
@@ -66,7 +68,7 @@ DOCUMENTS = dict(every())
 @pytest.mark.parametrize("document", DOCUMENTS.values(), ids=DOCUMENTS)
 def test_every_document_fits_the_schema_and_makes_a_whole_page(document: dict[str, Any]) -> None:
     SCHEMA.validate(document)
-    text = page(document)
+    text = html.rendered(page(document))
     read = Read(text)
     assert text.startswith("<!doctype html>") and read.wrong == []
     assert not {"script", "link", "img", "iframe", "object", "base", "form"} & {tag for tag, _ in read.tags}
@@ -93,7 +95,7 @@ def test_every_field_is_described() -> None:
 
 
 def test_a_full_page_holds_every_plot_and_table_with_its_words() -> None:
-    read = Read(page(reports.full()))
+    read = Read(html.rendered(page(reports.full())))
     assert read.count("svg") == read.count("figure") == read.count("figcaption") == 4
     assert read.count("title") >= 5  # the page's, and one a drawing
     for word in (
@@ -105,7 +107,7 @@ def test_a_full_page_holds_every_plot_and_table_with_its_words() -> None:
 
 
 def test_a_different_function_is_called_so_first_and_says_where() -> None:
-    read = Read(page(reports.bare()))
+    read = Read(html.rendered(page(reports.bare())))
     assert "Different" in read.text and "Same" not in read.text
     assert "model.norm.weight: at [3] (folded): expected 1, found nan" in read.text
 
@@ -114,7 +116,7 @@ def test_ten_thousand_tensors_are_grouped_and_the_worst_are_listed_first() -> No
     document = reports.full()
     tensors = [reports.tensor(f"model.layers.{i}.w", "rounded", i * 1e-9) for i in range(10_000)]
     document["proof"]["tensors"] = [*tensors, reports.tensor("odd", "wrong", 0.5, "at [0]: expected 1, found 2")]
-    text = page(document)
+    text = html.rendered(page(document))
     assert len(text) < 100_000
     listed = re.findall(r"<code>(model\.layers\.\d+\.w|odd)</code>", text.partition("Not exact")[2])
     assert listed[:3] == ["odd", "model.layers.9999.w", "model.layers.9998.w"] and len(listed) == 50
@@ -144,7 +146,7 @@ def test_the_verdict_names_all_that_training_would_never_change() -> None:
     mlp |= {"stuck": 0, "dead": 3, "says": "all 128 pairs will part; 3 new neurons get no gradient: nothing reads them"}
     said = "2 of 8 pairs of heads will stay copies for ever; 3 new neurons get no gradient"
     assert summary.verdict(document) == f"same function; but {said}"
-    assert [row.mood for row in summary.rows(document)][-2:] == ["warning", "warning"]
+    assert [level.mood for level in summary.levels(document)][-2:] == ["warning", "warning"]
     assert [answer.answer for answer in summary.answers(document)] == ["proven, up to rounding", "yes", "not all of it"]
     assert summary.verdict(document | {"same": False}) == "different"
     for axis in (mlp, heads):
@@ -169,7 +171,7 @@ def test_a_scale_halves_its_range_or_its_decades_in_the_middle() -> None:
 
 def test_errors_are_drawn_by_their_decades() -> None:
     rows = [{"name": f"l.{i}", "layer": i, "part": "", "max_abs": 1.0, "max_rel": 10.0**-i} for i in range(3, 6)]
-    text = str(by_layer({"inputs": "text", "rows": rows, "first": None, "tolerance": 1e-3}))
+    text = str(svg.draw(by_layer({"inputs": "text", "rows": rows, "first": None, "tolerance": 1e-3})))
     heights = [float(y) for y in re.findall(r'<circle class="dot c\d" cx="[\d.]+" cy="([\d.]+)"', text)]
     assert heights[1] - heights[0] == pytest.approx(heights[2] - heights[1], abs=0.2) and heights[0] < heights[2]
     limit = re.search(r'<line class="limit" x1="[\d.]+" y1="([\d.]+)"', text)
@@ -179,10 +181,14 @@ def test_errors_are_drawn_by_their_decades() -> None:
 def test_what_is_no_number_is_crossed_out_and_zero_lies_on_the_edge() -> None:
     errors = [0.0, "nan", "inf", 1e-6]
     rows = [{"name": "l", "layer": 0, "part": "", "max_abs": 1.0, "max_rel": error} for error in errors]
-    text = str(by_layer({"inputs": "text", "rows": rows, "first": "l", "tolerance": 1e-3}))
+    text = str(svg.draw(by_layer({"inputs": "text", "rows": rows, "first": "l", "tolerance": 1e-3})))
     assert text.count('class="cross"') == 2 and text.count("<circle") == 2
-    assert str(by_position([None, 1.0, "nan"], [None, 1.0, 1.0], "loss")).count('class="cross"') == 1
-    assert str(against([1.0, 2.0], [1.0, "inf"], "logit")).count('class="cross"') == 1
+    for chart in (
+        by_position({"before": [None, 1.0, "nan"], "after": [None, 1.0, 1.0]}),
+        against({"before": [1.0, 2.0], "after": [1.0, "inf"]}),
+        against({"before": [1.0, "nan"], "after": [1.0, 2.0]}),
+    ):
+        assert str(svg.draw(chart)).count('class="cross"') == 1
 
 
 # Writing
@@ -192,21 +198,21 @@ def test_a_page_replaces_a_page_and_leaves_nothing_beside_it(tmp_path: Path) -> 
     target = tmp_path / "out.html"
     for document in (reports.bare(), reports.full()):
         check_target(target)
-        write_page(target, document)
+        html.write(target, page(document))
     assert target.read_bytes().isascii() and "Same function" in target.read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["out.html"]
 
 
 def test_a_page_that_cannot_be_made_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "out.html"
-    write_page(target, reports.full())
+    html.write(target, page(reports.full()))
 
     def fails(*_: object) -> None:
         raise OSError("full")
 
-    monkeypatch.setattr("modelsurgeon.reports.page.os.replace", fails)
+    monkeypatch.setattr("modelsurgeon.reports.html.os.replace", fails)
     with pytest.raises(OSError, match="full"):
-        write_page(target, reports.bare())
+        html.write(target, page(reports.bare()))
     assert "Same function" in target.read_text() and [path.name for path in tmp_path.iterdir()] == ["out.html"]
 
 
@@ -229,3 +235,33 @@ def test_what_is_no_place_for_a_page_is_refused(tmp_path: Path) -> None:
         with pytest.raises(OutputError):
             check_target(Path(device))
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+# Words
+
+
+def test_fields_of_a_document_are_never_marked_and_never_templates() -> None:
+    hostile = {"name": "*em* `code` {other} arXiv 2404.07647 |", "none": None, "other": 3}
+    (paragraph,) = [explained("*Ours*: {name}, {other:,}; {none:yes|no: {name}}", hostile)]
+    assert "".join(phrase.text for phrase in paragraph.words) == f"Ours: {hostile['name']}, 3; no: {hostile['name']}"
+    assert [phrase.style for phrase in paragraph.words if phrase.style] == ["em"]
+    assert not any(phrase.link or phrase.ours for phrase in paragraph.words)
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("{a:.3g} to {b.c:,}", "0.123 to 1,234"),
+        ("{none:,}", ""),
+        ("{none:,} of {b.c:,}", "unknown of 1,234"),
+        ("{none.deep:,} and {none}", ""),
+        ("{odd:.3g}", "nan"),
+        ("{shape}, {sizes}", "2x3, mlp 1,000, heads 4"),
+        ("{size:bytes}", "2.5 MB"),
+        ("{none:a|b: {a:.1f}}", "b: 0.1"),
+        ("no field", "no field"),
+    ],
+)
+def test_a_template_is_filled_from_a_document(template: str, text: str) -> None:
+    document = {"a": 0.12345, "b": {"c": 1234}, "none": None, "odd": "nan", "shape": [2, 3], "size": 2_500_000}
+    assert filled(template, document | {"sizes": {"mlp": 1000, "heads": 4}}) == text and filled("{a}", None) == ""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelsurgeon.errors import OutputError
-from modelsurgeon.reports.chart import Chart, Limit, Series, ticks
+from modelsurgeon.reports.chart import Chart, Limit, Scale, Series
 from modelsurgeon.text import shown
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ BAD, SOFT, GRID = "#b3261e", "#5a6472", "#e8ebef"
 MARK = b"tEXtSoftware\x00modelsurgeon"  # tells a plot of ours, which another one may replace
 BEGINNING = 4096  # bytes of a file in which it stands
 INCHES, DOTS = (8.0, 4.2), 150  # size of a plot; dots of an inch
-MOST_DOTS = 60  # of a line, before only the line is drawn
 LONGEST = 60  # characters of a label
 
 
@@ -129,7 +128,7 @@ def _frame(axes: Axes, chart: Chart) -> None:
     for axis, logarithmic, span in ((axes.xaxis, chart.x_log, chart.x_range), (axes.yaxis, chart.y_log, chart.y_range)):
         if logarithmic:
             (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
-            axis.set_ticks(*zip(*ticks(*span), strict=True))
+            axis.set_ticks(*zip(*Scale(*span, 0, 1, True).ticks, strict=True))
             axis.set_ticks([], minor=True)
     axes.set_xlim(*chart.x_range)
     axes.set_ylim(*chart.y_range)
@@ -153,8 +152,7 @@ def _series(axes: Axes, series: Series, colour: str, chart: Chart) -> None:
     pairs = list(zip(series.xs, series.ys, strict=True))
     low = chart.y_range[0] if chart.y_log else -math.inf
     finite = [(x, max(y, low)) for x, y in pairs if math.isfinite(y)]
-    dots = series.kind == "dots" or len(pairs) <= MOST_DOTS
-    line, mark = ("-" if series.kind == "line" else ""), ("o" if dots else "")
+    line, mark = ("-" if series.kind in ("line", "broad") else ""), ("o" if series.dotted else "")
     xs, ys = [x for x, _ in finite], [y for _, y in finite]
     axes.plot(xs, ys, color=colour, linestyle=line, marker=mark, markersize=4, linewidth=1.4, clip_on=False)
     for x, (least, most) in zip(series.xs, series.reach, strict=False):
