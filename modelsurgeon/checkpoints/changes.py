@@ -20,11 +20,9 @@ def config_changes(before: Checkpoint, after: Checkpoint) -> str:
     old, new = dict(_flat(before.config)), dict(_flat(after.config))
     changed = [f"{key} {_shown(old, key)} -> {_shown(new, key)}" for key in new if old.get(key) != new[key]]
     changed += [f"{key} {_shown(old, key)} left out" for key in old if key not in new]
-    implied = [
-        f"{name} {size} -> {after.sizes[name]}"
-        for name, size in before.sizes.items()
-        if before.architecture.axes[name].key is None and size != after.sizes.get(name, size)
-    ]
+    keyless = [name for name in before.sizes if before.architecture.axes[name].key is None]
+    resized = [name for name in keyless if before.sizes[name] != after.sizes.get(name, before.sizes[name])]
+    implied = [f"{name} {before.sizes[name]} -> {after.sizes[name]}" for name in resized]
     return "; so ".join(", ".join(part) for part in (changed, implied) if part)
 
 

@@ -20,12 +20,12 @@ NAME_MAX = 255  # bytes of a name in a path
 
 
 class File(ABC):
-    """Bytes that are read by their position.
+    """Bytes that are read by their position; `str` is what messages call it.
 
     name     its name in its folder
     size     bytes
     path     its path on a local disk; None where it is not on one
-    flagged  where tensors begin in which NaN or Inf was read
+    flagged  the first bytes of tensors in which a read met NaN or Inf
     """
 
     name: str
@@ -54,13 +54,9 @@ class File(ABC):
     def stamp(self) -> tuple[object, ...]:
         """What differs once the file changes: size, time of the change ..."""
 
-    @abstractmethod
-    def __str__(self) -> str:
-        """What messages call it."""
-
 
 class Folder(ABC):
-    """The files of one checkpoint.
+    """The files of one checkpoint; `str` is what messages call it.
 
     path    its path on a local disk; None where it is not on one
     is_far  whether reading it may take a network
@@ -88,11 +84,7 @@ class Folder(ABC):
 
     @abstractmethod
     def fetch(self, names: list[str]) -> None:
-        """Download these files, unless they are read over the network, or are here."""
-
-    @abstractmethod
-    def __str__(self) -> str:
-        """What messages call it."""
+        """Download these files, unless they are local already or are read over the network."""
 
 
 class LocalFile(File):
@@ -102,8 +94,8 @@ class LocalFile(File):
         super().__init__()
         self.path: Path = path
         self.name = path.name
-        self._found = self._look()
-        self.size = self._found[0]
+        self._stamp = self._look()
+        self.size = self._stamp[0]
 
     def read_into(self, view: memoryview, at: int) -> None:
         done = 0
@@ -118,19 +110,19 @@ class LocalFile(File):
             raise SourceError(f"{self.path}: cannot be read ({error.strerror})") from None
 
     def check_unchanged(self) -> None:
-        if self._look() != self._found:
+        if self._look() != self._stamp:
             raise SourceError(f"{self.path}: changed while it was read; run again when nothing writes it")
 
     @property
     def stamp(self) -> tuple[object, ...]:
-        return self._found
+        return self._stamp
 
     def _look(self) -> tuple[int, int, int]:
         try:
-            found = self.path.stat()
+            status = self.path.stat()
         except OSError as error:
             raise SourceError(f"{self.path}: cannot be read ({error.strerror})") from None
-        return found.st_size, found.st_mtime_ns, found.st_ino
+        return status.st_size, status.st_mtime_ns, status.st_ino
 
     def __str__(self) -> str:
         return str(self.path)

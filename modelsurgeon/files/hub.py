@@ -47,8 +47,11 @@ log = logging.getLogger(__name__)
 class HubFolder(RemoteFolder):
     """One repository at one commit.
 
-    commit  its full hash
-    sizes   {name: bytes} of the files at its top level
+    commit    its full hash
+    sizes     {name: bytes} of the files at its top level
+    revision  what the user asked for, of which `commit` is the current one
+    stream    read by ranges, and never store
+    offline   read the Hub's cache alone
     """
 
     def __init__(
@@ -68,16 +71,16 @@ class HubFolder(RemoteFolder):
 
     def local(self, name: str) -> LocalFile | None:
         """The copy in the Hub's cache. Raises SourceError for a link out of it, and where offline without it."""
-        found = _cached(self.repo, name, self.commit)
-        if found is None and self._offline:
+        path = _cached(self.repo, name, self.commit)
+        if path is None and self._offline:
             raise _out_of_reach(self.repo, self._revision, name)
-        if found is None:
+        if path is None:
             return None
-        real, cache = found.resolve(), found.parents[3].resolve()
-        blobs = (cache / found.parents[2].name / "blobs", cache / "blobs")  # of the repository, of all of them
-        if real.parent != found.parent.resolve() and not any(real.is_relative_to(folder) for folder in blobs):
-            raise SourceError(f"{found}: a link out of its folder, to {real}")
-        return LocalFile(found)
+        real, cache = path.resolve(), path.parents[3].resolve()
+        blobs = (cache / path.parents[2].name / "blobs", cache / "blobs")  # of the repository, of all of them
+        if real.parent != path.parent.resolve() and not any(real.is_relative_to(folder) for folder in blobs):
+            raise SourceError(f"{path}: a link out of its folder, to {real}")
+        return LocalFile(path)
 
     def fetch(self, names: list[str]) -> None:
         """Download these files and those read already to the Hub's cache, all at the one commit."""
@@ -86,29 +89,25 @@ class HubFolder(RemoteFolder):
         wanted = sorted({*names, *self._files})
         missing = [name for name in wanted if self.local(name) is None]
         if missing:
+            patterns = list(map(escape, missing))
             with hub_errors(self.repo, self._revision):
-                names = list(map(escape, missing))
-                snapshot_download(self.repo, revision=self.commit, allow_patterns=names, tqdm_class=_Bar)
+                snapshot_download(self.repo, revision=self.commit, allow_patterns=patterns, tqdm_class=_Bar)
         for name in wanted:
             copy = self.local(name)
             if copy is None:  # the library accepts an incomplete snapshot where the Hub fails
                 raise OSError(f"{self.repo}: the Hub fails, {name} was not downloaded; wait, and run again")
             self.file(name).lies_at(copy)
         self.path = self._snapshot
-        self._remember()
-
-    @property
-    def _snapshot(self) -> Path:
-        return Path(constants.HF_HUB_CACHE) / f"models--{self.repo.replace('/', '--')}" / "snapshots" / self.commit
-
-    def _remember(self) -> None:
-        """Write the commit of this revision to the cache (refs/<revision>), for when the Hub cannot be reached."""
-        if self._revision != self.commit:
+        if self._revision != self.commit:  # refs/<revision> says which commit to take where the Hub cannot be reached
             ref = self._snapshot.parents[1] / "refs" / (self._revision or constants.DEFAULT_REVISION)
             with suppress(OSError):  # a shared cache may be read only
                 ref.parent.mkdir(parents=True, exist_ok=True)
                 if not ref.exists() or ref.read_text() != self.commit:
                     ref.write_text(self.commit)
+
+    @property
+    def _snapshot(self) -> Path:
+        return Path(constants.HF_HUB_CACHE) / f"models--{self.repo.replace('/', '--')}" / "snapshots" / self.commit
 
     def read_range(self, file: RemoteFile, start: int, stop: int) -> bytes:
         path = f"{self._root}/{file.name}"
@@ -162,46 +161,41 @@ def open_repository(repo: str, revision: str | None = None, *, stream: bool = Fa
         try:
             commit, sizes = _ask(repo, revision, once=True)
         except (HTTPError, OfflineModeIsEnabled) as error:
-            answered = isinstance(error, HfHubHTTPError)  # a busy Hub, say: the cache may be outdated then
-            if not answered and (folder := _from_cache(repo, revision, stream)):
+            if isinstance(error, HfHubHTTPError):  # a busy Hub, say, whose cache may be outdated
+                raise
+            if folder := _from_cache(repo, revision, stream):
                 return folder
-            if answered or isinstance(error, OfflineModeIsEnabled) or _nobody_there(error):
+            if isinstance(error, OfflineModeIsEnabled) or _is_unreachable(error):
                 raise
             commit, sizes = _ask(repo, revision)
     return HubFolder(repo, commit, sizes, revision, stream=stream, offline=False)
 
 
-def _nobody_there(error: BaseException) -> bool:
-    """Whether no connection was made; not all versions of the library have the same client and class."""
+def _is_unreachable(error: BaseException) -> bool:
+    """Whether no connection came about. Versions of the library differ in their client, hence in the class."""
     return any(kind.__name__ == "ConnectError" for kind in type(error).__mro__)
 
 
 def _ask(repo: str, revision: str | None, *, once: bool = False) -> tuple[str, dict[str, int]]:
-    """(commit, {name: bytes}), as `model_info` has it, which does not ask again where the Hub is busy.
+    """(commit, {name: bytes}), as `model_info` has it; but `model_info` gives up where the Hub is busy.
 
-    once  whether an error of the network is final; else the request is made again
+    once  whether an error of the network is final; else the request is repeated
     """
-    at = f"/revision/{quote(revision, safe='')}" if revision else ""
-    patience: dict[str, Any] = {"retry_on_exceptions": ()} if once else {}
-    answer = http_backoff(
-        "GET",
-        f"{constants.ENDPOINT}/api/models/{repo}{at}",
-        params={"blobs": True},
-        headers=build_hf_headers(),
-        timeout=constants.HF_HUB_ETAG_TIMEOUT,
-        **patience,
-    )
+    url = f"{constants.ENDPOINT}/api/models/{repo}" + (f"/revision/{quote(revision, safe='')}" if revision else "")
+    options: dict[str, Any] = {"params": {"blobs": True}, "headers": build_hf_headers()}
+    options |= {"retry_on_exceptions": ()} if once else {}
+    answer = http_backoff("GET", url, timeout=constants.HF_HUB_ETAG_TIMEOUT, **options)
     hf_raise_for_status(answer)
     try:
-        described = answer.json()
-        files = {file["rfilename"]: int(file["size"]) for file in described["siblings"]}
-        return str(described["sha"]), {name: size for name, size in files.items() if "/" not in name}
+        repository = answer.json()
+        files = {file["rfilename"]: int(file["size"]) for file in repository["siblings"]}
+        return str(repository["sha"]), {name: size for name, size in files.items() if "/" not in name}
     except (ValueError, KeyError, TypeError):
         raise SourceError(f"{repo}: {constants.ENDPOINT} does not answer as a Hub; is HF_ENDPOINT right?") from None
 
 
 def _from_cache(repo: str, revision: str | None, stream: bool) -> HubFolder | None:
-    """The repository as far as the cache has it, with the names of all files where a download listed them."""
+    """The repository as far as the cache holds it; all its files by name where the library kept a listing."""
     config = _cached(repo, "config.json", revision)
     if config is None:
         return None
@@ -217,13 +211,12 @@ def _from_cache(repo: str, revision: str | None, stream: bool) -> HubFolder | No
 
 
 def _cached(repo: str, name: str, revision: str | None) -> Path | None:
-    found = huggingface_hub.try_to_load_from_cache(repo, name, revision=revision)
-    return Path(found) if isinstance(found, str) else None
+    path = huggingface_hub.try_to_load_from_cache(repo, name, revision=revision)
+    return Path(path) if isinstance(path, str) else None
 
 
 def _out_of_reach(repo: str, revision: str | None, name: str = "") -> SourceError:
-    at = f" at revision {revision!r}" if revision else ""
-    what = name or "no such folder,"
+    what, at = name or "no such folder,", f" at revision {revision!r}" if revision else ""
     return SourceError(f"{repo}: {what} not in the Hub's cache{at}, and the Hub cannot be reached")
 
 
@@ -238,7 +231,7 @@ def hub_errors(repo: str, revision: str | None = None, *, opening: bool = False)
     """
     try:
         yield
-    except LocalEntryNotFoundError as error:  # of a download: what kept it from the Hub is its cause
+    except LocalEntryNotFoundError as error:  # of a download: its cause says why the Hub was not reached
         raise _as_ours(error.__cause__ or error, repo, revision, opening) from None
     except (HTTPError, EntryNotFoundError, OfflineModeIsEnabled, ValueError) as error:
         raise _as_ours(error, repo, revision, opening) from None
@@ -250,22 +243,20 @@ def _as_ours(error: BaseException, repo: str, revision: str | None, opening: boo
     start = f"{repo}: no such folder, and " if opening else f"{repo}: "
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
+        if status == 429:
+            limit = "" if huggingface_hub.get_token() else "; with a token (HF_TOKEN) more is allowed"
+            return OSError(f"{repo}: the Hub limits how often it may be asked (429); wait a few minutes{limit}")
+        if status in BUSY:
+            way_out = "wait, or use its cache: HF_HUB_OFFLINE=1"
+            return OSError(f"{repo}: the Hub fails ({status}), also when asked again; {way_out}")
         missing = isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError)
-        start = start if missing else f"{repo}: "
-        return _failure(repo, status) if status in BUSY else SourceError(start + _refusal(error, repo, revision))
+        return SourceError((start if missing else f"{repo}: ") + _refusal(error, repo, revision))
     reason = first_line(error)
     if not isinstance(error, HTTPError):
         return SourceError(f"{repo}: {reason}")
-    if _nobody_there(error):
+    if _is_unreachable(error):
         return OSError(f"{start}the Hub cannot be reached at {constants.ENDPOINT} ({reason})")
     return OSError(f"{repo}: the connection to the Hub breaks, also when made again ({reason}); run again")
-
-
-def _failure(repo: str, status: int) -> OSError:
-    if status == 429:
-        limit = "" if huggingface_hub.get_token() else "; with a token (HF_TOKEN) more is allowed"
-        return OSError(f"{repo}: the Hub limits how often it may be asked (429); wait a few minutes{limit}")
-    return OSError(f"{repo}: the Hub fails ({status}), also when asked again; wait, or use its cache: HF_HUB_OFFLINE=1")
 
 
 def _refusal(error: HfHubHTTPError, repo: str, revision: str | None) -> str:
