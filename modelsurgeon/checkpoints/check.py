@@ -45,8 +45,8 @@ def check(checkpoint: Checkpoint) -> tuple[str, ...]:
             "remove it if it has no effect"
         )
     for key, wanted in table.derived(config).items():
-        if table.value(config, key) != wanted:
-            raise SourceError(f"config.json: {key} = {table.value(config, key)!r}, but the rest makes it {wanted!r}")
+        if (found := table.value(config, key)) != wanted:
+            raise SourceError(f"config.json: {key} = {found!r}, but the rest makes it {wanted!r}")
     _check_tensors(checkpoint)
     notes = {
         f"config keys kept as they are, unknown to {config['model_type']}": [*map(shown, unaccounted)],

@@ -34,9 +34,7 @@ def locate(source: str | Path, revision: str | None = None, *, stream: bool = Fa
     weights  whether more than config.json is needed: behind a network, only model types with a table are then read
     """
     text, folder = str(source), Path(source)
-    if not text:
-        raise SourceError("an empty SOURCE; expected a folder, a Hub id (org/name) or demo")
-    _check_length(folder)
+    _check_name(text)
     if folder.is_dir():
         origin = Origin(str(folder), LocalFolder(folder))
     elif folder.exists():
@@ -66,7 +64,7 @@ def locate(source: str | Path, revision: str | None = None, *, stream: bool = Fa
 def read_config_of(source: str | Path) -> dict[str, Any]:
     """The config of a config.json, or of a SOURCE, of which only that file is read. Raises SourceError without one."""
     text, path = str(source), Path(source)
-    _check_length(path)
+    _check_name(text)
     if path.is_file():
         return read_json(LocalFile(path), OF_CONFIGS)
     if not (path.is_dir() or text == "demo" or HUB_ID.fullmatch(text) or "://" in text):
@@ -74,6 +72,8 @@ def read_config_of(source: str | Path) -> dict[str, Any]:
     return read_json(locate(text, weights=False).folder.file("config.json"), OF_CONFIGS)
 
 
-def _check_length(path: Path) -> None:
-    if any(len(os.fsencode(part)) > NAME_MAX for part in path.parts):
-        raise SourceError(f"{str(path)[:60]}...: longer than a file's name can be; expected a folder, a Hub id or demo")
+def _check_name(source: str) -> None:
+    if not source:
+        raise SourceError("an empty SOURCE; expected a folder, a Hub id (org/name) or demo")
+    if any(len(os.fsencode(part)) > NAME_MAX for part in Path(source).parts):
+        raise SourceError(f"{source[:60]}...: longer than a file's name can be; expected a folder, a Hub id or demo")
