@@ -17,7 +17,7 @@ LONGEST = 40  # characters of a value that is shown
 
 def config_changes(before: Checkpoint, after: Checkpoint) -> str:
     """The keys whose values differ, then the sizes that no key names; empty where nothing differs."""
-    old, new = dict(_flat(before.config)), dict(_flat(after.config))
+    old, new = dict(flat(before.config)), dict(flat(after.config))
     changed = [f"{key} {_shown(old, key)} -> {_shown(new, key)}" for key in new if old.get(key) != new[key]]
     changed += [f"{key} {_shown(old, key)} left out" for key in old if key not in new]
     keyless = [name for name in before.sizes if before.architecture.axes[name].key is None]
@@ -26,11 +26,11 @@ def config_changes(before: Checkpoint, after: Checkpoint) -> str:
     return "; so ".join(", ".join(part) for part in (changed, implied) if part)
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted key, value) for every value that is no object."""
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
 

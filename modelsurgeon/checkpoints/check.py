@@ -59,7 +59,7 @@ def _check_numbers(checkpoint: Checkpoint) -> None:
     """Check what no tensor's shape depends on, and that sizes fit the memory."""
     table, config = checkpoint.architecture, checkpoint.resolved
     labels = config.get("num_labels")
-    if labels is not None and not (_is_number(labels) and isinstance(labels, int)):
+    if labels is not None and not _is_whole(labels, -math.inf):
         raise SourceError(f"config.json: num_labels is {labels!r}, expected a whole number")
     eps = table.value(config, table.eps) if table.eps else 0
     if not _is_number(eps) or not 0 <= eps < math.inf:
@@ -80,9 +80,9 @@ def _check_experts(table: Architecture, config: Mapping[str, Any], sizes: Mappin
     """Check that the router chooses some of the experts, in groups of one size."""
     for name, axis in table.axes.items():
         active, groups = (table.value(config, key) if key else None for key in (axis.active, axis.groups))
-        if axis.active and not _is_whole(active, sizes[name]):
+        if axis.active and not _is_whole(active, 1, sizes[name]):
             raise SourceError(f"config.json: {axis.active} is {active!r}, expected 1 to {sizes[name]} (experts)")
-        if groups is not None and (not _is_whole(groups, sizes[name]) or sizes[name] % groups):
+        if groups is not None and (not _is_whole(groups, 1, sizes[name]) or sizes[name] % groups):
             raise SourceError(f"config.json: {axis.groups} is {groups!r}, expected groups of {sizes[name]} experts")
 
 
@@ -90,8 +90,8 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_whole(value: Any, most: int) -> bool:
-    return _is_number(value) and isinstance(value, int) and 1 <= value <= most
+def _is_whole(value: Any, least: float, most: float = math.inf) -> bool:
+    return _is_number(value) and isinstance(value, int) and least <= value <= most
 
 
 def _check_tensors(checkpoint: Checkpoint) -> None:
@@ -126,7 +126,7 @@ def _limits(checkpoint: Checkpoint) -> dict[str, int]:
     limits, table = dict(checkpoint.sizes), checkpoint.architecture
     for counter, key in table.counters.items():
         limits[counter] = count = table.value(checkpoint.resolved, key)
-        if not _is_number(count) or not isinstance(count, int) or count < 0:
+        if not _is_whole(count, 0):
             raise SourceError(f"config.json: {key} is {count!r}, expected a whole number")
     return limits
 

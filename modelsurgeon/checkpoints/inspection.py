@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from modelsurgeon.architectures.architecture import Architecture
+from modelsurgeon.checkpoints.changes import flat
 from modelsurgeon.checkpoints.check import check
 from modelsurgeon.checkpoints.checkpoint import INDEX, SINGLE, Checkpoint, read_config, read_tensors
 from modelsurgeon.checkpoints.source import locate
@@ -78,7 +79,7 @@ class Inspection:
 
 
 def inspect(source: str | Path, revision: str | None = None) -> Inspection:
-    """Read config and headers; of a Hub id only those. Raises SourceError where there is neither."""
+    """Read config and headers; of a Hub id only those. Raises SourceError without a config."""
     origin = locate(source, revision, weights=False)
     config = read_json(origin.folder.file("config.json"), OF_CONFIGS)
     headers, problem = _headers(origin.folder)
@@ -87,6 +88,7 @@ def inspect(source: str | Path, revision: str | None = None) -> Inspection:
     table = _known(lambda: checkpoint.architecture)
     groups = tuple(_groups(headers, table))
     classes = config.get("architectures")
+    numbers = {key: value for key, value in flat(config) if type(value) is int and not key.endswith("_token_id")}
     flag = checkpoint.is_tied if table else config.get("tie_word_embeddings")
     return Inspection(
         source=origin.id,
@@ -95,7 +97,7 @@ def inspect(source: str | Path, revision: str | None = None) -> Inspection:
         model=str(classes[0]) if isinstance(classes, list) and classes else table.model if table else None,
         known=table is not None,
         axes=_axes(checkpoint) if table else {},
-        numbers=dict(_numbers(config)),
+        numbers=numbers,
         groups=groups,
         parameters=sum(group.parameters for group in groups),
         bytes=sum(group.bytes for group in groups),
@@ -131,14 +133,6 @@ def _axes(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
     table = checkpoint.architecture
     sizes = {name: _known(partial(table.size, checkpoint.resolved, name)) for name in table.axes}
     return {name: {"size": sizes[name], "key": axis.key, "through": axis.through} for name, axis in table.axes.items()}
-
-
-def _numbers(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, int]]:
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _numbers(value, f"{prefix}{key}.")
-        elif isinstance(value, int) and not isinstance(value, bool) and not key.endswith("_token_id"):
-            yield prefix + key, value
 
 
 # --- tensors ---------------------------------------------------------------------------------------------------------

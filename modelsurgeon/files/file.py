@@ -25,12 +25,14 @@ class File(ABC):
     name     its name in its folder
     size     bytes
     path     its path on a local disk; None where it is not on one
+    stamp    what differs once the file changes: size, time of the change ...
     flagged  the first bytes of tensors in which a read met NaN or Inf
     """
 
     name: str
     size: int
     path: Path | None
+    stamp: tuple[object, ...]
 
     def __init__(self) -> None:
         self.flagged: set[int] = set()
@@ -48,11 +50,6 @@ class File(ABC):
     @abstractmethod
     def check_unchanged(self) -> None:
         """Raise SourceError where the file has changed since it was found."""
-
-    @property
-    @abstractmethod
-    def stamp(self) -> tuple[object, ...]:
-        """What differs once the file changes: size, time of the change ..."""
 
 
 class Folder(ABC):
@@ -75,7 +72,7 @@ class Folder(ABC):
     def file(self, name: str, why: str = "") -> File:
         """The file of that name. Raises SourceError where there is none, and for a name that leads out of the folder.
 
-        why  it is expected, for the message where it is missing
+        why  what the message adds where it is missing: ", though its index names it"
         """
 
     def holds(self, name: str) -> bool:
@@ -94,8 +91,7 @@ class LocalFile(File):
         super().__init__()
         self.path: Path = path
         self.name = path.name
-        self._stamp = self._look()
-        self.size = self._stamp[0]
+        self.size, *_ = self.stamp = self._look()
 
     def read_into(self, view: memoryview, at: int) -> None:
         done = 0
@@ -110,12 +106,8 @@ class LocalFile(File):
             raise SourceError(f"{self.path}: cannot be read ({error.strerror})") from None
 
     def check_unchanged(self) -> None:
-        if self._look() != self._stamp:
+        if self._look() != self.stamp:
             raise SourceError(f"{self.path}: changed while it was read; run again when nothing writes it")
-
-    @property
-    def stamp(self) -> tuple[object, ...]:
-        return self._stamp
 
     def _look(self) -> tuple[int, int, int]:
         try:

@@ -21,18 +21,8 @@ from typing import Any
 from urllib.parse import quote
 
 import huggingface_hub
-from huggingface_hub import HfFileSystem, constants, hf_raise_for_status, snapshot_download
-from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError: of the client it uses
-    DisabledRepoError,
-    EntryNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    HTTPError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import HfFileSystem, constants, errors, hf_raise_for_status, snapshot_download
+from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of the client that the library uses
 from huggingface_hub.utils import build_hf_headers, http_backoff, tqdm, validate_repo_id  # type: ignore[attr-defined]
 
 from modelsurgeon.errors import SourceError, first_line
@@ -60,14 +50,10 @@ class HubFolder(RemoteFolder):
         super().__init__(repo, None, f"{repo}@{commit}")
         self.repo, self.commit = repo, commit
         self.memory = REMOTE_MEMORY if stream else 0
-        self._sizes, self._revision = sizes, revision
-        self._stream, self._offline = stream, offline
+        self._listing = {name: {"size": size} for name, size in sizes.items()}
+        self._revision, self._stream, self._offline = revision, stream, offline
         if offline:
             self.path = self._snapshot
-
-    @property
-    def sizes(self) -> Mapping[str, int]:
-        return self._sizes
 
     def local(self, name: str) -> LocalFile | None:
         """The copy in the Hub's cache. Raises SourceError for a link out of it, and where offline without it."""
@@ -128,8 +114,8 @@ class HubFolder(RemoteFolder):
     def check_unchanged(self, file: RemoteFile) -> None:
         """A commit does not change."""
 
-    def stamp(self, file: RemoteFile) -> tuple[object, ...]:
-        return file.size, self.commit
+    def stamp(self, name: str) -> tuple[object, ...]:
+        return self.sizes[name], self.commit
 
 
 class _Files(HfFileSystem):
@@ -160,12 +146,12 @@ def open_repository(repo: str, revision: str | None = None, *, stream: bool = Fa
         validate_repo_id(repo)
         try:
             commit, sizes = _ask(repo, revision, once=True)
-        except (HTTPError, OfflineModeIsEnabled) as error:
-            if isinstance(error, HfHubHTTPError):  # a busy Hub, say, whose cache may be outdated
+        except (HTTPError, errors.OfflineModeIsEnabled) as error:
+            if isinstance(error, errors.HfHubHTTPError):  # a busy Hub, say, whose cache may be outdated
                 raise
             if folder := _from_cache(repo, revision, stream):
                 return folder
-            if isinstance(error, OfflineModeIsEnabled) or _is_unreachable(error):
+            if isinstance(error, errors.OfflineModeIsEnabled) or _is_unreachable(error):
                 raise
             commit, sizes = _ask(repo, revision)
     return HubFolder(repo, commit, sizes, revision, stream=stream, offline=False)
@@ -202,7 +188,7 @@ def _from_cache(repo: str, revision: str | None, stream: bool) -> HubFolder | No
     commit = config.parent.name
     sizes = {path.name: path.stat().st_size for path in config.parent.iterdir() if path.is_file()}
     if hasattr(huggingface_hub, "get_cached_repo_tree"):  # older versions keep no listing
-        with suppress(huggingface_hub.errors.CachedRepoTreeNotFoundError):
+        with suppress(errors.CachedRepoTreeNotFoundError):
             listed = huggingface_hub.get_cached_repo_tree(repo, revision=commit)
             sizes = {file.path: file.size for file in listed if "/" not in file.path}
     if not constants.HF_HUB_OFFLINE:
@@ -231,17 +217,17 @@ def hub_errors(repo: str, revision: str | None = None, *, opening: bool = False)
     """
     try:
         yield
-    except LocalEntryNotFoundError as error:  # of a download: its cause says why the Hub was not reached
+    except errors.LocalEntryNotFoundError as error:  # of a download: its cause says why the Hub was not reached
         raise _as_ours(error.__cause__ or error, repo, revision, opening) from None
-    except (HTTPError, EntryNotFoundError, OfflineModeIsEnabled, ValueError) as error:
+    except (HTTPError, errors.EntryNotFoundError, errors.OfflineModeIsEnabled, ValueError) as error:
         raise _as_ours(error, repo, revision, opening) from None
 
 
 def _as_ours(error: BaseException, repo: str, revision: str | None, opening: bool) -> Exception:
-    if isinstance(error, OfflineModeIsEnabled | LocalEntryNotFoundError):
+    if isinstance(error, errors.OfflineModeIsEnabled | errors.LocalEntryNotFoundError):
         return _out_of_reach(repo, revision)
     start = f"{repo}: no such folder, and " if opening else f"{repo}: "
-    if isinstance(error, HfHubHTTPError):
+    if isinstance(error, errors.HfHubHTTPError):
         status = error.response.status_code
         if status == 429:
             limit = "" if huggingface_hub.get_token() else "; with a token (HF_TOKEN) more is allowed"
@@ -249,7 +235,7 @@ def _as_ours(error: BaseException, repo: str, revision: str | None, opening: boo
         if status in BUSY:
             way_out = "wait, or use its cache: HF_HUB_OFFLINE=1"
             return OSError(f"{repo}: the Hub fails ({status}), also when asked again; {way_out}")
-        missing = isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError)
+        missing = isinstance(error, errors.RepositoryNotFoundError) and not isinstance(error, errors.GatedRepoError)
         return SourceError((start if missing else f"{repo}: ") + _refusal(error, repo, revision))
     reason = first_line(error)
     if not isinstance(error, HTTPError):
@@ -259,24 +245,24 @@ def _as_ours(error: BaseException, repo: str, revision: str | None, opening: boo
     return OSError(f"{repo}: the connection to the Hub breaks, also when made again ({reason}); run again")
 
 
-def _refusal(error: HfHubHTTPError, repo: str, revision: str | None) -> str:
+def _refusal(error: errors.HfHubHTTPError, repo: str, revision: str | None) -> str:
     """Why the Hub refuses, and the way out."""
     token, page = huggingface_hub.get_token(), f"{constants.ENDPOINT}/{repo}"
     log_in = "set HF_TOKEN, or run hf auth login"
     match error:
-        case GatedRepoError() if token:
+        case errors.GatedRepoError() if token:
             return f"gated, and the account of this token has no access; ask for it at {page}"
-        case GatedRepoError():
+        case errors.GatedRepoError():
             return f"gated; accept its terms at {page}, then {log_in}"
-        case RevisionNotFoundError():
+        case errors.RevisionNotFoundError():
             return f"no revision {revision!r}; expected a branch, a tag or a commit"
-        case DisabledRepoError():
+        case errors.DisabledRepoError():
             return "disabled by the Hub"
-        case RepositoryNotFoundError() if token:
+        case errors.RepositoryNotFoundError() if token:
             return "no such repository on the Hub, or none that this token may see"
-        case RepositoryNotFoundError():
+        case errors.RepositoryNotFoundError():
             return f"no such repository on the Hub; for a private one {log_in}"
-        case EntryNotFoundError():
+        case errors.EntryNotFoundError():
             return f"{error.response.url.path.rpartition('/')[2]} is not there any more at this commit"
     if error.response.status_code == 401:
         return f"the token is not accepted; set HF_TOKEN to one of {constants.ENDPOINT}/settings/tokens, or to nothing"

@@ -26,8 +26,8 @@ class Limits:
     values: int
 
 
-OF_CONFIGS = Limits(10_000_000, 500_000)  # the largest there are name 20,000 labels
-OF_INDICES = Limits(100_000_000, 2_100_000)  # a million names of tensors, of files
+OF_CONFIGS = Limits(10_000_000, 500_000)  # the largest known ones name 20,000 labels
+OF_INDICES = Limits(100_000_000, 2_100_000)  # a million names of tensors, each with that of a file
 OF_ANY = Limits(100_000_000, 5_000_000)  # a record of maps, for one
 
 

@@ -125,6 +125,7 @@ class RemoteFile(File):
     def __init__(self, folder: RemoteFolder, name: str, size: int, local: LocalFile | None = None) -> None:
         super().__init__()
         self._folder, self.name, self.size = folder, name, size
+        self.stamp = folder.stamp(name)
         self._local: LocalFile | None = None
         self.path: Path | None = None
         if local:
@@ -179,10 +180,6 @@ class RemoteFile(File):
             self._local.check_unchanged()
         else:
             self._folder.check_unchanged(self)
-
-    @property
-    def stamp(self) -> tuple[object, ...]:
-        return self._folder.stamp(self)
 
     def __str__(self) -> str:
         return f"{self._folder.url}/{shown(self.name)}"
@@ -254,12 +251,12 @@ class RemoteFolder(Folder):
 
     def check_unchanged(self, file: RemoteFile) -> None:
         """Raise SourceError where a file is not what it was when it was found."""
-        if _stamp(self._look().get(file.name, {})) != self.stamp(file):
+        if _stamp(self._look().get(file.name, {})) != file.stamp:
             raise SourceError(f"{file}: changed while it was read; run again when nothing writes it")
 
-    def stamp(self, file: RemoteFile) -> tuple[object, ...]:
+    def stamp(self, name: str) -> tuple[object, ...]:
         """(size, the first of SIGNS that the file system reports), as they were when the folder was listed."""
-        return _stamp(self._listing[file.name])
+        return _stamp(self._listing[name])
 
     def __str__(self) -> str:
         return self.url

@@ -193,22 +193,20 @@ class Operation:
 
 
 class Replayed(Protocol):
-    """A checkpoint during the replay of steps on record (`transforms/replay.py`)."""
+    """A checkpoint during the replay of steps on record (`transforms/replay.py`).
 
-    def grown(self) -> Checkpoint:
-        """The checkpoint so far. Raises PlanError where the growth does not commute with the model."""
+    grown    the checkpoint so far; raises PlanError where the growth does not commute with the model
+    onto     after a transform (Checkpoint -> Checkpoint)
+    applied  after an operation
+    growing  after further growth, {axis: map}, composed with the growth just before
+    beneath  after a transform that commutes with the growth just before, and is applied before that growth
+    """
 
-    def onto(self, transform: Any) -> Replayed:
-        """After a transform (Checkpoint -> Checkpoint)."""
-
-    def applied(self, operation: Operation) -> Replayed:
-        """After an operation."""
-
-    def growing(self, maps: Mapping[str, Any]) -> Replayed:
-        """After further growth, {axis: map}, composed with the growth just before."""
-
-    def beneath(self, transform: Any) -> Replayed:
-        """After a transform that commutes with the growth just before, and is applied before that growth."""
+    def grown(self) -> Checkpoint: ...
+    def onto(self, transform: Any) -> Replayed: ...
+    def applied(self, operation: Operation) -> Replayed: ...
+    def growing(self, maps: Mapping[str, Any]) -> Replayed: ...
+    def beneath(self, transform: Any) -> Replayed: ...
 
 
 def option_types(operation: type[Operation]) -> dict[str, Any]:
