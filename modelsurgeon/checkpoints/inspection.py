@@ -86,7 +86,8 @@ def inspect(source: str | Path, revision: str | None = None) -> Inspection:
     stored = {name: Stored(header.file, header.dtype, header.shape, 0) for name, header in headers.items()}
     checkpoint = Checkpoint(config, stored, {}, origin)
     table = _known(lambda: checkpoint.architecture)
-    groups = tuple(_groups(headers, table))
+    templates = {name: _template(name, table) for name in headers}
+    groups = tuple(_groups(headers, templates))
     classes = config.get("architectures")
     numbers = {key: value for key, value in flat(config) if type(value) is int and not key.endswith("_token_id")}
     flag = checkpoint.is_tied if table else config.get("tie_word_embeddings")
@@ -102,7 +103,7 @@ def inspect(source: str | Path, revision: str | None = None) -> Inspection:
         parameters=sum(group.parameters for group in groups),
         bytes=sum(group.bytes for group in groups),
         tied=flag if isinstance(flag, bool) else None,
-        tensors=tuple(name for name in headers if table and not _accounts_for(table, name)),
+        tensors=tuple(name for name, (_, signature) in templates.items() if table and not signature),
         keys=tuple(sorted(set(config) - table.accounted_keys)) if table else (),
         refused=problem or _refusal(checkpoint),
     )
@@ -138,12 +139,11 @@ def _axes(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
 # --- tensors ---------------------------------------------------------------------------------------------------------
 
 
-def _groups(headers: Mapping[str, Entry], table: Architecture | None) -> Iterator[Group]:
-    names: dict[tuple[str, str], list[str]] = {}
-    for name in headers:
-        names.setdefault(_template(name, table), []).append(name)
-    for (template, signature), members in names.items():
-        entries = [headers[name] for name in members]
+def _groups(headers: Mapping[str, Entry], templates: Mapping[str, tuple[str, str]]) -> Iterator[Group]:
+    members: dict[tuple[str, str], list[Entry]] = {}
+    for name, key in templates.items():
+        members.setdefault(key, []).append(headers[name])
+    for (template, signature), entries in members.items():
         shapes = dict.fromkeys(entry.shape for entry in entries)
         dtypes = dict.fromkeys(entry.dtype for entry in entries)
         parameters = sum(prod(entry.shape) for entry in entries)
@@ -154,18 +154,13 @@ def _groups(headers: Mapping[str, Entry], table: Architecture | None) -> Iterato
 def _template(name: str, table: Architecture | None) -> tuple[str, str]:
     """(template, signature): the table's, or the name with its numbers as {n}."""
     collapsed = NUMBER.sub("{n}", name)
-    if table is None or not _accounts_for(table, name):
-        return collapsed, ""
-    template = table.template(name)
-    return (template.name, template.signature.text) if template else (collapsed, "recomputed")
-
-
-def _accounts_for(table: Architecture, name: str) -> bool:
     try:
-        table.template(name)
+        template = table.template(name) if table else None
     except ModelSurgeonError:
-        return False
-    return True
+        return collapsed, ""
+    if template is None:
+        return collapsed, "recomputed" if table else ""
+    return template.name, template.signature.text
 
 
 # --- headers ---------------------------------------------------------------------------------------------------------

@@ -147,7 +147,7 @@ def open_repository(repo: str, revision: str | None = None, *, stream: bool = Fa
         try:
             commit, sizes = _ask(repo, revision, once=True)
         except (HTTPError, errors.OfflineModeIsEnabled) as error:
-            if isinstance(error, errors.HfHubHTTPError):  # a busy Hub, say, whose cache may be outdated
+            if isinstance(error, errors.HfHubHTTPError):  # the Hub answers: what is cached may be outdated
                 raise
             if folder := _from_cache(repo, revision, stream):
                 return folder
