@@ -171,9 +171,9 @@ def open_folder(origin: Origin) -> Checkpoint:
     folder = origin.folder
     steps = read_record(folder.file(RECORD)) if folder.holds(RECORD) else ()
     config_file = folder.file("config.json")  # its stamp is taken before it is read
-    config = read_config(folder)
+    config, tensors = read_config(folder), read_tensors(folder)
     side_files = {name: folder.file(name) for name in folder.names() if is_carried(name)}
-    return Checkpoint(config, read_tensors(folder), side_files, origin, steps, config_file=config_file)
+    return Checkpoint(config, tensors, side_files, origin, steps, config_file=config_file)
 
 
 def read_config(folder: Folder) -> dict[str, Any]:
