@@ -57,33 +57,32 @@ def check(checkpoint: Checkpoint) -> tuple[str, ...]:
 
 def _check_numbers(checkpoint: Checkpoint) -> None:
     """Check what no tensor's shape depends on, and that sizes fit the memory."""
-    table, config = checkpoint.architecture, checkpoint.resolved
+    table, config, sizes = checkpoint.architecture, checkpoint.resolved, checkpoint.sizes
     labels = config.get("num_labels")
-    if labels is not None and not _is_whole(labels, -math.inf):
-        raise SourceError(f"config.json: num_labels is {labels!r}, expected a whole number")
-    eps = table.value(config, table.eps) if table.eps else 0
-    if not _is_number(eps) or not 0 <= eps < math.inf:
-        raise SourceError(f"config.json: {table.eps} is {eps!r}, expected a number of 0 or more")
+    _expect(labels is None or _is_whole(labels, -math.inf), "num_labels", labels, "a whole number")
+    if table.eps:
+        eps = table.value(config, table.eps)
+        _expect(_is_number(eps) and 0 <= eps < math.inf, table.eps, eps, "a number of 0 or more")
     for key in sorted({key.split(".")[0] for key in table.dotted}):
-        if config.get(key) is not None and not isinstance(config[key], Mapping):
-            raise SourceError(f"config.json: {key} is {config[key]!r}, expected an object")
-    _check_experts(table, config, checkpoint.sizes)
-    clip = lookup(config, table.clip) if table.clip else None
-    if clip is not None and not (_is_number(clip) and 0 < clip < math.inf):
-        raise SourceError(f"config.json: {table.clip} is {clip!r}, expected a number above 0, or null")
-    for axis, size in checkpoint.sizes.items():
-        if size > LARGEST:
-            raise SourceError(f"config.json: {table.axes[axis].key or axis} is {size}, expected {LARGEST} at most")
+        _expect(isinstance(config.get(key), Mapping | None), key, config.get(key), "an object")
+    for name, axis in table.axes.items():  # a router chooses some of the experts, in groups of one size
+        if axis.active:
+            active = table.value(config, axis.active)
+            _expect(_is_whole(active, 1, sizes[name]), axis.active, active, f"1 to {sizes[name]} (experts)")
+        if axis.groups and (groups := table.value(config, axis.groups)) is not None:
+            even = _is_whole(groups, 1, sizes[name]) and sizes[name] % groups == 0
+            _expect(even, axis.groups, groups, f"groups of {sizes[name]} experts")
+    if table.clip:
+        clip = lookup(config, table.clip)
+        positive = _is_number(clip) and 0 < clip < math.inf
+        _expect(clip is None or positive, table.clip, clip, "a number above 0, or null")
+    for name, size in sizes.items():
+        _expect(size <= LARGEST, table.axes[name].key or name, size, f"{LARGEST} at most")
 
 
-def _check_experts(table: Architecture, config: Mapping[str, Any], sizes: Mapping[str, int]) -> None:
-    """Check that the router chooses some of the experts, in groups of one size."""
-    for name, axis in table.axes.items():
-        active, groups = (table.value(config, key) if key else None for key in (axis.active, axis.groups))
-        if axis.active and not _is_whole(active, 1, sizes[name]):
-            raise SourceError(f"config.json: {axis.active} is {active!r}, expected 1 to {sizes[name]} (experts)")
-        if groups is not None and (not _is_whole(groups, 1, sizes[name]) or sizes[name] % groups):
-            raise SourceError(f"config.json: {axis.groups} is {groups!r}, expected groups of {sizes[name]} experts")
+def _expect(holds: bool, key: str, value: Any, expected: str) -> None:
+    if not holds:
+        raise SourceError(f"config.json: {key} is {value!r}, expected {expected}")
 
 
 def _is_number(value: Any) -> bool:
@@ -126,8 +125,7 @@ def _limits(checkpoint: Checkpoint) -> dict[str, int]:
     limits, table = dict(checkpoint.sizes), checkpoint.architecture
     for counter, key in table.counters.items():
         limits[counter] = count = table.value(checkpoint.resolved, key)
-        if not _is_whole(count, 0):
-            raise SourceError(f"config.json: {key} is {count!r}, expected a whole number")
+        _expect(_is_whole(count, 0), key, count, "a whole number")
     return limits
 
 

@@ -120,6 +120,14 @@ class LocalFile(File):
         return str(self.path)
 
 
+def file_at(path: Path, *blobs: Path) -> LocalFile:
+    """The file. Raises SourceError for a link out of its folder, unless it leads into one of the folders `blobs`."""
+    real = path.resolve()
+    if real.parent != path.parent.resolve() and not any(real.is_relative_to(folder) for folder in blobs):
+        raise SourceError(f"{path}: a link out of its folder, to {real}")
+    return LocalFile(path)
+
+
 class LocalFolder(Folder):
     """A folder on a disk, such as a snapshot in the Hub's cache, whose files are links into a folder `blobs`."""
 
@@ -143,11 +151,9 @@ class LocalFolder(Folder):
             raise SourceError(f"{self.path}: {name!r} is not a file name; a checkpoint's files lie in its own folder")
         if not path.is_file():
             raise SourceError(f"{self.path}: no {shown(name)}{why}")
-        home, real = self.path.resolve(), path.resolve()
+        home = self.path.resolve()
         blobs = (home.parents[1] / "blobs", home.parents[2] / "blobs") if home.parent.name == "snapshots" else ()
-        if home != real.parent and not any(real.is_relative_to(cache) for cache in blobs):
-            raise SourceError(f"{path}: a link out of its folder, to {real}")
-        return LocalFile(path)
+        return file_at(path, *blobs)
 
     def fetch(self, names: list[str]) -> None:
         """Nothing: they are here."""

@@ -26,7 +26,7 @@ from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of
 from huggingface_hub.utils import build_hf_headers, http_backoff, tqdm, validate_repo_id  # type: ignore[attr-defined]
 
 from modelsurgeon.errors import SourceError, first_line
-from modelsurgeon.files.file import LocalFile
+from modelsurgeon.files.file import LocalFile, file_at
 from modelsurgeon.files.remote import REMOTE_MEMORY, RemoteFile, RemoteFolder
 
 BUSY = {408, 429, 500, 502, 503, 504}  # answers after which the library asks again
@@ -62,11 +62,8 @@ class HubFolder(RemoteFolder):
             raise _out_of_reach(self.repo, self._revision, name)
         if path is None:
             return None
-        real, cache = path.resolve(), path.parents[3].resolve()
-        blobs = (cache / path.parents[2].name / "blobs", cache / "blobs")  # of the repository, of all of them
-        if real.parent != path.parent.resolve() and not any(real.is_relative_to(folder) for folder in blobs):
-            raise SourceError(f"{path}: a link out of its folder, to {real}")
-        return LocalFile(path)
+        cache = path.parents[3].resolve()
+        return file_at(path, cache / path.parents[2].name / "blobs", cache / "blobs")  # of the repository, of all
 
     def fetch(self, names: list[str]) -> None:
         """Download these files and those read already to the Hub's cache, all at the one commit."""

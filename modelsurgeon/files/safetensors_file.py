@@ -123,10 +123,7 @@ def _members(header: bytes) -> Iterator[tuple[str, str]]:
         found = _MEMBER.match(header, at, at + LARGEST_METADATA)
         if not found:
             raise ValueError(f"byte {at} of the header begins no entry of a tensor")
-        if len(found[1]) > LONGEST:
-            raise ValueError(f"a name of {len(found[1])} bytes, expected {LONGEST} at most")
-        name = str(json.loads(found[1].decode()))
-        name.encode()  # raises for half of a pair of surrogates, which is no text
+        name = _name(found[1])
         if name in names:
             raise ValueError(f"a name that appears twice, {name!r}")
         names.add(name)
@@ -136,6 +133,14 @@ def _members(header: bytes) -> Iterator[tuple[str, str]]:
         at, closed = found.end(), found if found[3] == b"}" else None
     if not _SPACES.fullmatch(header, closed.end()):
         raise ValueError(f"a header that goes on behind its end, at byte {closed.end()}")
+
+
+def _name(text: bytes) -> str:
+    if len(text) > LONGEST:
+        raise ValueError(f"a name of {len(text)} bytes, expected {LONGEST} at most")
+    name = str(json.loads(text.decode()))
+    name.encode()  # raises for half of a pair of surrogates, which is no text
+    return name
 
 
 def _check_metadata(text: str) -> None:
@@ -162,14 +167,19 @@ def _entry(file: File, name: str, text: str, data: int) -> Entry:
         raise ValueError(f"tensor {name!r}: shape {shortened(shape)}, expected whole numbers of 0 or more")
     if not _are_whole(offsets) or len(offsets) != 2:
         raise ValueError(f"tensor {name!r}: data_offsets {shortened(offsets)}, expected a begin and an end")
+    wanted, found = _nbytes(name, dtype, shape), offsets[1] - offsets[0]
+    if wanted != found:
+        raise ValueError(f"tensor {name!r}: {found} bytes, but {dtype} of shape {shortened(shape)} takes {wanted}")
+    return Entry(file, dtype, tuple(shape), data + offsets[0], wanted)
+
+
+def _nbytes(name: str, dtype: str, shape: list[int]) -> int:
     if BITS[dtype] * math.prod(size or 1 for size in shape) >= 1 << 63:  # readers multiply some sizes, without a zero
         raise ValueError(f"tensor {name!r}: a shape of {shortened(shape)}, which no memory holds")
     nbytes, rest = divmod(BITS[dtype] * math.prod(shape), 8)
     if rest:
         raise ValueError(f"tensor {name!r}: {dtype} of shape {shortened(shape)} ends inside of a byte")
-    if nbytes != (found := offsets[1] - offsets[0]):
-        raise ValueError(f"tensor {name!r}: {found} bytes, but {dtype} of shape {shortened(shape)} takes {nbytes}")
-    return Entry(file, dtype, tuple(shape), data + offsets[0], nbytes)
+    return nbytes
 
 
 def _check_places(entries: Mapping[str, Entry], data: int, size: int) -> None:
