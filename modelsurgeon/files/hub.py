@@ -50,7 +50,7 @@ class HubFolder(RemoteFolder):
         super().__init__(repo, None, f"{repo}@{commit}")
         self.repo, self.commit = repo, commit
         self.memory = REMOTE_MEMORY if stream else 0
-        self._listing = {name: {"size": size} for name, size in sizes.items()}
+        self._listing = {name: {"size": size, "etag": commit} for name, size in sizes.items()}
         self._revision, self._stream, self._offline = revision, stream, offline
         if offline:
             self.path = self._snapshot
@@ -110,9 +110,6 @@ class HubFolder(RemoteFolder):
 
     def check_unchanged(self, file: RemoteFile) -> None:
         """A commit does not change."""
-
-    def stamp(self, name: str) -> tuple[object, ...]:
-        return self.sizes[name], self.commit
 
 
 class _Files(HfFileSystem):

@@ -219,21 +219,16 @@ class RemoteFolder(Folder):
             raise SourceError(f"{self}: a file; expected a folder that holds config.json and safetensors")
         return {path.rpartition("/")[2]: entry for path, entry in entries.items() if entry["type"] == "file"}
 
-    @property
-    def sizes(self) -> Mapping[str, int]:
-        """{name: bytes} of its files."""
-        return {name: entry["size"] for name, entry in self._listing.items()}
-
     def names(self) -> list[str]:
-        return sorted(self.sizes)
+        return sorted(self._listing)
 
     def file(self, name: str, why: str = "") -> RemoteFile:
         if name not in self._files:
             if Path(name).name != name:
                 raise SourceError(f"{self}: {name!r} is not a file name; a checkpoint's files lie in its own folder")
-            if name not in self.sizes:
+            if name not in self._listing:
                 raise SourceError(f"{self}: no {shown(name)}{why}")
-            self._files[name] = RemoteFile(self, name, self.sizes[name], self.local(name))
+            self._files[name] = RemoteFile(self, name, self._listing[name]["size"], self.local(name))
         return self._files[name]
 
     def local(self, name: str) -> LocalFile | None:
