@@ -59,5 +59,5 @@ def _verdict(folder: Folder, name: str, entry: dict[str, Any]) -> str:
 
 
 def _is_loaded(name: str) -> bool:
-    """Whether a loader would take a file for a part of the model."""
+    """Whether a loader would take the file for a part of the model."""
     return name.endswith((".safetensors", ".safetensors.index.json", ".bin")) or name == "config.json"
