@@ -57,7 +57,7 @@ def check(checkpoint: Checkpoint) -> tuple[str, ...]:
 
 def _check_numbers(checkpoint: Checkpoint) -> None:
     """Check what no tensor's shape depends on, and that sizes fit the memory."""
-    table, config, sizes = checkpoint.architecture, checkpoint.resolved, checkpoint.sizes
+    table, config = checkpoint.architecture, checkpoint.resolved
     labels = config.get("num_labels")
     _expect(labels is None or _is_whole(labels, -math.inf), "num_labels", labels, "a whole number")
     if table.eps:
@@ -65,6 +65,7 @@ def _check_numbers(checkpoint: Checkpoint) -> None:
         _expect(_is_number(eps) and 0 <= eps < math.inf, table.eps, eps, "a number of 0 or more")
     for key in sorted({key.split(".")[0] for key in table.dotted}):
         _expect(isinstance(config.get(key), Mapping | None), key, config.get(key), "an object")
+    sizes = checkpoint.sizes  # whose own errors say less than those above
     for name, axis in table.axes.items():  # a router chooses some of the experts, in groups of one size
         if axis.active:
             active = table.value(config, axis.active)
