@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from modelsurgeon.architectures.config import INERT, lookup
-from modelsurgeon.architectures.template import NUMBER, Template, expand
+from modelsurgeon.architectures.template import NUMBER, Template, expand, one_name_a_line
 from modelsurgeon.architectures.words import (
     Axis,
     Config,
@@ -74,6 +74,9 @@ class Form:
     axes: Mapping[str, Axis] = field(default_factory=dict)
     fields: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tensors", one_name_a_line(self.tensors))
+
     def of(self, table: Architecture) -> Architecture:
         """The table of this layout."""
         tensors = {**table.tensors, **self.tensors}
@@ -125,7 +128,7 @@ class Architecture:
     counters: Mapping[str, str] = field(default_factory=lambda: {"layer": "num_hidden_layers"})
     tie: Tie | None = None
     rotary: Rotary | None = None
-    prefix: str = ""
+    prefix: str = "model."
     offset: float = 0.0
     weightless: tuple[str, ...] = ()
     fixed_eps: tuple[str, ...] = ()
@@ -147,6 +150,9 @@ class Architecture:
     only: Mapping[str, Callable[[Config, int], bool]] = field(default_factory=dict)
     forms: tuple[Form, ...] = ()
     outputs: Mapping[str, str] = field(default_factory=lambda: {"last_hidden_state": "final"})
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tensors", one_name_a_line(self.tensors))
 
     @cached_property
     def templates(self) -> tuple[Template, ...]:

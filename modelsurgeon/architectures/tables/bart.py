@@ -36,7 +36,6 @@ ARCHITECTURE = Architecture(
     model="BartForConditionalGeneration",
     norm="layer",
     eps=None,
-    prefix="model.",
     counters={"layer": "encoder_layers", "decoder_layer": "decoder_layers"},
     tie=Tie(
         "lm_head.weight",
@@ -77,9 +76,8 @@ ARCHITECTURE = Architecture(
         f"model.{name}.weight": ("hidden", 0.5, "scale_embedding")
         for name in ("shared", "encoder.embed_tokens", "decoder.embed_tokens")
     },
-    keys="""
-        activation_dropout activation_function decoder_layerdrop encoder_layerdrop is_decoder max_position_embeddings
-    """,
+    keys="""activation_dropout activation_function decoder_layerdrop encoder_layerdrop is_decoder
+        max_position_embeddings""",
     defaults={"scale_embedding": False},
     aliases={
         "hidden_size": "d_model",

@@ -12,7 +12,6 @@ ARCHITECTURE = Architecture(
     model="CohereForCausalLM",
     norm="layer",
     eps="layer_norm_eps",
-    prefix="model.",
     rotary=Rotary("interleaved"),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=True),
     axes={
@@ -28,8 +27,7 @@ ARCHITECTURE = Architecture(
         "model.layers.{layer}.self_attn.k_proj.{weight,bias?}": "(kv head) <- hidden",
         "model.layers.{layer}.self_attn.v_proj.{weight,bias?}": "(kv value) <- hidden",
         "model.layers.{layer}.self_attn.o_proj.{weight,bias?}": "stream <- (heads value)",
-        "model.layers.{layer}.mlp.gate_proj.weight": "mlp <- hidden",
-        "model.layers.{layer}.mlp.up_proj.weight": "mlp <- hidden",
+        "model.layers.{layer}.mlp.{gate,up}_proj.weight": "mlp <- hidden",
         "model.layers.{layer}.mlp.down_proj.weight": "stream <- mlp",
         "model.norm.weight": "stream => final",
         "lm_head.weight?": "vocab <- final",

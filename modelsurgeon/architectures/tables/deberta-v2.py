@@ -77,10 +77,9 @@ ARCHITECTURE = Architecture(
         "qa_outputs.{weight,bias}?": "labels <- hidden",
     },
     outputs={"last_hidden_state": "hidden"},
-    keys="""
-        cls_dropout conv_act hidden_act legacy max_relative_positions norm_rel_ebd pooler_dropout pooler_hidden_act
-        pos_att_type position_biased_input position_buckets relative_attention share_att_key type_vocab_size
-    """,
+    keys="""cls_dropout conv_act hidden_act legacy max_relative_positions norm_rel_ebd pooler_dropout
+        pooler_hidden_act pos_att_type position_biased_input position_buckets relative_attention share_att_key
+        type_vocab_size""",
     requires=SUPPORTED,
     projected=("embedded", "hidden"),
     equal={"attention_head_size": HEAD, "embedding_size": "hidden_size", "pooler_hidden_size": "hidden_size"},

@@ -32,7 +32,6 @@ ARCHITECTURE = Architecture(
     model="DeepseekV2ForCausalLM",
     norm="rms",
     eps="rms_norm_eps",
-    prefix="model.",
     rotary=Rotary("interleaved", axis="rope"),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={
@@ -63,14 +62,11 @@ ARCHITECTURE = Architecture(
         "model.layers.{layer}.self_attn.o_proj.{weight,bias?}": "stream <- (heads value)",
         "model.layers.{layer}.post_attention_layernorm.weight": "stream => hidden",
         "model.layers.{layer}.mlp.gate.weight": "experts <- hidden",
-        "model.layers.{layer}.mlp.experts.{experts}.gate_proj.weight": "expert_mlp <- hidden",
-        "model.layers.{layer}.mlp.experts.{experts}.up_proj.weight": "expert_mlp <- hidden",
+        "model.layers.{layer}.mlp.experts.{experts}.{gate,up}_proj.weight": "expert_mlp <- hidden",
         "model.layers.{layer}.mlp.experts.{experts}.down_proj.weight": "stream <- expert_mlp",
-        "model.layers.{layer}.mlp.shared_experts.gate_proj.{weight,bias?}": "(shared_mlp expert_mlp) <- hidden",
-        "model.layers.{layer}.mlp.shared_experts.up_proj.{weight,bias?}": "(shared_mlp expert_mlp) <- hidden",
+        "model.layers.{layer}.mlp.shared_experts.{gate,up}_proj.{weight,bias?}": "(shared_mlp expert_mlp) <- hidden",
         "model.layers.{layer}.mlp.shared_experts.down_proj.{weight,bias?}": "stream <- (shared_mlp expert_mlp)",
-        "model.layers.{layer}.mlp.gate_proj.{weight,bias?}": "mlp <- hidden",
-        "model.layers.{layer}.mlp.up_proj.{weight,bias?}": "mlp <- hidden",
+        "model.layers.{layer}.mlp.{gate,up}_proj.{weight,bias?}": "mlp <- hidden",
         "model.layers.{layer}.mlp.down_proj.{weight,bias?}": "stream <- mlp",
         "model.norm.weight": "stream => final",
         "lm_head.weight?": "vocab <- final",
@@ -85,10 +81,8 @@ ARCHITECTURE = Architecture(
         "model.layers.{layer}.self_attn.q_a_layernorm.weight",
         "model.layers.{layer}.self_attn.kv_a_layernorm.weight",
     ),
-    keys="""
-        attention_bias first_k_dense_replace hidden_act max_position_embeddings mlp_bias n_group norm_topk_prob
-        num_experts_per_tok output_router_logits pretraining_tp routed_scaling_factor topk_group
-    """,
+    keys="""attention_bias first_k_dense_replace hidden_act max_position_embeddings mlp_bias n_group norm_topk_prob
+        num_experts_per_tok output_router_logits pretraining_tp routed_scaling_factor topk_group""",
     requires={"topk_method": ("greedy", "group_limited_greedy")},
     defaults={"topk_method": "greedy"},
     multiples={"hidden_size": "num_attention_heads", "kv_lora_rank": 2, "qk_nope_head_dim": 2},  # pairs lie behind them

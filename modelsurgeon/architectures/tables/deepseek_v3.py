@@ -35,7 +35,6 @@ ARCHITECTURE = Architecture(
     model="DeepseekV3ForCausalLM",
     norm="rms",
     eps="rms_norm_eps",
-    prefix="model.",
     rotary=Rotary(layout, axis="rope"),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={
@@ -67,14 +66,11 @@ ARCHITECTURE = Architecture(
         "model.layers.{layer}.self_attn.o_proj.{weight,bias?}": "stream <- (heads value)",
         "model.layers.{layer}.post_attention_layernorm.weight": "stream => hidden",
         "model.layers.{layer}.mlp.gate.weight": "experts <- hidden",
-        "model.layers.{layer}.mlp.experts.{experts}.gate_proj.weight": "expert_mlp <- hidden",
-        "model.layers.{layer}.mlp.experts.{experts}.up_proj.weight": "expert_mlp <- hidden",
+        "model.layers.{layer}.mlp.experts.{experts}.{gate,up}_proj.weight": "expert_mlp <- hidden",
         "model.layers.{layer}.mlp.experts.{experts}.down_proj.weight": "stream <- expert_mlp",
-        "model.layers.{layer}.mlp.shared_experts.gate_proj.weight": "(shared_mlp expert_mlp) <- hidden",
-        "model.layers.{layer}.mlp.shared_experts.up_proj.weight": "(shared_mlp expert_mlp) <- hidden",
+        "model.layers.{layer}.mlp.shared_experts.{gate,up}_proj.weight": "(shared_mlp expert_mlp) <- hidden",
         "model.layers.{layer}.mlp.shared_experts.down_proj.weight": "stream <- (shared_mlp expert_mlp)",
-        "model.layers.{layer}.mlp.gate_proj.weight": "mlp <- hidden",
-        "model.layers.{layer}.mlp.up_proj.weight": "mlp <- hidden",
+        "model.layers.{layer}.mlp.{gate,up}_proj.weight": "mlp <- hidden",
         "model.layers.{layer}.mlp.down_proj.weight": "stream <- mlp",
         "model.norm.weight": "stream => final",
         "lm_head.weight?": "vocab <- final",
@@ -102,11 +98,9 @@ ARCHITECTURE = Architecture(
         "model.layers.{layer}.self_attn.q_a_layernorm.weight",
         "model.layers.{layer}.self_attn.kv_a_layernorm.weight",
     ),
-    keys="""
-        attention_bias first_k_dense_replace hidden_act max_position_embeddings n_group norm_topk_prob
+    keys="""attention_bias first_k_dense_replace hidden_act max_position_embeddings n_group norm_topk_prob
         num_experts_per_tok output_router_logits pretraining_tp routed_scaling_factor topk_group
-        num_nextn_predict_layers rope_interleave
-    """,
+        num_nextn_predict_layers rope_interleave""",
     defaults={"n_group": 8, "num_experts_per_tok": 8, "num_key_value_heads": 128},
     equal=V2.equal,
     aliases={"num_local_experts": "n_routed_experts", "num_mtp_layers": "num_nextn_predict_layers"},

@@ -40,16 +40,12 @@ ARCHITECTURE = Architecture(
         "generator_lm_head.bias?": "vocab <-",
         "discriminator_predictions.dense.{weight,bias}?": "pooled <- hidden",
         "discriminator_predictions.dense_prediction.{weight,bias}?": "1 <- pooled",
-        "sequence_summary.summary.{weight,bias}?": "pooled <- hidden",
-        "classifier.dense.{weight,bias}?": "pooled <- hidden",
+        "{sequence_summary.summary,classifier.dense}.{weight,bias}?": "pooled <- hidden",
         "classifier.out_proj.{weight,bias}?": "labels <- pooled",
-        "classifier.{weight,bias}?": "labels <- hidden",
-        "qa_outputs.{weight,bias}?": "labels <- hidden",
+        "{classifier,qa_outputs}.{weight,bias}?": "labels <- hidden",
     },
-    keys="""
-        hidden_act is_decoder summary_activation summary_first_dropout summary_last_dropout summary_type
-        summary_use_proj
-    """,
+    keys="""hidden_act is_decoder summary_activation summary_first_dropout summary_last_dropout summary_type
+        summary_use_proj""",
     requires={"position_embedding_type": (None, "absolute")},
     synonyms=((".gamma", ".weight"), (".beta", ".bias")),
     ignored=(r".*embeddings\.position_ids",),

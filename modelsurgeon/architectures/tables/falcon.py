@@ -71,8 +71,7 @@ ARCHITECTURE = Architecture(
             when=lambda c, names: _grouped(c) and c.get("num_ln_in_parallel_attn") in (None, 2),
             tensors={
                 "transformer.h.{layer}.input_layernorm.{weight,bias}": None,
-                "transformer.h.{layer}.ln_attn.{weight,bias}": "stream => hidden",
-                "transformer.h.{layer}.ln_mlp.{weight,bias}": "stream => hidden",
+                "transformer.h.{layer}.{ln_attn,ln_mlp}.{weight,bias}": "stream => hidden",
             },
         ),
         Form(
@@ -93,11 +92,9 @@ ARCHITECTURE = Architecture(
             fields={"rotary": None},
         ),
     ),
-    keys="""
-        activation alibi apply_residual_connection_post_layernorm bias max_position_embeddings multi_query
+    keys="""activation alibi apply_residual_connection_post_layernorm bias max_position_embeddings multi_query
         new_decoder_architecture num_kv_heads num_ln_in_parallel_attn parallel_attn rope_parameters rope_scaling
-        rope_theta
-    """,
+        rope_theta""",
     equal={"num_kv_heads": "num_attention_heads"},
     aliases={"n_embed": "hidden_size"},
     ignored=(r".*rotary_emb\.inv_freq",),

@@ -7,7 +7,6 @@ ARCHITECTURE = Architecture(
     model="Gemma2ForCausalLM",
     norm="rms",
     eps="rms_norm_eps",
-    prefix="model.",
     rotary=Rotary("half"),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=True),
     offset=1.0,
@@ -26,17 +25,15 @@ ARCHITECTURE = Architecture(
         "model.layers.{layer}.self_attn.o_proj.{weight,bias?}": "branch <- (heads value)",
         "model.layers.{layer}.post_attention_layernorm.weight": "branch => stream",
         "model.layers.{layer}.pre_feedforward_layernorm.weight": "stream => hidden",
-        "model.layers.{layer}.mlp.gate_proj.weight": "mlp <- hidden",
-        "model.layers.{layer}.mlp.up_proj.weight": "mlp <- hidden",
+        "model.layers.{layer}.mlp.{gate,up}_proj.weight": "mlp <- hidden",
         "model.layers.{layer}.mlp.down_proj.weight": "branch <- mlp",
         "model.layers.{layer}.post_feedforward_layernorm.weight": "branch => stream",
         "model.norm.weight": "stream => final",
         "lm_head.weight?": "vocab <- final",
         "score.{weight,bias}?": "labels <- final",
     },
-    keys="""
-        attention_bias attn_logit_softcapping cache_implementation final_logit_softcapping hidden_act hidden_activation
-        layer_types max_position_embeddings query_pre_attn_scalar sliding_window use_bidirectional_attention
-    """,
+    keys="""attention_bias attn_logit_softcapping cache_implementation final_logit_softcapping hidden_act
+        hidden_activation layer_types max_position_embeddings query_pre_attn_scalar sliding_window
+        use_bidirectional_attention""",
     multiples={"hidden_size": "num_attention_heads"},
 )

@@ -10,7 +10,6 @@ ARCHITECTURE = Architecture(
     model="Glm4ForCausalLM",
     norm="rms",
     eps="rms_norm_eps",
-    prefix="model.",
     rotary=Rotary("interleaved", partial=0.5),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={

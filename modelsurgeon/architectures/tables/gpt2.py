@@ -31,11 +31,9 @@ ARCHITECTURE = Architecture(
         "classifier.{weight,bias}?": "labels <- final",
         "qa_outputs.{weight,bias}?": "2 <- final",
     },
-    keys="""
-        activation_function attn_pdrop embd_pdrop n_ctx reorder_and_upcast_attn resid_pdrop
+    keys="""activation_function attn_pdrop embd_pdrop n_ctx reorder_and_upcast_attn resid_pdrop
         scale_attn_by_inverse_layer_idx summary_activation summary_first_dropout summary_proj_to_labels summary_type
-        summary_use_proj
-    """,
+        summary_use_proj""",
     defaults={"scale_attn_weights": True},
     aliases={
         "hidden_size": "n_embd",

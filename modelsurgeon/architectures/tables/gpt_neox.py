@@ -25,9 +25,8 @@ ARCHITECTURE = Architecture(
         "classifier.{weight,bias}?": "labels <- final",
         "qa_outputs.{weight,bias}?": "2 <- final",
     },
-    keys="""
-        attention_bias hidden_act is_decoder max_position_embeddings rotary_emb_base rotary_pct use_parallel_residual
-    """,
+    keys="""attention_bias hidden_act is_decoder max_position_embeddings rotary_emb_base rotary_pct
+        use_parallel_residual""",
     synonyms=(("lm_head.weight", "embed_out.weight"),),
     ignored=(r".*\.attention\.(masked_)?bias",),
 )

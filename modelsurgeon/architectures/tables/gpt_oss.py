@@ -32,7 +32,6 @@ ARCHITECTURE = Architecture(
     model="GptOssForCausalLM",
     norm="rms",
     eps="rms_norm_eps",
-    prefix="model.",
     rotary=Rotary("half"),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={
@@ -65,10 +64,8 @@ ARCHITECTURE = Architecture(
         "score.{weight,bias}?": "labels <- final",
     },
     fills={"model.layers.{layer}.mlp.router.bias": -8192.0},
-    keys="""
-        attention_bias hidden_act layer_types max_position_embeddings output_router_logits router_aux_loss_coef
-        sliding_window swiglu_alpha swiglu_limit
-    """,
+    keys="""attention_bias hidden_act layer_types max_position_embeddings output_router_logits router_aux_loss_coef
+        sliding_window swiglu_alpha swiglu_limit""",
     defaults={
         "num_experts_per_tok": 4,
         "rope_parameters": rope,

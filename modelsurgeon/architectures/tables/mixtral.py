@@ -12,7 +12,6 @@ ARCHITECTURE = Architecture(
     model="MixtralForCausalLM",
     norm="rms",
     eps="rms_norm_eps",
-    prefix="model.",
     rotary=Rotary("half"),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={
@@ -31,8 +30,7 @@ ARCHITECTURE = Architecture(
         "model.layers.{layer}.self_attn.o_proj.weight": "stream <- (heads value)",
         "model.layers.{layer}.post_attention_layernorm.weight": "stream => hidden",
         "model.layers.{layer}.mlp.gate.weight": "experts <- hidden",
-        "model.layers.{layer}.mlp.experts.{experts}.w1.weight": "mlp <- hidden",
-        "model.layers.{layer}.mlp.experts.{experts}.w3.weight": "mlp <- hidden",
+        "model.layers.{layer}.mlp.experts.{experts}.{w1,w3}.weight": "mlp <- hidden",
         "model.layers.{layer}.mlp.experts.{experts}.w2.weight": "stream <- mlp",
         "model.norm.weight": "stream => final",
         "lm_head.weight?": "vocab <- final",
@@ -40,9 +38,8 @@ ARCHITECTURE = Architecture(
         "qa_outputs.{weight,bias}?": "2 <- final",
     },
     forms=(fused_experts("mlp", "w1", "w3", "w2"),),
-    keys="""
-        hidden_act max_position_embeddings output_router_logits router_aux_loss_coef router_jitter_noise sliding_window
-    """,
+    keys="""hidden_act max_position_embeddings output_router_logits router_aux_loss_coef router_jitter_noise
+        sliding_window""",
     defaults={"num_experts_per_tok": 2},
     aliases={"num_experts": "num_local_experts"},
     synonyms=((".block_sparse_moe.", ".mlp."),),

@@ -11,7 +11,6 @@ ARCHITECTURE = Architecture(
     model="ModernBertForMaskedLM",
     norm="layer",
     eps="norm_eps",
-    prefix="model.",
     rotary=Rotary("half"),
     tie=Tie("decoder.weight", "model.embeddings.tok_embeddings.weight", default=True),
     axes={
@@ -42,11 +41,9 @@ ARCHITECTURE = Architecture(
     only={"attn_norm": lambda config, layer: layer > 0},
     forms=(multiple_choice("final"),),
     outputs={"last_hidden_state": "hidden"},
-    keys="""
-        attention_bias classifier_activation classifier_bias classifier_pooling cls_token_id decoder_bias
+    keys="""attention_bias classifier_activation classifier_bias classifier_pooling cls_token_id decoder_bias
         deterministic_flash_attn embedding_dropout global_attn_every_n_layers global_rope_theta hidden_activation
         initializer_cutoff_factor layer_types local_attention local_rope_theta max_position_embeddings mlp_bias
-        mlp_dropout norm_bias position_embedding_type reference_compile repad_logits_with_grad sparse_pred_ignore_index
-        sparse_prediction
-    """,
+        mlp_dropout norm_bias position_embedding_type reference_compile repad_logits_with_grad
+        sparse_pred_ignore_index sparse_prediction""",
 )

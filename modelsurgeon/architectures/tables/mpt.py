@@ -43,9 +43,7 @@ ARCHITECTURE = Architecture(
         "classifier.{weight,bias}?": "labels <- final",
         "qa_outputs.{weight,bias}?": "2 <- final",
     },
-    keys="""
-        attn_config emb_pdrop embedding_fraction expansion_ratio init_device learned_pos_emb logit_scale max_seq_len
-        no_bias norm_type resid_pdrop
-    """,
+    keys="""attn_config emb_pdrop embedding_fraction expansion_ratio init_device learned_pos_emb logit_scale
+        max_seq_len no_bias norm_type resid_pdrop""",
     aliases={"hidden_size": "d_model", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"},
 )

@@ -10,7 +10,6 @@ ARCHITECTURE = Architecture(
     model="Olmo2ForCausalLM",
     norm="rms",
     eps="rms_norm_eps",
-    prefix="model.",
     rotary=Rotary("half"),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={
@@ -32,8 +31,7 @@ ARCHITECTURE = Architecture(
         "model.layers.{layer}.self_attn.v_proj.{weight,bias?}": "(kv value) <- stream",
         "model.layers.{layer}.self_attn.o_proj.{weight,bias?}": "branch <- (heads value)",
         "model.layers.{layer}.post_attention_layernorm.weight": "branch => stream",
-        "model.layers.{layer}.mlp.gate_proj.weight": "mlp <- stream",
-        "model.layers.{layer}.mlp.up_proj.weight": "mlp <- stream",
+        "model.layers.{layer}.mlp.{gate,up}_proj.weight": "mlp <- stream",
         "model.layers.{layer}.mlp.down_proj.weight": "branch <- mlp",
         "model.layers.{layer}.post_feedforward_layernorm.weight": "branch => stream",
         "model.norm.weight": "stream => final",

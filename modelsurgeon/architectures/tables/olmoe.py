@@ -11,7 +11,6 @@ ARCHITECTURE = Architecture(
     model="OlmoeForCausalLM",
     norm="rms",
     eps="rms_norm_eps",
-    prefix="model.",
     rotary=Rotary("half"),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={
@@ -38,8 +37,7 @@ ARCHITECTURE = Architecture(
         "model.layers.{layer}.self_attn.o_proj.{weight,bias?}": "stream <- (heads value)",
         "model.layers.{layer}.post_attention_layernorm.weight": "stream => hidden",
         "model.layers.{layer}.mlp.gate.weight": "experts <- hidden",
-        "model.layers.{layer}.mlp.experts.{experts}.gate_proj.weight": "mlp <- hidden",
-        "model.layers.{layer}.mlp.experts.{experts}.up_proj.weight": "mlp <- hidden",
+        "model.layers.{layer}.mlp.experts.{experts}.{gate,up}_proj.weight": "mlp <- hidden",
         "model.layers.{layer}.mlp.experts.{experts}.down_proj.weight": "stream <- mlp",
         "model.norm.weight": "stream => final",
         "lm_head.weight?": "vocab <- final",

@@ -37,7 +37,6 @@ ARCHITECTURE = Architecture(
     model="OPTForCausalLM",
     norm="layer",
     eps=None,
-    prefix="model.",
     tie=Tie("lm_head.weight", "model.decoder.embed_tokens.weight", default=True),
     axes={
         "vocab": Axis("vocab_size"),

@@ -12,7 +12,6 @@ ARCHITECTURE = Architecture(
     model="PhiForCausalLM",
     norm="layer",
     eps="layer_norm_eps",
-    prefix="model.",
     rotary=Rotary("half", partial=0.5),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", requires="lm_head.bias", default=False),
     axes=decoder(kv=Key("num_attention_heads"), key="head_dim"),

@@ -20,7 +20,6 @@ ARCHITECTURE = Architecture(
     model="Phi3ForCausalLM",
     norm="rms",
     eps="rms_norm_eps",
-    prefix="model.",
     rotary=Rotary("half", partial=1.0),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes=decoder(kv=Key("num_attention_heads"), key="head_dim"),

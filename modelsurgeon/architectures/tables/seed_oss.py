@@ -7,7 +7,6 @@ ARCHITECTURE = Architecture(
     model="SeedOssForCausalLM",
     norm="rms",
     eps="rms_norm_eps",
-    prefix="model.",
     rotary=Rotary("half"),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes=decoder(
@@ -23,16 +22,14 @@ ARCHITECTURE = Architecture(
         "model.layers.{layer}.self_attn.v_proj.{weight,bias?}": "(kv value) <- hidden",
         "model.layers.{layer}.self_attn.o_proj.{weight,bias?}": "stream <- (heads value)",
         "model.layers.{layer}.post_attention_layernorm.weight": "stream => hidden",
-        "model.layers.{layer}.mlp.gate_proj.{weight,bias?}": "mlp <- hidden",
-        "model.layers.{layer}.mlp.up_proj.{weight,bias?}": "mlp <- hidden",
+        "model.layers.{layer}.mlp.{gate,up}_proj.{weight,bias?}": "mlp <- hidden",
         "model.layers.{layer}.mlp.down_proj.{weight,bias?}": "stream <- mlp",
         "model.norm.weight": "stream => final",
         "lm_head.weight?": "vocab <- final",
         "score.{weight,bias}?": "labels <- final",
         "qa_outputs.{weight,bias}?": "2 <- final",
     },
-    keys="""
-        attention_bias attention_out_bias hidden_act max_position_embeddings mlp_bias pretraining_tp residual_dropout
-    """,
+    keys="""attention_bias attention_out_bias hidden_act max_position_embeddings mlp_bias pretraining_tp
+        residual_dropout""",
     synonyms=(("transformer.", "model."),),
 )

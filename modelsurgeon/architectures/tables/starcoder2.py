@@ -7,7 +7,6 @@ ARCHITECTURE = Architecture(
     model="Starcoder2ForCausalLM",
     norm="layer",
     eps="norm_epsilon",
-    prefix="model.",
     rotary=Rotary("half"),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=True),
     axes=decoder(kv=2, key="head_dim"),

@@ -22,9 +22,7 @@ def stack(side: str, counter: str, *, biased: str, ends: str) -> dict[str, str]:
         }
     return found | {
         f"{at}.layer.{mlp}.layer_norm.weight": "stream => hidden",
-        f"{at}.layer.{mlp}.DenseReluDense.wi.weight?": "mlp <- hidden",
-        f"{at}.layer.{mlp}.DenseReluDense.wi_0.weight?": "mlp <- hidden",
-        f"{at}.layer.{mlp}.DenseReluDense.wi_1.weight?": "mlp <- hidden",
+        f"{at}.layer.{mlp}.DenseReluDense.{{wi,wi_0,wi_1}}.weight?": "mlp <- hidden",
         f"{at}.layer.{mlp}.DenseReluDense.wo.weight": "stream <- mlp",
         f"{side}.final_layer_norm.weight": f"stream => {ends}",
     }
@@ -34,6 +32,7 @@ ARCHITECTURE = Architecture(
     model="T5ForConditionalGeneration",
     norm="rms",
     eps="layer_norm_epsilon",
+    prefix="",
     counters={"layer": "num_layers", "decoder_layer": "num_decoder_layers"},
     tie=Tie("lm_head.weight", "shared.weight", forced="decoder.final_layer_norm.weight", default=True),
     axes={
@@ -48,8 +47,7 @@ ARCHITECTURE = Architecture(
     },
     tensors={
         "shared.weight": "vocab -> stream",
-        "encoder.embed_tokens.weight?": "vocab -> stream",
-        "decoder.embed_tokens.weight?": "vocab -> stream",
+        "{encoder,decoder}.embed_tokens.weight?": "vocab -> stream",
         **stack("encoder", "layer", biased="0", ends="hidden"),
         **stack("decoder", "decoder_layer", biased="0", ends="final"),
         "lm_head.weight?": "vocab <- final",

@@ -8,6 +8,7 @@ ARCHITECTURE = Architecture(
     model="UMT5ForConditionalGeneration",
     norm="rms",
     eps="layer_norm_epsilon",
+    prefix="",
     counters={"layer": "num_layers", "decoder_layer": "num_decoder_layers"},
     tie=Tie("lm_head.weight", "shared.weight", forced="decoder.final_layer_norm.weight", default=True),
     axes={
@@ -22,8 +23,7 @@ ARCHITECTURE = Architecture(
     },
     tensors={
         "shared.weight": "vocab -> stream",
-        "encoder.embed_tokens.weight?": "vocab -> stream",
-        "decoder.embed_tokens.weight?": "vocab -> stream",
+        "{encoder,decoder}.embed_tokens.weight?": "vocab -> stream",
         **stack("encoder", "layer", biased="{layer}", ends="hidden"),
         **stack("decoder", "decoder_layer", biased="{decoder_layer}", ends="final"),
         "lm_head.weight?": "vocab <- final",

@@ -43,7 +43,6 @@ ARCHITECTURE = Architecture(
     model="WhisperForConditionalGeneration",
     norm="layer",
     eps=None,
-    prefix="model.",
     counters={"layer": "encoder_layers", "decoder_layer": "decoder_layers"},
     tie=Tie("proj_out.weight", "model.decoder.embed_tokens.weight", default=True),
     axes={
@@ -69,12 +68,10 @@ ARCHITECTURE = Architecture(
         "classifier.{weight,bias}?": "labels <- pooled",
     },
     outputs={"last_hidden_state": "final", "encoder_last_hidden_state": "hidden"},
-    keys="""
-        activation_dropout activation_function apply_spec_augment begin_suppress_tokens decoder_layerdrop
+    keys="""activation_dropout activation_function apply_spec_augment begin_suppress_tokens decoder_layerdrop
         encoder_layerdrop forced_decoder_ids is_decoder mask_feature_length mask_feature_min_masks mask_feature_prob
         mask_time_length mask_time_min_masks mask_time_prob max_length median_filter_width scale_embedding
-        suppress_tokens
-    """,
+        suppress_tokens""",
     requires={"use_weighted_layer_sum": (None, False)},  # it adds what norms have and have not passed
     aliases={
         "hidden_size": "d_model",
