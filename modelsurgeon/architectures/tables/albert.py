@@ -5,8 +5,7 @@ projected, so their size never has to grow with the stream; the masked-LM head w
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Tie
-from modelsurgeon.architectures.axes import attention, tokens
-from modelsurgeon.architectures.layouts import TOKENS, multiple_choice, unpooled
+from modelsurgeon.architectures.recurring import TOKENS, attention, multiple_choice, tokens, unpooled
 
 ARCHITECTURE = Architecture(
     model="AlbertForMaskedLM",

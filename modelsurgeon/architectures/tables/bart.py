@@ -5,7 +5,7 @@ multiplied by sqrt(d_model), positions never. The decoder alone, with a head, is
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Tie, labels
-from modelsurgeon.architectures.axes import attention, residual
+from modelsurgeon.architectures.recurring import attention, residual
 
 
 def layer(at: str, side: str, attentions: tuple[str, ...], last: str = "hidden") -> dict[str, str]:

@@ -5,8 +5,7 @@ its axis `transform` is copied with scale 1, whatever the rule.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Tie
-from modelsurgeon.architectures.axes import encoder
-from modelsurgeon.architectures.layouts import TOKENS, multiple_choice, unpooled
+from modelsurgeon.architectures.recurring import TOKENS, encoder, multiple_choice, unpooled
 
 ARCHITECTURE = Architecture(
     model="BertForMaskedLM",

@@ -6,7 +6,7 @@ from the norms' outputs: every norm then writes the residual, as in a post-norm 
 
 from modelsurgeon.architectures import alibi
 from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Multiple, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.recurring import attention, residual, tokens
 
 ARCHITECTURE = Architecture(
     model="BloomForCausalLM",

@@ -4,7 +4,7 @@ With `use_qk_norm`, a LayerNorm over each head's query and key has a row of gain
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Key, Quotient, Rotary, Tie
-from modelsurgeon.architectures.axes import attention, residual
+from modelsurgeon.architectures.recurring import attention, residual
 
 HEAD_DIM = Quotient("hidden_size", "num_attention_heads")
 

@@ -7,8 +7,7 @@ stream, which then only copies of scale 1 pass.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Form, Key, Quotient, Tie, labels
-from modelsurgeon.architectures.axes import attention, residual
-from modelsurgeon.architectures.layouts import TOKENS, multiple_choice, unpooled
+from modelsurgeon.architectures.recurring import TOKENS, attention, multiple_choice, residual, unpooled
 
 
 def buckets(config: Config) -> int:

@@ -5,8 +5,7 @@ set the attention's scale. The shared experts are one MLP, `n_shared_experts` ti
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Form, Rotary, Tie
-from modelsurgeon.architectures.axes import residual, tokens
-from modelsurgeon.architectures.layouts import by_layer, fused_experts
+from modelsurgeon.architectures.recurring import by_layer, fused_experts, residual, tokens
 
 
 def sparse(config: Config, layer: int) -> bool:

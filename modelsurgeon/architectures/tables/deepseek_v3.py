@@ -5,8 +5,7 @@ that predicts further tokens: the library leaves it out of the model.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Form, Rotary, Tie
-from modelsurgeon.architectures.axes import residual, tokens
-from modelsurgeon.architectures.layouts import by_layer, fused_experts
+from modelsurgeon.architectures.recurring import by_layer, fused_experts, residual, tokens
 from modelsurgeon.architectures.tables.deepseek_v2 import ARCHITECTURE as V2
 from modelsurgeon.architectures.tables.deepseek_v2 import DIRECT_QUERIES
 

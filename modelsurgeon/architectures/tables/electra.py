@@ -5,8 +5,7 @@ norm writes the stream itself, and both sizes grow together.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Tie
-from modelsurgeon.architectures.axes import encoder
-from modelsurgeon.architectures.layouts import multiple_choice
+from modelsurgeon.architectures.recurring import encoder, multiple_choice
 
 ARCHITECTURE = Architecture(
     model="ElectraForMaskedLM",

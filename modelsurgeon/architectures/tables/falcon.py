@@ -16,7 +16,7 @@ from modelsurgeon.architectures.architecture import (
     Rotary,
     Tie,
 )
-from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.recurring import attention, residual, tokens
 
 _QKV = "transformer.h.{layer}.self_attention.query_key_value.{weight,bias?}"
 

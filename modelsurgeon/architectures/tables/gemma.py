@@ -1,7 +1,7 @@
 """Gemma: Llama with gains of the form (1 + w), embeddings times sqrt(hidden), and a head size of its own."""
 
 from modelsurgeon.architectures.architecture import Architecture, Rotary, Tie
-from modelsurgeon.architectures.axes import decoder
+from modelsurgeon.architectures.recurring import decoder
 
 ARCHITECTURE = Architecture(
     model="GemmaForCausalLM",

@@ -1,7 +1,7 @@
 """Gemma 2: Gemma with norms before and after every branch, and attention scaled by a number in the config."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Rotary, Tie
-from modelsurgeon.architectures.axes import decoder
+from modelsurgeon.architectures.recurring import decoder
 
 ARCHITECTURE = Architecture(
     model="Gemma2ForCausalLM",

@@ -4,7 +4,7 @@ Upstream: transformers/models/gemma3/modeling_gemma3.py.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Rotary, Tie
-from modelsurgeon.architectures.axes import decoder
+from modelsurgeon.architectures.recurring import decoder
 
 ARCHITECTURE = Architecture(
     model="Gemma3ForCausalLM",

@@ -4,7 +4,7 @@ Queries, keys and values have biases, the output projection has none. `post_atte
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Rotary, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.recurring import attention, residual, tokens
 
 ARCHITECTURE = Architecture(
     model="Glm4ForCausalLM",

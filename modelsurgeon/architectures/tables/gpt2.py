@@ -1,7 +1,7 @@
 """GPT-2: pre-norm, learned positions, Conv1D weights stored [in, out], queries, keys and values in one tensor."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Multiple, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.recurring import attention, residual, tokens
 
 ARCHITECTURE = Architecture(
     model="GPT2LMHeadModel",

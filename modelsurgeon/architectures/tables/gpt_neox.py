@@ -1,7 +1,7 @@
 """GPT-NeoX (Pythia): pre-norm, a quarter of each head rotated, queries, keys and values in one tensor, head by head."""
 
 from modelsurgeon.architectures.architecture import Architecture, Rotary, Tie
-from modelsurgeon.architectures.axes import decoder
+from modelsurgeon.architectures.recurring import decoder
 
 ARCHITECTURE = Architecture(
     model="GPTNeoXForCausalLM",

@@ -7,7 +7,7 @@ before the softmax over the chosen experts.
 from typing import Any
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Key, Null, Quotient, Rotary, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.recurring import attention, residual, tokens
 
 
 def rope(config: Config) -> dict[str, Any]:

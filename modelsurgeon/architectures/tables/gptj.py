@@ -4,7 +4,7 @@ The frequencies are of the fixed base 10000, over `rotary_dim`. The head has a b
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Multiple, Rotary, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.recurring import attention, residual, tokens
 
 ARCHITECTURE = Architecture(
     model="GPTJForCausalLM",

@@ -4,7 +4,7 @@ None of them depends on width: `attention_multiplier` is the whole scale of the 
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Key, Rotary, Tie
-from modelsurgeon.architectures.axes import attention, residual
+from modelsurgeon.architectures.recurring import attention, residual
 
 ARCHITECTURE = Architecture(
     model="GraniteForCausalLM",

@@ -4,7 +4,7 @@ Files of its question-answering class say `transformer.` where others say `model
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Key, Rotary, Tie
-from modelsurgeon.architectures.axes import decoder
+from modelsurgeon.architectures.recurring import decoder
 
 ARCHITECTURE = Architecture(
     model="LlamaForCausalLM",

@@ -1,7 +1,7 @@
 """Mistral: Llama with a sliding window, no biases and other defaults."""
 
 from modelsurgeon.architectures.architecture import Architecture, Rotary, Tie
-from modelsurgeon.architectures.axes import decoder
+from modelsurgeon.architectures.recurring import decoder
 
 ARCHITECTURE = Architecture(
     model="MistralForCausalLM",

@@ -5,8 +5,7 @@ Upstream: transformers/models/mixtral/modeling_mixtral.py. Files name each exper
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Key, Null, Rotary, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
-from modelsurgeon.architectures.layouts import fused_experts
+from modelsurgeon.architectures.recurring import attention, fused_experts, residual, tokens
 
 ARCHITECTURE = Architecture(
     model="MixtralForCausalLM",

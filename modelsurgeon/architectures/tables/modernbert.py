@@ -4,8 +4,7 @@ The embeddings' norm writes the stream, and the first layer's attention reads it
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Rotary, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
-from modelsurgeon.architectures.layouts import multiple_choice
+from modelsurgeon.architectures.recurring import attention, multiple_choice, residual, tokens
 
 ARCHITECTURE = Architecture(
     model="ModernBertForMaskedLM",

@@ -6,8 +6,8 @@ The MLP is four times as wide as the stream, in the code. Upstream reads only `c
 
 from modelsurgeon.architectures import alibi
 from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Multiple, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
 from modelsurgeon.architectures.config import lookup
+from modelsurgeon.architectures.recurring import attention, residual, tokens
 
 
 def _scales_by_head(config: Config) -> bool:

@@ -4,7 +4,7 @@ There is nothing between the residual and the head that could take up a factor: 
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Key, Rotary, Tie
-from modelsurgeon.architectures.axes import decoder
+from modelsurgeon.architectures.recurring import decoder
 
 ARCHITECTURE = Architecture(
     model="OlmoForCausalLM",

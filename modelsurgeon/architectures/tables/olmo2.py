@@ -4,7 +4,7 @@ Projections read the residual as it is, so there is no axis `hidden`.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Key, Quotient, Rotary, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.recurring import attention, residual, tokens
 
 ARCHITECTURE = Architecture(
     model="Olmo2ForCausalLM",

@@ -4,8 +4,7 @@ The norm of the queries is as wide as the hidden stream, so heads x head size is
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Key, Quotient, Rotary, Tie
-from modelsurgeon.architectures.axes import residual
-from modelsurgeon.architectures.layouts import fused_experts
+from modelsurgeon.architectures.recurring import fused_experts, residual
 
 ARCHITECTURE = Architecture(
     model="OlmoeForCausalLM",

@@ -5,7 +5,7 @@ each norm is the residual, so `hidden` is both. In the usual layout norms may al
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Form, Tie, labels
-from modelsurgeon.architectures.axes import attention, residual
+from modelsurgeon.architectures.recurring import attention, residual
 
 NORMS = ("layers.{layer}.self_attn_layer_norm", "layers.{layer}.final_layer_norm", "final_layer_norm")
 AS_PUBLISHED = {"_remove_final_layer_norm": (None, False), "layer_norm_elementwise_affine": (None, True)}

@@ -4,7 +4,7 @@
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Key, Quotient, Rotary, Tie
-from modelsurgeon.architectures.axes import decoder
+from modelsurgeon.architectures.recurring import decoder
 
 _SIZE = Quotient("hidden_size", "num_attention_heads")
 

@@ -4,8 +4,8 @@ Under long-range scaling the library checks its lists of factors against hidden 
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Form, Key, Quotient, Rotary, Tie
-from modelsurgeon.architectures.axes import decoder
 from modelsurgeon.architectures.config import lookup
+from modelsurgeon.architectures.recurring import decoder
 
 _SIZE = Quotient("hidden_size", "num_attention_heads")
 

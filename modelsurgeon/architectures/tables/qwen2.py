@@ -1,7 +1,7 @@
 """Qwen2: Llama with biases on queries, keys and values."""
 
 from modelsurgeon.architectures.architecture import Architecture, Rotary, Tie
-from modelsurgeon.architectures.axes import decoder
+from modelsurgeon.architectures.recurring import decoder
 
 ARCHITECTURE = Architecture(
     model="Qwen2ForCausalLM",

@@ -4,8 +4,7 @@ A layer is sparse unless `mlp_only_layers` names it or `decoder_sparse_step` ski
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Rotary, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
-from modelsurgeon.architectures.layouts import by_layer, fused_experts
+from modelsurgeon.architectures.recurring import attention, by_layer, fused_experts, residual, tokens
 
 
 def sparse(config: Config, layer: int) -> bool:

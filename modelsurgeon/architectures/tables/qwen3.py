@@ -1,7 +1,7 @@
 """Qwen3: Llama with an RMSNorm on each head's query and key, and a head size of its own."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Rotary, Tie
-from modelsurgeon.architectures.axes import decoder
+from modelsurgeon.architectures.recurring import decoder
 
 ARCHITECTURE = Architecture(
     model="Qwen3ForCausalLM",

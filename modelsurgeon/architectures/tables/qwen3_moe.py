@@ -4,8 +4,7 @@ Which layers are sparse is decided as in Qwen2-MoE; there is no shared expert.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Quotient, Rotary, Tie
-from modelsurgeon.architectures.axes import residual, tokens
-from modelsurgeon.architectures.layouts import by_layer, fused_experts
+from modelsurgeon.architectures.recurring import by_layer, fused_experts, residual, tokens
 from modelsurgeon.architectures.tables.qwen2_moe import sparse
 
 ARCHITECTURE = Architecture(

@@ -4,8 +4,7 @@ The table has as many rows as the config says (`max_position_embeddings`), the u
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Tie
-from modelsurgeon.architectures.axes import encoder
-from modelsurgeon.architectures.layouts import multiple_choice
+from modelsurgeon.architectures.recurring import encoder, multiple_choice
 
 ARCHITECTURE = Architecture(
     model="RobertaForMaskedLM",

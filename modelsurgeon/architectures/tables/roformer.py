@@ -5,8 +5,7 @@ Embeddings may have a size of their own, with a projection to the stream's, as i
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Key, Quotient, Rotary, Tie
-from modelsurgeon.architectures.axes import residual, tokens
-from modelsurgeon.architectures.layouts import multiple_choice
+from modelsurgeon.architectures.recurring import multiple_choice, residual, tokens
 from modelsurgeon.architectures.sinusoid import sinusoid
 
 HEAD = Quotient("hidden_size", "num_attention_heads")

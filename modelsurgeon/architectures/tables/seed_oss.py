@@ -1,7 +1,7 @@
 """Seed-OSS: Llama with a head size of its own, and flags of their own for the biases of each kind of projection."""
 
 from modelsurgeon.architectures.architecture import Architecture, Key, Null, Quotient, Rotary, Tie
-from modelsurgeon.architectures.axes import decoder
+from modelsurgeon.architectures.recurring import decoder
 
 ARCHITECTURE = Architecture(
     model="SeedOssForCausalLM",

@@ -4,7 +4,7 @@ Attention and MLP follow one another, or side by side behind one norm.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Quotient, Rotary, Tie
-from modelsurgeon.architectures.axes import decoder
+from modelsurgeon.architectures.recurring import decoder
 
 _SIZE = Quotient("hidden_size", "num_attention_heads")
 

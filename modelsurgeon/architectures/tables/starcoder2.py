@@ -1,7 +1,7 @@
 """StarCoder2: rotary grouped-query attention as in Llama, with LayerNorms, a plain MLP, and biases everywhere."""
 
 from modelsurgeon.architectures.architecture import Architecture, Rotary, Tie
-from modelsurgeon.architectures.axes import decoder
+from modelsurgeon.architectures.recurring import decoder
 
 ARCHITECTURE = Architecture(
     model="Starcoder2ForCausalLM",

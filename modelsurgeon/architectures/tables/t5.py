@@ -4,7 +4,7 @@ The embedding serves as head, and what reaches it is divided by sqrt(d_model) wh
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Key, Tie
-from modelsurgeon.architectures.axes import residual
+from modelsurgeon.architectures.recurring import residual
 
 
 def stack(side: str, counter: str, *, biased: str, ends: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """UMT5: T5 with relative positions in every block; its head reads the output divided by sqrt(d_model), tied or not."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Key, Tie
-from modelsurgeon.architectures.axes import residual
+from modelsurgeon.architectures.recurring import residual
 from modelsurgeon.architectures.tables.t5 import stack
 
 ARCHITECTURE = Architecture(

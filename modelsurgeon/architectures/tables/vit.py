@@ -4,7 +4,7 @@ Files hold BERT-like names; the library's own modules have others by now, and bo
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Key, labels
-from modelsurgeon.architectures.axes import attention, residual
+from modelsurgeon.architectures.recurring import attention, residual
 
 
 def patches(config: Config) -> int:

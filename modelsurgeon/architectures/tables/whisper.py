@@ -5,7 +5,7 @@ norms' eps is fixed in the code (1e-5), `scale_embedding` has no effect, and key
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Tie, labels
-from modelsurgeon.architectures.axes import attention, residual
+from modelsurgeon.architectures.recurring import attention, residual
 
 
 def layer(at: str, side: str, stream: str, attentions: tuple[str, ...]) -> dict[str, str]:
