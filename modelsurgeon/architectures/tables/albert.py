@@ -1,18 +1,14 @@
-"""ALBERT: a post-norm encoder whose layers share their weights, under embeddings of a size of their own.
-
-`num_hidden_layers` passes go through `num_hidden_groups` groups of `inner_group_num` layers. The embeddings are always
-projected, so their size never has to grow with the stream; the masked-LM head works at that size, too.
-"""
+"""ALBERT: a post-norm encoder whose layers share their weights, under projected embeddings of a size of their own."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Tie
-from modelsurgeon.architectures.recurring import TOKENS, attention, multiple_choice, tokens, unpooled
+from modelsurgeon.architectures.recurring import TOKENS, attention, embeddings, multiple_choice, tokens, unpooled
 
 ARCHITECTURE = Architecture(
     model="AlbertForMaskedLM",
     norm="layer",
     eps="layer_norm_eps",
     prefix="albert.",
-    counters={"group": "num_hidden_groups", "inner": "inner_group_num"},
+    counters={"group": "num_hidden_groups", "inner": "inner_group_num"},  # num_hidden_layers passes go through them
     tie=Tie(
         "predictions.decoder.weight",
         "albert.embeddings.word_embeddings.weight",
@@ -23,9 +19,7 @@ ARCHITECTURE = Architecture(
     axes={
         **tokens(positions="max_position_embeddings", types="type_vocab_size"),
         "hidden": Axis("hidden_size", through="residual"),
-        "embedded": Axis("embedding_size", through="rank"),
-        "transform": Axis("embedding_size", through="pointwise"),
-        "final": Axis("embedding_size", through="rank"),
+        **embeddings(),
         "pooled": Axis("hidden_size", through="pointwise"),
         "mlp": Axis("intermediate_size", through="pointwise"),
         **attention(),

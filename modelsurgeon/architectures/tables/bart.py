@@ -1,8 +1,4 @@
-"""BART: a post-norm encoder and decoder, learned positions with two rows of padding before them, a fixed eps (1e-5).
-
-The output of each norm is the residual; the last one of the decoder is what the head reads. The token embeddings may be
-multiplied by sqrt(d_model), positions never. The decoder alone, with a head, is a causal language model.
-"""
+"""BART: a post-norm encoder and decoder, learned positions with two rows of padding before them, a fixed eps (1e-5)."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Tie, labels
 from modelsurgeon.architectures.recurring import attention, residual

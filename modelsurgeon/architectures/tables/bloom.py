@@ -1,8 +1,4 @@
-"""BLOOM: pre-norm with ALiBi, a norm behind the embedding, queries, keys and values in one tensor, head by head.
-
-The MLP is four times as wide as the stream, in the code. With `apply_residual_connection_post_layernorm` the sums start
-from the norms' outputs: every norm then writes the residual, as in a post-norm model.
-"""
+"""BLOOM: pre-norm with ALiBi, a norm behind the embedding, queries, keys and values in one tensor, head by head."""
 
 from modelsurgeon.architectures import alibi
 from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Multiple, Tie
@@ -40,7 +36,7 @@ ARCHITECTURE = Architecture(
     },
     forms=(
         Form(
-            "post-norm",
+            "post-norm",  # sums start from the norms' outputs
             when=lambda c, names: bool(c.get("apply_residual_connection_post_layernorm")),
             tensors={
                 "transformer.h.{layer}.input_layernorm.{weight,bias}": "stream => stream",

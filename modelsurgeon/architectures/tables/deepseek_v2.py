@@ -72,14 +72,8 @@ ARCHITECTURE = Architecture(
         "score.weight?": "labels <- final",
     },
     only=by_layer(sparse, ".mlp.gate.", ".mlp.experts.", ".mlp.shared_experts."),
-    forms=(
-        DIRECT_QUERIES,
-        fused_experts("expert_mlp"),
-    ),
-    fixed_eps=(
-        "model.layers.{layer}.self_attn.q_a_layernorm.weight",
-        "model.layers.{layer}.self_attn.kv_a_layernorm.weight",
-    ),
+    forms=(DIRECT_QUERIES, fused_experts("expert_mlp")),
+    fixed_eps=tuple(f"model.layers.{{layer}}.self_attn.{norm}_layernorm.weight" for norm in ("q_a", "kv_a")),
     keys="""attention_bias first_k_dense_replace hidden_act max_position_embeddings mlp_bias n_group norm_topk_prob
         num_experts_per_tok output_router_logits pretraining_tp routed_scaling_factor topk_group""",
     requires={"topk_method": ("greedy", "group_limited_greedy")},

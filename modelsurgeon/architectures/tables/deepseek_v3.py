@@ -1,11 +1,7 @@
-"""DeepSeek-V3: DeepSeek-V2 with a sigmoid router and a bias that decides which experts are chosen, not how they weigh.
-
-Rotated pairs lie interleaved unless `rope_interleave` says otherwise. Released files hold one layer more, number 61,
-that predicts further tokens: the library leaves it out of the model.
-"""
+"""DeepSeek-V3: DeepSeek-V2 with a sigmoid router, and a bias that has a say only in which experts are chosen."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Form, Rotary, Tie
-from modelsurgeon.architectures.recurring import by_layer, fused_experts, residual, tokens
+from modelsurgeon.architectures.recurring import by_layer, fused_experts
 from modelsurgeon.architectures.tables.deepseek_v2 import ARCHITECTURE as V2
 from modelsurgeon.architectures.tables.deepseek_v2 import DIRECT_QUERIES
 
@@ -37,20 +33,9 @@ ARCHITECTURE = Architecture(
     rotary=Rotary(layout, axis="rope"),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={
-        **tokens(),
-        **residual("hidden_size"),
-        "mlp": Axis("intermediate_size", through="pointwise"),
-        "expert_mlp": Axis("moe_intermediate_size", through="pointwise"),
+        **V2.axes,
         "shared_mlp": Axis("n_shared_experts", 1, why="shared experts widen with moe_intermediate_size"),
         "experts": Axis("n_routed_experts", 256, through="experts", active="num_experts_per_tok", groups="n_group"),
-        "pre_q_rank": Axis("q_lora_rank", 1536, through="rank"),
-        "q_rank": Axis("q_lora_rank", 1536, through="rank"),
-        "pre_kv_rank": Axis("kv_lora_rank", 512, through="rank"),
-        "kv_rank": Axis("kv_lora_rank", 512, through="rank"),
-        "heads": Axis("num_attention_heads", through="heads"),
-        "nope": Axis("qk_nope_head_dim", 128, through="inner", scaled=-0.5, over=("nope", "rope")),
-        "rope": Axis("qk_rope_head_dim", 64, through="inner", scaled=-0.5, over=("nope", "rope")),
-        "value": Axis("v_head_dim", 128, through="linear"),
         "choice": Axis("n_routed_experts", 256, through="choice", follows="experts"),
     },
     tensors={
@@ -88,15 +73,12 @@ ARCHITECTURE = Architecture(
             axes={"experts": Axis("n_routed_experts", 256, through="experts", groups="n_group")},
         ),
         Form(
-            "layer 61 left out",
+            "layer 61 left out",  # it predicts further tokens, and the library has no such part
             when=lambda config, names: config.get("num_hidden_layers") in range(62),
             fields={"ignored": (r"(model\.)?layers\.61\..*",)},
         ),
     ),
-    fixed_eps=(
-        "model.layers.{layer}.self_attn.q_a_layernorm.weight",
-        "model.layers.{layer}.self_attn.kv_a_layernorm.weight",
-    ),
+    fixed_eps=V2.fixed_eps,
     keys="""attention_bias first_k_dense_replace hidden_act max_position_embeddings n_group norm_topk_prob
         num_experts_per_tok output_router_logits pretraining_tp routed_scaling_factor topk_group
         num_nextn_predict_layers rope_interleave""",

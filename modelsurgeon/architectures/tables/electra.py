@@ -1,11 +1,7 @@
-"""ELECTRA: BERT's body under embeddings of a size of their own; a generator, or a discriminator of replaced tokens.
-
-Between embeddings and body lies a projection only where their sizes differ. Where they are one size the embeddings'
-norm writes the stream itself, and both sizes grow together.
-"""
+"""ELECTRA: BERT's body under embeddings of a size of their own; a generator, or a discriminator of replaced tokens."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Tie
-from modelsurgeon.architectures.recurring import encoder, multiple_choice
+from modelsurgeon.architectures.recurring import encoder, multiple_choice, projected
 
 ARCHITECTURE = Architecture(
     model="ElectraForMaskedLM",
@@ -52,17 +48,7 @@ ARCHITECTURE = Architecture(
     outputs={"last_hidden_state": "hidden"},
     projected=("embedded", "hidden"),
     forms=(
-        Form(
-            "projected",
-            when=lambda config, names: "electra.embeddings_project.weight" in names,
-            tensors={"electra.embeddings.LayerNorm.{weight,bias}": "embedded => embedded"},
-            axes={
-                "embedded": Axis("embedding_size", through="rank"),
-                "transform": Axis("embedding_size", through="pointwise"),
-                "final": Axis("embedding_size", through="rank"),
-            },
-            fields={"equal": {}},
-        ),
+        projected("electra."),
         multiple_choice("hidden"),
         Form(
             "summary",

@@ -1,22 +1,8 @@
-"""Falcon in its three layouts: per-head attention (rw), one key-value head for all (7b), groups of queries (40b, 11b).
-
-Attention and MLP are side by side behind one norm or two, or one after the other. Positions are rotary or ALiBi;
-ALiBi is added before the division by sqrt(head), so that there a head's size has a say in the slopes.
-"""
+"""Falcon: attention per head (rw), with one key-value head for all (7b), or with groups of queries (40b, 11b)."""
 
 from modelsurgeon.architectures import alibi
-from modelsurgeon.architectures.architecture import (
-    Architecture,
-    Axis,
-    Config,
-    Form,
-    Key,
-    Multiple,
-    Quotient,
-    Rotary,
-    Tie,
-)
-from modelsurgeon.architectures.recurring import attention, residual, tokens
+from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Form, Key, Multiple, Rotary, Tie
+from modelsurgeon.architectures.recurring import HEAD_SIZE, attention, residual, tokens
 
 _QKV = "transformer.h.{layer}.self_attention.query_key_value.{weight,bias?}"
 
@@ -84,10 +70,7 @@ ARCHITECTURE = Architecture(
             when=lambda c, names: bool(c.get("alibi")),
             axes={
                 "heads": Axis("num_attention_heads", through="heads", slopes=alibi.falcon),
-                "head": Axis(
-                    default=Quotient("hidden_size", "num_attention_heads"),
-                    why="attention divides ALiBi's slopes by sqrt(head)",
-                ),
+                "head": Axis(default=HEAD_SIZE, why="attention divides ALiBi's slopes by sqrt(head)"),
             },
             fields={"rotary": None},
         ),

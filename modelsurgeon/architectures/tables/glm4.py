@@ -1,7 +1,4 @@
-"""GLM-4: norms before and after each branch, half of each head rotated in adjacent pairs, gate and up in one tensor.
-
-Queries, keys and values have biases, the output projection has none. `post_attention_layernorm` is what the MLP reads.
-"""
+"""GLM-4: norms before and after each branch, half of each head rotated in adjacent pairs, gate and up in one tensor."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Rotary, Tie
 from modelsurgeon.architectures.recurring import attention, residual, tokens

@@ -1,13 +1,9 @@
-"""gpt-oss: experts in every layer, stored in one tensor, and a sink for each head that takes part in its softmax.
-
-Gate and up projections alternate along the last dimension, and [in, out] is the stored order. The router's bias enters
-before the softmax over the chosen experts.
-"""
+"""gpt-oss: experts in every layer, stored in one tensor, and a sink for each head that takes part in its softmax."""
 
 from typing import Any
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Key, Null, Quotient, Rotary, Tie
-from modelsurgeon.architectures.recurring import attention, residual, tokens
+from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Key, Null, Rotary, Tie
+from modelsurgeon.architectures.recurring import HEAD_SIZE, attention, residual, tokens
 
 
 def rope(config: Config) -> dict[str, Any]:
@@ -25,7 +21,7 @@ def rope(config: Config) -> dict[str, Any]:
 
 def head_size(config: Config) -> int:
     """64 where the key is absent, a quotient where it is null."""
-    return Quotient("hidden_size", "num_attention_heads")(config) if "head_dim" in config else 64
+    return HEAD_SIZE(config) if "head_dim" in config else 64
 
 
 ARCHITECTURE = Architecture(
@@ -63,12 +59,9 @@ ARCHITECTURE = Architecture(
         "lm_head.weight?": "vocab <- final",
         "score.{weight,bias}?": "labels <- final",
     },
-    fills={"model.layers.{layer}.mlp.router.bias": -8192.0},
+    fills={"model.layers.{layer}.mlp.router.bias": -8192.0},  # it enters before the softmax over the chosen
     keys="""attention_bias hidden_act layer_types max_position_embeddings output_router_logits router_aux_loss_coef
         sliding_window swiglu_alpha swiglu_limit""",
-    defaults={
-        "num_experts_per_tok": 4,
-        "rope_parameters": rope,
-    },
+    defaults={"num_experts_per_tok": 4, "rope_parameters": rope},
     aliases={"num_experts": "num_local_experts"},
 )

@@ -1,7 +1,4 @@
-"""Granite: Llama with four multipliers in the config, of the embedding, the scores, each branch and the logits.
-
-None of them depends on width: `attention_multiplier` is the whole scale of the scores, whatever the head's size.
-"""
+"""Granite: Llama with four multipliers in the config, of the embedding, the scores, each branch and the logits."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Key, Rotary, Tie
 from modelsurgeon.architectures.recurring import attention, residual
@@ -16,7 +13,7 @@ ARCHITECTURE = Architecture(
         "vocab": Axis("vocab_size"),
         **residual("hidden_size"),
         "mlp": Axis("intermediate_size", through="pointwise"),
-        **attention(kv=Key("num_attention_heads"), key="head_dim", scaled=0.0),
+        **attention(kv=Key("num_attention_heads"), key="head_dim", scaled=0.0),  # attention_multiplier scales instead
     },
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",

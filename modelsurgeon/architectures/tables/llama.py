@@ -1,7 +1,4 @@
-"""Llama: pre-norm RMSNorm, rotary grouped-query attention, gated MLP.
-
-Files of its question-answering class say `transformer.` where others say `model.`.
-"""
+"""Llama: pre-norm RMSNorm, rotary grouped-query attention, gated MLP."""
 
 from modelsurgeon.architectures.architecture import Architecture, Key, Rotary, Tie
 from modelsurgeon.architectures.recurring import decoder
@@ -30,5 +27,5 @@ ARCHITECTURE = Architecture(
     },
     keys="attention_bias hidden_act max_position_embeddings mlp_bias pretraining_tp",
     multiples={"hidden_size": "num_attention_heads"},
-    synonyms=(("transformer.", "model."),),
+    synonyms=(("transformer.", "model."),),  # files of the question-answering class
 )

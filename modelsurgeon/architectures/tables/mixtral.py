@@ -1,8 +1,4 @@
-"""Mixtral: Mistral with a router and experts in place of each MLP; the weights of the chosen ones always sum to 1.
-
-Upstream: transformers/models/mixtral/modeling_mixtral.py. Files name each expert's matrices `w1` (gate), `w3` (up) and
-`w2` (down); the module's own names hold all experts in one tensor.
-"""
+"""Mixtral: Mistral with a router and experts in place of each MLP; the weights of the chosen ones always sum to 1."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Key, Null, Rotary, Tie
 from modelsurgeon.architectures.recurring import attention, fused_experts, residual, tokens
@@ -29,7 +25,7 @@ ARCHITECTURE = Architecture(
         "model.layers.{layer}.self_attn.o_proj.weight": "stream <- (heads value)",
         "model.layers.{layer}.post_attention_layernorm.weight": "stream => hidden",
         "model.layers.{layer}.mlp.gate.weight": "experts <- hidden",
-        "model.layers.{layer}.mlp.experts.{experts}.{w1,w3}.weight": "mlp <- hidden",
+        "model.layers.{layer}.mlp.experts.{experts}.{w1,w3}.weight": "mlp <- hidden",  # gate, up
         "model.layers.{layer}.mlp.experts.{experts}.w2.weight": "stream <- mlp",
         "model.norm.weight": "stream => final",
         "lm_head.weight?": "vocab <- final",

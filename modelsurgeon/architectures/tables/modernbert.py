@@ -1,7 +1,4 @@
-"""ModernBERT: a pre-norm encoder with rotary positions, gated MLPs, and layers that see all or a window.
-
-The embeddings' norm writes the stream, and the first layer's attention reads it as it is: it has no norm of its own.
-"""
+"""ModernBERT: a pre-norm encoder with rotary positions, gated MLPs, and layers that see all or a window."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Rotary, Tie
 from modelsurgeon.architectures.recurring import attention, multiple_choice, residual, tokens
@@ -37,7 +34,7 @@ ARCHITECTURE = Architecture(
         "decoder.bias?": "vocab <-",
         "classifier.{weight,bias}?": "labels <- final",
     },
-    only={"attn_norm": lambda config, layer: layer > 0},
+    only={"attn_norm": lambda config, layer: layer > 0},  # layer 0 reads what the embeddings' norm writes
     forms=(multiple_choice("final"),),
     outputs={"last_hidden_state": "hidden"},
     keys="""attention_bias classifier_activation classifier_bias classifier_pooling cls_token_id decoder_bias

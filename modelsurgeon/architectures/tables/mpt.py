@@ -1,8 +1,4 @@
-"""MPT: pre-norm with ALiBi, no biases at all (its norms included), queries, keys and values one after another.
-
-The MLP is four times as wide as the stream, in the code. Upstream reads only `clip_qkv` and `softmax_scale` of what
-`attn_config` says of the function, and neither `expansion_ratio`, `no_bias`, `learned_pos_emb` nor `logit_scale`.
-"""
+"""MPT: pre-norm with ALiBi, no biases at all (its norms included), queries, keys and values one after another."""
 
 from modelsurgeon.architectures import alibi
 from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Multiple, Tie
@@ -43,6 +39,7 @@ ARCHITECTURE = Architecture(
         "classifier.{weight,bias}?": "labels <- final",
         "qa_outputs.{weight,bias}?": "2 <- final",
     },
+    # Upstream reads clip_qkv and softmax_scale of attn_config alone, and no expansion_ratio, no_bias or logit_scale.
     keys="""attn_config emb_pdrop embedding_fraction expansion_ratio init_device learned_pos_emb logit_scale
         max_seq_len no_bias norm_type resid_pdrop""",
     aliases={"hidden_size": "d_model", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"},

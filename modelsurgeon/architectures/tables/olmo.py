@@ -1,7 +1,4 @@
-"""OLMo: Llama with LayerNorms that hold no tensor (eps 1e-5, fixed in the code), and a clamp on queries, keys, values.
-
-There is nothing between the residual and the head that could take up a factor: a tied model cannot grow its residual.
-"""
+"""OLMo: Llama with LayerNorms that hold no tensor (eps 1e-5 in the code), and a clamp on queries, keys and values."""
 
 from modelsurgeon.architectures.architecture import Architecture, Key, Rotary, Tie
 from modelsurgeon.architectures.recurring import decoder
@@ -12,7 +9,7 @@ ARCHITECTURE = Architecture(
     eps=None,
     rotary=Rotary("half"),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
-    weightless=("stream => hidden", "stream => final"),
+    weightless=("stream => hidden", "stream => final"),  # no gain takes up a factor: a tied residual cannot grow
     clip="clip_qkv",
     axes=decoder(kv=Key("num_attention_heads"), key="head_dim"),
     tensors={

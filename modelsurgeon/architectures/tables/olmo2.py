@@ -1,10 +1,7 @@
-"""OLMo2: Llama that norms what each branch returns, not what it reads; queries and keys are normed over all heads.
+"""OLMo2: Llama that norms what each branch returns, not what it reads; queries and keys are normed over all heads."""
 
-Projections read the residual as it is, so there is no axis `hidden`.
-"""
-
-from modelsurgeon.architectures.architecture import Architecture, Axis, Key, Quotient, Rotary, Tie
-from modelsurgeon.architectures.recurring import attention, residual, tokens
+from modelsurgeon.architectures.architecture import Architecture, Axis, Key, Rotary, Tie
+from modelsurgeon.architectures.recurring import HEAD_SIZE, attention, residual, tokens
 
 ARCHITECTURE = Architecture(
     model="Olmo2ForCausalLM",
@@ -20,7 +17,7 @@ ARCHITECTURE = Architecture(
         "branch": Axis("hidden_size", through="residual"),
         "preheads": Axis("num_attention_heads", through="normed", follows="heads"),
         "prekv": Axis("num_key_value_heads", Key("num_attention_heads"), through="normed", follows="kv"),
-        "prehead": Axis("head_dim", Quotient("hidden_size", "num_attention_heads"), through="normed", follows="head"),
+        "prehead": Axis("head_dim", HEAD_SIZE, through="normed", follows="head"),
     },
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",

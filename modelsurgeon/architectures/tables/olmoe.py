@@ -1,10 +1,7 @@
-"""OLMoE: experts in every layer, and an RMSNorm over all queries together and all keys together, then a clamp.
+"""OLMoE: experts in every layer, and an RMSNorm over all queries together and all keys together, then a clamp."""
 
-The norm of the queries is as wide as the hidden stream, so heads x head size is always hidden_size.
-"""
-
-from modelsurgeon.architectures.architecture import Architecture, Axis, Key, Quotient, Rotary, Tie
-from modelsurgeon.architectures.recurring import fused_experts, residual
+from modelsurgeon.architectures.architecture import Architecture, Axis, Key, Rotary, Tie
+from modelsurgeon.architectures.recurring import HEAD_SIZE, fused_experts, residual
 
 ARCHITECTURE = Architecture(
     model="OlmoeForCausalLM",
@@ -21,9 +18,9 @@ ARCHITECTURE = Architecture(
         "preheads": Axis("num_attention_heads", through="normed", follows="heads"),
         "kv": Axis("num_key_value_heads", Key("num_attention_heads"), through="heads", follows="heads"),
         "prekv": Axis("num_key_value_heads", Key("num_attention_heads"), through="normed", follows="kv"),
-        "head": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
-        "prehead": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="normed", follows="head"),
-        "value": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="linear"),
+        "head": Axis(default=HEAD_SIZE, through="inner", scaled=-0.5),
+        "prehead": Axis(default=HEAD_SIZE, through="normed", follows="head"),
+        "value": Axis(default=HEAD_SIZE, through="linear"),
     },
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
@@ -45,6 +42,6 @@ ARCHITECTURE = Architecture(
     clip="clip_qkv",
     keys="attention_bias hidden_act max_position_embeddings norm_topk_prob output_router_logits router_aux_loss_coef",
     defaults={"num_experts_per_tok": 8},
-    equal={"head_dim": Quotient("hidden_size", "num_attention_heads")},
+    equal={"head_dim": HEAD_SIZE},  # the queries' norm is as wide as the stream
     aliases={"num_local_experts": "num_experts"},
 )

@@ -1,12 +1,7 @@
-"""Phi: attention and MLP side by side behind one norm, biases everywhere (the head's too), half of each head rotated.
+"""Phi: attention and MLP side by side behind one norm, biases everywhere (the head too), half of each head rotated."""
 
-`qk_layernorm` adds a norm on each head's query and key, of size hidden / heads whatever `head_dim` says.
-"""
-
-from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Key, Quotient, Rotary, Tie
-from modelsurgeon.architectures.recurring import decoder
-
-_SIZE = Quotient("hidden_size", "num_attention_heads")
+from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Key, Rotary, Tie
+from modelsurgeon.architectures.recurring import HEAD_SIZE, decoder
 
 ARCHITECTURE = Architecture(
     model="PhiForCausalLM",
@@ -39,11 +34,11 @@ ARCHITECTURE = Architecture(
                 "model.layers.{layer}.self_attn.k_layernorm.{weight,bias}": "prehead => head",
             },
             axes={
-                "head": Axis(default=_SIZE, through="inner", scaled=-0.5),
-                "prehead": Axis(default=_SIZE, through="normed", follows="head"),
-                "value": Axis(default=_SIZE, through="linear"),
+                "head": Axis(default=HEAD_SIZE, through="inner", scaled=-0.5),
+                "prehead": Axis(default=HEAD_SIZE, through="normed", follows="head"),
+                "value": Axis(default=HEAD_SIZE, through="linear"),
             },
-            fields={"equal": {"head_dim": _SIZE}},
+            fields={"equal": {"head_dim": HEAD_SIZE}},  # the size of the norms
         ),
     ),
     keys="embd_pdrop hidden_act max_position_embeddings qk_layernorm resid_pdrop",

@@ -1,14 +1,11 @@
-"""Qwen2-MoE: Qwen2 with experts in some layers, beside them one shared expert behind a gate of its own.
-
-A layer is sparse unless `mlp_only_layers` names it or `decoder_sparse_step` skips it; the others hold a plain MLP.
-"""
+"""Qwen2-MoE: Qwen2 with experts in some layers, beside them one shared expert behind a gate of its own."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Rotary, Tie
 from modelsurgeon.architectures.recurring import attention, by_layer, fused_experts, residual, tokens
 
 
 def sparse(config: Config, layer: int) -> bool:
-    """Whether a layer holds experts."""
+    """Whether a layer holds experts: `mlp_only_layers` does not name it, `decoder_sparse_step` does not skip it."""
     step = config.get("decoder_sparse_step", 1)
     return layer not in (config.get("mlp_only_layers") or ()) and (layer + 1) % step == 0
 

@@ -1,10 +1,7 @@
-"""Qwen3-MoE: Qwen3's attention, with an RMSNorm on each head's query and key, and experts in some layers.
+"""Qwen3-MoE: Qwen3's attention, with an RMSNorm on each head's query and key, and experts in some layers."""
 
-Which layers are sparse is decided as in Qwen2-MoE; there is no shared expert.
-"""
-
-from modelsurgeon.architectures.architecture import Architecture, Axis, Quotient, Rotary, Tie
-from modelsurgeon.architectures.recurring import by_layer, fused_experts, residual, tokens
+from modelsurgeon.architectures.architecture import Architecture, Axis, Rotary, Tie
+from modelsurgeon.architectures.recurring import HEAD_SIZE, by_layer, fused_experts, residual, tokens
 from modelsurgeon.architectures.tables.qwen2_moe import sparse
 
 ARCHITECTURE = Architecture(
@@ -21,9 +18,9 @@ ARCHITECTURE = Architecture(
         "experts": Axis("num_local_experts", 128, through="experts", active="num_experts_per_tok"),
         "heads": Axis("num_attention_heads", through="heads"),
         "kv": Axis("num_key_value_heads", 4, through="heads", follows="heads"),
-        "head": Axis("head_dim", Quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
-        "prehead": Axis("head_dim", Quotient("hidden_size", "num_attention_heads"), through="normed", follows="head"),
-        "value": Axis("head_dim", Quotient("hidden_size", "num_attention_heads"), through="linear"),
+        "head": Axis("head_dim", HEAD_SIZE, through="inner", scaled=-0.5),
+        "prehead": Axis("head_dim", HEAD_SIZE, through="normed", follows="head"),
+        "value": Axis("head_dim", HEAD_SIZE, through="linear"),
     },
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",

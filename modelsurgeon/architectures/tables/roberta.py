@@ -1,7 +1,4 @@
-"""RoBERTa: BERT with another head, whose positions begin after the padding's: two of the table's rows are unused.
-
-The table has as many rows as the config says (`max_position_embeddings`), the unused ones among them.
-"""
+"""RoBERTa: BERT with another head, whose positions begin after the padding's: two of the table's rows are unused."""
 
 from modelsurgeon.architectures.architecture import Architecture, Tie
 from modelsurgeon.architectures.recurring import encoder, multiple_choice

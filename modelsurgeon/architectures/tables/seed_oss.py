@@ -1,7 +1,7 @@
 """Seed-OSS: Llama with a head size of its own, and flags of their own for the biases of each kind of projection."""
 
-from modelsurgeon.architectures.architecture import Architecture, Key, Null, Quotient, Rotary, Tie
-from modelsurgeon.architectures.recurring import decoder
+from modelsurgeon.architectures.architecture import Architecture, Key, Null, Rotary, Tie
+from modelsurgeon.architectures.recurring import HEAD_SIZE, decoder
 
 ARCHITECTURE = Architecture(
     model="SeedOssForCausalLM",
@@ -12,7 +12,7 @@ ARCHITECTURE = Architecture(
     axes=decoder(
         kv=Null("num_key_value_heads", absent=8, null=Key("num_attention_heads")),
         key="head_dim",
-        size=Null("head_dim", absent=128, null=Quotient("hidden_size", "num_attention_heads")),
+        size=Null("head_dim", absent=128, null=HEAD_SIZE),
     ),
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",

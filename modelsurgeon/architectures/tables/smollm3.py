@@ -1,7 +1,4 @@
-"""SmolLM3: Llama with tied embeddings, in which every fourth layer has no rotary positions.
-
-`no_rope_layers` says which layers turn (1) and which do not (0); heads of both kinds grow by the same map.
-"""
+"""SmolLM3: Llama with tied embeddings; every fourth layer has no rotary positions, and grows as the others do."""
 
 from modelsurgeon.architectures.architecture import Architecture, Rotary, Tie
 from modelsurgeon.architectures.recurring import decoder

@@ -1,12 +1,7 @@
-"""StableLM: Llama with LayerNorm, a quarter of each head rotated, and optionally a norm of its own for every head.
+"""StableLM: Llama with LayerNorm, a quarter of each head rotated, and optionally a norm of its own for every head."""
 
-Attention and MLP follow one another, or side by side behind one norm.
-"""
-
-from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Quotient, Rotary, Tie
-from modelsurgeon.architectures.recurring import decoder
-
-_SIZE = Quotient("hidden_size", "num_attention_heads")
+from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Rotary, Tie
+from modelsurgeon.architectures.recurring import HEAD_SIZE, decoder
 
 ARCHITECTURE = Architecture(
     model="StableLmForCausalLM",
@@ -44,7 +39,7 @@ ARCHITECTURE = Architecture(
                 "model.layers.{layer}.self_attn.q_layernorm.norms.{heads}.weight": "prehead => head~",
                 "model.layers.{layer}.self_attn.k_layernorm.norms.{kv}.weight": "prehead => head",
             },
-            axes={"prehead": Axis(default=_SIZE, through="normed", follows="head")},
+            axes={"prehead": Axis(default=HEAD_SIZE, through="normed", follows="head")},
         ),
     ),
     keys="hidden_act max_position_embeddings qk_layernorm use_parallel_residual use_qkv_bias",

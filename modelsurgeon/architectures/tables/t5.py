@@ -1,7 +1,4 @@
-"""T5: an encoder and a decoder, RMSNorm, no biases, no attention scale, relative positions as a bias per head.
-
-The embedding serves as head, and what reaches it is divided by sqrt(d_model) while `scale_decoder_outputs` says so.
-"""
+"""T5: an encoder and a decoder, RMSNorm, no biases, no attention scale, relative positions as a bias per head."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Key, Tie
 from modelsurgeon.architectures.recurring import residual

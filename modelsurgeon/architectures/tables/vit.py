@@ -1,7 +1,4 @@
-"""ViT: a pre-norm encoder of image patches, which a convolution as wide as its stride embeds.
-
-Files hold BERT-like names; the library's own modules have others by now, and both are read.
-"""
+"""ViT: a pre-norm encoder of image patches, which a convolution as wide as its stride embeds."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Key, labels
 from modelsurgeon.architectures.recurring import attention, residual
@@ -55,7 +52,7 @@ ARCHITECTURE = Architecture(
         "reconstruction": "pixels",  # laid out as a picture, whose size never grows
     },
     keys="encoder_stride hidden_act image_size pooler_act qkv_bias",
-    synonyms=(
+    synonyms=(  # the names of the library's own modules
         ("layers.", "encoder.layer."),
         (".attention.q_proj.", ".attention.attention.query."),
         (".attention.k_proj.", ".attention.attention.key."),

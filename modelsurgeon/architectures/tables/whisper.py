@@ -1,8 +1,4 @@
-"""Whisper: a pre-norm encoder of sound behind two convolutions, and a pre-norm decoder of tokens.
-
-The second convolution ends in a GELU, which writes the encoder's residual stream: only copies of scale 1 pass it. The
-norms' eps is fixed in the code (1e-5), `scale_embedding` has no effect, and keys have no bias.
-"""
+"""Whisper: a pre-norm encoder of sound behind two convolutions, and a pre-norm decoder of tokens."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Tie, labels
 from modelsurgeon.architectures.recurring import attention, residual
@@ -52,7 +48,7 @@ ARCHITECTURE = Architecture(
         "mels": Axis("num_mel_bins"),
         "labels": Axis(default=labels),
         "stem": Axis("d_model", through="pointwise"),
-        "encoder": Axis("d_model", through="pointwise residual"),
+        "encoder": Axis("d_model", through="pointwise residual"),  # the second convolution ends in a GELU
         **residual("d_model"),
         "pooled": Axis("classifier_proj_size", 256, why="the projection has a size of its own"),
         "encoder_mlp": Axis("encoder_ffn_dim", through="pointwise"),
