@@ -33,23 +33,9 @@ from modelsurgeon.architectures.words import (
 from modelsurgeon.errors import ArchitectureError, SourceError
 from modelsurgeon.maps.signature import Signature, parse
 
-__all__ = [  # what tables are written with, all from one place
-    "Architecture",
-    "Axis",
-    "Config",
-    "Default",
-    "Form",
-    "Key",
-    "Multiple",
-    "Null",
-    "Quotient",
-    "Rotary",
-    "Template",
-    "Tie",
-    "but",
-    "labels",
-]
-
+# What tables are written with, all from one place.
+__all__ = ["Architecture", "Axis", "Config", "Form", "Key", "Multiple", "Null", "Quotient", "Rotary", "Template", "Tie"]
+__all__ += ["but", "labels"]
 
 FREQUENCIES = r".*rotary_emb\.inv_freq"
 
@@ -175,37 +161,27 @@ class Architecture:
 
     def fitted(self, config: Config, names: Iterable[str]) -> Architecture:
         """The table for a checkpoint: what depends on its config, or on the tensors that it holds, is decided."""
-        table, present = self, None
-        if self.forms:
-            present = frozenset(map(self.canonical, names))
+        table, present = self, frozenset(map(self.canonical, names) if self.forms else ())
         for form in self.forms:
-            if _asked(form.when, config, present or frozenset()):
+            if _applied(form.when, config, present):
                 table = form.of(table)
-        last = {counter: table.value(config, key) for counter, key in table.counters.items()}
-        ends = [counter for counter in last if any(f"{{{counter}.last}}" in name for name in table.tensors)]
-        for counter in ends:
-            number = last[counter] - 1 if isinstance(last[counter], int) else 0
-            renamed = {name.replace(f"{{{counter}.last}}", str(number)): t for name, t in table.tensors.items()}
-            table = replace(table, tensors=renamed)
+        for counter, key in table.counters.items():
+            count, last = table.value(config, key), f"{{{counter}.last}}"
+            if any(last in name for name in table.tensors):
+                number = str(count - 1 if isinstance(count, int) else 0)
+                table = replace(table, tensors={name.replace(last, number): t for name, t in table.tensors.items()})
         return table if table is self else replace(table, forms=())
 
     @cached_property
     def accounted_keys(self) -> frozenset[str]:
         """Every config key that this table knows."""
-        axes = {key for axis in self.axes.values() for key in (axis.key, axis.active, axis.groups) if key}
-        rotary = {"rope_parameters", "rope_theta", "rope_scaling", "partial_rotary_factor"} if self.rotary else set()
-        rotary |= {self.rotary.size_key} if self.rotary and self.rotary.size_key else set()
-        named = {
-            *self.keys.split(),
-            *self.requires,
-            *self.defaults,
-            *self.equal,
-            *self.counters.values(),
-            *self.aliases,
-        }
-        single = {key for key in (self.eps, self.clip) if key}
-        every = {key.split(".")[0] for key in axes | rotary | named | single}
-        return frozenset(INERT | every).union(*(form.of(self).accounted_keys for form in self.unfolded))
+        rope = ("rope_parameters", "rope_theta", "rope_scaling", "partial_rotary_factor")
+        rotary = (*rope, self.rotary.size_key) if self.rotary else ()
+        sizes = (key for axis in self.axes.values() for key in (axis.key, axis.active, axis.groups))
+        mappings = (self.requires, self.defaults, self.equal, self.counters.values(), self.aliases)
+        keys = (*sizes, *rotary, self.eps, self.clip, *self.keys.split(), *(key for one in mappings for key in one))
+        layouts = (replace(form, fields={**form.fields, "forms": ()}).of(self) for form in self.forms)
+        return frozenset(INERT | {key.split(".")[0] for key in keys if key}).union(*(t.accounted_keys for t in layouts))
 
     @property
     def dotted(self) -> frozenset[str]:
@@ -213,11 +189,6 @@ class Architecture:
         axes = [key for axis in self.axes.values() for key in (axis.key, axis.active, axis.groups, axis.when)]
         keys = [*axes, self.eps, self.clip, *self.keys.split(), *self.requires, *self.absent, *self.equal]
         return frozenset(key for key in keys if isinstance(key, str) and "." in key)
-
-    @property
-    def unfolded(self) -> tuple[Form, ...]:
-        """The forms, each without further ones: what they add to the keys that are known."""
-        return tuple(replace(form, fields={**form.fields, "forms": ()}) for form in self.forms)
 
     def canonical(self, name: str) -> str:
         """The name on disk -> the name in the table (prefix and old spellings undone)."""
@@ -229,11 +200,9 @@ class Architecture:
         Raises ArchitectureError when nothing accounts for it.
         """
         found = self._looked_up(name)[1]
-        if found:
-            return found
-        if self.is_recomputed(name):
-            return None
-        raise ArchitectureError(f"tensor {name!r}: no line of this model type's table accounts for it")
+        if not found and not self.is_recomputed(name):
+            raise ArchitectureError(f"tensor {name!r}: no line of this model type's table accounts for it")
+        return found
 
     def is_recomputed(self, name: str) -> bool:
         """Whether the library makes this tensor itself, or ignores what a file says."""
@@ -274,7 +243,7 @@ class Architecture:
         if not numbers:
             return True
         layer = next(iter(numbers.values()))
-        return all(_asked(has, config, layer) for piece, has in self.only.items() if piece in template.name)
+        return all(_applied(has, config, layer) for piece, has in self.only.items() if piece in template.name)
 
     def resolve(self, config: Config) -> dict[str, Any]:
         """The config as the library reads it: other names of a key, where present, win over the native one."""
@@ -290,19 +259,19 @@ class Architecture:
         """A config value, or what its absence means."""
         value = lookup(config, key)
         if value is None and key in self.absent:
-            return _asked(meaning, self.absent[key], config)
+            return _applied(meaning, self.absent[key], config)
         return value
 
     def holds(self, config: Config, when: str | Rule | None) -> bool:
         """Whether what `Axis.when` names is true."""
-        if when is None:
-            return True
-        return bool(self.value(config, when) if isinstance(when, str) else _asked(when, config))
+        return when is None or bool(self.value(config, when) if isinstance(when, str) else _applied(when, config))
 
     def derived(self, config: Config) -> dict[str, Any]:
         """What derived keys must say: those that the config writes, and those whose absence means something."""
         rules = {k: rule for k, rule in self.equal.items() if lookup(config, k) is not None or k in self.absent}
-        return {k: lookup(config, rule) if isinstance(rule, str) else _asked(rule, config) for k, rule in rules.items()}
+        return {
+            k: lookup(config, rule) if isinstance(rule, str) else _applied(rule, config) for k, rule in rules.items()
+        }
 
     def spelled_out(self, config: Config) -> dict[str, Any]:
         """{key: value} of the keys that are absent from a config and mean something."""
@@ -360,7 +329,7 @@ def _moved(name: str, old: str, new: str) -> str:
     return new + name.removeprefix(old) if old and name.startswith(old) else name
 
 
-def _asked(rule: Callable[..., Any], *given: Any) -> Any:
+def _applied(rule: Callable[..., Any], *given: Any) -> Any:
     """The result of a table's function. Raises SourceError where the config makes no sense to it."""
     try:
         return rule(*given)

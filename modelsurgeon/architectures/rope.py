@@ -15,7 +15,7 @@ https://arxiv.org/abs/2309.00071; LongRoPE, https://arxiv.org/abs/2402.13753).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import ceil, floor, inf, isclose, log, nextafter, pi
 from typing import Any
 
@@ -46,7 +46,10 @@ def records(config: Config) -> dict[str | None, Record]:
     layers = {name: record for name, record in stated.items() if isinstance(record, Mapping)}
     if not layers:
         return {None: _flat(config, scaling or stated)}
-    filled: dict[str | None, Record] = {name: _layer(config, stated, name) for name in layers}
+    thetas = {name: THETAS.get(name, (*THETAS[None], "global_rope_theta")) for name in layers}
+    filled: dict[str | None, Record] = {
+        name: _filled(config, record, stated, thetas[name]) for name, record in layers.items()
+    }
     return {**filled, None: _flat(config, scaling)} if scaling else filled
 
 
@@ -138,11 +141,6 @@ def _flat(config: Config, stated: Record) -> Record:
     return record
 
 
-def _layer(config: Config, stated: Record, name: str) -> Record:
-    """The record of one layer type, filled up. Upstream looks for `truncate` beside the records, not in them."""
-    return _filled(config, stated[name], stated, THETAS.get(name, (*THETAS[None], "global_rope_theta")))
-
-
 def _filled(config: Config, stated: Record, outer: Record, thetas: tuple[str, ...]) -> dict[str, Any]:
     record = {key: value for key, value in stated.items() if value is not None and key != "type"}
     record["rope_type"] = _kind(stated)
@@ -204,11 +202,8 @@ def _yarn(record: Record, rotated: int, count: int) -> dict[str, Any]:
     Where upstream rounds bounds outwards (`truncate`) the turns are those of half a new pair further in, so that no
     error of the logarithm counts. New bounds lie within the new clamps because the old ones do within the old.
     """
-    old = _ramp(record, rotated)
-    if all(
-        isclose(x, count * y, rel_tol=SAME, abs_tol=SAME)
-        for x, y in zip(_ramp(record, count * rotated), old, strict=True)
-    ):
+    old, new = _ramp(record, rotated), _ramp(record, count * rotated)
+    if all(isclose(b, count * a, rel_tol=SAME, abs_tol=SAME) for a, b in zip(old, new, strict=True)):
         return {}
     inset = 0.5 / count if record["truncate"] else 0.0
     theta, length = _number(record, "rope_theta"), _number(record, "original_max_position_embeddings")
@@ -234,11 +229,7 @@ def _ramp(record: Record, rotated: int) -> tuple[float, float]:
     return low, high + NARROWEST if low == high else high
 
 
-CHANGES: Mapping[str, Callable[[Record, int, int], dict[str, Any]]] = {
-    "longrope": _longrope,
-    "proportional": _proportional,
-    "yarn": _yarn,
-}
+CHANGES = {"longrope": _longrope, "proportional": _proportional, "yarn": _yarn}
 
 
 def _written(config: Config, changes: Mapping[str | None, Record]) -> dict[str, Any]:
