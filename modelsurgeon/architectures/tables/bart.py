@@ -36,10 +36,7 @@ ARCHITECTURE = Architecture(
     tie=Tie(
         "lm_head.weight",
         "model.shared.weight",
-        also={
-            "model.encoder.embed_tokens.weight": "model.shared.weight",
-            "model.decoder.embed_tokens.weight": "model.shared.weight",
-        },
+        also={f"model.{side}.embed_tokens.weight": "model.shared.weight" for side in ("encoder", "decoder")},
         default=True,
     ),
     axes={

@@ -4,6 +4,8 @@ from modelsurgeon.architectures import alibi
 from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Multiple, Tie
 from modelsurgeon.architectures.recurring import attention, residual, tokens
 
+QKV = "transformer.h.{layer}.self_attention.query_key_value.{weight,bias}"
+
 ARCHITECTURE = Architecture(
     model="BloomForCausalLM",
     norm="layer",
@@ -21,9 +23,7 @@ ARCHITECTURE = Architecture(
         "transformer.word_embeddings.weight": "vocab -> embedded",
         "transformer.word_embeddings_layernorm.{weight,bias}": "embedded => stream",
         "transformer.h.{layer}.input_layernorm.{weight,bias}": "stream => hidden",
-        "transformer.h.{layer}.self_attention.query_key_value.{weight,bias}": (
-            "(heads (head~ + head + value)) <- hidden"
-        ),
+        QKV: "(heads (head~ + head + value)) <- hidden",
         "transformer.h.{layer}.self_attention.dense.{weight,bias}": "stream <- (heads value)",
         "transformer.h.{layer}.post_attention_layernorm.{weight,bias}": "stream => hidden",
         "transformer.h.{layer}.mlp.dense_h_to_4h.{weight,bias}": "mlp <- hidden",
@@ -39,11 +39,8 @@ ARCHITECTURE = Architecture(
             "post-norm",  # sums start from the norms' outputs
             when=lambda c, names: bool(c.get("apply_residual_connection_post_layernorm")),
             tensors={
-                "transformer.h.{layer}.input_layernorm.{weight,bias}": "stream => stream",
-                "transformer.h.{layer}.self_attention.query_key_value.{weight,bias}": (
-                    "(heads (head~ + head + value)) <- stream"
-                ),
-                "transformer.h.{layer}.post_attention_layernorm.{weight,bias}": "stream => stream",
+                QKV: "(heads (head~ + head + value)) <- stream",
+                "transformer.h.{layer}.{input,post_attention}_layernorm.{weight,bias}": "stream => stream",
                 "transformer.h.{layer}.mlp.dense_h_to_4h.{weight,bias}": "mlp <- stream",
             },
         ),

@@ -4,14 +4,8 @@ Each head's key is a part of its own (`nope`) and a rotated part (`rope`) that a
 set the attention's scale. The shared experts are one MLP, `n_shared_experts` times as wide as an expert.
 """
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Form, Rotary, Tie
+from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Rotary, Tie
 from modelsurgeon.architectures.recurring import by_layer, fused_experts, residual, tokens
-
-
-def sparse(config: Config, layer: int) -> bool:
-    """Whether a layer holds experts."""
-    return bool(layer >= config.get("first_k_dense_replace", 0))
-
 
 DIRECT = "its queries come straight from the hidden state"
 DIRECT_QUERIES = Form(
@@ -71,7 +65,12 @@ ARCHITECTURE = Architecture(
         "lm_head.weight?": "vocab <- final",
         "score.weight?": "labels <- final",
     },
-    only=by_layer(sparse, ".mlp.gate.", ".mlp.experts.", ".mlp.shared_experts."),
+    only=by_layer(
+        lambda c, layer: layer >= c.get("first_k_dense_replace", 0),
+        ".mlp.gate.",
+        ".mlp.experts.",
+        ".mlp.shared_experts.",
+    ),
     forms=(DIRECT_QUERIES, fused_experts("expert_mlp")),
     fixed_eps=tuple(f"model.layers.{{layer}}.self_attn.{norm}_layernorm.weight" for norm in ("q_a", "kv_a")),
     keys="""attention_bias first_k_dense_replace hidden_act max_position_embeddings mlp_bias n_group norm_topk_prob

@@ -6,16 +6,6 @@ from modelsurgeon.architectures.tables.deepseek_v2 import ARCHITECTURE as V2
 from modelsurgeon.architectures.tables.deepseek_v2 import DIRECT_QUERIES
 
 
-def layout(config: Config) -> str:
-    """Which coordinates of the rotated part make a pair."""
-    return "interleaved" if config.get("rope_interleave", True) else "half"
-
-
-def sparse(config: Config, layer: int) -> bool:
-    """Whether a layer holds experts."""
-    return bool(layer >= config.get("first_k_dense_replace", 3))
-
-
 def copies_count_once(config: Config) -> bool:
     """Whether twice the experts, twice as many of them active, compute the same.
 
@@ -30,7 +20,7 @@ ARCHITECTURE = Architecture(
     model="DeepseekV3ForCausalLM",
     norm="rms",
     eps="rms_norm_eps",
-    rotary=Rotary(layout, axis="rope"),
+    rotary=Rotary(lambda c: "interleaved" if c.get("rope_interleave", True) else "half", axis="rope"),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={
         **V2.axes,
@@ -63,7 +53,12 @@ ARCHITECTURE = Architecture(
         "score.bias?": "labels <-",
     },
     fills={"model.layers.{layer}.mlp.gate.e_score_correction_bias": -8192.0},
-    only=by_layer(sparse, ".mlp.gate.", ".mlp.experts.", ".mlp.shared_experts."),
+    only=by_layer(
+        lambda c, layer: layer >= c.get("first_k_dense_replace", 3),
+        ".mlp.gate.",
+        ".mlp.experts.",
+        ".mlp.shared_experts.",
+    ),
     forms=(
         DIRECT_QUERIES,
         fused_experts("expert_mlp"),

@@ -4,7 +4,7 @@ from modelsurgeon.architectures import alibi
 from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Form, Key, Multiple, Rotary, Tie
 from modelsurgeon.architectures.recurring import HEAD_SIZE, attention, residual, tokens
 
-_QKV = "transformer.h.{layer}.self_attention.query_key_value.{weight,bias?}"
+QKV = "transformer.h.{layer}.self_attention.query_key_value.{weight,bias?}"
 
 
 def _grouped(config: Config) -> bool:
@@ -27,7 +27,7 @@ ARCHITECTURE = Architecture(
     tensors={
         "transformer.word_embeddings.weight": "vocab -> stream",
         "transformer.h.{layer}.input_layernorm.{weight,bias}": "stream => hidden",
-        _QKV: "(heads (head~ + head + value)) <- hidden",
+        QKV: "(heads (head~ + head + value)) <- hidden",
         "transformer.h.{layer}.self_attention.dense.{weight,bias?}": "stream <- (heads value)",
         "transformer.h.{layer}.mlp.dense_h_to_4h.{weight,bias?}": "mlp <- hidden",
         "transformer.h.{layer}.mlp.dense_4h_to_h.{weight,bias?}": "stream <- mlp",
@@ -41,14 +41,14 @@ ARCHITECTURE = Architecture(
         Form(
             "multi-query",
             when=lambda c, names: not _grouped(c) and bool(c.get("multi_query", True)),
-            tensors={_QKV: "(heads head~ + kv head + kv value) <- hidden"},
+            tensors={QKV: "(heads head~ + kv head + kv value) <- hidden"},
             axes={"kv": Axis(default=1, through="heads", follows="heads")},
             fields={"equal": {}},  # whatever num_kv_heads says
         ),
         Form(
             "grouped",
             when=lambda c, names: _grouped(c),
-            tensors={_QKV: "kv[heads head~ + kv head + kv value] <- hidden"},
+            tensors={QKV: "kv[heads head~ + kv head + kv value] <- hidden"},
             axes={"kv": Axis("num_kv_heads", Key("num_attention_heads"), through="heads", follows="heads")},
             fields={"equal": {}},
         ),

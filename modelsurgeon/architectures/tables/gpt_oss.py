@@ -8,20 +8,9 @@ from modelsurgeon.architectures.recurring import HEAD_SIZE, attention, residual,
 
 def rope(config: Config) -> dict[str, Any]:
     """The rotary parameters of a config that lacks this key: the older one's, or else YaRN."""
-    scaling = config.get("rope_scaling") or {
-        "rope_type": "yarn",
-        "factor": 32.0,
-        "beta_fast": 32.0,
-        "beta_slow": 1.0,
-        "truncate": False,
-        "original_max_position_embeddings": 4096,
-    }
+    yarn = {"rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False}
+    scaling = config.get("rope_scaling") or {**yarn, "original_max_position_embeddings": 4096}
     return {"rope_theta": config.get("rope_theta", 150000.0), **scaling}
-
-
-def head_size(config: Config) -> int:
-    """64 where the key is absent, a quotient where it is null."""
-    return HEAD_SIZE(config) if "head_dim" in config else 64
 
 
 ARCHITECTURE = Architecture(
@@ -37,7 +26,9 @@ ARCHITECTURE = Architecture(
         "experts": Axis("num_local_experts", 128, through="experts", active="num_experts_per_tok"),
         "choice": Axis("num_local_experts", 128, through="choice", follows="experts"),
         **attention(
-            kv=Null("num_key_value_heads", absent=8, null=Key("num_attention_heads")), key="head_dim", size=head_size
+            kv=Null("num_key_value_heads", absent=8, null=Key("num_attention_heads")),
+            key="head_dim",
+            size=Null("head_dim", absent=64, null=HEAD_SIZE),
         ),
     },
     tensors={

@@ -1,15 +1,9 @@
 """MPT: pre-norm with ALiBi, no biases at all (its norms included), queries, keys and values one after another."""
 
 from modelsurgeon.architectures import alibi
-from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Multiple, Tie
+from modelsurgeon.architectures.architecture import Architecture, Axis, Multiple, Tie
 from modelsurgeon.architectures.config import lookup
 from modelsurgeon.architectures.recurring import attention, residual, tokens
-
-
-def _scales_by_head(config: Config) -> bool:
-    """Whether attention is divided by sqrt(head): the config has no scale of its own."""
-    return lookup(config, "attn_config.softmax_scale") is None
-
 
 ARCHITECTURE = Architecture(
     model="MptForCausalLM",
@@ -23,7 +17,9 @@ ARCHITECTURE = Architecture(
         **tokens(),
         **residual("d_model"),
         "mlp": Axis(default=Multiple("d_model", 4), through="pointwise"),
-        **attention("d_model", "n_heads", when=_scales_by_head, slopes=alibi.mpt),
+        **attention(
+            "d_model", "n_heads", when=lambda c: lookup(c, "attn_config.softmax_scale") is None, slopes=alibi.mpt
+        ),
     },
     tensors={
         "transformer.wte.weight": "vocab -> stream",

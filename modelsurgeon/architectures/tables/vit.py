@@ -46,11 +46,7 @@ ARCHITECTURE = Architecture(
         "classifier.{weight,bias}?": "labels <- final",
         "decoder.0.{weight,bias}?": "pixels <- final 1 1",
     },
-    outputs={
-        "last_hidden_state": "final",
-        "pooler_output": "pooled",
-        "reconstruction": "pixels",  # laid out as a picture, whose size never grows
-    },
+    outputs={"last_hidden_state": "final", "pooler_output": "pooled", "reconstruction": "pixels"},  # as a picture
     keys="encoder_stride hidden_act image_size pooler_act qkv_bias",
     synonyms=(  # the names of the library's own modules
         ("layers.", "encoder.layer."),
