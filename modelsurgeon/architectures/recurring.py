@@ -14,7 +14,8 @@ from modelsurgeon.architectures.architecture import Form
 from modelsurgeon.architectures.words import Axis, Config, Default, Quotient, Rule, Slopes, Tie, labels
 
 HEAD_SIZE = Quotient("hidden_size", "num_attention_heads")
-DENSE = (".mlp.gate_proj.", ".mlp.up_proj.", ".mlp.down_proj.")
+CLASSIFIER = "classifier.{weight,bias}?"
+OF_STREAM = {CLASSIFIER: "labels <- hidden"}
 
 
 def tokens(positions: str = "", types: str = "") -> dict[str, Axis]:
@@ -115,28 +116,18 @@ def names_task(config: Config, task: str) -> bool:
 
 def multiple_choice(axis: str) -> Form:
     """A classifier that reads this axis and writes one score for each choice."""
-    return Form(
-        "multiple choice",
-        when=lambda config, names: names_task(config, "MultipleChoice"),
-        tensors={"classifier.{weight,bias}?": f"1 <- {axis}"},
-    )
-
-
-# Files of old token classifiers hold a pooler, too, which they do not use.
-TOKENS = Form(
-    "token classifier",
-    when=lambda config, names: names_task(config, "TokenClassification"),
-    tensors={"classifier.{weight,bias}?": "labels <- hidden"},
-)
+    return Form("multiple choice", lambda c, names: names_task(c, "MultipleChoice"), {CLASSIFIER: f"1 <- {axis}"})
 
 
 def unpooled(pooler: str) -> Form:
     """Classifiers of checkpoints without a tensor whose name ends like this read the stream itself."""
-    return Form(
-        "without pooler",
-        when=lambda config, names: not any(name.endswith(pooler) for name in names),
-        tensors={"classifier.{weight,bias}?": "labels <- hidden"},
-    )
+    return Form("without pooler", lambda c, names: not any(name.endswith(pooler) for name in names), OF_STREAM)
+
+
+def classifiers(pooler: str) -> tuple[Form, ...]:
+    """BERT's classifiers. Files of old token classifiers hold a pooler, too, which they do not use."""
+    of_tokens = Form("token classifier", lambda c, names: names_task(c, "TokenClassification"), OF_STREAM)
+    return unpooled(pooler), of_tokens, multiple_choice("pooled")
 
 
 def fused_experts(width: str, gate: str = "gate_proj", up: str = "up_proj", down: str = "down_proj") -> Form:
@@ -155,4 +146,5 @@ def fused_experts(width: str, gate: str = "gate_proj", up: str = "up_proj", down
 
 def by_layer(sparse: Callable[[Config, int], bool], *pieces: str) -> dict[str, Callable[[Config, int], bool]]:
     """`Architecture.only` where sparse layers hold these pieces, and the others a plain MLP."""
-    return {**dict.fromkeys(pieces, sparse), **dict.fromkeys(DENSE, lambda config, layer: not sparse(config, layer))}
+    dense = (".mlp.gate_proj.", ".mlp.up_proj.", ".mlp.down_proj.")
+    return {**dict.fromkeys(pieces, sparse), **dict.fromkeys(dense, lambda config, layer: not sparse(config, layer))}

@@ -35,11 +35,11 @@ SAME = 1e-12  # YaRN's bounds, in pairs: a few float64 roundings
 
 
 def records(config: Config) -> dict[str | None, Record]:
-    """{layer type: rope record}, of every layer under None where there is only one, filled up from the legacy keys.
+    """{layer type: rope record}, completed from the legacy keys; None is the type of a record for all layers.
 
-    As the library reads them: a `rope_scaling` that holds anything stands for `rope_parameters`; what a record names
-    wins over the legacy keys, except flat records' `original_max_position_embeddings`; `truncate` is read outside of
-    nested records. `rope_type` is always there, in the new spelling.
+    As the library reads them: a `rope_scaling` that is not empty replaces `rope_parameters`; a record's keys win over
+    the legacy keys, except `original_max_position_embeddings` in a flat record; `truncate` is read outside of nested
+    records. Every record has `rope_type`, in the new spelling.
     """
     stated = _mapping(config, "rope_parameters")
     scaling = _mapping(config, "rope_scaling")
@@ -94,7 +94,7 @@ def nested(config: Config, rotated: int, count: int) -> dict[str, Any]:
     """The config keys, with their new values, that keep all frequencies when `rotated` becomes `count * rotated`.
 
     rotated  coordinates of the axis that are rotated, before
-    Nothing where exponents are all that counts: default, linear, llama3, dynamic (up to max_position_embeddings).
+    Empty where the exponents decide everything: default, linear, llama3, dynamic (up to max_position_embeddings).
     Raises PlanError where there is no such config, SourceError where a record lacks what its type needs.
     """
     reason = reasons_against_nesting(config)
@@ -134,7 +134,7 @@ def appended(config: Config, rotated: int, new_size: int) -> dict[str, Any]:
 
 
 def _flat(config: Config, stated: Record) -> Record:
-    """A record that holds for every layer, filled up."""
+    """A record for all layers, completed."""
     record = _filled(config, stated, stated, THETAS[None])
     if record["rope_type"] in PRETRAINED and config.get("original_max_position_embeddings") is not None:
         return {**record, "original_max_position_embeddings": config["original_max_position_embeddings"]}
@@ -143,8 +143,10 @@ def _flat(config: Config, stated: Record) -> Record:
 
 def _filled(config: Config, stated: Record, outer: Record, thetas: tuple[str, ...]) -> dict[str, Any]:
     record = {key: value for key, value in stated.items() if value is not None and key != "type"}
-    record["rope_type"] = _kind(stated)
-    if record["rope_type"] == "yarn":
+    kind = str(stated.get("rope_type") or stated.get("type") or "default")
+    # Phi-3's first files call LongRoPE "su" or "yarn".
+    record["rope_type"] = "longrope" if kind in ("su", "yarn") and "long_factor" in stated else kind
+    if record["rope_type"] == "yarn":  # upstream looks for `truncate` beside nested records, not in them
         record["truncate"] = bool(outer.get("truncate", True))
     outside = {
         "rope_theta": thetas,
@@ -158,12 +160,6 @@ def _filled(config: Config, stated: Record, outer: Record, thetas: tuple[str, ..
     return record
 
 
-def _kind(stated: Record) -> str:
-    """The type of a record in any spelling. Phi-3's first files call LongRoPE "su" or "yarn"."""
-    kind = str(stated.get("rope_type") or stated.get("type") or "default")
-    return "longrope" if kind in ("su", "yarn") and "long_factor" in stated else kind
-
-
 def _rotated(record: Record, size: int, partial: float) -> int:
     if record["rope_type"] == "proportional":
         return size
@@ -171,7 +167,7 @@ def _rotated(record: Record, size: int, partial: float) -> int:
 
 
 def _share(rotated: int, size: int) -> float:
-    """A float of which upstream makes `rotated` of `size` again."""
+    """A share of `size` that upstream rounds to `rotated`."""
     share = rotated / size
     return share if int(size * share) == rotated else nextafter(share, inf)
 

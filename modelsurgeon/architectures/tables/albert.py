@@ -1,7 +1,7 @@
 """ALBERT: a post-norm encoder whose layers share their weights, under projected embeddings of a size of their own."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Tie
-from modelsurgeon.architectures.recurring import TOKENS, attention, embeddings, multiple_choice, tokens, unpooled
+from modelsurgeon.architectures.recurring import attention, classifiers, embeddings, tokens
 
 ARCHITECTURE = Architecture(
     model="AlbertForMaskedLM",
@@ -52,7 +52,7 @@ ARCHITECTURE = Architecture(
         "classifier.{weight,bias}?": "labels <- pooled",
         "qa_outputs.{weight,bias}?": "labels <- hidden",
     },
-    forms=(unpooled("albert.pooler.weight"), TOKENS, multiple_choice("pooled")),
+    forms=classifiers("albert.pooler.weight"),
     outputs={"last_hidden_state": "hidden", "pooler_output": "pooled"},
     keys="classifier_dropout_prob hidden_act num_hidden_layers",
     requires={"position_embedding_type": (None, "absolute")},

@@ -1,7 +1,7 @@
 """BERT: a post-norm encoder, in every usual form: masked-LM, next-sentence, pooler, classifiers, or the bare body."""
 
 from modelsurgeon.architectures.architecture import Architecture
-from modelsurgeon.architectures.recurring import TOKENS, bert_tie, encoder, multiple_choice, unpooled
+from modelsurgeon.architectures.recurring import bert_tie, classifiers, encoder
 
 ARCHITECTURE = Architecture(
     model="BertForMaskedLM",
@@ -32,7 +32,7 @@ ARCHITECTURE = Architecture(
         "classifier.{weight,bias}?": "labels <- pooled",
         "qa_outputs.{weight,bias}?": "labels <- hidden",
     },
-    forms=(unpooled("pooler.dense.weight"), TOKENS, multiple_choice("pooled")),
+    forms=classifiers("pooler.dense.weight"),
     outputs={"last_hidden_state": "hidden", "pooler_output": "pooled"},
     keys="hidden_act is_decoder",
     requires={"position_embedding_type": (None, "absolute")},

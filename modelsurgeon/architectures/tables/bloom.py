@@ -39,8 +39,9 @@ ARCHITECTURE = Architecture(
             "post-norm",  # sums start from the norms' outputs
             when=lambda c, names: bool(c.get("apply_residual_connection_post_layernorm")),
             tensors={
+                "transformer.h.{layer}.input_layernorm.{weight,bias}": "stream => stream",
                 QKV: "(heads (head~ + head + value)) <- stream",
-                "transformer.h.{layer}.{input,post_attention}_layernorm.{weight,bias}": "stream => stream",
+                "transformer.h.{layer}.post_attention_layernorm.{weight,bias}": "stream => stream",
                 "transformer.h.{layer}.mlp.dense_h_to_4h.{weight,bias}": "mlp <- stream",
             },
         ),

@@ -5,16 +5,7 @@ table. The scores are divided by sqrt(head * (1 + the number of such terms)).
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Form, Key, Tie, labels
-from modelsurgeon.architectures.recurring import (
-    HEAD_SIZE,
-    TOKENS,
-    attention,
-    bert_tie,
-    embeddings,
-    multiple_choice,
-    residual,
-    unpooled,
-)
+from modelsurgeon.architectures.recurring import HEAD_SIZE, attention, bert_tie, classifiers, embeddings, residual
 
 
 def buckets(config: Config) -> int:
@@ -111,8 +102,6 @@ ARCHITECTURE = Architecture(
                 "requires": {**SUPPORTED, "tie_word_embeddings": (None, True)},
             },
         ),
-        unpooled("pooler.dense.weight"),
-        TOKENS,
-        multiple_choice("pooled"),
+        *classifiers("pooler.dense.weight"),
     ),
 )

@@ -24,7 +24,6 @@ DIRECT_QUERIES = Form(
 ARCHITECTURE = Architecture(
     model="DeepseekV2ForCausalLM",
     norm="rms",
-    eps="rms_norm_eps",
     rotary=Rotary("interleaved", axis="rope"),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={
@@ -34,10 +33,8 @@ ARCHITECTURE = Architecture(
         "expert_mlp": Axis("moe_intermediate_size", through="pointwise"),
         "shared_mlp": Axis("n_shared_experts", 2, why="shared experts widen with moe_intermediate_size"),
         "experts": Axis("n_routed_experts", 64, through="experts", active="num_experts_per_tok", groups="n_group"),
-        "pre_q_rank": Axis("q_lora_rank", 1536, through="rank"),
-        "q_rank": Axis("q_lora_rank", 1536, through="rank"),
-        "pre_kv_rank": Axis("kv_lora_rank", 512, through="rank"),
-        "kv_rank": Axis("kv_lora_rank", 512, through="rank"),
+        **{name: Axis("q_lora_rank", 1536, through="rank") for name in ("pre_q_rank", "q_rank")},
+        **{name: Axis("kv_lora_rank", 512, through="rank") for name in ("pre_kv_rank", "kv_rank")},
         "heads": Axis("num_attention_heads", through="heads"),
         "nope": Axis("qk_nope_head_dim", 128, through="inner", scaled=-0.5, over=("nope", "rope")),
         "rope": Axis("qk_rope_head_dim", 64, through="inner", scaled=-0.5, over=("nope", "rope")),

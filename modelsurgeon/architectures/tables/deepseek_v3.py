@@ -19,7 +19,6 @@ def copies_count_once(config: Config) -> bool:
 ARCHITECTURE = Architecture(
     model="DeepseekV3ForCausalLM",
     norm="rms",
-    eps="rms_norm_eps",
     rotary=Rotary(lambda c: "interleaved" if c.get("rope_interleave", True) else "half", axis="rope"),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={

@@ -6,7 +6,6 @@ from modelsurgeon.architectures.recurring import decoder
 ARCHITECTURE = Architecture(
     model="GemmaForCausalLM",
     norm="rms",
-    eps="rms_norm_eps",
     rotary=Rotary("half"),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=True),
     offset=1.0,

@@ -6,7 +6,6 @@ from modelsurgeon.architectures.recurring import attention, residual, tokens
 ARCHITECTURE = Architecture(
     model="Glm4ForCausalLM",
     norm="rms",
-    eps="rms_norm_eps",
     rotary=Rotary("interleaved", partial=0.5),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={

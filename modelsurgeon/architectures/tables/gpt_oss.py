@@ -16,7 +16,6 @@ def rope(config: Config) -> dict[str, Any]:
 ARCHITECTURE = Architecture(
     model="GptOssForCausalLM",
     norm="rms",
-    eps="rms_norm_eps",
     rotary=Rotary("half"),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={

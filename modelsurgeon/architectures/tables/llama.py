@@ -6,7 +6,6 @@ from modelsurgeon.architectures.recurring import decoder
 ARCHITECTURE = Architecture(
     model="LlamaForCausalLM",
     norm="rms",
-    eps="rms_norm_eps",
     rotary=Rotary("half"),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes=decoder(kv=Key("num_attention_heads"), key="head_dim"),

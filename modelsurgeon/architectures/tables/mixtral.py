@@ -6,7 +6,6 @@ from modelsurgeon.architectures.recurring import attention, fused_experts, resid
 ARCHITECTURE = Architecture(
     model="MixtralForCausalLM",
     norm="rms",
-    eps="rms_norm_eps",
     rotary=Rotary("half"),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={

@@ -14,7 +14,6 @@ def _has_factors(config: Config) -> bool:
 ARCHITECTURE = Architecture(
     model="Phi3ForCausalLM",
     norm="rms",
-    eps="rms_norm_eps",
     rotary=Rotary("half", partial=1.0),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes=decoder(kv=Key("num_attention_heads"), key="head_dim"),

@@ -13,7 +13,6 @@ def sparse(config: Config, layer: int) -> bool:
 ARCHITECTURE = Architecture(
     model="Qwen2MoeForCausalLM",
     norm="rms",
-    eps="rms_norm_eps",
     rotary=Rotary("half"),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={

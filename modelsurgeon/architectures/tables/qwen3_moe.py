@@ -7,7 +7,6 @@ from modelsurgeon.architectures.tables.qwen2_moe import sparse
 ARCHITECTURE = Architecture(
     model="Qwen3MoeForCausalLM",
     norm="rms",
-    eps="rms_norm_eps",
     rotary=Rotary("half"),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={

@@ -6,7 +6,6 @@ from modelsurgeon.architectures.recurring import HEAD_SIZE, decoder
 ARCHITECTURE = Architecture(
     model="SeedOssForCausalLM",
     norm="rms",
-    eps="rms_norm_eps",
     rotary=Rotary("half"),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes=decoder(
