@@ -144,7 +144,7 @@ def fused_experts(width: str, gate: str = "gate_proj", up: str = "up_proj", down
     )
 
 
-def by_layer(sparse: Callable[[Config, int], bool], *pieces: str) -> dict[str, Callable[[Config, int], bool]]:
-    """`Architecture.only` where sparse layers hold these pieces, and the others a plain MLP."""
-    dense = (".mlp.gate_proj.", ".mlp.up_proj.", ".mlp.down_proj.")
-    return {**dict.fromkeys(pieces, sparse), **dict.fromkeys(dense, lambda config, layer: not sparse(config, layer))}
+def by_layer(sparse: Callable[[Config, int], bool], names: str) -> dict[str, Callable[[Config, int], bool]]:
+    """`Architecture.only` where the MLPs of sparse layers hold these modules, and the others a plain MLP's."""
+    dense = dict.fromkeys(("gate_proj", "up_proj", "down_proj"), lambda config, layer: not sparse(config, layer))
+    return {f".mlp.{name}.": rule for name, rule in {**dict.fromkeys(names.split(), sparse), **dense}.items()}

@@ -62,19 +62,18 @@ ARCHITECTURE = Architecture(
         "lm_head.weight?": "vocab <- final",
         "score.weight?": "labels <- final",
     },
-    only=by_layer(
-        lambda c, layer: layer >= c.get("first_k_dense_replace", 0),
-        ".mlp.gate.",
-        ".mlp.experts.",
-        ".mlp.shared_experts.",
-    ),
+    only=by_layer(lambda c, layer: layer >= c.get("first_k_dense_replace", 0), "gate experts shared_experts"),
     forms=(DIRECT_QUERIES, fused_experts("expert_mlp")),
     fixed_eps=tuple(f"model.layers.{{layer}}.self_attn.{norm}_layernorm.weight" for norm in ("q_a", "kv_a")),
     keys="""attention_bias first_k_dense_replace hidden_act max_position_embeddings mlp_bias n_group norm_topk_prob
         num_experts_per_tok output_router_logits pretraining_tp routed_scaling_factor topk_group""",
     requires={"topk_method": ("greedy", "group_limited_greedy")},
     defaults={"topk_method": "greedy"},
-    multiples={"hidden_size": "num_attention_heads", "kv_lora_rank": 2, "qk_nope_head_dim": 2},  # pairs lie behind them
+    multiples={
+        "hidden_size": "num_attention_heads",
+        "kv_lora_rank": 2,
+        "qk_nope_head_dim": 2,
+    },  # rotated pairs come after them
     equal={
         "head_dim": "qk_rope_head_dim",
         "num_key_value_heads": "num_attention_heads",

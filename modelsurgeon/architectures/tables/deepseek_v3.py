@@ -7,7 +7,7 @@ from modelsurgeon.architectures.tables.deepseek_v2 import DIRECT_QUERIES
 
 
 def copies_count_once(config: Config) -> bool:
-    """Whether twice the experts, twice as many of them active, compute the same.
+    """Whether twice as many experts, with twice as many of them active, compute the same.
 
     A group's score is the sum of its best two experts, which copies change, so every group must be open; and the
     weights of the chosen must be normalised.
@@ -52,12 +52,7 @@ ARCHITECTURE = Architecture(
         "score.bias?": "labels <-",
     },
     fills={"model.layers.{layer}.mlp.gate.e_score_correction_bias": -8192.0},
-    only=by_layer(
-        lambda c, layer: layer >= c.get("first_k_dense_replace", 3),
-        ".mlp.gate.",
-        ".mlp.experts.",
-        ".mlp.shared_experts.",
-    ),
+    only=by_layer(lambda c, layer: layer >= c.get("first_k_dense_replace", 3), "gate experts shared_experts"),
     forms=(
         DIRECT_QUERIES,
         fused_experts("expert_mlp"),

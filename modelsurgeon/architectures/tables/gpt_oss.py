@@ -7,7 +7,7 @@ from modelsurgeon.architectures.recurring import HEAD_SIZE, attention, residual,
 
 
 def rope(config: Config) -> dict[str, Any]:
-    """The rotary parameters of a config that lacks this key: the older one's, or else YaRN."""
+    """What the absence of `rope_parameters` means: the older `rope_scaling`, or else YaRN."""
     yarn = {"rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False}
     scaling = config.get("rope_scaling") or {**yarn, "original_max_position_embeddings": 4096}
     return {"rope_theta": config.get("rope_theta", 150000.0), **scaling}

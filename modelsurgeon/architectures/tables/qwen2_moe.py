@@ -45,7 +45,7 @@ ARCHITECTURE = Architecture(
         "score.{weight,bias}?": "labels <- final",
         "qa_outputs.{weight,bias}?": "2 <- final",
     },
-    only=by_layer(sparse, ".mlp.gate.", ".mlp.experts.", ".mlp.shared_expert"),
+    only=by_layer(sparse, "gate experts shared_expert shared_expert_gate"),
     forms=(fused_experts("expert_mlp"),),
     keys="""decoder_sparse_step hidden_act layer_types max_position_embeddings max_window_layers mlp_only_layers
         norm_topk_prob output_router_logits qkv_bias router_aux_loss_coef sliding_window use_sliding_window""",

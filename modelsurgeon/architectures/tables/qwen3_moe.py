@@ -41,7 +41,7 @@ ARCHITECTURE = Architecture(
         "score.{weight,bias}?": "labels <- final",
         "qa_outputs.{weight,bias}?": "2 <- final",
     },
-    only=by_layer(sparse, ".mlp.gate.", ".mlp.experts."),
+    only=by_layer(sparse, "gate experts"),
     forms=(fused_experts("expert_mlp"),),
     keys="""attention_bias decoder_sparse_step hidden_act max_position_embeddings max_window_layers mlp_only_layers
         norm_topk_prob output_router_logits router_aux_loss_coef sliding_window use_sliding_window""",
