@@ -66,8 +66,8 @@ class Form:
     def of(self, table: Architecture) -> Architecture:
         """The table of this layout."""
         tensors = {**table.tensors, **self.tensors}
-        kept = {name: text for name, text in tensors.items() if text is not None}
-        return replace(table, tensors=kept, axes={**table.axes, **self.axes}, **self.fields)
+        present = {name: text for name, text in tensors.items() if text is not None}
+        return replace(table, tensors=present, axes={**table.axes, **self.axes}, **self.fields)
 
 
 @dataclass(frozen=True)
@@ -148,10 +148,10 @@ class Architecture:
     @cached_property
     def _shapes(self) -> dict[str, list[Template]]:
         """{name with # for every number and placeholder: templates, those with the fewest placeholders first}."""
-        found: dict[str, list[Template]] = {}
+        by_shape: dict[str, list[Template]] = {}
         for template in sorted(self.templates, key=lambda template: template.name.count("{")):
-            found.setdefault(NUMBER.sub("#", template.name), []).append(template)
-        return found
+            by_shape.setdefault(NUMBER.sub("#", template.name), []).append(template)
+        return by_shape
 
     @cached_property
     def norms(self) -> tuple[tuple[str, Signature], ...]:
@@ -199,10 +199,10 @@ class Architecture:
 
         Raises ArchitectureError when nothing accounts for it.
         """
-        found = self._looked_up(name)[1]
-        if not found and not self.is_recomputed(name):
+        template = self._looked_up(name)[1]
+        if not template and not self.is_recomputed(name):
             raise ArchitectureError(f"tensor {name!r}: no line of this model type's table accounts for it")
-        return found
+        return template
 
     def is_recomputed(self, name: str) -> bool:
         """Whether the library computes this tensor itself, or ignores it in a file."""
@@ -219,10 +219,10 @@ class Architecture:
             canonical = name
             for old, new in self.synonyms:
                 canonical = canonical.replace(old, new)
-            found = self._find(canonical)
-            if self.prefix and not found and self._find(self.prefix + canonical):
-                canonical, found = self.prefix + canonical, self._find(self.prefix + canonical)
-            self._seen[name] = (canonical, None if self.is_recomputed(name) else found)
+            template = self._find(canonical)
+            if self.prefix and not template and self._find(self.prefix + canonical):
+                canonical, template = self.prefix + canonical, self._find(self.prefix + canonical)
+            self._seen[name] = (canonical, None if self.is_recomputed(name) else template)
         return self._seen[name]
 
     def _find(self, name: str) -> Template | None:
@@ -235,8 +235,8 @@ class Architecture:
 
     def numbers(self, template: Template, name: str) -> dict[str, int]:
         """{counter or axis: number} in a name on disk."""
-        found = template.pattern.fullmatch(self.canonical(name))
-        return {key: int(number) for key, number in found.groupdict().items()} if found else {}
+        match = template.pattern.fullmatch(self.canonical(name))
+        return {key: int(number) for key, number in match.groupdict().items()} if match else {}
 
     def is_in(self, template: Template, config: Config, numbers: Mapping[str, int]) -> bool:
         """Whether the layer of these numbers ({counter: number}) has the template's tensors at all."""

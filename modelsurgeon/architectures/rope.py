@@ -67,25 +67,25 @@ def rotated_size(config: Config, size: int, partial: float | None, size_key: str
     Raises SourceError where that is no number from 0 to `size`, or not the same for all layers.
     """
     if size_key is not None and config.get(size_key) is not None:
-        found = {int(_number(config, size_key))}
+        counts = {int(_number(config, size_key))}
     elif partial is None:
         return size
     else:
-        found = {_rotated(record, size, partial) for record in records(config).values()}
-    if len(found) > 1 or not 0 <= min(found) <= size:
-        raise SourceError(f"config.json: {sorted(found)} of {size} coordinates are rotated, expected one number")
-    return found.pop()
+        counts = {_rotated(record, size, partial) for record in records(config).values()}
+    if len(counts) > 1 or not 0 <= min(counts) <= size:
+        raise SourceError(f"config.json: {sorted(counts)} of {size} coordinates are rotated, expected one number")
+    return counts.pop()
 
 
 def reasons_against_nesting(config: Config) -> str | None:
     """Why the rotated axis cannot grow by nested pairs, in one clause; None where it can."""
-    found = records(config)
+    by_type = records(config)
     unknown = [kind for kind in kinds(config) if kind not in NESTING]
     if unknown:
         return f"rope type {unknown[0]!r} is not known to keep its frequencies (known: {', '.join(NESTING)})"
-    if None in found and len(found) > 1:
+    if None in by_type and len(by_type) > 1:
         return BESIDE
-    if None in found and "yarn" in kinds(config) and any(config.get(key) is not None for key in LAYERED):
+    if None in by_type and "yarn" in kinds(config) and any(config.get(key) is not None for key in LAYERED):
         return "one yarn record serves layers of several thetas; name rope_parameters by layer type"
     return None
 

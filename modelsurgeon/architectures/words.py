@@ -176,5 +176,5 @@ def meaning(default: Default, config: Config) -> Any:
 
 def labels(config: Config) -> int:
     """A default size: how many labels a classification head tells apart."""
-    named = config.get("id2label")
-    return len(named) if isinstance(named, Mapping) else int(config.get("num_labels") or 2)
+    names = config.get("id2label")
+    return len(names) if isinstance(names, Mapping) else int(config.get("num_labels") or 2)

@@ -8,16 +8,16 @@ def stack(side: str, counter: str, *, biased: str, ends: str) -> dict[str, str]:
     """The tensors of one side; `biased`: which blocks have relative positions, `ends`: what the last norm writes."""
     at, mlp = f"{side}.block.{{{counter}}}", 2 if side == "decoder" else 1
     attentions = {0: "SelfAttention", 1: "EncDecAttention"} if side == "decoder" else {0: "SelfAttention"}
-    found = {f"{side}.block.{biased}.layer.0.SelfAttention.relative_attention_bias.weight": "buckets -> heads"}
+    tensors = {f"{side}.block.{biased}.layer.0.SelfAttention.relative_attention_bias.weight": "buckets -> heads"}
     for number, attention in attentions.items():
-        found |= {
+        tensors |= {
             f"{at}.layer.{number}.layer_norm.weight": "stream => hidden",
             f"{at}.layer.{number}.{attention}.q.weight": "(heads head~) <- hidden",
             f"{at}.layer.{number}.{attention}.k.weight": "(heads head) <- hidden",
             f"{at}.layer.{number}.{attention}.v.weight": "(heads value) <- hidden",
             f"{at}.layer.{number}.{attention}.o.weight": "stream <- (heads value)",
         }
-    return found | {
+    return tensors | {
         f"{at}.layer.{mlp}.layer_norm.weight": "stream => hidden",
         f"{at}.layer.{mlp}.DenseReluDense.{{wi,wi_0,wi_1}}.weight?": "mlp <- hidden",
         f"{at}.layer.{mlp}.DenseReluDense.wo.weight": "stream <- mlp",
