@@ -35,7 +35,8 @@ ARCHITECTURE = Architecture(
         "classifier.{weight,bias}?": "labels <- final",
         "qa_outputs.{weight,bias}?": "2 <- final",
     },
-    # Upstream reads clip_qkv and softmax_scale of attn_config alone, and no expansion_ratio, no_bias or logit_scale.
+    # Upstream reads clip_qkv and softmax_scale of attn_config alone. It ignores expansion_ratio, no_bias,
+    # learned_pos_emb and logit_scale.
     keys="""attn_config emb_pdrop embedding_fraction expansion_ratio init_device learned_pos_emb logit_scale
         max_seq_len no_bias norm_type resid_pdrop""",
     aliases={"hidden_size": "d_model", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"},
