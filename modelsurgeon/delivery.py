@@ -1,6 +1,6 @@
 """From a planned checkpoint to where it is wanted: a folder, a URL, a repository of the Hub; verified before if asked.
 
-    save to a staging folder -> verify it there -> publish it by one rename -> tell its initial loss -> upload or push
+    save to a staging folder -> verify it there -> publish it by one rename -> find its initial loss -> upload or push
 
 Nothing appears that is not whole; where the result is not the same function, nothing appears at all.
 """
@@ -36,8 +36,26 @@ def nothing(*_: Any) -> None:
 
 
 @dataclass(frozen=True)
+class Listener:
+    """What is called while a job is carried out.
+
+    progress  with the bytes written since the last call
+    say       with a line that a user should read
+    verified  with the verification's report, before anything appears
+    lost      with the initial loss, before and after; None: it is not computed
+    quiet     whether the upload shows no progress of its own
+    """
+
+    progress: Progress = nothing
+    say: Say = nothing
+    verified: Callable[[Report], None] = nothing
+    lost: Callable[[dict[str, Any]], None] | None = nothing
+    quiet: bool = True
+
+
+@dataclass(frozen=True)
 class Wanted:
-    """Where a result goes, and how it is written. The same names and defaults are options of every command.
+    """Where a result goes, and how it is written. Every command has options of these names and defaults.
 
     output       a folder or a URL (s3://...); None: only to the Hub
     shard_size   the largest shard, "500MB" or bytes; None: shards stay as they are where they can, else 5 GB
@@ -49,7 +67,7 @@ class Wanted:
     push_to_hub  "org/name": verify, then upload with a card
     private      make the repository that `push_to_hub` creates private
     create_pr    `push_to_hub` opens a pull request
-    measure      of operations that make new numbers: run the result for its initial loss
+    measure      run the result for its initial loss, where the operation makes new numbers
     """
 
     output: str | None = None
@@ -65,14 +83,14 @@ class Wanted:
     measure: bool = True
 
     def check(self) -> None:
-        """Raise OptionsError for what contradicts itself."""
+        """Raise OptionsError for options that contradict each other, OutputError for a size that is none."""
         if (self.private or self.create_pr) and not self.push_to_hub:
             option = "--private" if self.private else "--create-pr"
             raise OptionsError(f"{option} is for --push-to-hub")
         if self.workers < 1:
             raise OptionsError(f"workers is {self.workers}, expected 1 or more")
         check_place("float32", self.device)
-        _ = self.shard_bytes, self.memory_bytes  # what is no size raises OutputError
+        _ = self.shard_bytes, self.memory_bytes
 
     @property
     def remote(self) -> str | None:
@@ -82,9 +100,7 @@ class Wanted:
     @property
     def folder(self) -> Path | None:
         """The output, where it is a folder on a disk."""
-        if self.output is None or self.remote:
-            return None
-        return Path(self.output.removeprefix("file://"))
+        return None if self.output is None or self.remote else Path(self.output.removeprefix("file://"))
 
     @property
     def shard_bytes(self) -> int | None:
@@ -97,9 +113,11 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Planned:
-    """A result that is planned: of what, by what, with what beside it, and how it is written.
+    """A planned result.
 
-    command  the command line that makes the same again
+    wanted     where it goes, and how it is written
+    companion  the further files that an operation brings
+    command    the command line that makes the same again
     """
 
     source: Checkpoint
@@ -113,9 +131,9 @@ class Planned:
 
 @dataclass
 class Saved:
-    """What became of it, as far as it came; it names its folder wherever a path is asked for.
+    """What a job has done so far; as a path, it is `result`.
 
-    result        what was asked for: the folder, the URL, or the page of the push
+    result        where the result is: the folder, the URL, or the page of the push
     path          the folder; None where the result went to a URL or to the Hub alone
     report        of the verification, where one was asked for
     notices       lines that a user should read: what was taken over from an earlier run, NaN in the source ...
@@ -135,7 +153,10 @@ class Saved:
 
 
 def check_targets(source: Checkpoint, wanted: Wanted, *, dry_run: bool = False) -> dict[str, Any]:
-    """The metadata of the source's card. Raises OutputError, before anything is done, for what may not be written."""
+    """Check, before anything is done, that the outputs may be written; returns the metadata of the source's card.
+
+    Raises OutputError where one may not.
+    """
     if wanted.folder:
         check_output(source, wanted.folder, wanted.overwrite or dry_run)
     if wanted.remote and not dry_run:
@@ -149,13 +170,17 @@ def check_targets(source: Checkpoint, wanted: Wanted, *, dry_run: bool = False) 
 def planned(
     source: Checkpoint, result: Checkpoint, operations: Sequence[Operation], wanted: Wanted, command: str = ""
 ) -> Planned:
-    """What will be done, with the companions that operations bring. Raises PlanError where the memory is too little."""
+    """What will be done, with the companion that an operation brings.
+
+    Raises PlanError where the memory is too little, OptionsError where several operations bring companions.
+    """
     memory = wanted.memory_bytes
-    found = [(one.name, one.companion(source, result, memory, wanted.folder)) for one in operations]
-    bringing = {name: files for name, files in found if files is not None}
-    if sum(files is not None for _, files in found) > 1:
-        raise OptionsError(f"{' and '.join(bringing)}: further files go with a result once; ask one operation for them")
-    companion = next(iter(bringing.values()), None)
+    companions = [(one.name, one.companion(source, result, memory, wanted.folder)) for one in operations]
+    brought = [(name, files) for name, files in companions if files is not None]
+    if len(brought) > 1:
+        names = " and ".join(dict(brought))
+        raise OptionsError(f"{names}: further files go with a result once; ask one operation for them")
+    companion = brought[0][1] if brought else None
     if companion:
         result = replace(result, notes=(*result.notes, *companion.notes))
     plan = make_plan(source, result, memory, wanted.workers)
@@ -164,64 +189,50 @@ def planned(
     return Planned(source, result, operations, wanted, plan, companion, command)
 
 
-def deliver(
-    job: Planned,
-    metadata: dict[str, Any],
-    *,
-    progress: Progress | None = None,
-    say: Say = nothing,
-    verified: Callable[[Report], None] = nothing,
-    lost: Callable[[dict[str, Any]], None] = nothing,
-    tells_loss: bool = True,
-    quiet: bool = True,
-) -> Saved:
+def deliver(job: Planned, metadata: dict[str, Any], listener: Listener) -> Saved:
     """Carry it out.
 
     metadata  of the source's own card (`check_targets`)
-    progress  called with the bytes written since the last call
-    say       called with a line that a user should read
-    verified  called with the verification's report, before anything appears
-    lost      called with the initial loss, before and after; not computed where `tells_loss` is off
     Raises DifferentError, with what is known by then, where the result is another function; else what saving raises.
     """
-    done = Saved(path=job.wanted.folder)
+    wanted, done = job.wanted, Saved(path=job.wanted.folder)
 
     def notice(line: str) -> None:
         done.notices.append(line)
-        say(line)
+        listener.say(line)
 
     def accept(staged: Path) -> None:
-        if job.wanted.verify or job.wanted.push_to_hub:
-            done.report = _verified(job, staged, str(job.wanted.output or folder))
-            verified(done.report)
+        if wanted.verify or wanted.push_to_hub:
+            done.report = _verified(job, staged, str(wanted.output or folder))
+            listener.verified(done.report)
             if not done.report.same:
                 raise DifferentError("the result is not the same function, so nothing was written", done)
 
-    with _destination(job.wanted) as folder:
+    with _destination(wanted) as folder:
         save(
             job.result,
             folder,
-            shard_size=job.wanted.shard_bytes,
-            overwrite=job.wanted.overwrite,
-            device=job.wanted.device,
-            workers=job.wanted.workers,
+            shard_size=wanted.shard_bytes,
+            overwrite=wanted.overwrite,
+            device=wanted.device,
+            workers=wanted.workers,
             budget=job.plan.budget,
-            progress=progress,
+            progress=listener.progress,
             say=notice,
             companion=job.companion,
             accept=accept,
         )
-        if tells_loss and any(operation.tells_loss for operation in job.operations):
+        if listener.lost and any(operation.tells_loss for operation in job.operations):
             before = job.source if job.source.tensors else None
-            done.initial_loss = sides(before, folder, job.wanted.memory_bytes, measure=job.wanted.measure)
-            lost(done.initial_loss)
-        _publish(job, folder, metadata, quiet, done)
+            done.initial_loss = sides(before, folder, wanted.memory_bytes, measure=wanted.measure)
+            listener.lost(done.initial_loss)
+        _publish(job, folder, metadata, listener.quiet, done)
     return done
 
 
 @contextmanager
 def _destination(wanted: Wanted) -> Iterator[Path]:
-    """The folder that was asked for, or a temporary one until its content is published."""
+    """The folder that the user named, or else a temporary one, until its content is published."""
     if wanted.folder:
         yield wanted.folder
         return
@@ -250,13 +261,8 @@ def _publish(job: Planned, folder: Path, metadata: dict[str, Any], quiet: bool, 
         assert done.report
         card = model_card(open_checkpoint(folder), done.report, command=job.command, source_card=metadata)
         message = f"modelsurgeon {' '.join(operation.name for operation in job.operations)}"
+        private, create_pr = wanted.private, wanted.create_pr
         done.pushed = push(
-            folder,
-            wanted.push_to_hub,
-            card=card,
-            message=message,
-            private=wanted.private,
-            create_pr=wanted.create_pr,
-            quiet=quiet,
+            folder, wanted.push_to_hub, card=card, message=message, private=private, create_pr=create_pr, quiet=quiet
         )
         done.result = done.result or done.pushed

@@ -41,7 +41,7 @@ class OutputError(ModelSurgeonError):
 class DifferentError(ModelSurgeonError):
     """The result is not the same function, so it was not written. That is an answer: exit code 1.
 
-    saved  what was found until then, the verification's report among it (`delivery.Saved`)
+    saved  what the job has done so far, with the verification's report (`delivery.Saved`)
     """
 
     def __init__(self, message: str, saved: Any = None) -> None:

@@ -24,7 +24,7 @@ from typing import Any
 from modelsurgeon.checkpoints import inspection, integrity
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.checkpoints.source import locate
-from modelsurgeon.delivery import Saved, Wanted, check_targets, deliver, planned
+from modelsurgeon.delivery import Listener, Saved, Say, Wanted, check_targets, deliver, nothing, planned
 from modelsurgeon.diagnosis.diagnose import Diagnosis, diagnose_all
 from modelsurgeon.errors import OptionsError, OutputError
 from modelsurgeon.growth import overview
@@ -43,8 +43,6 @@ from modelsurgeon.text import parse_size
 from modelsurgeon.verification.verify import Report
 from modelsurgeon.verification.verify import verify as compare
 
-Say = Callable[[str], None]
-
 
 class ShownPlan(Plan):
     """A plan that prints as `--dry-run` shows it."""
@@ -59,7 +57,7 @@ class Model:
 
     source      as it was opened
     checkpoint  as it will be: config and lazy tensors
-    operations  what makes the one of the other, in order
+    operations  those that lead from `source` to `checkpoint`, in order
     """
 
     source: Checkpoint
@@ -67,32 +65,33 @@ class Model:
     operations: tuple[Operation, ...] = ()
 
     def __getattr__(self, name: str) -> Callable[..., Model]:
-        """An operation as a method: `widen(factor=2)`. What it takes and raises: help(model.widen)."""
+        """An operation as a method: `widen(factor=2)`. `help(model.widen)` lists its options."""
         operation = _operation(name, "checkpoint")
         return _as_function(operation, lambda **given: self.apply(operation(**given)), Model)
 
     def __dir__(self) -> list[str]:
-        return [
-            *super().__dir__(),
-            *(catalogue.method(one) for one in catalogue.offered() if one.reads == "checkpoint"),
-        ]
+        operations = [one for one in catalogue.offered() if one.reads == "checkpoint"]
+        return [*super().__dir__(), *map(catalogue.method, operations)]
 
     def __repr__(self) -> str:
         done = "".join(f".{catalogue.method(type(one))}(...)" for one in self.operations)
         return f"Model({self.source.origin.id!r}){done}"
 
     def apply(self, operation: Operation) -> Model:
-        """What an operation makes of it, lazily. Raises PlanError where it does not exist, OptionsError for options
-        that contradict each other, SourceError and ArchitectureError where the checkpoint does not fit its table."""
+        """This model after an operation, lazily.
+
+        Raises PlanError where that does not exist, OptionsError for options that contradict each other, SourceError
+        and ArchitectureError where the checkpoint does not fit its table.
+        """
         return Model(self.source, applied(operation, self.checkpoint), (*self.operations, operation))
 
     def plan(self, memory: str | int | None = "1GB", workers: int = 1) -> ShownPlan:
-        """What will be done, tensor by tensor: `print` shows what `--dry-run` does. Reads headers at most.
+        """What will be done, tensor by tensor: `print` shows it as `--dry-run` does. Reads headers at most.
 
-        Raises PlanError where so much memory is too little.
+        Raises PlanError where this memory is too little.
         """
-        found = make_plan(self.source, self.checkpoint, Wanted(memory=memory).memory_bytes, workers)
-        return ShownPlan(*(getattr(found, one.name) for one in fields(found)))
+        plan = make_plan(self.source, self.checkpoint, Wanted(memory=memory).memory_bytes, workers)
+        return ShownPlan(*(getattr(plan, one.name) for one in fields(plan)))
 
     def save(
         self,
@@ -109,14 +108,14 @@ class Model:
         create_pr: bool = False,
         measure: bool = True,
         progress: Tell = silent,
-        say: Say = lambda line: None,
+        say: Say = nothing,
     ) -> Saved:
-        """Write it to a folder or a URL, whole or not at all; the options are those of the command line (`Wanted`).
+        """Write it to a folder or a URL, whole or not at all; `Wanted` explains the options.
 
         progress  called with ("writing", bytes so far, bytes in all)
         say       called with a line that a user should read
-        Raises OutputError where the output cannot be written, DifferentError where it was to be verified and is not
-        the same function, PlanError where the memory is too little, OSError where the machine fails.
+        Raises OutputError where the output cannot be written, DifferentError where verification finds another
+        function, PlanError where the memory is too little, OSError where the machine fails.
         """
         target = None if output is None else os.fspath(output)
         wanted = Wanted(
@@ -127,7 +126,7 @@ class Model:
             raise OptionsError("no output; name a folder or a URL, or a repository to push to")
         metadata = check_targets(self.source, wanted)
         job = planned(self.source, self.checkpoint, self.operations, wanted, self._command())
-        return deliver(job, metadata, progress=_counted(progress, job.plan.bytes[1]), say=say)
+        return deliver(job, metadata, Listener(_counted(progress, job.plan.bytes[1]), say))
 
     def load(self, dtype: str | None = None, device: str = "cpu") -> Any:
         """The model of `transformers`, in evaluation mode; nothing is written to a disk.
@@ -183,13 +182,13 @@ def verify(
 ) -> Report:
     """Is `result` the same function as `source`? Compares weights, outputs and behaviour; `report.same` is the answer.
 
-    infer     without a record: derive the maps from the weights
-    trainable  examine whether training will make the copies differ: one backward pass
-    report    a file to write: all findings, with plots, as one page of HTML
-    text      the file of the text that both models run on; None: a sample
-    memory    of device auto: weights in memory before the disk
-    progress  called with (what, done, total)
-    Raises what opening and running raise: SourceError, ArchitectureError, OptionsError.
+    infer      derive the maps from the weights where there is no record
+    trainable  examine, by one backward pass, whether training will make the copies differ
+    report     a file to write: all findings, with plots, as one page of HTML
+    text       the file of the text that both models run on; None: a sample
+    memory     for device auto: weights kept in memory; more go to the disk
+    progress   called with (what, done, total)
+    Raises SourceError, ArchitectureError, OptionsError, as opening and running do.
     """
     check_place(dtype, device, auto=True)
     if report is not None:
@@ -201,17 +200,14 @@ def verify(
     options = RunOptions(
         read_text(text), samples, length, dtype, device, memory=size, trust_remote_code=trust_remote_code
     )
-    found = compare(*opened, options, infer=infer, behaviour=True, trainable=trainable, tell=progress)
+    answer = compare(*opened, options, infer=infer, behaviour=True, trainable=trainable, tell=progress)
     if report is not None:
-        html.write(Path(report), verification_report.page(found.to_json()))
-    return found
+        html.write(Path(report), verification_report.page(answer.to_json()))
+    return answer
 
 
 def check_files(result: str | os.PathLike[str], revision: str | None = None) -> integrity.Integrity:
-    """Are the files of a result still what was written? Sizes and hashes against its record.
-
-    Raises SourceError where no record of hashes lies beside them.
-    """
+    """Are the files of a result still what was written? Raises SourceError where no record holds their hashes."""
     return integrity.check_files(locate(os.fspath(result), revision, weights=False))
 
 
@@ -235,16 +231,11 @@ def diagnose(
     weights  only what the weights show: nothing is run
     text     the file of the text that the model runs on; None: a sample
     memory   what may be resident for the weights
-    Raises SourceError, ArchitectureError, PlanError where so little memory is too little.
+    Raises SourceError, ArchitectureError, PlanError where this memory is too little.
     """
+    size = parse_size(memory, "memory")
     options = RunOptions(
-        read_text(text),
-        samples,
-        length,
-        dtype,
-        device,
-        memory=parse_size(memory, "memory"),
-        trust_remote_code=trust_remote_code,
+        read_text(text), samples, length, dtype, device, memory=size, trust_remote_code=trust_remote_code
     )
     return diagnose_together([source], options, weights, stream, revision, progress)[0]
 
@@ -271,23 +262,17 @@ def diagnose_together(
 
 
 def inspect(source: str | os.PathLike[str], revision: str | None = None) -> inspection.Inspection:
-    """What can be seen of any checkpoint by its headers: sizes, tensors, and what would be refused.
-
-    Raises SourceError where there is neither config nor header.
-    """
+    """What any checkpoint's headers show: sizes, tensors, what is refused. Raises SourceError without a config."""
     return inspection.inspect(os.fspath(source), revision)
 
 
 def families(model_type: str | None = None) -> tuple[overview.FamilyRow, ...]:
-    """Which widths of which families can grow, and to which sizes; of one family, or of all.
-
-    Raises ArchitectureError for an unknown model type.
-    """
+    """Which widths of one family or of all can grow, and to which sizes. Raises ArchitectureError for no family."""
     return overview.family(model_type) if model_type else overview.families()
 
 
 def read_text(file: str | os.PathLike[str] | None) -> str | None:
-    """The text of a file, where one is asked for. Raises OptionsError for a file that holds no text."""
+    """The text of a file; None without one. Raises OptionsError for a file that holds no text."""
     if file is None:
         return None
     try:
@@ -326,19 +311,17 @@ def check_output_of_config(config: str | os.PathLike[str], folder: Path) -> None
 
 
 def _operation(name: str, reads: str) -> type[Operation]:
-    offered = (one for one in catalogue.offered() if one.reads == reads) if not name.startswith("_") else ()
-    found = next((one for one in offered if catalogue.method(one) == name), None)
-    if found is None:
+    offered = {catalogue.method(one): one for one in catalogue.offered() if one.reads == reads}
+    if name not in offered:
         raise AttributeError(f"no operation {name!r} on a {reads}; there are: {', '.join(catalogue.all_operations())}")
-    return found
+    return offered[name]
 
 
 def _as_function(operation: type[Operation], call: Callable[..., Any], returns: Any) -> Callable[..., Any]:
     """The call, with the options and the help of an operation."""
-    taken = introspection.signature(operation).parameters.values()
-    options = [parameter.replace(kind=introspection.Parameter.KEYWORD_ONLY) for parameter in taken]
-    helps = (f"    {one.name}  {one.metadata.get('help', '')}" for one in fields(operation))
     own = [p for p in introspection.signature(call).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    options = [p.replace(kind=p.KEYWORD_ONLY) for p in introspection.signature(operation).parameters.values()]
+    helps = (f"    {one.name}  {one.metadata.get('help', '')}" for one in fields(operation))
     call.__signature__ = introspection.Signature([*own, *options], return_annotation=returns)  # type: ignore[attr-defined]
     call.__name__ = catalogue.method(operation)
     call.__doc__ = "\n".join([introspection.getdoc(operation) or "", "", *helps])

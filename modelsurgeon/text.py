@@ -27,7 +27,7 @@ PASSWORD = re.compile(r"(?<=://)[^/\s@]*@")  # of a URL: user:password@host
 
 
 def number(value: Any, form: str = ".1e") -> str:
-    """A number of the document as people read it: one that JSON does not know is a text already; none is empty."""
+    """A number of a document, formatted; a text ("nan", which JSON lacks) as it is; None as an empty text."""
     return "" if value is None else value if isinstance(value, str) else format(value, form)
 
 
@@ -37,10 +37,7 @@ def shown(name: str) -> str:
 
 
 def printable(value: Any) -> Any:
-    """The same as JSON has it: dataclasses as objects, numbers that it does not know as texts ("nan", "inf").
-
-    Passwords in URLs are left out.
-    """
+    """The value as JSON can hold it: dataclasses as objects, NaN and Inf as texts; URLs without their passwords."""
     if is_dataclass(value):
         return {one.name: printable(getattr(value, one.name)) for one in fields(value)}
     if isinstance(value, float) and not math.isfinite(value):
@@ -53,10 +50,7 @@ def printable(value: Any) -> Any:
 
 
 def parse_size(text: str | int, what: str = "shard size") -> int:
-    """Bytes, of a text or of their number. Raises OutputError for what is no size.
-
-    what  it is the size of, for the message
-    """
+    """Bytes, of a text or of their number. Raises OutputError, which names `what` it should measure, for no size."""
     match = re.fullmatch(r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*([KMGT]I?)?B?\s*", str(text), re.IGNORECASE)
     size = int(float(match[1]) * UNITS[(match[2] or "").upper()]) if match else 0
     if size < 1:

@@ -17,22 +17,20 @@ LONGEST = 40  # characters of a value that is shown
 
 def config_changes(before: Checkpoint, after: Checkpoint) -> str:
     """The keys whose values differ, then the sizes that no key names; empty where nothing differs."""
-    old, new = dict(_flat(before.config)), dict(_flat(after.config))
+    old, new = dict(flat(before.config)), dict(flat(after.config))
     changed = [f"{key} {_shown(old, key)} -> {_shown(new, key)}" for key in new if old.get(key) != new[key]]
     changed += [f"{key} {_shown(old, key)} left out" for key in old if key not in new]
-    implied = [
-        f"{name} {size} -> {after.sizes[name]}"
-        for name, size in before.sizes.items()
-        if before.architecture.axes[name].key is None and size != after.sizes.get(name, size)
-    ]
+    keyless = [name for name in before.sizes if before.architecture.axes[name].key is None]
+    resized = [name for name in keyless if before.sizes[name] != after.sizes.get(name, before.sizes[name])]
+    implied = [f"{name} {before.sizes[name]} -> {after.sizes[name]}" for name in resized]
     return "; so ".join(", ".join(part) for part in (changed, implied) if part)
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted key, value) for every value that is no object."""
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
 

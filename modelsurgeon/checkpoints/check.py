@@ -16,7 +16,6 @@ from modelsurgeon.checkpoints.checkpoint import Checkpoint, left_behind
 from modelsurgeon.errors import ArchitectureError, SourceError
 from modelsurgeon.tensors import quantised
 from modelsurgeon.tensors.dtypes import FLOATS
-from modelsurgeon.tensors.lazy import LazyTensor
 from modelsurgeon.text import shown
 
 LARGEST = 2**24  # size of an axis; maps take 16 bytes and more for each coordinate
@@ -37,76 +36,61 @@ def check(checkpoint: Checkpoint) -> tuple[str, ...]:
                 f"expected {' or '.join(map(repr, accepted))}"
             )
     unaccounted = sorted(set(config) - table.accounted_keys)
-    foreign = [key for key in unaccounted if key in EFFECTIVE or key in _sizes_of_others()]
+    axes = [axis for name in registry.known() for axis in registry.find(name).axes.values()] if unaccounted else []
+    effective = EFFECTIVE | {axis.key.split(".")[0] for axis in axes if axis.key and axis.grows}  # in some family
+    foreign = [key for key in unaccounted if key in effective]
     if foreign:
         raise SourceError(
             f"config.json: {foreign[0]} = {config[foreign[0]]!r} is not accounted for by {config['model_type']}; "
             "remove it if it has no effect"
         )
     for key, wanted in table.derived(config).items():
-        if table.value(config, key) != wanted:
-            raise SourceError(f"config.json: {key} = {table.value(config, key)!r}, but the rest makes it {wanted!r}")
+        if (found := table.value(config, key)) != wanted:
+            raise SourceError(f"config.json: {key} = {found!r}, but the rest makes it {wanted!r}")
     _check_tensors(checkpoint)
-    unknown, behind = ", ".join(map(shown, unaccounted)), ", ".join(left_behind(checkpoint.origin.folder))
-    notes = {f"config keys kept as they are, unknown to {config['model_type']}: {unknown}": unknown}
-    return tuple(note for note, what in {**notes, f"files left behind: {behind}": behind}.items() if what)
+    notes = {
+        f"config keys kept as they are, unknown to {config['model_type']}": [*map(shown, unaccounted)],
+        "files left behind": left_behind(checkpoint.origin.folder),
+    }
+    return tuple(f"{note}: {', '.join(names)}" for note, names in notes.items() if names)
 
 
 def _check_numbers(checkpoint: Checkpoint) -> None:
-    """Check numbers that no tensor's shape depends on, and that sizes fit the memory."""
-    table, config = checkpoint.architecture, checkpoint.resolved
+    """Check what no tensor's shape depends on, and that sizes fit the memory."""
+    table, config, sizes = checkpoint.architecture, checkpoint.resolved, checkpoint.sizes
     labels = config.get("num_labels")
-    if labels is not None and not (_is_number(labels) and isinstance(labels, int)):
-        raise SourceError(f"config.json: num_labels is {labels!r}, expected a whole number")
-    eps = table.value(config, table.eps) if table.eps else 0
-    if not _is_number(eps) or not 0 <= eps < math.inf:
-        raise SourceError(f"config.json: {table.eps} is {eps!r}, expected a number of 0 or more")
-    _check_nested(table, config)
-    _check_experts(table, config, checkpoint.sizes)
-    clip = lookup(config, table.clip) if table.clip else None
-    if clip is not None and not (_is_number(clip) and 0 < clip < math.inf):
-        raise SourceError(f"config.json: {table.clip} is {clip!r}, expected a number above 0, or null")
-    for axis, size in checkpoint.sizes.items():
-        if size > LARGEST:
-            raise SourceError(f"config.json: {table.axes[axis].key or axis} is {size}, expected {LARGEST} at most")
-
-
-def _check_nested(table: Architecture, config: Mapping[str, Any]) -> None:
-    """Check that keys which hold others are objects."""
+    _expect(labels is None or _is_whole(labels, -math.inf), "num_labels", labels, "a whole number")
+    if table.eps:
+        eps = table.value(config, table.eps)
+        _expect(_is_number(eps) and 0 <= eps < math.inf, table.eps, eps, "a number of 0 or more")
     for key in sorted({key.split(".")[0] for key in table.dotted}):
-        if config.get(key) is not None and not isinstance(config[key], Mapping):
-            raise SourceError(f"config.json: {key} is {config[key]!r}, expected an object")
+        _expect(isinstance(config.get(key), Mapping | None), key, config.get(key), "an object")
+    for name, axis in table.axes.items():  # a router chooses some of the experts, in groups of one size
+        if axis.active:
+            active = table.value(config, axis.active)
+            _expect(_is_whole(active, 1, sizes[name]), axis.active, active, f"1 to {sizes[name]} (experts)")
+        if axis.groups and (groups := table.value(config, axis.groups)) is not None:
+            even = _is_whole(groups, 1, sizes[name]) and sizes[name] % groups == 0
+            _expect(even, axis.groups, groups, f"groups of {sizes[name]} experts")
+    if table.clip:
+        clip = lookup(config, table.clip)
+        positive = _is_number(clip) and 0 < clip < math.inf
+        _expect(clip is None or positive, table.clip, clip, "a number above 0, or null")
+    for name, size in sizes.items():
+        _expect(size <= LARGEST, table.axes[name].key or name, size, f"{LARGEST} at most")
 
 
-def _check_experts(table: Architecture, config: Mapping[str, Any], sizes: Mapping[str, int]) -> None:
-    """Check that the router chooses some of the experts, in groups of one size."""
-    for name, axis in table.axes.items():
-        active, groups = (table.value(config, key) if key else None for key in (axis.active, axis.groups))
-        if axis.active and not _is_whole(active, sizes[name]):
-            raise SourceError(f"config.json: {axis.active} is {active!r}, expected 1 to {sizes[name]} (experts)")
-        if groups is not None and (not _is_whole(groups, sizes[name]) or sizes[name] % groups):
-            raise SourceError(f"config.json: {axis.groups} is {groups!r}, expected groups of {sizes[name]} experts")
+def _expect(holds: bool, key: str, value: Any, expected: str) -> None:
+    if not holds:
+        raise SourceError(f"config.json: {key} is {value!r}, expected {expected}")
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_whole(value: Any, most: int) -> bool:
-    return _is_number(value) and isinstance(value, int) and 1 <= value <= most
-
-
-def _sizes_of_others() -> frozenset[str]:
-    """The config keys that size a growing axis in any family."""
-    axes = [axis for name in registry.known() for axis in registry.find(name).axes.values()]
-    return frozenset(axis.key.split(".")[0] for axis in axes if axis.key and axis.grows)
-
-
-def _count(checkpoint: Checkpoint, key: str) -> int:
-    count = checkpoint.architecture.value(checkpoint.resolved, key)
-    if not _is_number(count) or not isinstance(count, int) or count < 0:
-        raise SourceError(f"config.json: {key} is {count!r}, expected a whole number")
-    return count
+def _is_whole(value: Any, least: float, most: float = math.inf) -> bool:
+    return _is_number(value) and isinstance(value, int) and least <= value <= most
 
 
 def _check_tensors(checkpoint: Checkpoint) -> None:
@@ -114,8 +98,10 @@ def _check_tensors(checkpoint: Checkpoint) -> None:
     present: set[str] = set()
     limits = _limits(checkpoint)
     for name, tensor in checkpoint.tensors.items():
-        template = _template(table, name, tensor)
-        if template is None:
+        if tensor.dtype not in FLOATS and not table.is_recomputed(name):
+            raise SourceError(quantised.of_tensor(name, tensor.dtype))
+        template = table.template(name)
+        if template is None:  # the library recomputes it
             continue
         expected = template.signature.shape(sizes)
         if tensor.shape != expected:
@@ -127,38 +113,38 @@ def _check_tensors(checkpoint: Checkpoint) -> None:
         if canonical in present:
             raise SourceError(f"tensor {name!r} appears twice, under two names")
         present.add(canonical)
-        counts = template.pattern.fullmatch(canonical)
-        for counter, value in (counts.groupdict() if counts else {}).items():
-            if len(value) > DIGITS or str(int(value)) != value:
-                raise SourceError(
-                    f"tensor {name!a}: {counter} is {value[:20]!a}, "
-                    f"expected at most {DIGITS} decimal digits without leading zeros"
-                )
-            if int(value) >= limits[counter]:
-                key = table.counters.get(counter) or table.axes[counter].key or counter
-                raise SourceError(f"tensor {name!r}: config.json has only {key} = {limits[counter]}")
+        _check_place(table, template, name, limits)
     _check_complete(checkpoint, present, limits)
     tie = table.tie
     if tie and checkpoint.has_head and not checkpoint.is_tied and not checkpoint.has(tie.head):
         raise SourceError(f"tensor {tie.head!r} is missing, and config.json does not tie it to {tie.embedding!r}")
 
 
-def _template(table: Architecture, name: str, tensor: LazyTensor) -> Template | None:
-    """The template of a tensor; None where the library recomputes it. Raises SourceError for integers."""
-    if tensor.dtype not in FLOATS and not table.is_recomputed(name):
-        raise SourceError(quantised.of_tensor(name, tensor.dtype))
-    return table.template(name)
-
-
 def _limits(checkpoint: Checkpoint) -> dict[str, int]:
     """{counter or axis in names: how many there are}."""
-    table = checkpoint.architecture
-    counters = {counter: _count(checkpoint, key) for counter, key in table.counters.items()}
-    return {**checkpoint.sizes, **counters}
+    limits, table = dict(checkpoint.sizes), checkpoint.architecture
+    for counter, key in table.counters.items():
+        limits[counter] = count = table.value(checkpoint.resolved, key)
+        _expect(_is_whole(count, 0), key, count, "a whole number")
+    return limits
+
+
+def _check_place(table: Architecture, template: Template, name: str, limits: Mapping[str, int]) -> None:
+    """Check the numbers in a tensor's name: of its layer, of its expert."""
+    numbers = template.pattern.fullmatch(table.canonical(name))
+    for counter, value in (numbers.groupdict() if numbers else {}).items():
+        if len(value) > DIGITS or str(int(value)) != value:
+            raise SourceError(
+                f"tensor {name!a}: {counter} is {value[:20]!a}, "
+                f"expected at most {DIGITS} decimal digits without leading zeros"
+            )
+        if int(value) >= limits[counter]:
+            key = table.counters.get(counter) or table.axes[counter].key or counter
+            raise SourceError(f"tensor {name!r}: config.json has only {key} = {limits[counter]}")
 
 
 def _check_complete(checkpoint: Checkpoint, present: set[str], limits: Mapping[str, int]) -> None:
-    """Check that nothing is missing, that optional tensors are in all layers or none, and that no layer has others'."""
+    """Check that no tensor is missing or in a wrong layer, and that optional ones are in all layers or none."""
     table = checkpoint.architecture
     for template in table.templates:
         names = _names(checkpoint, template, limits, len(present) + 1)
@@ -177,5 +163,5 @@ def _names(checkpoint: Checkpoint, template: Template, limits: Mapping[str, int]
     names: list[tuple[str, dict[str, int]]] = [(template.name, {})]
     for key in template.placeholders:
         numbers = range(min(limits[key], most))
-        names = [(name.replace(f"{{{key}}}", str(i)), {**found, key: i}) for name, found in names for i in numbers]
-    return [(name, table.is_in(template, config, found)) for name, found in names]
+        names = [(name.replace(f"{{{key}}}", str(i)), {**place, key: i}) for name, place in names for i in numbers]
+    return [(name, table.is_in(template, config, place)) for name, place in names]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -43,13 +43,14 @@ CARRIED = re.compile(
 class Checkpoint:
     """One checkpoint, on disk or planned.
 
-    config      config.json as it is, unknown keys included
-    tensors     {name on disk: lazy tensor}
-    side_files  {name: file}: tokenizer, generation config, templates, licence ...
-    origin      where it was read from
-    steps       the operations since its root, oldest first
-    described   the file that the config was read from, as it was then
-    notes       what a user should know about this plan: choices, and what is not exact
+    config       config.json as it is, unknown keys included
+    tensors      {name on disk: lazy tensor}
+    side_files   {name: file}: tokenizer, generation config, templates, licence ...
+    origin       where it was read from
+    steps        the operations since its root, oldest first
+    notes        what a user should know about this plan: choices, and what is not exact
+    lossy        the reasons why the last operation's result is not the same function
+    config_file  the file that the config was read from, as it was then
     """
 
     config: Mapping[str, Any]
@@ -58,8 +59,8 @@ class Checkpoint:
     origin: Origin
     steps: tuple[Step, ...] = ()
     notes: tuple[str, ...] = ()
-    lossy: tuple[str, ...] = field(default=())
-    described: File | None = None
+    lossy: tuple[str, ...] = ()
+    config_file: File | None = None
 
     def __repr__(self) -> str:
         return f"Checkpoint({self.origin.id!r}, {self.config.get('model_type')}, {len(self.tensors)} tensors)"
@@ -83,8 +84,8 @@ class Checkpoint:
     @property
     def dtype(self) -> str:
         """The narrowest dtype that matrices are stored in: it decides which rule loses nothing."""
-        stored = [t.dtype for t in self.tensors.values() if t.dtype in FLOATS and len(t.shape) > 1]
-        return min(stored or ["F32"], key=FLOATS.index)
+        dtypes = [t.dtype for t in self.tensors.values() if t.dtype in FLOATS and len(t.shape) > 1]
+        return min(dtypes or ["F32"], key=FLOATS.index)
 
     @property
     def parameters(self) -> int:
@@ -103,10 +104,9 @@ class Checkpoint:
     @property
     def files(self) -> list[File]:
         """The files that are read: config.json, those of its tensors, and the side files."""
-        read = [self.described] if self.described else []
         stored = [tensor.stored for tensor in self.tensors.values() if tensor.stored]
-        read += {tensor.file.name: tensor.file for tensor in stored}.values()
-        return [*read, *self.side_files.values()]
+        weights = {tensor.file.name: tensor.file for tensor in stored}
+        return [*filter(None, [self.config_file]), *weights.values(), *self.side_files.values()]
 
     def fetch(self) -> bool:
         """Download it, unless it is streamed; returns whether it is on a local disk now."""
@@ -136,9 +136,9 @@ class Checkpoint:
             return True
         if tie.requires:
             return self.has(tie.requires)
-        named = self.config.get("architectures") or [self.architecture.model]
+        model_class = (self.config.get("architectures") or [self.architecture.model])[0]
         heads = ("CausalLM", "MaskedLM", "LMHead", "ConditionalGeneration", "PreTraining")
-        return any(kind in str(named[0]) for kind in heads)
+        return any(head in str(model_class) for head in heads)
 
     @property
     def is_tied(self) -> bool:
@@ -146,9 +146,19 @@ class Checkpoint:
         tie = self.architecture.tie
         if tie is None or not self.has_head:
             return False
-        if tie.forced or tie.refused:
-            return True
-        return bool(self.architecture.value(self.resolved, "tie_word_embeddings"))
+        return bool(tie.forced or tie.refused or self.architecture.value(self.resolved, "tie_word_embeddings"))
+
+    def summary(self) -> dict[str, Any]:
+        """Its revision, model, dtype and sizes, by its headers: what documents of commands hold."""
+        return {
+            "revision": self.origin.revision,
+            "model_type": self.config.get("model_type"),
+            "model": (self.config.get("architectures") or [None])[0],
+            "dtype": self.dtype,
+            "parameters": self.parameters,
+            "bytes": self.nbytes,
+            "sizes": dict(self.sizes),
+        }
 
 
 def open_checkpoint(source: str | Path, revision: str | None = None, *, stream: bool = False) -> Checkpoint:
@@ -160,9 +170,10 @@ def open_folder(origin: Origin) -> Checkpoint:
     """Open a folder that was located. Raises SourceError where it cannot be read."""
     folder = origin.folder
     steps = read_record(folder.file(RECORD)) if folder.holds(RECORD) else ()
-    described = folder.file("config.json")  # its stamp is taken before it is read
-    config = read_config(folder)
-    return Checkpoint(config, read_tensors(folder), side_files(folder), origin, steps, described=described)
+    config_file = folder.file("config.json")  # its stamp is taken before it is read
+    config, tensors = read_config(folder), read_tensors(folder)
+    side_files = {name: folder.file(name) for name in folder.names() if is_carried(name)}
+    return Checkpoint(config, tensors, side_files, origin, steps, config_file=config_file)
 
 
 def read_config(folder: Folder) -> dict[str, Any]:
@@ -170,9 +181,10 @@ def read_config(folder: Folder) -> dict[str, Any]:
     config = read_json(folder.file("config.json"), OF_CONFIGS)
     if quantised.in_config(config):
         raise SourceError(f"{folder}: {quantised.refusal(config, _dtypes(folder))}")
-    kinds = config.get("architectures") or []
-    if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
-        raise SourceError(f"{folder}: config.json: architectures is {shortened(kinds)}, expected a list of class names")
+    classes = config.get("architectures") or []
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        found = shortened(classes)
+        raise SourceError(f"{folder}: config.json: architectures is {found}, expected a list of class names")
     return config
 
 
@@ -188,30 +200,31 @@ def _dtypes(folder: Folder) -> set[str]:
 def read_tensors(folder: Folder) -> dict[str, Stored]:
     """{name: tensor} of a folder's one safetensors file, or of the shards in its index. Raises SourceError."""
     if not folder.holds(INDEX):
-        if not folder.holds(SINGLE):
-            raise _no_safetensors(folder)
-        return read_header(folder.file(SINGLE))
+        if folder.holds(SINGLE):
+            return read_header(folder.file(SINGLE))
+        pickles = [name for name in folder.names() if Path(name).suffix in (".bin", ".pt", ".pth", ".ckpt")]
+        if not pickles:
+            raise SourceError(f"{folder}: no {SINGLE} and no {INDEX}")
+        raise SourceError(
+            f"{folder}: no safetensors, only {pickles[0]}; pickles are never opened: convert it with "
+            "save_pretrained(..., safe_serialization=True) where you trust it"
+        )
     index = folder.file(INDEX)
     weight_map = read_json(index, OF_INDICES).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
         raise SourceError(f"{index}: no weight_map of tensor names to file names")
     shards = [folder.file(shard, ", though its index names it") for shard in sorted(set(weight_map.values()))]
-    found: dict[str, Stored] = {}
+    tensors: dict[str, Stored] = {}
     for shard in shards:
         for name, stored in read_header(shard).items():
             if weight_map.get(name) != shard.name:
                 place = repr(weight_map[name]) if name in weight_map else "no file"
                 raise SourceError(f"{index}: tensor {name!r} lies in {shard.name}, and the index names {place}")
-            found[name] = stored
-    missing = sorted(set(weight_map) - set(found))
+            tensors[name] = stored
+    missing = sorted(set(weight_map) - set(tensors))
     if missing:
         raise SourceError(f"{index}: tensor {missing[0]!r} is not in {weight_map[missing[0]]}, which the index names")
-    return found
-
-
-def side_files(folder: Folder) -> dict[str, File]:
-    """{name: file} of files that are copied unchanged: tokenizer, generation config, chat template, licence ..."""
-    return {name: folder.file(name) for name in folder.names() if is_carried(name)}
+    return tensors
 
 
 def is_carried(name: str) -> bool:
@@ -224,13 +237,3 @@ def left_behind(folder: Folder) -> tuple[str, ...]:
     known = {"config.json", "README.md", RECORD, INDEX}
     others = (name for name in folder.names() if name not in known and not name.startswith((".", "__")))
     return tuple(shown(name) for name in others if not is_carried(name) and ".safetensors" not in name)
-
-
-def _no_safetensors(folder: Folder) -> SourceError:
-    pickles = [name for name in folder.names() if Path(name).suffix in (".bin", ".pt", ".pth", ".ckpt")]
-    if pickles:
-        return SourceError(
-            f"{folder}: no safetensors, only {pickles[0]}; pickles are never opened: convert it with "
-            "save_pretrained(..., safe_serialization=True) where you trust it"
-        )
-    return SourceError(f"{folder}: no {SINGLE} and no {INDEX}")

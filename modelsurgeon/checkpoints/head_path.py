@@ -27,7 +27,7 @@ LOOKED_UP = (("vocab",), ("positions",), ("types",))  # the axes that embedding 
 
 @dataclass(frozen=True)
 class Norm:
-    """A norm that the stream passes: "layer" or "rms", the names of its tensors on disk, its eps."""
+    """A norm that the stream passes: its kind ("layer" or "rms"), the names of its tensors on disk, its eps."""
 
     kind: str
     gain: str | None
@@ -40,11 +40,11 @@ class Path:
     """The way of a token from the embedding to the logits.
 
     embedding, head  names on disk; one name where the head is the embedding
-    scale      the model multiplies embeddings by it
-    positions  the name of a table of learned positions, which are added to embeddings
+    scale      what the model multiplies embeddings by
+    positions  the name on disk of learned positions, which are added to embeddings
     norms      in the order in which they are passed
-    factor     the model multiplies logits by it
-    bias       the name of a bias, which is then added to logits
+    factor     what the model multiplies logits by
+    bias       the name on disk of a bias, which is then added to logits
     cap        the bound that a tanh puts on logits, or None
     why        what keeps the model from being a 2-gram one; empty where nothing does
     """
@@ -67,20 +67,25 @@ class Path:
 
 def find_path(checkpoint: Checkpoint) -> Path | None:
     """The way from embedding to head; None for a model without an output head over its vocabulary."""
-    table, names = checkpoint.architecture, _on_disk(checkpoint)
-    tie = table.tie
+    table, tie = checkpoint.architecture, checkpoint.architecture.tie
+    templates = {name: table.template(name) for name in checkpoint.tensors}
+    # {template: name on disk} of tensors outside the layers
+    names = {line.name: name for name, line in templates.items() if line and not line.placeholders}
     if tie is None or not checkpoint.has_head or tie.embedding not in names:
         return None
-    written, read = (_line(table, name).signature.axes_of("writers") for name in (tie.embedding, tie.head))
-    start, end, vocab = written[-1], tie.axis, read[0]
+    start, end, vocab = _axes(table, tie.embedding)[1][-1], tie.axis, _axes(table, tie.head)[1][0]
+    embedding, head = names[tie.embedding], names.get(tie.head, names[tie.embedding])
+    if head != embedding and checkpoint.is_tied and equal(checkpoint.tensors[head], checkpoint.tensors[embedding]):
+        head = embedding
     norms, why = _norms(checkpoint, start, end)
-    positions = [name for name in names if _adds_positions(_line(table, name), start)]
-    biases = [name for name in names if _is_bias_of(_line(table, name), vocab) and name not in tie.also]
+    positions = [name for name in names if _axes(table, name) == (("positions",), (start,))]
+    biases = [name for name in names if _axes(table, name) == ((), (vocab,)) and name not in tie.also]
+    biases = [name for name in biases if _line(table, name).signature.normalises is None]
     key, absent = table.softcap or ("", None)
     cap = checkpoint.resolved.get(key, absent)
     return Path(
-        names[tie.embedding],
-        _head(checkpoint, names),
+        embedding,
+        head,
         scale=_multiplier(checkpoint, tie.embedding),
         positions=names[positions[0]] if positions else None,
         norms=tuple(_norm(checkpoint, names, name) for name in norms),
@@ -92,10 +97,10 @@ def find_path(checkpoint: Checkpoint) -> Path | None:
 
 
 def _norms(checkpoint: Checkpoint, start: str, end: str) -> tuple[list[str], str]:
-    """(the norms from one axis to the other, why there is more than these)."""
+    """(the norms from one axis to the other, why these are not all; empty where they are)."""
     table, held = checkpoint.architecture, checkpoint.templates
     present = [(name, s) for name, s in table.norms if name in held or name in table.weightless]
-    found: list[str] = []
+    norms: list[str] = []
     passed, axis = {start}, end
     while axis != start:
         between = [name for name in sorted(held) if _projects(_line(table, name), axis)]
@@ -105,35 +110,20 @@ def _norms(checkpoint: Checkpoint, start: str, end: str) -> tuple[list[str], str
         reads = writers[0][1].normalises if len(writers) == 1 else None
         if reads is None or len(reads.axes()) != 1:
             return [], "no one norm writes what the head reads"
-        found.insert(0, writers[0][0])
+        norms.insert(0, writers[0][0])
         (axis,) = reads.axes()
         passed.add(axis)
     again = [name for name, s in present if s.normalises and {*s.normalises.axes()} & passed & {*s.gains}]
     if again:
         return [], f"post-norm: {again[0]} rewrites the stream on its way to the head"
-    return found, ""
+    return norms, ""
 
 
 def _projects(line: Template, axis: str) -> bool:
-    """Whether it is a matrix outside of the layers' branches that writes the axis."""
-    reads = any(side == "readers" for _, side in line.signature.dimensions)
-    return reads and not line.placeholders and axis in line.signature.axes_of("writers") and not _is_lookup(line)
-
-
-def _is_lookup(line: Template) -> bool:
-    """Whether its rows are looked up: by token, position, type."""
-    return line.signature.axes_of("readers") in LOOKED_UP
-
-
-def _adds_positions(line: Template, axis: str) -> bool:
+    """Whether it is a matrix outside of the layers that writes the axis, and no table of rows that are looked up."""
     signature = line.signature
-    return signature.axes_of("readers") == ("positions",) and signature.axes_of("writers") == (axis,)
-
-
-def _is_bias_of(line: Template, vocab: str) -> bool:
-    signature = line.signature
-    reads, writes = signature.axes_of("readers"), signature.axes_of("writers")
-    return not reads and signature.normalises is None and writes == (vocab,)
+    is_matrix = any(side == "readers" for _, side in signature.dimensions) and not line.placeholders
+    return is_matrix and axis in signature.axes_of("writers") and signature.axes_of("readers") not in LOOKED_UP
 
 
 def _line(table: Architecture, name: str) -> Template:
@@ -141,22 +131,10 @@ def _line(table: Architecture, name: str) -> Template:
     return next(template for template in table.templates if template.name == name)
 
 
-def _on_disk(checkpoint: Checkpoint) -> dict[str, str]:
-    """{template: name on disk} of tensors outside the layers."""
-    table = checkpoint.architecture
-    found = {name: table.template(name) for name in checkpoint.tensors}
-    return {line.name: name for name, line in found.items() if line is not None and not line.placeholders}
-
-
-def _head(checkpoint: Checkpoint, names: dict[str, str]) -> str:
-    """The head's name: that of the embedding where they are tied, or equal under a flag that ties them when loaded."""
-    tie = checkpoint.architecture.tie
-    assert tie is not None
-    embedding, head = names[tie.embedding], names.get(tie.head)
-    if head is None:
-        return embedding
-    shared = checkpoint.is_tied and equal(checkpoint.tensors[head], checkpoint.tensors[embedding])
-    return embedding if shared else head
+def _axes(table: Architecture, name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The axes that a template (reads, writes)."""
+    signature = _line(table, name).signature
+    return signature.axes_of("readers"), signature.axes_of("writers")
 
 
 def _norm(checkpoint: Checkpoint, names: dict[str, str], name: str) -> Norm:
@@ -169,9 +147,8 @@ def _norm(checkpoint: Checkpoint, names: dict[str, str], name: str) -> Norm:
 def _scaled(checkpoint: Checkpoint, axis: str) -> float:
     """The power of its size by which the model multiplies what the head reads."""
     line = checkpoint.architecture.axes[axis]
-    if not line.scaled or not checkpoint.architecture.holds(checkpoint.resolved, line.when):
-        return 1.0
-    return float(checkpoint.sizes[axis] ** line.scaled)
+    holds = line.scaled and checkpoint.architecture.holds(checkpoint.resolved, line.when)
+    return float(checkpoint.sizes[axis] ** line.scaled) if holds else 1.0
 
 
 def _multiplier(checkpoint: Checkpoint, template: str) -> float:
@@ -188,6 +165,6 @@ def _multiplier(checkpoint: Checkpoint, template: str) -> float:
 def normed(norm: Norm, states: torch.Tensor, gain: torch.Tensor | None, bias: torch.Tensor | None) -> torch.Tensor:
     """[..., d]: states of that shape after the norm, with this gain (offset added) and bias."""
     centred = states - states.mean(-1, keepdim=True) if norm.kind == "layer" else states
-    found = centred / (centred.square().mean(-1, keepdim=True) + norm.eps).sqrt()
-    found = found if gain is None else found * gain
-    return found if bias is None else found + bias
+    scaled = centred / (centred.square().mean(-1, keepdim=True) + norm.eps).sqrt()
+    scaled = scaled if gain is None else scaled * gain
+    return scaled if bias is None else scaled + bias

@@ -15,10 +15,10 @@ SAME = "same"
 
 @dataclass(frozen=True)
 class Integrity:
-    """One result.
+    """Which files of one result are as they were written.
 
     files  {name: "same", or what is wrong with it}
-    extra  files that are not on record, and that no loader takes for weights
+    extra  files that are not on record, and that no loader takes for a part of the model
     """
 
     result: str
@@ -44,20 +44,20 @@ def check_files(origin: Origin) -> Integrity:
     if not hashes:
         raise SourceError(f"{origin.id}: its {RECORD} holds no hashes: version 0.1.0 wrote none")
     names = folder.names()
-    found = {name: _verdict(folder, name, wanted) if name in names else "missing" for name, wanted in hashes.items()}
+    verdicts = {name: _verdict(folder, name, entry) if name in names else "missing" for name, entry in hashes.items()}
     others = [name for name in names if name not in hashes and name != RECORD]
-    found |= {name: "not on record" for name in others if _is_loaded(name)}
-    return Integrity(origin.id, found, tuple(name for name in others if not _is_loaded(name)))
+    verdicts |= {name: "not on record" for name in others if _is_loaded(name)}
+    return Integrity(origin.id, verdicts, tuple(name for name in others if not _is_loaded(name)))
 
 
-def _verdict(folder: Folder, name: str, wanted: dict[str, Any]) -> str:
+def _verdict(folder: Folder, name: str, entry: dict[str, Any]) -> str:
     file = folder.file(name)
-    if file.size != wanted["bytes"]:
-        return f"{file.size} bytes, expected {wanted['bytes']}"
-    found, expected = digest(file), str(wanted.get(ALGORITHM))
+    if file.size != entry["bytes"]:
+        return f"{file.size} bytes, expected {entry['bytes']}"
+    found, expected = digest(file), str(entry.get(ALGORITHM))
     return SAME if found == expected else f"{ALGORITHM} {found[:16]}..., expected {expected[:16]}..."
 
 
 def _is_loaded(name: str) -> bool:
-    """Whether a loader would take a file for a part of the model."""
+    """Whether a loader would take the file for a part of the model."""
     return name.endswith((".safetensors", ".safetensors.index.json", ".bin")) or name == "config.json"

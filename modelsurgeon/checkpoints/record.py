@@ -28,8 +28,7 @@ FORMAT = 1
 class Origin:
     """Where a checkpoint was read from.
 
-    id        the name that the user gave: a folder, a Hub id, `demo`
-    folder    the folder that holds it
+    id        what the user called it: a folder, a Hub id, `demo`
     revision  the commit, of a Hub repository
     """
 
@@ -98,18 +97,15 @@ def identify(origin: Origin) -> dict[str, Any]:
     if origin.revision:
         return {"id": origin.id, "revision": origin.revision}
     names = [name for name in origin.folder.names() if name.endswith(".safetensors") or name == "config.json"]
-    files = [origin.folder.file(name) for name in names]
-    hashes = {file.name: {ALGORITHM: digest(file)} if file.path else {} for file in files}
-    return {"id": origin.id, "files": {file.name: {"bytes": file.size, **hashes[file.name]} for file in files}}
+    files = {name: origin.folder.file(name) for name in names}
+    hashes = {name: {ALGORITHM: digest(file)} if file.path else {} for name, file in files.items()}
+    return {"id": origin.id, "files": {name: {"bytes": file.size, **hashes[name]} for name, file in files.items()}}
 
 
 def write_record(path: Path, steps: Iterable[Step], files: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write modelsurgeon.json.
-
-    files  {name: {"bytes", "blake3"}} of all others beside it
-    """
-    written = [step.to_json() for step in steps]
-    record = {"format": FORMAT, "tool": "modelsurgeon", "files": dict(files), "steps": written}
+    """Write modelsurgeon.json; `files` is {name: {"bytes", "blake3"}} of all others beside it."""
+    documents = [step.to_json() for step in steps]
+    record = {"format": FORMAT, "tool": "modelsurgeon", "files": dict(files), "steps": documents}
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
@@ -128,8 +124,7 @@ def read_record(file: File) -> tuple[Step, ...]:
 
 def read_hashes(file: File) -> dict[str, dict[str, Any]]:
     """{name: {"bytes", "blake3"}} of the files beside a record. Raises SourceError for a record that cannot be read."""
-    found = read_json(file).get("files", {})
-    sound = isinstance(found, dict) and all(isinstance(entry, dict) and "bytes" in entry for entry in found.values())
-    if not sound:
+    files = read_json(file).get("files", {})
+    if not isinstance(files, dict) or not all(isinstance(entry, dict) and "bytes" in entry for entry in files.values()):
         raise SourceError(f"{file}: files is no list of sizes and hashes")
-    return dict(found)
+    return dict(files)

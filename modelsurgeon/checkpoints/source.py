@@ -31,24 +31,27 @@ def locate(source: str | Path, revision: str | None = None, *, stream: bool = Fa
     """The folder that holds SOURCE; nothing is downloaded. Raises SourceError where there is none.
 
     stream   never store what is read of a Hub id; other sources are never stored
-    weights  whether more than config.json is needed, which requires a table of a source behind a network
+    weights  whether more than config.json is needed: behind a network, only model types with a table are then read
     """
-    text = str(source)
-    if not text:
-        raise SourceError("an empty SOURCE; expected a folder, a Hub id (org/name) or demo")
-    folder = Path(source)
-    _check_length(folder)
-    hub = HUB_ID.fullmatch(text)
+    text, folder = str(source), Path(source)
+    _check_name(text)
     if folder.is_dir():
         origin = Origin(str(folder), LocalFolder(folder))
     elif folder.exists():
         raise SourceError(f"{text}: a file; expected a folder that holds config.json and safetensors")
     elif text == "demo":
         origin = Origin("demo", LocalFolder(DEMO))
-    elif hub:
-        origin = _from_hub(hub["repo"], _one_revision(text, hub["revision"], revision), stream)
+    elif hub := HUB_ID.fullmatch(text):
+        if hub["revision"] and revision:
+            raise SourceError(f"{text} and --revision {revision}: two revisions; give one")
+        repository = open_repository(hub["repo"], hub["revision"] or revision, stream=stream)
+        origin = Origin(hub["repo"], repository, repository.commit)
+    elif text.startswith("file://"):
+        origin = locate(text.removeprefix("file://"))
+    elif text.startswith(("http://", "https://")):
+        raise SourceError(f"{text}: a web page; of a repository of the Hub give org/name alone")
     elif "://" in text:
-        origin = _from_url(text)
+        origin = Origin(text, open_remote(text))
     else:
         raise SourceError(f"{text}: no such folder, and not a Hub id (org/name)")
     if revision and not origin.revision:
@@ -61,7 +64,7 @@ def locate(source: str | Path, revision: str | None = None, *, stream: bool = Fa
 def read_config_of(source: str | Path) -> dict[str, Any]:
     """The config of a config.json, or of a SOURCE, of which only that file is read. Raises SourceError without one."""
     text, path = str(source), Path(source)
-    _check_length(path)
+    _check_name(text)
     if path.is_file():
         return read_json(LocalFile(path), OF_CONFIGS)
     if not (path.is_dir() or text == "demo" or HUB_ID.fullmatch(text) or "://" in text):
@@ -69,26 +72,8 @@ def read_config_of(source: str | Path) -> dict[str, Any]:
     return read_json(locate(text, weights=False).folder.file("config.json"), OF_CONFIGS)
 
 
-def _check_length(path: Path) -> None:
-    if any(len(os.fsencode(part)) > NAME_MAX for part in path.parts):
-        raise SourceError(f"{str(path)[:60]}...: longer than a file's name can be; expected a folder, a Hub id or demo")
-
-
-def _one_revision(text: str, named: str | None, revision: str | None) -> str | None:
-    if named and revision:
-        raise SourceError(f"{text} and --revision {revision}: two revisions; give one")
-    return named or revision
-
-
-def _from_hub(repo: str, revision: str | None, stream: bool) -> Origin:
-    folder = open_repository(repo, revision, stream=stream)
-    return Origin(repo, folder, folder.commit)
-
-
-def _from_url(url: str) -> Origin:
-    scheme, _, path = url.partition("://")
-    if scheme == "file":
-        return locate(path)
-    if scheme in ("http", "https"):
-        raise SourceError(f"{url}: a web page; of a repository of the Hub give org/name alone")
-    return Origin(url, open_remote(url))
+def _check_name(source: str) -> None:
+    if not source:
+        raise SourceError("an empty SOURCE; expected a folder, a Hub id (org/name) or demo")
+    if any(len(os.fsencode(part)) > NAME_MAX for part in Path(source).parts):
+        raise SourceError(f"{source[:60]}...: longer than a file's name can be; expected a folder, a Hub id or demo")

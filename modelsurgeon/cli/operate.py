@@ -9,7 +9,7 @@ from typing import Any
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.cli import terminal
 from modelsurgeon.cli.request import Request
-from modelsurgeon.delivery import Planned, Saved, check_targets, deliver, planned
+from modelsurgeon.delivery import Listener, Planned, Saved, check_targets, deliver, planned
 from modelsurgeon.errors import DifferentError
 from modelsurgeon.model import check_output_of_config
 from modelsurgeon.operations.operation import Operation
@@ -75,21 +75,19 @@ def _opened(operation: Operation, source: str, request: Request) -> Checkpoint:
 
 def _delivered(job: Planned, metadata: dict[str, Any], request: Request) -> Saved:
     """Carry it out, telling on stderr what comes up. Raises DifferentError, after what --json tells then."""
-    quiet = request.quiet
+    quiet, as_json = request.quiet, request.as_json
     try:
         with terminal.progress(job.plan.bytes[1], quiet) as progress:
-            done = deliver(
-                job,
-                metadata,
-                progress=progress,
+            listener = Listener(
+                progress,
                 say=lambda line: terminal.show([Paragraph(Phrase(line, "warning"))], quiet),
                 verified=lambda report: terminal.show(verification_report.brief(report.to_json()), quiet),
-                lost=lambda loss: terminal.show(listings.of_losses(loss), quiet),
-                tells_loss=request.as_json or not quiet,
+                lost=(lambda loss: terminal.show(listings.of_losses(loss), quiet)) if as_json or not quiet else None,
                 quiet=quiet,
             )
+            done = deliver(job, metadata, listener)
     except DifferentError as error:
-        if request.as_json:
+        if as_json:
             terminal.print_json({"output": None, **Outcome(job, error.saved).to_json()})
         raise
     if done.pushed:

@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 
 from modelsurgeon.checkpoints.check import check
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
-from modelsurgeon.checkpoints.described import described
 from modelsurgeon.checkpoints.head_path import find_path
 from modelsurgeon.diagnosis.behaviour import Behaviour, observe
 from modelsurgeon.diagnosis.loss import InitialLoss, initial_loss
@@ -77,7 +76,7 @@ class Diagnosis:
         layers = {matrix.layer for matrix in self.scan.matrices if matrix.layer is not None}
         return {
             "source": self.checkpoint.origin.id,
-            **described(self.checkpoint),
+            **self.checkpoint.summary(),
             "layers": len(layers) or None,
             **{part: printable(getattr(self, part)) for part in ("embedding", "head", "initial_loss", "spectrum")},
             "running": self.running and self.running.to_json(),

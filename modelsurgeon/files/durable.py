@@ -9,7 +9,7 @@ from pathlib import Path
 from uuid import uuid4
 
 TEMPORARY = ".tmp"  # suffix of files that are not complete yet
-NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)  # some file systems cannot link files
 NO_SYNC = (errno.EINVAL, errno.ENOTSUP)  # some file systems cannot sync a folder
 
 

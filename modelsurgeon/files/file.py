@@ -20,17 +20,19 @@ NAME_MAX = 255  # bytes of a name in a path
 
 
 class File(ABC):
-    """Bytes that are read by their position.
+    """Bytes that are read by their position; `str` is what messages call it.
 
     name     its name in its folder
     size     bytes
     path     its path on a local disk; None where it is not on one
-    flagged  where tensors begin in which NaN or Inf was read
+    stamp    what differs once the file changes: size, time of the change ...
+    flagged  the first bytes of tensors in which a read met NaN or Inf
     """
 
     name: str
     size: int
     path: Path | None
+    stamp: tuple[object, ...]
 
     def __init__(self) -> None:
         self.flagged: set[int] = set()
@@ -49,18 +51,9 @@ class File(ABC):
     def check_unchanged(self) -> None:
         """Raise SourceError where the file has changed since it was found."""
 
-    @property
-    @abstractmethod
-    def stamp(self) -> tuple[object, ...]:
-        """What differs once the file changes: size, time of the change ..."""
-
-    @abstractmethod
-    def __str__(self) -> str:
-        """What messages call it."""
-
 
 class Folder(ABC):
-    """The files of one checkpoint.
+    """The files of one checkpoint; `str` is what messages call it.
 
     path    its path on a local disk; None where it is not on one
     is_far  whether reading it may take a network
@@ -79,7 +72,7 @@ class Folder(ABC):
     def file(self, name: str, why: str = "") -> File:
         """The file of that name. Raises SourceError where there is none, and for a name that leads out of the folder.
 
-        why  it is expected, for the message where it is missing
+        why  what the message adds where it is missing: ", though its index names it"
         """
 
     def holds(self, name: str) -> bool:
@@ -88,11 +81,7 @@ class Folder(ABC):
 
     @abstractmethod
     def fetch(self, names: list[str]) -> None:
-        """Download these files, unless they are read over the network, or are here."""
-
-    @abstractmethod
-    def __str__(self) -> str:
-        """What messages call it."""
+        """Download these files, unless they are local already or are read over the network."""
 
 
 class LocalFile(File):
@@ -102,8 +91,7 @@ class LocalFile(File):
         super().__init__()
         self.path: Path = path
         self.name = path.name
-        self._found = self._look()
-        self.size = self._found[0]
+        self.size, *_ = self.stamp = self._look()
 
     def read_into(self, view: memoryview, at: int) -> None:
         done = 0
@@ -118,22 +106,26 @@ class LocalFile(File):
             raise SourceError(f"{self.path}: cannot be read ({error.strerror})") from None
 
     def check_unchanged(self) -> None:
-        if self._look() != self._found:
+        if self._look() != self.stamp:
             raise SourceError(f"{self.path}: changed while it was read; run again when nothing writes it")
-
-    @property
-    def stamp(self) -> tuple[object, ...]:
-        return self._found
 
     def _look(self) -> tuple[int, int, int]:
         try:
-            found = self.path.stat()
+            status = self.path.stat()
         except OSError as error:
             raise SourceError(f"{self.path}: cannot be read ({error.strerror})") from None
-        return found.st_size, found.st_mtime_ns, found.st_ino
+        return status.st_size, status.st_mtime_ns, status.st_ino
 
     def __str__(self) -> str:
         return str(self.path)
+
+
+def file_at(path: Path, *blobs: Path) -> LocalFile:
+    """The file. Raises SourceError for a link out of its folder, unless it leads into one of the folders `blobs`."""
+    real = path.resolve()
+    if real.parent != path.parent.resolve() and not any(real.is_relative_to(folder) for folder in blobs):
+        raise SourceError(f"{path}: a link out of its folder, to {real}")
+    return LocalFile(path)
 
 
 class LocalFolder(Folder):
@@ -159,11 +151,9 @@ class LocalFolder(Folder):
             raise SourceError(f"{self.path}: {name!r} is not a file name; a checkpoint's files lie in its own folder")
         if not path.is_file():
             raise SourceError(f"{self.path}: no {shown(name)}{why}")
-        home, real = self.path.resolve(), path.resolve()
+        home = self.path.resolve()
         blobs = (home.parents[1] / "blobs", home.parents[2] / "blobs") if home.parent.name == "snapshots" else ()
-        if home != real.parent and not any(real.is_relative_to(cache) for cache in blobs):
-            raise SourceError(f"{path}: a link out of its folder, to {real}")
-        return LocalFile(path)
+        return file_at(path, *blobs)
 
     def fetch(self, names: list[str]) -> None:
         """Nothing: they are here."""

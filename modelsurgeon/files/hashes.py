@@ -15,10 +15,10 @@ CHUNK = 1 << 20  # bytes read at a time
 
 def digest(file: File) -> str:
     """The hash of a whole file, in hexadecimal. Raises SourceError where it cannot be read."""
-    total = blake3()
+    hash = blake3()
     chunk = bytearray(min(CHUNK, file.size))
     for at in range(0, file.size, CHUNK):
         view = memoryview(chunk)[: file.size - at]
         file.read_into(view, at)
-        total.update(view)
-    return str(total.hexdigest())
+        hash.update(view)
+    return str(hash.hexdigest())

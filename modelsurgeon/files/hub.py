@@ -21,22 +21,12 @@ from typing import Any
 from urllib.parse import quote
 
 import huggingface_hub
-from huggingface_hub import HfFileSystem, constants, hf_raise_for_status, snapshot_download
-from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError: of the client it uses
-    DisabledRepoError,
-    EntryNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    HTTPError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import HfFileSystem, constants, errors, hf_raise_for_status, snapshot_download
+from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of the client that the library uses
 from huggingface_hub.utils import build_hf_headers, http_backoff, tqdm, validate_repo_id  # type: ignore[attr-defined]
 
 from modelsurgeon.errors import SourceError, first_line
-from modelsurgeon.files.file import LocalFile
+from modelsurgeon.files.file import LocalFile, file_at
 from modelsurgeon.files.remote import REMOTE_MEMORY, RemoteFile, RemoteFolder
 
 BUSY = {408, 429, 500, 502, 503, 504}  # answers after which the library asks again
@@ -47,8 +37,11 @@ log = logging.getLogger(__name__)
 class HubFolder(RemoteFolder):
     """One repository at one commit.
 
-    commit  its full hash
-    sizes   {name: bytes} of the files at its top level
+    commit    its full hash
+    sizes     {name: bytes} of the files at its top level
+    revision  what the user asked for, of which `commit` is the current one
+    stream    read by ranges, and never store
+    offline   read the Hub's cache alone
     """
 
     def __init__(
@@ -57,27 +50,20 @@ class HubFolder(RemoteFolder):
         super().__init__(repo, None, f"{repo}@{commit}")
         self.repo, self.commit = repo, commit
         self.memory = REMOTE_MEMORY if stream else 0
-        self._sizes, self._revision = sizes, revision
-        self._stream, self._offline = stream, offline
+        self._listing = {name: {"size": size, "etag": commit} for name, size in sizes.items()}
+        self._revision, self._stream, self._offline = revision, stream, offline
         if offline:
             self.path = self._snapshot
 
-    @property
-    def sizes(self) -> Mapping[str, int]:
-        return self._sizes
-
     def local(self, name: str) -> LocalFile | None:
         """The copy in the Hub's cache. Raises SourceError for a link out of it, and where offline without it."""
-        found = _cached(self.repo, name, self.commit)
-        if found is None and self._offline:
+        path = _cached(self.repo, name, self.commit)
+        if path is None and self._offline:
             raise _out_of_reach(self.repo, self._revision, name)
-        if found is None:
+        if path is None:
             return None
-        real, cache = found.resolve(), found.parents[3].resolve()
-        blobs = (cache / found.parents[2].name / "blobs", cache / "blobs")  # of the repository, of all of them
-        if real.parent != found.parent.resolve() and not any(real.is_relative_to(folder) for folder in blobs):
-            raise SourceError(f"{found}: a link out of its folder, to {real}")
-        return LocalFile(found)
+        cache = path.parents[3].resolve()
+        return file_at(path, cache / path.parents[2].name / "blobs", cache / "blobs")  # of the repository, of all
 
     def fetch(self, names: list[str]) -> None:
         """Download these files and those read already to the Hub's cache, all at the one commit."""
@@ -86,29 +72,25 @@ class HubFolder(RemoteFolder):
         wanted = sorted({*names, *self._files})
         missing = [name for name in wanted if self.local(name) is None]
         if missing:
+            patterns = list(map(escape, missing))
             with hub_errors(self.repo, self._revision):
-                names = list(map(escape, missing))
-                snapshot_download(self.repo, revision=self.commit, allow_patterns=names, tqdm_class=_Bar)
+                snapshot_download(self.repo, revision=self.commit, allow_patterns=patterns, tqdm_class=_Bar)
         for name in wanted:
             copy = self.local(name)
             if copy is None:  # the library accepts an incomplete snapshot where the Hub fails
                 raise OSError(f"{self.repo}: the Hub fails, {name} was not downloaded; wait, and run again")
             self.file(name).lies_at(copy)
         self.path = self._snapshot
-        self._remember()
-
-    @property
-    def _snapshot(self) -> Path:
-        return Path(constants.HF_HUB_CACHE) / f"models--{self.repo.replace('/', '--')}" / "snapshots" / self.commit
-
-    def _remember(self) -> None:
-        """Write the commit of this revision to the cache (refs/<revision>), for when the Hub cannot be reached."""
-        if self._revision != self.commit:
+        if self._revision != self.commit:  # refs/<revision> says which commit to take where the Hub cannot be reached
             ref = self._snapshot.parents[1] / "refs" / (self._revision or constants.DEFAULT_REVISION)
             with suppress(OSError):  # a shared cache may be read only
                 ref.parent.mkdir(parents=True, exist_ok=True)
                 if not ref.exists() or ref.read_text() != self.commit:
                     ref.write_text(self.commit)
+
+    @property
+    def _snapshot(self) -> Path:
+        return Path(constants.HF_HUB_CACHE) / f"models--{self.repo.replace('/', '--')}" / "snapshots" / self.commit
 
     def read_range(self, file: RemoteFile, start: int, stop: int) -> bytes:
         path = f"{self._root}/{file.name}"
@@ -128,9 +110,6 @@ class HubFolder(RemoteFolder):
 
     def check_unchanged(self, file: RemoteFile) -> None:
         """A commit does not change."""
-
-    def stamp(self, file: RemoteFile) -> tuple[object, ...]:
-        return file.size, self.commit
 
 
 class _Files(HfFileSystem):
@@ -161,54 +140,49 @@ def open_repository(repo: str, revision: str | None = None, *, stream: bool = Fa
         validate_repo_id(repo)
         try:
             commit, sizes = _ask(repo, revision, once=True)
-        except (HTTPError, OfflineModeIsEnabled) as error:
-            answered = isinstance(error, HfHubHTTPError)  # a busy Hub, say: the cache may be outdated then
-            if not answered and (folder := _from_cache(repo, revision, stream)):
+        except (HTTPError, errors.OfflineModeIsEnabled) as error:
+            if isinstance(error, errors.HfHubHTTPError):  # the Hub answers: what is cached may be outdated
+                raise
+            if folder := _from_cache(repo, revision, stream):
                 return folder
-            if answered or isinstance(error, OfflineModeIsEnabled) or _nobody_there(error):
+            if isinstance(error, errors.OfflineModeIsEnabled) or _is_unreachable(error):
                 raise
             commit, sizes = _ask(repo, revision)
     return HubFolder(repo, commit, sizes, revision, stream=stream, offline=False)
 
 
-def _nobody_there(error: BaseException) -> bool:
-    """Whether no connection was made; not all versions of the library have the same client and class."""
+def _is_unreachable(error: BaseException) -> bool:
+    """Whether no connection came about. Versions of the library differ in their client, hence in the class."""
     return any(kind.__name__ == "ConnectError" for kind in type(error).__mro__)
 
 
 def _ask(repo: str, revision: str | None, *, once: bool = False) -> tuple[str, dict[str, int]]:
-    """(commit, {name: bytes}), as `model_info` has it, which does not ask again where the Hub is busy.
+    """(commit, {name: bytes}), as `model_info` has it; but `model_info` gives up where the Hub is busy.
 
-    once  whether an error of the network is final; else the request is made again
+    once  whether an error of the network is final; else the request is repeated
     """
-    at = f"/revision/{quote(revision, safe='')}" if revision else ""
-    patience: dict[str, Any] = {"retry_on_exceptions": ()} if once else {}
-    answer = http_backoff(
-        "GET",
-        f"{constants.ENDPOINT}/api/models/{repo}{at}",
-        params={"blobs": True},
-        headers=build_hf_headers(),
-        timeout=constants.HF_HUB_ETAG_TIMEOUT,
-        **patience,
-    )
+    url = f"{constants.ENDPOINT}/api/models/{repo}" + (f"/revision/{quote(revision, safe='')}" if revision else "")
+    options: dict[str, Any] = {"params": {"blobs": True}, "headers": build_hf_headers()}
+    options |= {"retry_on_exceptions": ()} if once else {}
+    answer = http_backoff("GET", url, timeout=constants.HF_HUB_ETAG_TIMEOUT, **options)
     hf_raise_for_status(answer)
     try:
-        described = answer.json()
-        files = {file["rfilename"]: int(file["size"]) for file in described["siblings"]}
-        return str(described["sha"]), {name: size for name, size in files.items() if "/" not in name}
+        repository = answer.json()
+        files = {file["rfilename"]: int(file["size"]) for file in repository["siblings"]}
+        return str(repository["sha"]), {name: size for name, size in files.items() if "/" not in name}
     except (ValueError, KeyError, TypeError):
         raise SourceError(f"{repo}: {constants.ENDPOINT} does not answer as a Hub; is HF_ENDPOINT right?") from None
 
 
 def _from_cache(repo: str, revision: str | None, stream: bool) -> HubFolder | None:
-    """The repository as far as the cache has it, with the names of all files where a download listed them."""
+    """The repository as far as the cache holds it; all its files by name where the library kept a listing."""
     config = _cached(repo, "config.json", revision)
     if config is None:
         return None
     commit = config.parent.name
     sizes = {path.name: path.stat().st_size for path in config.parent.iterdir() if path.is_file()}
     if hasattr(huggingface_hub, "get_cached_repo_tree"):  # older versions keep no listing
-        with suppress(huggingface_hub.errors.CachedRepoTreeNotFoundError):
+        with suppress(errors.CachedRepoTreeNotFoundError):
             listed = huggingface_hub.get_cached_repo_tree(repo, revision=commit)
             sizes = {file.path: file.size for file in listed if "/" not in file.path}
     if not constants.HF_HUB_OFFLINE:
@@ -217,13 +191,12 @@ def _from_cache(repo: str, revision: str | None, stream: bool) -> HubFolder | No
 
 
 def _cached(repo: str, name: str, revision: str | None) -> Path | None:
-    found = huggingface_hub.try_to_load_from_cache(repo, name, revision=revision)
-    return Path(found) if isinstance(found, str) else None
+    path = huggingface_hub.try_to_load_from_cache(repo, name, revision=revision)
+    return Path(path) if isinstance(path, str) else None
 
 
 def _out_of_reach(repo: str, revision: str | None, name: str = "") -> SourceError:
-    at = f" at revision {revision!r}" if revision else ""
-    what = name or "no such folder,"
+    what, at = name or "no such folder,", f" at revision {revision!r}" if revision else ""
     return SourceError(f"{repo}: {what} not in the Hub's cache{at}, and the Hub cannot be reached")
 
 
@@ -238,54 +211,52 @@ def hub_errors(repo: str, revision: str | None = None, *, opening: bool = False)
     """
     try:
         yield
-    except LocalEntryNotFoundError as error:  # of a download: what kept it from the Hub is its cause
+    except errors.LocalEntryNotFoundError as error:  # of a download: its cause says why the Hub was not reached
         raise _as_ours(error.__cause__ or error, repo, revision, opening) from None
-    except (HTTPError, EntryNotFoundError, OfflineModeIsEnabled, ValueError) as error:
+    except (HTTPError, errors.EntryNotFoundError, errors.OfflineModeIsEnabled, ValueError) as error:
         raise _as_ours(error, repo, revision, opening) from None
 
 
 def _as_ours(error: BaseException, repo: str, revision: str | None, opening: bool) -> Exception:
-    if isinstance(error, OfflineModeIsEnabled | LocalEntryNotFoundError):
+    if isinstance(error, errors.OfflineModeIsEnabled | errors.LocalEntryNotFoundError):
         return _out_of_reach(repo, revision)
     start = f"{repo}: no such folder, and " if opening else f"{repo}: "
-    if isinstance(error, HfHubHTTPError):
+    if isinstance(error, errors.HfHubHTTPError):
         status = error.response.status_code
-        missing = isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError)
-        start = start if missing else f"{repo}: "
-        return _failure(repo, status) if status in BUSY else SourceError(start + _refusal(error, repo, revision))
+        if status == 429:
+            limit = "" if huggingface_hub.get_token() else "; with a token (HF_TOKEN) more is allowed"
+            return OSError(f"{repo}: the Hub limits how often it may be asked (429); wait a few minutes{limit}")
+        if status in BUSY:
+            way_out = "wait, or use its cache: HF_HUB_OFFLINE=1"
+            return OSError(f"{repo}: the Hub fails ({status}), also when asked again; {way_out}")
+        missing = isinstance(error, errors.RepositoryNotFoundError) and not isinstance(error, errors.GatedRepoError)
+        return SourceError((start if missing else f"{repo}: ") + _refusal(error, repo, revision))
     reason = first_line(error)
     if not isinstance(error, HTTPError):
         return SourceError(f"{repo}: {reason}")
-    if _nobody_there(error):
+    if _is_unreachable(error):
         return OSError(f"{start}the Hub cannot be reached at {constants.ENDPOINT} ({reason})")
     return OSError(f"{repo}: the connection to the Hub breaks, also when made again ({reason}); run again")
 
 
-def _failure(repo: str, status: int) -> OSError:
-    if status == 429:
-        limit = "" if huggingface_hub.get_token() else "; with a token (HF_TOKEN) more is allowed"
-        return OSError(f"{repo}: the Hub limits how often it may be asked (429); wait a few minutes{limit}")
-    return OSError(f"{repo}: the Hub fails ({status}), also when asked again; wait, or use its cache: HF_HUB_OFFLINE=1")
-
-
-def _refusal(error: HfHubHTTPError, repo: str, revision: str | None) -> str:
+def _refusal(error: errors.HfHubHTTPError, repo: str, revision: str | None) -> str:
     """Why the Hub refuses, and the way out."""
     token, page = huggingface_hub.get_token(), f"{constants.ENDPOINT}/{repo}"
     log_in = "set HF_TOKEN, or run hf auth login"
     match error:
-        case GatedRepoError() if token:
+        case errors.GatedRepoError() if token:
             return f"gated, and the account of this token has no access; ask for it at {page}"
-        case GatedRepoError():
+        case errors.GatedRepoError():
             return f"gated; accept its terms at {page}, then {log_in}"
-        case RevisionNotFoundError():
+        case errors.RevisionNotFoundError():
             return f"no revision {revision!r}; expected a branch, a tag or a commit"
-        case DisabledRepoError():
+        case errors.DisabledRepoError():
             return "disabled by the Hub"
-        case RepositoryNotFoundError() if token:
+        case errors.RepositoryNotFoundError() if token:
             return "no such repository on the Hub, or none that this token may see"
-        case RepositoryNotFoundError():
+        case errors.RepositoryNotFoundError():
             return f"no such repository on the Hub; for a private one {log_in}"
-        case EntryNotFoundError():
+        case errors.EntryNotFoundError():
             return f"{error.response.url.path.rpartition('/')[2]} is not there any more at this commit"
     if error.response.status_code == 401:
         return f"the token is not accepted; set HF_TOKEN to one of {constants.ENDPOINT}/settings/tokens, or to nothing"

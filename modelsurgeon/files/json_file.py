@@ -1,8 +1,8 @@
 """JSON from strangers: an object, every name once, no larger than such a file can sensibly be.
 
 A byte of hostile JSON can become 40 bytes of Python objects, so values are counted, by the characters before them,
-before any is built. NaN and Infinity are accepted, as Python writes them: configs hold them (Infinity as a time step's
-limit). Whole numbers too large for a float are refused.
+before any is built. NaN and Infinity are accepted: configs hold them, as Python writes them. Whole numbers too large
+for a float are refused.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Limits:
     values: int
 
 
-OF_CONFIGS = Limits(10_000_000, 500_000)  # the largest there are name 20,000 labels
-OF_INDICES = Limits(100_000_000, 2_100_000)  # a million names of tensors, of files
+OF_CONFIGS = Limits(10_000_000, 500_000)  # the largest known ones name 20,000 labels
+OF_INDICES = Limits(100_000_000, 2_100_000)  # a million names of tensors, each with that of a file
 OF_ANY = Limits(100_000_000, 5_000_000)  # a record of maps, for one
 
 
@@ -35,8 +35,12 @@ def read_json(file: File, limits: Limits = OF_ANY) -> dict[str, Any]:
     """A JSON object. Raises SourceError for anything else, and for a `model_type` that is no string."""
     if file.size > limits.nbytes:
         raise SourceError(f"{file}: {file.size} bytes of JSON, expected {limits.nbytes} at most")
+    data = file.read()
+    values = sum(map(data.count, (b"[", b"{", b",")))  # in strings, too, but seldom
     try:
-        value = _parsed(file.read(), limits)
+        if values > limits.values:
+            raise ValueError(f"{values} values, expected {limits.values} at most")
+        value = json.loads(data.decode(), object_pairs_hook=no_duplicates, parse_int=_whole)
     except (ValueError, RecursionError) as error:
         raise SourceError(f"{file}: not JSON ({error})") from None
     if not isinstance(value, dict):
@@ -48,24 +52,17 @@ def read_json(file: File, limits: Limits = OF_ANY) -> dict[str, Any]:
 
 def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object. Raises ValueError where a name repeats, since readers disagree on which of the two counts."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    members = dict(pairs)
+    if len(members) != len(pairs):
         (repeated, _), *_ = Counter(name for name, _ in pairs).most_common(1)
         raise ValueError(f"a name that appears twice, {shortened(repeated)}")
-    return found
+    return members
 
 
 def shortened(value: Any, most: int = 80) -> str:
     """A value from a file, short enough for a message."""
     text = repr(value)
     return text if len(text) <= most else f"{text[:most]}..."
-
-
-def _parsed(data: bytes, limits: Limits) -> Any:
-    values = sum(map(data.count, (b"[", b"{", b",")))  # in strings, too, but seldom
-    if values > limits.values:
-        raise ValueError(f"{values} values, expected {limits.values} at most")
-    return json.loads(data.decode(), object_pairs_hook=no_duplicates, parse_int=_whole)
 
 
 def _whole(digits: str) -> int:

@@ -4,8 +4,8 @@
     org/name                                     by the Hub's own file system, in `hub.py`
 
 A file is read in pieces of 8 MiB; the first ones are smaller, so that a header costs little more than its own bytes.
-The pieces read last, of all files together, stay in memory, so that several readers fetch each once. A reader that goes
-on from one piece to the next finds the one after that under way.
+The pieces read last, of all files together, stay in memory, so that several readers fetch each once. Once a reader goes
+on from one piece to the next, the one after that is requested, too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from itertools import count
 from pathlib import Path
 from queue import PriorityQueue
@@ -84,25 +84,19 @@ class Pieces:
         """Begin to fetch a piece, unless it would displace one that a reader may still need."""
         with self._lock:
             needed = sum(piece.length for piece in self._held.values() if not piece.finished)
-            if key in self._held or needed + length > self._most:
-                return
-            self._begin(key, length, fetch, urgent=False)
+            if key not in self._held and needed + length <= self._most:
+                self._begin(key, length, fetch, urgent=False)
 
     def _begin(self, key: Key, length: int, fetch: Callable[[], bytes], urgent: bool) -> Fetched:
         self._held[key] = piece = Fetched(length)
-        self._make_room()
+        excess = sum(held.length for held in self._held.values()) - self._most
+        for old, held in list(self._held.items()):
+            if excess > 0 and held.data.done():
+                del self._held[old]
+                excess -= held.length
         _start_threads()
         WAITING.put((not urgent, next(COUNT), lambda: self._fill(key, piece, fetch)))
         return piece
-
-    def _make_room(self) -> None:
-        excess = sum(piece.length for piece in self._held.values()) - self._most
-        for old, held in list(self._held.items()):
-            if excess <= 0:
-                break
-            if held.data.done():
-                del self._held[old]
-                excess -= held.length
 
     def _fill(self, key: Key, piece: Fetched, fetch: Callable[[], bytes]) -> None:
         try:
@@ -116,13 +110,13 @@ class Pieces:
 @cache
 def _start_threads() -> None:
     """Start the threads that fetch, for all folders. A pool would make an interrupted program wait for the network."""
+
+    def serve() -> None:
+        while True:
+            WAITING.get()[2]()
+
     for _ in range(AT_ONCE):
-        threading.Thread(target=_serve, daemon=True).start()
-
-
-def _serve() -> None:
-    while True:
-        WAITING.get()[2]()
+        threading.Thread(target=serve, daemon=True).start()
 
 
 class RemoteFile(File):
@@ -131,6 +125,7 @@ class RemoteFile(File):
     def __init__(self, folder: RemoteFolder, name: str, size: int, local: LocalFile | None = None) -> None:
         super().__init__()
         self._folder, self.name, self.size = folder, name, size
+        self.stamp = folder.stamp(name)
         self._local: LocalFile | None = None
         self.path: Path | None = None
         if local:
@@ -148,8 +143,7 @@ class RemoteFile(File):
         if self._local:
             self._local.read_into(view, at)
             return
-        end = at + len(view)
-        if end > self.size:
+        if (end := at + len(view)) > self.size:
             raise SourceError(f"{self}: ends at byte {self.size}, expected {end} bytes")
         while at < end:
             start, data = self._piece(at, end)
@@ -160,9 +154,9 @@ class RemoteFile(File):
                 self._folder.pieces.finish((self.name, start))
 
     def _piece(self, at: int, end: int) -> tuple[int, bytes]:
-        """(first byte, bytes) of the piece that holds this byte; begins to fetch the following ones, up to `end`.
+        """(first byte, bytes) of the piece that holds this byte; begins to fetch the following ones.
 
-        Beyond `end` where the piece before it was read too: such a reader reads the file in order.
+        They end with `end`, or with the file where the piece before was read too: such a reader reads in order.
         """
         start, stop = bounds(at, self.size)
         goes_on = start >= PIECE and self._folder.pieces.were_read((self.name, bounds(start - 1, self.size)[0]))
@@ -171,27 +165,21 @@ class RemoteFile(File):
             if following >= (self.size if goes_on else end):
                 break
             after, following = bounds(following, self.size)
-            self._folder.pieces.ahead((self.name, after), following - after, self._fetch(after, following))
-        return start, self._folder.pieces.get((self.name, start), stop - start, self._fetch(start, stop))
+            fetch = partial(self._fetch, after, following)
+            self._folder.pieces.ahead((self.name, after), following - after, fetch)
+        return start, self._folder.pieces.get((self.name, start), stop - start, partial(self._fetch, start, stop))
 
-    def _fetch(self, start: int, stop: int) -> Callable[[], bytes]:
-        def fetch() -> bytes:
-            data = self._folder.read_range(self, start, stop)
-            if len(data) != stop - start:
-                raise SourceError(f"{self}: {len(data)} bytes from byte {start} on, expected {stop - start}")
-            return data
-
-        return fetch
+    def _fetch(self, start: int, stop: int) -> bytes:
+        data = self._folder.read_range(self, start, stop)
+        if len(data) != stop - start:
+            raise SourceError(f"{self}: {len(data)} bytes from byte {start} on, expected {stop - start}")
+        return data
 
     def check_unchanged(self) -> None:
         if self._local:
             self._local.check_unchanged()
         else:
             self._folder.check_unchanged(self)
-
-    @property
-    def stamp(self) -> tuple[object, ...]:
-        return self._folder.stamp(self)
 
     def __str__(self) -> str:
         return f"{self._folder.url}/{shown(self.name)}"
@@ -219,33 +207,28 @@ class RemoteFolder(Folder):
         self._files: dict[str, RemoteFile] = {}
 
     @cached_property
-    def _found(self) -> Listing:
+    def _listing(self) -> Listing:
         return self._look()
 
     def _look(self) -> Listing:
         """{name: what the file system reports of the file} as it is now."""
         with network_errors(self.url):
             self._file_system.invalidate_cache(self._root)
-            found = {str(entry["name"]).rstrip("/"): entry for entry in self._file_system.ls(self._root, detail=True)}
-        if found.get(self._root, {}).get("type") == "file":
+            entries = {str(entry["name"]).rstrip("/"): entry for entry in self._file_system.ls(self._root, detail=True)}
+        if entries.get(self._root, {}).get("type") == "file":
             raise SourceError(f"{self}: a file; expected a folder that holds config.json and safetensors")
-        return {path.rpartition("/")[2]: entry for path, entry in found.items() if entry["type"] == "file"}
-
-    @property
-    def sizes(self) -> Mapping[str, int]:
-        """{name: bytes} of its files."""
-        return {name: entry["size"] for name, entry in self._found.items()}
+        return {path.rpartition("/")[2]: entry for path, entry in entries.items() if entry["type"] == "file"}
 
     def names(self) -> list[str]:
-        return sorted(self.sizes)
+        return sorted(self._listing)
 
     def file(self, name: str, why: str = "") -> RemoteFile:
         if name not in self._files:
             if Path(name).name != name:
                 raise SourceError(f"{self}: {name!r} is not a file name; a checkpoint's files lie in its own folder")
-            if name not in self.sizes:
+            if name not in self._listing:
                 raise SourceError(f"{self}: no {shown(name)}{why}")
-            self._files[name] = RemoteFile(self, name, self.sizes[name], self.local(name))
+            self._files[name] = RemoteFile(self, name, self._listing[name]["size"], self.local(name))
         return self._files[name]
 
     def local(self, name: str) -> LocalFile | None:
@@ -263,12 +246,12 @@ class RemoteFolder(Folder):
 
     def check_unchanged(self, file: RemoteFile) -> None:
         """Raise SourceError where a file is not what it was when it was found."""
-        if _stamp(self._look().get(file.name, {})) != self.stamp(file):
+        if _stamp(self._look().get(file.name, {})) != file.stamp:
             raise SourceError(f"{file}: changed while it was read; run again when nothing writes it")
 
-    def stamp(self, file: RemoteFile) -> tuple[object, ...]:
-        """Size, and the first mark of a version that the file system has, as the file was found."""
-        return _stamp(self._found[file.name])
+    def stamp(self, name: str) -> tuple[object, ...]:
+        """(size, the first of SIGNS that the file system reports), as they were when the folder was listed."""
+        return _stamp(self._listing[name])
 
     def __str__(self) -> str:
         return self.url

@@ -1,4 +1,4 @@
-"""Safetensors files: headers read and checked, shards written front to back in blocks.
+"""Safetensors files: headers read and checked; headers laid out for writing.
 
 A file is 8 bytes of header length, a JSON header, then the data. The header fixes every offset before the first byte of
 data, so a shard of any size is written from blocks of bounded size.
@@ -6,8 +6,7 @@ data, so a shard of any size is written from blocks of bounded size.
 A stranger wrote the header, and the file may be behind a network. So its length is compared with the file's before
 memory is allocated, two reads fetch it, and it is parsed one entry at a time: nested or endless values are never built.
 The law: what the library (`safe_open`) refuses is refused, and what is accepted is read from the same bytes as the
-library's. Also refused is what the library accepts and surgery must not: repeated names and keys, sizes that overflow
-beside a zero, entries that hold more than dtype, shape and offsets.
+library's. Also refused: repeated names and keys, sizes that overflow beside a zero, entries with further keys.
 
 Format: https://github.com/huggingface/safetensors#format
 """
@@ -56,19 +55,14 @@ _MEMBER = re.compile(
 
 
 class Described(Protocol):
-    """What a header is written from: a tensor's dtype, shape and bytes."""
+    """What a header says of a tensor: its dtype as the library names it ("BF16"), its shape, the bytes of its data."""
 
     @property
-    def dtype(self) -> str:
-        """As the library names it: "BF16"."""
-
+    def dtype(self) -> str: ...
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Sizes, in stored order."""
-
+    def shape(self) -> tuple[int, ...]: ...
     @property
-    def nbytes(self) -> int:
-        """Bytes of the data."""
+    def nbytes(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +139,7 @@ def _name(text: bytes) -> str:
     if len(text) > LONGEST:
         raise ValueError(f"a name of {len(text)} bytes, expected {LONGEST} at most")
     name = str(json.loads(text.decode()))
-    name.encode()  # half of a pair of surrogates is no text
+    name.encode()  # raises for half of a pair of surrogates, which is no text
     return name
 
 
@@ -180,10 +174,9 @@ def _entry(file: File, name: str, text: str, data: int) -> Entry:
 
 
 def _nbytes(name: str, dtype: str, shape: list[int]) -> int:
-    bits = BITS[dtype]
-    if bits * math.prod(size or 1 for size in shape) >= 1 << 63:  # beside a zero, too: products of a part are taken
+    if BITS[dtype] * math.prod(size or 1 for size in shape) >= 1 << 63:  # readers multiply some sizes, without a zero
         raise ValueError(f"tensor {name!r}: a shape of {shortened(shape)}, which no memory holds")
-    nbytes, rest = divmod(bits * math.prod(shape), 8)
+    nbytes, rest = divmod(BITS[dtype] * math.prod(shape), 8)
     if rest:
         raise ValueError(f"tensor {name!r}: {dtype} of shape {shortened(shape)} ends inside of a byte")
     return nbytes
@@ -205,29 +198,22 @@ def _are_whole(values: Any) -> bool:
     return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
 
 
-def _whole(digits: str) -> int | float:
-    """An integer as the library reads it: -0 is a float."""
-    return int(digits) if digits != "-0" else -0.0
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=no_duplicates, parse_int=_whole)
+_DECODER = json.JSONDecoder(  # to the library, -0 is a float
+    object_pairs_hook=no_duplicates, parse_int=lambda digits: -0.0 if digits == "-0" else int(digits)
+)
 
 
 def layout(tensors: Mapping[str, Described]) -> tuple[bytes, dict[str, int]]:
     """(the bytes before the data, {name: where its data begins}), as the safetensors library lays files out."""
     order = sorted(tensors, key=lambda name: (ORDER.index(tensors[name].dtype), name))
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, Any] = {METADATA: {"format": "pt"}}
     starts, at = {}, 0
     for name in order:
         tensor = tensors[name]
-        header[name] = {
-            "dtype": tensor.dtype,
-            "shape": list(tensor.shape),
-            "data_offsets": [at, at + tensor.nbytes],
-        }
+        header[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [at, at + tensor.nbytes]}
         starts[name] = at
         at += tensor.nbytes
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-len(text) % 8)  # the data begin at a multiple of 8 bytes
     prefix = struct.pack("<Q", len(text)) + text
     return prefix, {name: len(prefix) + start for name, start in starts.items()}

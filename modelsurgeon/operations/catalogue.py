@@ -36,9 +36,7 @@ def register(operation: Kind) -> Kind:
     Raises ValueError where its name is malformed or taken, TypeError where the class is no dataclass itself.
     """
     if not NAME.fullmatch(operation.name) or operation.name in TAKEN:
-        raise ValueError(
-            f"an operation cannot be called {operation.name!r}; expected a name as untie-embeddings is one"
-        )
+        raise ValueError(f"an operation cannot be called {operation.name!r}; expected a name like untie-embeddings")
     if "__dataclass_params__" not in vars(operation):
         raise TypeError(f"{operation.__name__}: put @dataclass(frozen=True) under @register")
     if _registered.setdefault(operation.name, operation) is not operation:

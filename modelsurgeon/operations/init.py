@@ -23,18 +23,16 @@ if TYPE_CHECKING:
 @register
 @dataclass(frozen=True)
 class Init(Operation):
-    """Make a new checkpoint of a config, to train from; what is not asked for is as transformers has it."""
+    """Make a new checkpoint of a config, to train from; options left out follow transformers."""
 
     name = "init"
     reads = "config"
 
     std: str | float | None = option(
-        None,
-        "Standard deviation of all that is random: 0.02; log-n-over-d: of a tied embedding.",
-        metavar="STD",
+        None, "Standard deviation of random numbers, as in 0.02; log-n-over-d sets a tied embedding's.", metavar="STD"
     )
     distribution: str | None = option(None, "normal, or truncated at two deviations.")
-    residual: str | None = option(None, "Deviation of what writes to the stream: none, gpt2 or wang.")
+    residual: str | None = option(None, "Standard deviation of what writes to the stream: none, gpt2 or wang.")
     dtype: str | None = option(None, "Store as float32, bfloat16 ... [default: the config's].", recorded=False)
     seed: int = option(0, "Seed for the numbers.")
 

@@ -33,8 +33,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 SEED = "seed"  # an option of this name has a place of its own on record
-JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", Path: "string"}
-PYTHON_TYPES = {**JSON_TYPES, type(None): "null", list: "array", tuple: "array", Mapping: "object"}  # bool before int
+JSON_TYPES: dict[type, str] = {  # bool before int, which it is, too
+    **{bool: "boolean", int: "integer", float: "number", str: "string", Path: "string"},
+    **{type(None): "null", list: "array", tuple: "array", Mapping: "object"},
+}
 WORDS = {
     **{"boolean": "true or false", "integer": "a whole number", "number": "a number", "string": "a text"},
     **{"array": "a list", "object": "names with values", "null": "None"},
@@ -48,24 +50,24 @@ def option(default: T, help: str, *, flag: str | None = None, metavar: str | Non
     flag      its name on the command line, where that is not --name-of-the-field
     recorded  whether the result depends on it, so that it belongs on record
     """
-    made: T = field(default=default, metadata={"help": help, "flag": flag, "metavar": metavar, "recorded": recorded})
-    return made
+    metadata = {"help": help, "flag": flag, "metavar": metavar, "recorded": recorded}
+    return field(default=default, metadata=metadata)
 
 
 class Companion(Protocol):
-    """Further files that are written with a checkpoint."""
+    """Further files that are written with a checkpoint.
+
+    nbytes  bytes of all of them
+    peak    bytes resident at most while they are written
+    notes   what a user should know about them, beside the checkpoint's notes
+    """
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of all of them."""
-
+    def nbytes(self) -> int: ...
     @property
-    def peak(self) -> int:
-        """Bytes resident at most while they are written."""
-
+    def peak(self) -> int: ...
     @property
-    def notes(self) -> tuple[str, ...]:
-        """What a user should know about them, beside the checkpoint's notes."""
+    def notes(self) -> tuple[str, ...]: ...
 
     def write(self, folder: Path) -> None:
         """Write them into the folder."""
@@ -76,8 +78,8 @@ class Demand:
     """What the proof requires of a tensor that copies none of the source's.
 
     zero   whether it must be zero; else it must be finite
-    met    the proof's detail where it is
-    unmet  the proof's detail where it is not
+    met    what the proof says where it is so
+    unmet  what the proof says where it is not
     """
 
     zero: bool
@@ -87,9 +89,9 @@ class Demand:
 
 @dataclass(frozen=True)
 class Guess:
-    """What an operation may have done to a source to make a result without a record.
+    """What an operation may have done to a source, where the result has no record.
 
-    checkpoint  the source after it
+    checkpoint  the source after the operation
     step        for the proof; None where nothing was done
     lines       findings, in words
     """
@@ -120,8 +122,7 @@ class Operation:
     def check_types(self) -> None:
         """Raise OptionsError for an option of another type than its field's."""
         for name, hint in option_types(type(self)).items():
-            value = getattr(self, name)
-            if not _fits(hint, value):
+            if not _fits(hint, value := getattr(self, name)):
                 expected = " or ".join(WORDS[kind] for kind in _kinds(hint))
                 raise OptionsError(f"{self.name}: {name} is {value!r:.80}, expected {expected}")
 
@@ -153,7 +154,7 @@ class Operation:
         """{tensor of `expected` that copies none of the source's: what the proof requires of it}.
 
         expected  the source with all steps replayed
-        names     {tensor of `expected`: the result's name for it}
+        names     {tensor of `expected`: its name in the result}
         """
         return {}
 
@@ -167,12 +168,12 @@ class Operation:
         return None
 
     def choices(self, after: Checkpoint) -> tuple[str, ...]:
-        """Lines to show before the plan: what was chosen for options that leave a choice."""
+        """Lines to show before the plan: what the operation chose where its options leave a choice."""
         return ()
 
     @property
     def tells_loss(self) -> bool:
-        """Whether the result is a start for training: its initial loss is predicted, and measured on request."""
+        """Whether the result is a start for training, whose initial loss is predicted, and measured on request."""
         return False
 
     def arguments(self) -> dict[str, Any]:
@@ -192,22 +193,20 @@ class Operation:
 
 
 class Replayed(Protocol):
-    """A checkpoint during the replay of steps on record (`transforms/replay.py`)."""
+    """A checkpoint during the replay of steps on record (`transforms/replay.py`).
 
-    def grown(self) -> Checkpoint:
-        """The checkpoint so far. Raises PlanError where the growth does not commute with the model."""
+    grown    the checkpoint so far; raises PlanError where the growth does not commute with the model
+    onto     after a transform (Checkpoint -> Checkpoint)
+    applied  after an operation
+    growing  after further growth, {axis: map}, composed with the growth just before
+    beneath  after a transform that commutes with the growth just before, and is applied before that growth
+    """
 
-    def onto(self, transform: Any) -> Replayed:
-        """After a transform (Checkpoint -> Checkpoint)."""
-
-    def applied(self, operation: Operation) -> Replayed:
-        """After an operation."""
-
-    def growing(self, maps: Mapping[str, Any]) -> Replayed:
-        """After further growth, {axis: map}, composed with the growth just before."""
-
-    def beneath(self, transform: Any) -> Replayed:
-        """After a transform that commutes with the growth just before, and is applied before that growth."""
+    def grown(self) -> Checkpoint: ...
+    def onto(self, transform: Any) -> Replayed: ...
+    def applied(self, operation: Operation) -> Replayed: ...
+    def growing(self, maps: Mapping[str, Any]) -> Replayed: ...
+    def beneath(self, transform: Any) -> Replayed: ...
 
 
 def option_types(operation: type[Operation]) -> dict[str, Any]:
@@ -226,18 +225,12 @@ def schema(operation: type[Operation]) -> dict[str, Any]:
 
 
 def _schema(hint: Any) -> dict[str, Any]:
-    found: list[dict[str, Any]] = []
-    for one in get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,):
-        origin = get_origin(one) or one
-        if origin is type(None):
-            found.append({"type": "null"})
-        elif origin in (tuple, list):
-            found.append({"type": "array", "items": _schema(get_args(one)[0])})
-        elif origin in JSON_TYPES:
-            found.append({"type": JSON_TYPES[origin]})
-        else:
-            found.append({"type": "object"})
-    return found[0] if len(found) == 1 else {"anyOf": found}
+    if get_origin(hint) in (Union, types.UnionType):
+        return {"anyOf": [_schema(one) for one in get_args(hint)]}
+    python = get_origin(hint) or hint
+    if python in (tuple, list):
+        return {"type": "array", "items": _schema(get_args(hint)[0])}
+    return {"type": JSON_TYPES.get(python, "object")}
 
 
 def _kinds(hint: Any) -> list[str]:
@@ -247,5 +240,5 @@ def _kinds(hint: Any) -> list[str]:
 
 def _fits(hint: Any, value: Any) -> bool:
     """Whether a value is of a type, in Python or in JSON."""
-    kind = next((kind for python, kind in PYTHON_TYPES.items() if isinstance(value, python)), None)
+    kind = next((kind for python, kind in JSON_TYPES.items() if isinstance(value, python)), None)
     return kind in _kinds(hint) or (kind == "integer" and "number" in _kinds(hint))

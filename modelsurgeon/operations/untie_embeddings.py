@@ -36,7 +36,7 @@ class UntieEmbeddings(Operation):
 
     @property
     def kind(self) -> str:
-        """The kind of head that is made."""
+        """The kind of the new head."""
         return self.head or COPY
 
     def check(self) -> None:
@@ -66,12 +66,13 @@ class UntieEmbeddings(Operation):
         from modelsurgeon.operations.transforms.fresh_heads import with_fresh_head
         from modelsurgeon.operations.transforms.untying import untie_embeddings
 
-        how = dict(step.arguments)
-        if not how.get("head"):  # maps keep tied tensors equal: to untie and then to grow is to grow and then to untie
+        arguments = dict(step.arguments)
+        if not arguments.get("head"):  # maps keep tied tensors equal: untying and growing can change places
             return before.beneath(untie_embeddings)
-        numbers = how.pop("numbers", None)  # which random ones: records of before there were portable ones name none
-        asked = cls.from_step(replace(step, arguments=how))
-        return before.onto(lambda c: with_fresh_head(c, asked.kind, asked.std, asked.seed or 0, numbers))
+        numbers = arguments.pop("numbers", None)  # how random numbers are drawn; the oldest records do not name it
+        operation = cls.from_step(replace(step, arguments=arguments))
+        kind, std, seed = operation.kind, operation.std, operation.seed or 0
+        return before.onto(lambda checkpoint: with_fresh_head(checkpoint, kind, std, seed, numbers))
 
     @classmethod
     def guess(cls, source: Checkpoint, result: Checkpoint) -> Guess:

@@ -43,20 +43,21 @@ class Widen(Operation):
     attention: str = option("auto", "What a factor grows: head-dim, heads or auto.")
     rope: str = option("nested", "nested (lossless) or repeat (approximate).")
     dtype: str | None = option(None, "Store as float32, bfloat16 ... [default: as it is].")
-    noise: float = option(NOISE, "How differently copies are read, so that they part; 0: alike.")
+    noise: float = option(NOISE, "How differently copies are read, so that training can tell them apart; 0: alike.")
     seed: int = option(0, "Seed for the noise.")
     optimizer: Path | None = option(
         None, "A Trainer checkpoint of SOURCE: its AdamW state grows along.", metavar="DIR", recorded=False
     )
 
     def check(self) -> None:
-        given = {"--factor": self.factor, "--like": self.like, "--params": self.params}
-        named = [flag for flag, value in given.items() if value is not None]
-        if len(named) > 1:
-            raise OptionsError(f"{' and '.join(named)} each name all widths; ask for one of them")
-        if self.attention != "auto" and self.factor is None and (named or self.set):
-            others = " and ".join([*named, *(["--set"] if self.set else [])])
-            raise OptionsError(f"--attention says what --factor grows; {others} names what attention grows to")
+        flags = {"--factor": self.factor, "--like": self.like, "--params": self.params}
+        given = [flag for flag, value in flags.items() if value is not None]
+        if len(given) > 1:
+            raise OptionsError(f"{' and '.join(given)} each name all widths; ask for one of them")
+        given += ["--set"] if self.set else []
+        if self.attention != "auto" and self.factor is None and given:
+            names = " and ".join(given)
+            raise OptionsError(f"--attention says what --factor grows; {names} names what attention grows to")
 
     def apply(self, checkpoint: Checkpoint) -> Checkpoint:
         from modelsurgeon.operations.transforms.proportions import settings_for
@@ -64,8 +65,8 @@ class Widen(Operation):
         from modelsurgeon.training.learning_rates import recommended
 
         settings, notes = settings_for(checkpoint, self.set, self.like, self.params)
-        how = Widening(self.rule, self.attention, self.rope, self.dtype, self.noise, self.seed)
-        wide = widen(checkpoint, self.factor, settings, how)
+        widening = Widening(self.rule, self.attention, self.rope, self.dtype, self.noise, self.seed)
+        wide = widen(checkpoint, self.factor, settings, widening)
         return recommended(checkpoint, replace(wide, notes=(*wide.notes, *notes)))
 
     @classmethod

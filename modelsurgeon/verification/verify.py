@@ -20,7 +20,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
-from modelsurgeon.checkpoints.described import described
 from modelsurgeon.checkpoints.record import Step
 from modelsurgeon.errors import ModelSurgeonError
 from modelsurgeon.operations.transforms.replay import composed_maps
@@ -92,7 +91,7 @@ class Report:
             "same": self.same,
             "source": self.source.origin.id,
             "result": self.result.origin.id,
-            "checkpoints": {"source": described(self.source), "result": described(self.result)},
+            "checkpoints": {"source": self.source.summary(), "result": self.result.summary()},
             "maps": self._maps(),
             "inferred": self.inferred.to_json() if self.inferred else None,
             "settings": _settings(self.options) if self.logits or self.trainable else None,

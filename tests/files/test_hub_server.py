@@ -190,8 +190,8 @@ def test_a_token_never_reaches_the_other_origin(hub, logged_in, folder):
 
 
 def test_a_token_that_reaches_it_all_the_same_is_refused(monkeypatch, hub, logged_in):
-    with logged_in(READER):
-        monkeypatch.setattr(_http, "_HUB_ORIGINS", {_http._url_origin(hub.elsewhere)})
+    with logged_in(READER), monkeypatch.context() as patch:
+        patch.setattr(_http, "_HUB_ORIGINS", {_http._url_origin(hub.elsewhere)})
         with pytest.raises(LocalEntryNotFoundError) as raised:
             hf_hub_download("org/name", "model.safetensors")
     assert isinstance(raised.value.__cause__, BadRequestError)

@@ -232,7 +232,7 @@ def test_a_file_that_came_to_lie_here_is_read_here(files, folder, tmp_path):
     assert file.path == tmp_path / "w" and file.read(0, 100) == DATA[::-1][:100] and not files.asked
     (tmp_path / "short").write_bytes(b"")
     with pytest.raises(SourceError, match=f"short: 0 bytes, expected {len(DATA)} as in memory://home/w"):
-        RemoteFile(folder, "w", len(DATA)).lies_at(LocalFile(tmp_path / "short"))
+        RemoteFile(folder, "w.safetensors", len(DATA)).lies_at(LocalFile(tmp_path / "short"))
 
 
 @pytest.mark.parametrize(

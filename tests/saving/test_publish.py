@@ -29,8 +29,15 @@ def hub(monkeypatch, tmp_path, waits):
 
 
 @pytest.fixture
-def as_token(monkeypatch):
-    return lambda token: monkeypatch.setenv("HF_TOKEN", token)
+def patch(hub):
+    """Patches of the library that end before the Hub does: what `hub` patched is put back last."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture
+def as_token(patch):
+    return lambda token: patch.setenv("HF_TOKEN", token)
 
 
 def pushed(folder, repo="org/new", private=False, create_pr=False, **options):
@@ -139,9 +146,9 @@ def test_a_name_that_is_none_is_refused_before_the_hub_is_asked(hub, repo):
     assert not hub.asked()
 
 
-def test_offline_mode_is_refused_with_a_token_or_without(hub, monkeypatch, as_token):
+def test_offline_mode_is_refused_with_a_token_or_without(patch, as_token):
     as_token("")
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    patch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(OutputError) as raised:
         checked()
     one_line(raised, "org/new: offline mode pushes nothing; unset HF_HUB_OFFLINE")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 import types
 import warnings
@@ -73,6 +74,9 @@ def hub_environment(
             yield waits
         finally:
             forget()
+            late = [name for name, value in settings.items() if getattr(constants, name) != value]
+            late += [name for name, value in variables.items() if os.environ.get(name) != value]
+            assert not late, f"{late}: patched under the Hub and not put back before it ends"
 
 
 def forget() -> None:
