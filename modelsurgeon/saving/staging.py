@@ -39,13 +39,7 @@ Say = Callable[[str], None]
 
 @contextmanager
 def staged(
-    output: str | Path,
-    request: Any,
-    *,
-    shards: int,
-    needed: int,
-    overwrite: bool = False,
-    say: Say = lambda line: None,
+    output: str | Path, request: Any, *, shards: int, needed: int, overwrite: bool = False, say: Say = lambda line: None
 ) -> Iterator[Stage]:
     """A stage whose folder becomes `output` when the block ends well.
 

@@ -33,23 +33,16 @@ DOUBLE = 8  # bytes of float64
 
 
 class Grown(LazyTensor, Protocol):
-    """How a remapped tensor is computed: by which dimensions and constant, in what, with which noise, cut where."""
+    """What the cost depends on in a `Remapped` tensor, where each of these is explained."""
 
     @property
-    def computed(self) -> tuple[tuple[Dimension, ...], float]:
-        """(dimensions, constant) of the arithmetic."""
-
+    def computed(self) -> tuple[tuple[Dimension, ...], float]: ...
     @property
-    def work_dtype(self) -> torch.dtype:
-        """The dtype of the arithmetic."""
-
+    def work_dtype(self) -> torch.dtype: ...
     @property
-    def noise(self) -> Noise | None:
-        """What makes copies differ."""
-
+    def noise(self) -> Noise | None: ...
     @property
-    def is_cut_at_runs(self) -> bool:
-        """Whether every piece lies within one run of rows."""
+    def is_cut_at_runs(self) -> bool: ...
 
 
 def of_pieces(tensor: Grown, most: int) -> int:
