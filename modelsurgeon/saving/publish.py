@@ -60,7 +60,12 @@ def check_push(repo: str, *, private: bool, create_pr: bool) -> None:
 
     Only a push shows whether an organisation lets this member create repositories, and whether there is room.
     """
-    _check_name(repo)
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise OutputError(f"{repo}: {first_line(error)}") from None
+    if "/" not in repo:
+        raise OutputError(f"{repo}: no name of a repository; expected org/name")
     if is_offline_mode():
         raise OutputError(f"{repo}: offline mode pushes nothing; unset HF_HUB_OFFLINE")
     api = HfApi()
@@ -99,30 +104,18 @@ def push(
         if found is None:
             _patiently(lambda: api.create_repo(repo, private=private or None, exist_ok=True))
             found = _patiently(lambda: api.model_info(repo))
-        operations = _operations(folder, card, found)
+        files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file() and path.name != CARD}
+        before = [file.rfilename for file in found.siblings or ()]
+        stale = [name for name in before if WEIGHTS.fullmatch(name) and name not in files]
+        operations: list[CommitOperationAdd | CommitOperationDelete]
+        operations = [CommitOperationAdd(name, path) for name, path in files.items()]
+        operations += [CommitOperationAdd(CARD, card.encode()), *map(CommitOperationDelete, stale)]
         done = _patiently(
             lambda: api.create_commit(
                 repo, operations, commit_message=message, create_pr=create_pr, parent_commit=found.sha
             )
         )
     return done.pr_url or done.commit_url
-
-
-def _operations(folder: Path, card: str, found: ModelInfo) -> list[CommitOperationAdd | CommitOperationDelete]:
-    files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file() and path.name != CARD}
-    held = [file.rfilename for file in found.siblings or ()]
-    stale = [name for name in held if WEIGHTS.fullmatch(name) and name not in files]
-    added = [CommitOperationAdd(name, path) for name, path in files.items()]
-    return [*added, CommitOperationAdd(CARD, card.encode()), *map(CommitOperationDelete, stale)]
-
-
-def _check_name(repo: str) -> None:
-    try:
-        validate_repo_id(repo)
-    except HFValidationError as error:
-        raise OutputError(f"{repo}: {first_line(error)}") from None
-    if "/" not in repo:
-        raise OutputError(f"{repo}: no name of a repository; expected org/name")
 
 
 def _check_new(repo: str, create_pr: bool, who: dict[str, Any], token: str | None) -> None:
@@ -154,8 +147,8 @@ def _patiently(ask: Callable[[], T]) -> T:
         except HfHubHTTPError as error:
             if error.response.status_code not in BUSY:
                 raise
-            asked = str(error.response.headers.get("Retry-After", ""))
-            sleep(min(float(asked), LONGEST_WAIT) if asked.isdecimal() else wait)
+            seconds = str(error.response.headers.get("Retry-After", ""))
+            sleep(min(float(seconds), LONGEST_WAIT) if seconds.isdecimal() else wait)
     return ask()
 
 
@@ -225,31 +218,27 @@ def _copy(path: Path, file_system: Any, to: str) -> None:
 
 def _look(target: str, overwrite: bool) -> tuple[Any, str, list[str]]:
     """(file system, path in it, names of the files there). Raises OutputError, and errors of the file system."""
-    file_system, root = _file_system(target)
-    file_system.invalidate_cache()
-    try:
-        listed = file_system.ls(root, detail=True)
-    except FileNotFoundError:
-        listed = []
-    found = {str(entry["name"]).rstrip("/"): entry["type"] for entry in listed}
-    root = root.rstrip("/")
-    if found.pop(root, "directory") == "file":
-        raise OutputError(f"{target}: exists and is no folder")
-    names = [path.rpartition("/")[2] for path, kind in found.items() if kind == "file"]
-    if found and not overwrite:
-        raise OutputError(f"{target}: exists; --overwrite replaces it")
-    if found and not any(name == CONFIG or WEIGHTS.fullmatch(name) for name in names):
-        raise OutputError(f"{target}: exists and is no checkpoint; --overwrite replaces only checkpoints")
-    return file_system, root, names
-
-
-def _file_system(target: str) -> tuple[Any, str]:
     scheme, _, rest = target.partition("://")
     if scheme == "hf":
         raise OutputError(f"{target}: one commit holds an output; use --push-to-hub {rest}")
     if scheme in ("http", "https"):
         raise OutputError(f"{target}: a web page cannot be written; expected a folder, s3://, gs:// ...")
-    return file_system_of(target, OutputError, "a folder, s3://, gs:// ...")
+    file_system, root = file_system_of(target, OutputError, "a folder, s3://, gs:// ...")
+    file_system.invalidate_cache()
+    try:
+        entries = file_system.ls(root, detail=True)
+    except FileNotFoundError:
+        entries = []
+    kinds = {str(entry["name"]).rstrip("/"): entry["type"] for entry in entries}
+    root = root.rstrip("/")
+    if kinds.pop(root, "directory") == "file":
+        raise OutputError(f"{target}: exists and is no folder")
+    names = [path.rpartition("/")[2] for path, kind in kinds.items() if kind == "file"]
+    if kinds and not overwrite:
+        raise OutputError(f"{target}: exists; --overwrite replaces it")
+    if kinds and not any(name == CONFIG or WEIGHTS.fullmatch(name) for name in names):
+        raise OutputError(f"{target}: exists and is no checkpoint; --overwrite replaces only checkpoints")
+    return file_system, root, names
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def staged(
     request  JSON that identifies the result: source, steps, shard plan, version
     shards   how many there will be
     needed   bytes of all files together
-    say      called with a line on shards that are kept for the next run, and on shards of another request
+    say      called with a line about shards that stay for the next run, and about those of another request
     Raises OutputError where the output exists or another run writes it, OSError where the machine fails.
     """
     target = Path(os.path.realpath(output))
@@ -58,21 +58,16 @@ def staged(
         _settle(target)
         if target.exists() and not overwrite:
             raise OutputError(f"{output}: exists; --overwrite replaces it")
-        with _left(Stage(place, owner, shards, say)) as stage:
+        stage = Stage(place, owner, shards, say)
+        try:
             stage.begin(json.dumps(request, sort_keys=True))
             yield stage
             stage.complete()
             _publish(stage.folder, target, output, overwrite)
-
-
-@contextmanager
-def _left(stage: Stage) -> Iterator[Stage]:
-    try:
-        yield stage
-    except BaseException as error:
-        stage.leave(keep=isinstance(error, RESUMED))
-        raise
-    stage.leave(keep=False)
+        except BaseException as error:
+            stage.leave(keep=isinstance(error, RESUMED))
+            raise
+        stage.leave(keep=False)
 
 
 class Stage:
@@ -135,10 +130,10 @@ class Stage:
         """Remove what no later run can use: unfinished files where shards are kept, else everything."""
         if not self._owner.holds():
             return
-        kept = keep and self.finished and self.folder.exists()
+        resumable = keep and self.finished and self.folder.exists()
         with suppress(OSError):
-            self._remove_unfinished() if kept else self._clear()
-        if kept:
+            self._remove_unfinished() if resumable else self._clear()
+        if resumable:
             count = f"{len(self.finished)} of {self._shards} shards are kept"
             self._say(f"{count} in {self._place}: the same command goes on from there")
 
@@ -150,15 +145,15 @@ class Stage:
 
     def _read_journal(self) -> dict[str, Entry]:
         """{shard: its entry} for shards whose file has its size. Incomplete lines are skipped."""
-        found: dict[str, Entry] = {}
+        entries: dict[str, Entry] = {}
         for line in (durable.read(self._place / JOURNAL) or "").splitlines():
             with suppress(ValueError, KeyError, TypeError, OSError):
                 record = json.loads(line)
                 name, entry = record["shard"], record["entry"]
                 size = (self.folder / name).lstat().st_size
                 if Path(name).name == name and entry[ALGORITHM] and entry["bytes"] == size:
-                    found[name] = entry
-        return found
+                    entries[name] = entry
+        return entries
 
     def _remove_unfinished(self) -> None:
         for path in self.folder.iterdir():
@@ -176,8 +171,8 @@ def _line(name: str, entry: Entry) -> str:
 
 def _refuse_unknown(place: Path) -> None:
     """Raise OutputError for a folder of files that no run of this program left."""
-    found = {name for name in listing(place) if not name.endswith(durable.TEMPORARY)}
-    if found and REQUEST not in found and not any(FILE.fullmatch(name) for name in found):
+    names = {name for name in listing(place) if not name.endswith(durable.TEMPORARY)}
+    if names and REQUEST not in names and not any(map(FILE.fullmatch, names)):
         raise OutputError(f"{place}: exists, and nothing in it tells who writes it; if no run does, remove it")
 
 
@@ -188,8 +183,8 @@ def _check_space(output: object, place: Path, needed: int) -> None:
     disk = os.statvfs(parent)
     free = disk.f_bavail * disk.f_frsize
     if disk.f_blocks and missing > free:
-        found = f"{output} needs {show_size(missing)}, {show_size(free)} are free in {parent}"
-        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {found}")
+        sizes = f"{output} needs {show_size(missing)}, {show_size(free)} are free in {parent}"
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {sizes}")
 
 
 def _held(place: Path) -> int:

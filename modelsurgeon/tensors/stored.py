@@ -51,28 +51,21 @@ class Stored(Ungrown):
         return self.start in self.file.flagged
 
     def working_set(self, most: int) -> int:
-        """None: its bytes are copied without being read."""
+        """0: its bytes are copied without being read."""
         return 0
 
     def read(
         self, start: int, stop: int, empty: Empty = fresh, first: int = 0, last: int | None = None
     ) -> torch.Tensor:
         """As `LazyTensor.read`. Raises SourceError where the file is cut short."""
-        inner = self.shape[1:2] if last is None else (last - first,)
-        block = empty((stop - start, *inner, *self.shape[2:]) if self.shape else (), DTYPES[self.dtype])
-        row = DTYPES[self.dtype].itemsize * math.prod(self.shape[1:])
-        if inner == self.shape[1:2]:
-            self._fill(block, start * row)
-        else:
-            column = DTYPES[self.dtype].itemsize * math.prod(self.shape[2:])
-            for at in range(start, stop):
-                self._fill(block[at - start], at * row + first * column)
+        block = self._block(start, stop, empty, first, last, self._fill)
         if not is_finite(block):
             self.file.flagged.add(self.start)
         return block
 
     def _fill(self, block: torch.Tensor, at: int) -> None:
-        self.file.read_into(block.reshape(-1).view(torch.uint8).numpy().data, self.start + at)
+        at_byte = self.start + DTYPES[self.dtype].itemsize * at
+        self.file.read_into(block.reshape(-1).view(torch.uint8).numpy().data, at_byte)
 
 
 def count_unusual(stored: Stored) -> tuple[int, int]:

@@ -1,13 +1,10 @@
-"""What a lazy tensor answers that is no growth of another one: it is its own base, and every dimension an identity.
-
-Held(values).fused is Held(values).base             both are the tensor itself
-"""
+"""A lazy tensor that is no growth of another one: it is its own base, and each of its dimensions is an identity."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Self
 
 import torch
@@ -15,15 +12,16 @@ import torch
 from modelsurgeon.maps import dimension
 from modelsurgeon.maps.dimension import Dimension
 from modelsurgeon.tensors.arena import Empty, fresh
-from modelsurgeon.tensors.dtypes import SIZES
+from modelsurgeon.tensors.dtypes import DTYPES, SIZES
 from modelsurgeon.tensors.noise import Noise
 from modelsurgeon.tensors.pieces import Piece, rows_or_parts
 
+Write = Callable[[torch.Tensor, int], None]  # writes consecutive numbers of a tensor, from the place of the first on
 SMALL = 1 << 16  # bytes that are counted nowhere else: objects, numbers on their own, the ends of blocks
 
 
 class Ungrown(ABC):
-    """A lazy tensor whose class says what it stores, in which shape, and how it is read."""
+    """A lazy tensor whose class adds a dtype, a shape and how it is read."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -37,6 +35,18 @@ class Ungrown(ABC):
         self, start: int, stop: int, empty: Empty = fresh, first: int = 0, last: int | None = None
     ) -> torch.Tensor:
         """As `LazyTensor.read`."""
+
+    def _block(self, start: int, stop: int, empty: Empty, first: int, last: int | None, write: Write) -> torch.Tensor:
+        """The block that `read` returns, written by `write`."""
+        columns = self.shape[1:2] if last is None else (last - first,)
+        block = empty((stop - start, *columns, *self.shape[2:]) if self.shape else (), DTYPES[self.dtype])
+        row, column = math.prod(self.shape[1:]), math.prod(self.shape[2:])
+        if columns == self.shape[1:2]:
+            write(block, start * row)
+        else:
+            for at in range(start, stop):
+                write(block[at - start], at * row + first * column)
+        return block
 
     @property
     def nbytes(self) -> int:
@@ -71,7 +81,7 @@ class Ungrown(ABC):
         return self.read(piece.start, piece.stop, empty, *(() if whole else (piece.first, piece.last)))
 
     def reading(self, rows: int, columns: int) -> int:
-        """The numbers that are read, and little else."""
+        """As `LazyTensor.reading`: the numbers, and little else."""
         return numbers(self.shape, rows, columns) * SIZES[self.dtype] + SMALL
 
 
