@@ -87,11 +87,11 @@ class Dimension:
 
     @cached_property
     def group_free(self) -> np.ndarray:
-        """[g] bool: which fold groups are made of free gaps."""
+        """[g] bool: which fold groups consist of free gaps."""
         return np.bincount(self.group, weights=self.free, minlength=len(self.group_source)) > 0
 
     def then(self, later: Dimension) -> Dimension | None:
-        """One growth that does this one and then a later one.
+        """The one growth that has the effect of this one followed by a later one.
 
         None where either has means, or where the later one copies some parts of a sum more often than others. A group
         of the later growth folds to one coordinate of the middle; the groups of all parts of a sum fold together.

@@ -1,9 +1,9 @@
 """Publishing: a finished, verified folder becomes one commit of a Hub repository, or files behind a URL.
 
-    check_push    name, token, repository and rights, before anything is done
-    push          every file, the model card and what they replace: one commit, whose parent is the one that was read
-    check_url     whether s3://, gs:// ... can be written, and holds nothing that would be lost
-    upload        file by file, config.json last: while it is missing, there is no checkpoint
+    check_push    checks name, token, repository and rights, before anything is done
+    push          adds all files and the model card and deletes stale weights: one commit on the one that was read
+    check_url     checks that s3://, gs:// ... can be written, and that nothing there would be lost
+    upload        copies file by file, config.json last: while it is missing, there is no checkpoint
 
 The folder itself is only read: the card exists in the repository alone.
 """
@@ -46,7 +46,7 @@ from modelsurgeon.files.remote import file_system_of
 WAITS = (1.0, 4.0)  # seconds before the second and the third try, where the Hub names none
 LONGEST_WAIT = 300.0  # seconds: the period over which the Hub counts requests
 CARD, CONFIG, INDEX = "README.md", "config.json", ".safetensors.index.json"
-OPENS = 2  # the turn of the files that a checkpoint is opened by
+OPENS = 2  # the place in the order of upload of the files that a checkpoint is opened by
 WEIGHTS = re.compile(r"(?!adapter_)[^/]*\.safetensors(\.index\.json)?")  # adapters belong to others and load alone
 
 T = TypeVar("T")
@@ -140,7 +140,7 @@ def _find(api: HfApi, repo: str) -> ModelInfo | None:
 
 
 def _patiently(ask: Callable[[], T]) -> T:
-    """Ask again where the Hub is busy: for most requests the library does not."""
+    """Ask again where the Hub is busy; for most requests the library does not."""
     for wait in WAITS:
         try:
             return ask()
@@ -154,7 +154,7 @@ def _patiently(ask: Callable[[], T]) -> T:
 
 @contextmanager
 def _silenced(quiet: bool) -> Iterator[None]:
-    """Without the library's warnings, since its errors suffice; without bars where quiet, or stderr is no terminal."""
+    """Hide the library's warnings, since its errors suffice, and its bars if `quiet` or if stderr is no terminal."""
     hidden = quiet or not sys.stderr.isatty()
     verbosity, bars = logging.get_verbosity(), hidden and not are_progress_bars_disabled()
     with warnings.catch_warnings():
@@ -192,7 +192,11 @@ def upload(folder: Path, target: str, overwrite: bool = False) -> str:
             if _turn(name)[0] >= OPENS:
                 file_system.rm_file(f"{root}/{name}")
         for name in sorted(files, key=_turn):
-            _copy(files[name], file_system, f"{root}/{name}")
+            file_system.put_file(str(files[name]), f"{root}/{name}")
+            file_system.invalidate_cache()
+            size, expected = file_system.info(f"{root}/{name}")["size"], files[name].stat().st_size
+            if size != expected:
+                raise OSError(f"{name} has {size} bytes there, expected {expected}")
         for name in before:
             if WEIGHTS.fullmatch(name) and name not in files and _turn(name)[0] < OPENS:
                 file_system.rm_file(f"{root}/{name}")
@@ -206,14 +210,6 @@ def _turn(name: str) -> tuple[int, str]:
     if name.endswith(INDEX):
         return OPENS, name
     return int(not name.endswith(".safetensors")), name
-
-
-def _copy(path: Path, file_system: Any, to: str) -> None:
-    file_system.put_file(str(path), to)
-    file_system.invalidate_cache()
-    size, expected = file_system.info(to)["size"], path.stat().st_size
-    if size != expected:
-        raise OSError(f"{path.name} has {size} bytes there, expected {expected}")
 
 
 def _look(target: str, overwrite: bool) -> tuple[Any, str, list[str]]:
@@ -262,7 +258,7 @@ def _as_ours(error: BaseException, create_pr: bool) -> tuple[type[Exception], st
     if isinstance(error, LocalTokenNotFoundError):
         return OutputError, f"no token to push with; set HF_TOKEN to one that writes ({_page()}), or run hf auth login"
     if isinstance(error, HfHubHTTPError):
-        return _refusal(error, create_pr)
+        return _answer(error.response.status_code, error.server_message or first_line(error), create_pr)
     if isinstance(error, HTTPError):
         return OSError, f"the Hub cannot be reached at {constants.ENDPOINT} ({first_line(error)})"
     if isinstance(error, json.JSONDecodeError):
@@ -272,9 +268,8 @@ def _as_ours(error: BaseException, create_pr: bool) -> tuple[type[Exception], st
     return OSError, first_line(error)
 
 
-def _refusal(error: HfHubHTTPError, create_pr: bool) -> tuple[type[Exception], str]:
+def _answer(status: int, text: str, create_pr: bool) -> tuple[type[Exception], str]:
     """Why the Hub refuses, and the way out."""
-    status, text = error.response.status_code, error.server_message or first_line(error)
     if status in BUSY:
         return OSError, f"the Hub fails ({status}), also when asked again; wait a few minutes"
     match status:

@@ -25,14 +25,12 @@ from modelsurgeon.files.file import NAME_MAX, LocalFile, LocalFolder
 from modelsurgeon.files.hashes import ALGORITHM, digest
 from modelsurgeon.operations.operation import Companion
 from modelsurgeon.saving.shards import Shard, Writing, cores_left, plan_shards, write_shard
-from modelsurgeon.saving.staging import Stage, staged
+from modelsurgeon.saving.staging import Say, Stage, staged
 from modelsurgeon.saving.writer import Progress, StoppedError, unheard
 from modelsurgeon.tensors.budget import Budget, plan_memory
 from modelsurgeon.version import __version__
 
 DEFAULT_SHARD = 5 * 10**9
-
-Say = Callable[[str], None]
 
 
 def save(

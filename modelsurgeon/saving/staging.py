@@ -85,13 +85,13 @@ class Stage:
 
     def begin(self, request: str) -> None:
         """Keep the shards that an equal request finished, and remove all else."""
-        found = self._read_journal()
+        journal = self._read_journal()
         if durable.read(self._place / REQUEST) == request:
-            self.finished = found
+            self.finished = journal
         else:
             self._clear()
-            if found:
-                self._say(f"{self._place}: {len(found)} finished shards of another request were dropped")
+            if journal:
+                self._say(f"{self._place}: {len(journal)} finished shards of another request were dropped")
         durable.replace(self._place / REQUEST, request)
         self.folder.mkdir(exist_ok=True)
         self._remove_unfinished()
@@ -178,23 +178,17 @@ def _refuse_unknown(place: Path) -> None:
 
 def _check_space(output: object, place: Path, needed: int) -> None:
     """Raise OSError where the disk is too small; files in the staging folder are used again, or removed."""
-    missing = needed - _held(place)
+    missing = needed
+    for folder, _, files in os.walk(place):
+        for name in files:
+            with suppress(FileNotFoundError):  # another run may be at work there
+                missing -= os.lstat(os.path.join(folder, name)).st_blocks * 512
     parent = next(path for path in place.parents if path.exists())
     disk = os.statvfs(parent)
     free = disk.f_bavail * disk.f_frsize
     if disk.f_blocks and missing > free:
         sizes = f"{output} needs {show_size(missing)}, {show_size(free)} are free in {parent}"
         raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {sizes}")
-
-
-def _held(place: Path) -> int:
-    """Bytes on the disk that a folder takes."""
-    total = 0
-    for folder, _, files in os.walk(place):
-        for name in files:
-            with suppress(FileNotFoundError):  # another run may be at work there
-                total += os.lstat(os.path.join(folder, name)).st_blocks * 512
-    return total
 
 
 def _publish(folder: Path, target: Path, output: object, overwrite: bool) -> None:

@@ -1,6 +1,6 @@
 """Memory: how much a run may take, and how large its blocks are then.
 
-Resident are the interpreter with its libraries and the plan, as measured once the plan is made, and the arenas of the
+Resident are the interpreter with its libraries and the plan, measured when the plan is ready, and the arenas of the
 blocks in flight. Nothing else grows with a model, a tensor or a shard.
 """
 

@@ -20,8 +20,8 @@ class Piece:
     """Consecutive numbers of a tensor: whole rows, or a part of one row.
 
     start, stop  rows, of dimension 0
-    first, last  of dimension 1: all of it unless the piece is a part of a row; 0 and 1 where there is none
-    again        the row at which equal rows begin earlier in this tensor, if they do
+    first, last  of dimension 1: all of it unless the piece is a part of a row; 0 and 1 in a vector
+    again        the row at which equal rows begin earlier in this tensor; None where there are none
     """
 
     start: int
@@ -51,7 +51,7 @@ def spans(source: np.ndarray, start: int, stop: int, size: int, few: int) -> lis
 
 
 def least(column: int) -> int:
-    """How many coordinates of `column` bytes each take no more time to read than one."""
+    """How many coordinates of `column` bytes each can be read in the time of one."""
     return LEAST // max(1, column)
 
 

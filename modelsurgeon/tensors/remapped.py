@@ -106,9 +106,9 @@ class Remapped:
             return False
         if FLOATS.index(self.dtype) < FLOATS.index(self.base.dtype) or (self.dtype, self.base.dtype) == ("F16", "BF16"):
             return False
-        if self.offset:
-            return all(factor in (0.0, 1.0) for factor in self.factors)
-        return all(factor == 0 or is_power_of_two(factor) for factor in self.factors)
+        dimensions, constant = self.computed  # sqrt(2) in two places is applied twice, and each time it rounds
+        factors = [constant, *(factor for dimension in dimensions for factor in dimension.factors)]
+        return all(factor in (0.0, 1.0) if self.offset else not factor or is_power_of_two(factor) for factor in factors)
 
     @property
     def fused(self) -> Remapped:
