@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from modelsurgeon.tensors.arena import fresh
 from modelsurgeon.tensors.lazy import LazyTensor
 
 MEAN_BLOCK = 1 << 20  # numbers added at a time: 8 MiB of float64
@@ -91,9 +92,8 @@ def mean_rows(
     absolute  of their absolute values
     """
     rows, step = base.shape[0], group_size(base.shape, 0)
-    first, last = columns or (0, None)
 
     def get(start: int, stop: int) -> torch.Tensor:
-        return base.read(start, stop, first=first, last=last)
+        return base.read(start, stop, fresh, *(columns or ()))
 
     return torch.cat([mean_of(get, of, 0, step, absolute) for of in means[low - rows : high - rows]])
