@@ -23,7 +23,7 @@ import numpy as np
 from modelsurgeon.errors import PlanError
 
 LAW_TOLERANCE = 1e-14  # the law's few float64 operations round by some 1e-16 each
-LARGEST = 1 << 28  # coordinates of an axis on record: a file must not be able to exhaust the memory
+LARGEST = 1 << 28  # coordinates of an axis on record, so that a file cannot exhaust the memory
 GAP = -1  # the source of a new coordinate that copies none
 MEAN = -2  # the source of a new coordinate that holds the mean of all old ones; readers ignore it
 
@@ -33,8 +33,8 @@ class AxisMap:
     """One axis' growth from `size` (n) to `len(source)` (m).
 
     source  [m] int64: the old coordinate that each new one copies, or GAP, or MEAN (a row of E that is scale / n)
-    scale   [m] float64: E, what writers are multiplied by (0 in a gap)
-    share   [m] float64: D, what readers are multiplied by (0 in a gap, and for a mean)
+    scale   [m] float64: E, the factor of writers (0 in a gap)
+    share   [m] float64: D, the factor of readers (0 in a gap, and for a mean)
     gain    D E = gain * I
     split   the side whose copies are parts of a sum ("readers" or "writers"); the other side's are equal
     Raises PlanError where the law does not hold.
@@ -87,7 +87,7 @@ class AxisMap:
 
     @property
     def behind_norm(self) -> np.ndarray:
-        """[m] int64: the sources of what a norm writes that reads this axis; a mean comes out as zero, a gap."""
+        """[m] int64: the sources of the output of a norm that reads this axis; a mean becomes zero there, a gap."""
         return np.where(self.means, GAP, self.source)
 
     @cached_property
@@ -141,14 +141,14 @@ class AxisMap:
         return AxisMap(self.size, source, scale, share, self.gain * later.gain, self.split)
 
     def _mean(self) -> float:
-        """The mean of the new coordinates over that of the old ones. Raises PlanError where it is no such multiple."""
+        """The mean of the new coordinates over that of the old ones. Raises PlanError where that is no constant."""
         sums = self._sum_of_copies(self.scale) + self.scale[self.means].sum() / self.size
         if not np.allclose(sums, sums[0], rtol=LAW_TOLERANCE * self.new_size, atol=0):
             raise PlanError("a mean of coordinates that weigh differently is no mean of the old ones")
         return float(sums[0]) * self.size / self.new_size
 
     def to_json(self) -> dict[str, Any]:
-        """A compact record, from which `from_json` makes the same vectors to the last bit."""
+        """A compact record, from which `from_json` restores the vectors to the last bit."""
         return {
             "size": self.size,
             "new_size": self.new_size,
@@ -161,7 +161,7 @@ class AxisMap:
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> AxisMap:
-        """Raises PlanError where the record is no map, or breaks the law."""
+        """The map on record. Raises PlanError where it cannot be read, or breaks the law."""
         try:
             size, new_size = int(record["size"]), int(record["new_size"])
             if not 0 <= size <= LARGEST >= new_size >= 0:

@@ -33,10 +33,10 @@ class Dimension:
     """One dimension's growth from `size` (n) to `len(source)` (m), with g fold groups.
 
     source [m] int64, factor [m] float64          how it is grown
-    means                                         each int64: the old coordinates that one mean is taken of
-    free   [m] bool                               gaps that may hold anything, since what is written there is zero
+    means                                         for each mean, [k] int64: the old coordinates that it is taken of
+    free   [m] bool                               gaps that may hold anything, since the numbers written there are zero
     group [m] int64, dual [m] float64             which group each new coordinate folds into, and its weight there
-    group_source [g] int64, group_factor [g]      what each group folds to
+    group_source [g] int64, group_factor [g]      the old coordinate that each group folds to, and its factor
     """
 
     size: int
@@ -80,7 +80,7 @@ class Dimension:
 
     @property
     def emptied(self) -> Dimension:
-        """A dimension of the new size that holds gaps alone."""
+        """A dimension of the new size that has only gaps."""
         nothing, none = np.full(self.new_size, GAP), np.zeros(self.new_size)
         every, ones = np.arange(self.new_size), np.ones(self.new_size)
         return Dimension(self.size, nothing, none, every, ones, nothing, none, np.zeros(self.new_size, dtype=bool))

@@ -143,10 +143,10 @@ def _dealt(sizes: list[int], hands: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Signature:
-    """A parsed signature: each stored dimension with its side, and what a gain normalises.
+    """A parsed signature.
 
     dimensions  (expression, "writers" | "readers") in stored order
-    normalises  what is left of `=>`: an axis or a product of axes; or None
+    normalises  of a norm's gain: the axis or the product of axes to the left of `=>`
     """
 
     text: str
@@ -175,11 +175,11 @@ class Signature:
 
     @property
     def bias(self) -> Signature:
-        """The signature of this tensor's bias: what it writes, and nothing that it reads."""
+        """The signature of this tensor's bias: the dimensions that the tensor writes."""
         return Signature(f"{self.text} (bias)", self.written)
 
     def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
-        """Its stored shape for these sizes of axes."""
+        """The stored shape for these sizes of axes."""
         return tuple(expression.size(sizes) for expression, _ in self.dimensions)
 
     def grow(self, maps: Mapping[str, AxisMap]) -> tuple[Dimension, ...]:
@@ -217,7 +217,7 @@ def gain_factors(axis: AxisMap) -> np.ndarray:
 
 
 def mean_square_ratio(axis: AxisMap) -> float:
-    """The factor by which the map changes the mean square of what a norm reads; its eps must change by it too."""
+    """The factor by which the map changes the mean square of a norm's input; the norm's eps must change by it too."""
     energy = axis.energy()
     if not np.allclose(energy, energy[0], rtol=ROUNDING, atol=0):
         raise PlanError("a norm cannot pass a map that stretches some old coordinates more than others")

@@ -65,7 +65,7 @@ def check_push(repo: str, *, private: bool, create_pr: bool) -> None:
     except HFValidationError as error:
         raise OutputError(f"{repo}: {first_line(error)}") from None
     if "/" not in repo:
-        raise OutputError(f"{repo}: no name of a repository; expected org/name")
+        raise OutputError(f"{repo}: not the name of a repository; expected org/name")
     if is_offline_mode():
         raise OutputError(f"{repo}: offline mode pushes nothing; unset HF_HUB_OFFLINE")
     api = HfApi()
@@ -73,16 +73,15 @@ def check_push(repo: str, *, private: bool, create_pr: bool) -> None:
         who = _patiently(api.whoami)
         token = who.get("auth", {}).get("accessToken", {}).get("role")
         if token == "read":
-            raise OutputError(
-                f"{repo}: the token of {who.get('name')} may only read; make one that writes at {_page()}"
-            )
+            name = who.get("name")
+            raise OutputError(f"{repo}: the token of {name} may only read; make one that writes at {_page()}")
         found = _find(api, repo)
         if found is None:
             _check_new(repo, create_pr, who, token)
             return
         if private and not found.private:
-            raise OutputError(f"{repo}: exists and is public; --private is for a new repository: leave it away")
-        # The first request of a push, for a file that is sent with the commit: an answer means that pushes are allowed.
+            raise OutputError(f"{repo}: exists and is public; --private is for a new repository; omit it")
+        # The first request of a push, for a file that goes with the commit: an answer means that pushes are allowed.
         question = [CommitOperationAdd(CARD, b"")]
         _patiently(lambda: api.preupload_lfs_files(repo, question, create_pr=create_pr))
 
@@ -121,7 +120,7 @@ def push(
 def _check_new(repo: str, create_pr: bool, who: dict[str, Any], token: str | None) -> None:
     """Raise OutputError where a repository that this token does not see cannot be created."""
     if create_pr:
-        raise OutputError(f"{repo}: no such repository to open a pull request in; without --create-pr it is made")
+        raise OutputError(f"{repo}: no such repository to open a pull request in; without --create-pr it is created")
     owner, name = repo.split("/")[0], who.get("name")
     members = {str(org.get("name")).lower() for org in who.get("orgs") or ()}
     # Other tokens list only the organisations that they were issued for.
@@ -255,10 +254,20 @@ def _hub_errors(repo: str, create_pr: bool, way_out: str = "") -> Iterator[None]
 
 
 def _as_ours(error: BaseException, create_pr: bool) -> tuple[type[Exception], str]:
+    """The kind of error to raise, why the Hub refuses, and the way out."""
     if isinstance(error, LocalTokenNotFoundError):
         return OutputError, f"no token to push with; set HF_TOKEN to one that writes ({_page()}), or run hf auth login"
     if isinstance(error, HfHubHTTPError):
-        return _answer(error.response.status_code, error.server_message or first_line(error), create_pr)
+        status, text = error.response.status_code, error.server_message or first_line(error)
+        if status in BUSY:
+            return OSError, f"the Hub fails ({status}), also when asked again; wait a few minutes"
+        instead = "" if create_pr else "; --create-pr asks those who may"
+        reasons = {
+            401: f"the token is not accepted; set HF_TOKEN to one of {_page()}, or run hf auth login",
+            403: f"this token may not write here ({text}){instead}",
+            412: "has changed since the upload began, by others or by a try that seemed to fail",
+        }
+        return OutputError, reasons.get(status, f"{status}: {text}")
     if isinstance(error, HTTPError):
         return OSError, f"the Hub cannot be reached at {constants.ENDPOINT} ({first_line(error)})"
     if isinstance(error, json.JSONDecodeError):
@@ -266,21 +275,6 @@ def _as_ours(error: BaseException, create_pr: bool) -> tuple[type[Exception], st
     if isinstance(error, ValueError):
         return OutputError, " ".join(str(error).split())
     return OSError, first_line(error)
-
-
-def _answer(status: int, text: str, create_pr: bool) -> tuple[type[Exception], str]:
-    """Why the Hub refuses, and the way out."""
-    if status in BUSY:
-        return OSError, f"the Hub fails ({status}), also when asked again; wait a few minutes"
-    match status:
-        case 401:
-            return OutputError, f"the token is not accepted; set HF_TOKEN to one of {_page()}, or run hf auth login"
-        case 403:
-            instead = "" if create_pr else "; --create-pr asks those who may"
-            return OutputError, f"this token may not write here ({text}){instead}"
-        case 412:
-            return OutputError, "has changed since the upload began, by others or by a try that seemed to fail"
-    return OutputError, f"{status}: {text}"
 
 
 @contextmanager

@@ -81,19 +81,19 @@ def save(
         _compare_with_plan(checkpoint, stage.folder)
         for entry in written.values():
             for name, (nans, infinities) in entry["unusual"].items():
-                say(f"tensor {name!r} holds {nans} NaN and {infinities} infinities in the source; they went along")
+                say(f"tensor {name!r} holds {nans} NaN and {infinities} infinities, in the source as in the output")
         accept(stage.folder)
     return output
 
 
 def check_output(checkpoint: Checkpoint, output: Path, overwrite: bool) -> None:
-    """Raise OutputError, before anything is read or written, for an output that may not be written."""
+    """Raise OutputError for an output that may not be written; nothing is read or written before."""
     if len(os.fsencode(output.name)) > NAME_MAX - len(".staging") - 1:
         raise OutputError(f"{output.name[:60]}...: longer than a folder's name can be")
-    target, source = output.resolve(), checkpoint.origin.folder.path
+    target, folder = output.resolve(), checkpoint.origin.folder.path
     if any(path.exists() and not path.is_dir() for path in target.parents):
         raise OutputError(f"{output}: lies in a file, expected a folder")
-    source = source.resolve() if source else None
+    source = folder.resolve() if folder else None
     if source and (target == source or source in target.parents):
         raise OutputError(f"{output}: lies inside of the source {checkpoint.origin.id}, which is never modified")
     if source and target in source.parents:

@@ -27,9 +27,10 @@ Fill = Callable[[int, int], torch.Tensor]  # rows of numbers from (start, stop)
 class LazyTensor(Described, Protocol):
     """Numbers that can be read, some rows at a time.
 
-    dtype   what it is stored in: "BF16", "F32" ...
+    dtype   of the stored numbers: "BF16", "F32" ...
     shape   its sizes; () of a single number
     nbytes  bytes that it takes when it is stored
+    constant, offset, fill, free    as in `Remapped`
     """
 
     @property
@@ -65,21 +66,13 @@ class LazyTensor(Described, Protocol):
         """The growth of each dimension: identities where it did not grow."""
 
     @property
-    def constant(self) -> float:
-        """The factor that all numbers are multiplied by."""
-
+    def constant(self) -> float: ...
     @property
-    def offset(self) -> float:
-        """The number that the model adds to it before it uses it."""
-
+    def offset(self) -> float: ...
     @property
-    def fill(self) -> float | Fill:
-        """The contents of gaps: a number, or rows of numbers from (start, stop)."""
-
+    def fill(self) -> float | Fill: ...
     @property
-    def free(self) -> bool:
-        """Whether gaps may hold anything."""
-
+    def free(self) -> bool: ...
     @property
     def fused(self) -> LazyTensor:
         """The same growth without a grown tensor in between."""

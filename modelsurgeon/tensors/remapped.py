@@ -41,8 +41,9 @@ class Remapped:
     """A lazy tensor whose every dimension is grown, times a constant.
 
     dimensions  one for each dimension of `base`
-    offset      what the model adds to the tensor before it uses it: 1 for gains of the form (1 + w)
-    fill        what gaps hold: a number, or rows of numbers from (start, stop)
+    constant    the factor that all numbers are multiplied by
+    offset      the number that the model adds to the tensor before it uses it: 1 for gains of the form (1 + w)
+    fill        the contents of gaps: a number, or rows of numbers from (start, stop)
     free        whether gaps may hold anything, since nothing reads them
     noise       makes copies differ that are parts of a sum; None: they stay equal
     turns       the dimensions in the order in which noise is added along them
