@@ -279,18 +279,17 @@ def _terms(tokens: list[str], closing: str) -> tuple[Expression, ...]:
     """The sum up to a closing bracket, each term of it a product."""
     terms: list[Expression] = []
     factors: list[Expression] = []
-    while True:
-        if not tokens:
-            raise ValueError("a bracket that is not closed")
+    while tokens:
         if tokens[0] not in (")", "]", "+"):
             factors.append(_factor(tokens))
             continue
+        token = tokens.pop(0)
         if not factors:
-            raise ValueError(f"nothing before {tokens[0]!r}")
+            raise ValueError(f"nothing before {token!r}")
         terms.append(factors[0] if len(factors) == 1 else Product(tuple(factors)))
         factors = []
-        token = tokens.pop(0)
         if token == closing:
             return tuple(terms)
         if token != "+":
             raise ValueError(f"a stray {token!r}")
+    raise ValueError("a bracket that is not closed")

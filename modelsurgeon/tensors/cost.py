@@ -19,7 +19,7 @@ from modelsurgeon.tensors.lazy import LazyTensor
 from modelsurgeon.tensors.means import group_size, slab
 from modelsurgeon.tensors.noise import Noise
 from modelsurgeon.tensors.pieces import least
-from modelsurgeon.tensors.ungrown import SMALL, numbers
+from modelsurgeon.tensors.stored import SMALL, numbers
 
 INDEX = 80  # bytes for each coordinate of a dimension gathered by index: sources, factors, gaps, relative sources
 RUNS = 32  # bytes for each coordinate of a dimension copied run by run

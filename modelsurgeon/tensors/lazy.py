@@ -1,10 +1,10 @@
 """Lazy tensors: where the numbers of a checkpoint are, or how they follow from others; nothing is read before `read`.
 
-Stored      bytes of a safetensors file (`stored.py`)
-Remapped    another lazy tensor, gathered and multiplied dimension by dimension (`remapped.py`)
-Computed    follows some other rule: drawn at random or turned (`random/`)
+Stored                    bytes of a safetensors file (`stored.py`)
+Remapped                  another lazy tensor, gathered and multiplied dimension by dimension (`remapped.py`)
+Drawn, Formula, Turned    numbers that follow some other rule (`random/`)
 
-Callers ask a tensor what they need, never which of the three it is.
+Callers ask a tensor what they need, never which of these it is.
 """
 
 from __future__ import annotations

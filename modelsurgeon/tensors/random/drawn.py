@@ -13,7 +13,6 @@ Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (Philox), doi 10.11
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,8 +24,7 @@ from blake3 import blake3
 from modelsurgeon.tensors.arena import Empty, fresh
 from modelsurgeon.tensors.dtypes import DTYPES
 from modelsurgeon.tensors.random.quantile import Quantile, normal_quantile
-from modelsurgeon.tensors.stored import Stored
-from modelsurgeon.tensors.ungrown import Ungrown
+from modelsurgeon.tensors.stored import Ungrown
 
 BLOCK = 1 << 16  # numbers that are drawn at a time: they stay in the processor's cache
 SCRATCH = 48  # bytes for each of them: random words twice, uniform and normal numbers, the quantile's, those cached
@@ -37,38 +35,8 @@ TRUNCATED = 2.0  # deviations: where a truncated normal ends, as BERT's does
 FAR = 5.5  # deviations: no number lies beyond anyway
 
 
-class Computed(Ungrown):
-    """A lazy tensor by a rule of its own. Its numbers do not depend on how it is cut, on threads or the machine."""
-
-    factors = ()
-    verbatim = None
-
-    @property
-    def stored(self) -> Stored | None:
-        """The stored tensor that its numbers follow from; None where there is none."""
-        return None
-
-    @property
-    def unusual(self) -> bool:
-        """As `LazyTensor.unusual`."""
-        return self.stored is not None and self.stored.unusual
-
-    @property
-    @abstractmethod
-    def says(self) -> str:
-        """As `LazyTensor.says`."""
-
-    def working_set(self, most: int) -> int:
-        """As `LazyTensor.working_set`: reading the rows and columns of one piece."""
-        rows, columns = (*self.shape, 1)[:2]
-        row = self.nbytes // max(1, rows)
-        if row > most:
-            return self.reading(1, max(1, most * columns // row))
-        return self.reading(min(rows, max(1, most // max(1, row))), columns)
-
-
 @dataclass(frozen=True, eq=False)
-class Drawn(Computed):
+class Drawn(Ungrown):
     """Independent normal numbers; with a deviation of 0, one number everywhere.
 
     deviation  standard deviation of the normal distribution, before it is cut
@@ -138,7 +106,7 @@ class Drawn(Computed):
 
 
 @dataclass(frozen=True, eq=False)
-class Formula(Computed):
+class Formula(Ungrown):
     """Numbers that a formula gives, such as sines of positions: float32, as the library computes them."""
 
     numbers: torch.Tensor

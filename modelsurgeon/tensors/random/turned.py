@@ -35,9 +35,8 @@ import torch
 from modelsurgeon.tensors.arena import Empty, fresh
 from modelsurgeon.tensors.dtypes import DTYPES
 from modelsurgeon.tensors.lazy import LazyTensor
-from modelsurgeon.tensors.random.drawn import Computed, Drawn
-from modelsurgeon.tensors.stored import Stored
-from modelsurgeon.tensors.ungrown import SMALL
+from modelsurgeon.tensors.random.drawn import Drawn
+from modelsurgeon.tensors.stored import SMALL, Stored, Ungrown
 
 MANTISSA = 53  # bits of a float64
 TOGETHER = 128  # reflections that are applied at a time
@@ -82,7 +81,7 @@ class RandomRotation:
 
 
 @dataclass(frozen=True, eq=False)
-class Turned(Computed):
+class Turned(Ungrown):
     """[n, d]: every row of a table times the transpose of P. A row that holds NaN or Inf becomes NaN."""
 
     table: LazyTensor
