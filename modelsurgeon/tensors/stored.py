@@ -34,8 +34,8 @@ SMALL = 1 << 16  # bytes that are counted nowhere else: objects, numbers on thei
 class Ungrown(ABC):
     """A lazy tensor that is no growth of another one: it is its own base, and its dimensions are identities.
 
-    A class of them adds a dtype, a shape and how it is read, by default from a rule of its own. The numbers do not
-    depend on how it is cut, on threads or the machine.
+    Subclasses add a dtype, a shape and how it is read. The numbers do not depend on how it is cut, on threads or on the
+    machine. By default they follow some rule and are computed.
     """
 
     dtype: str
