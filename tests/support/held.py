@@ -13,7 +13,7 @@ from modelsurgeon.maps import orders
 from modelsurgeon.maps.axis_map import GAP, MEAN, AxisMap
 from modelsurgeon.tensors.dtypes import DTYPES
 from modelsurgeon.tensors.remapped import Remapped
-from modelsurgeon.tensors.ungrown import Ungrown
+from modelsurgeon.tensors.stored import Ungrown
 
 
 def whole(tensor: Remapped) -> torch.Tensor:

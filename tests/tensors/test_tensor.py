@@ -110,6 +110,16 @@ def test_only_near_misses_become_powers_of_two() -> None:
     assert nearest_power_of_two(-0.5) == -0.5
 
 
+def test_factors_that_round_are_not_called_exact_because_their_product_rounds_nothing() -> None:
+    root = np.nextafter(2**0.5, 0)  # times sqrt(2) it is 2, while bfloat16 rounds after each of the two
+    axis = orders.gathered(1, np.array([0, 0]), np.array([root, root / 2]), np.array([0.5 / root, 1 / root]), 1.0)
+    old = Held(torch.tensor([-1.71875], dtype=torch.bfloat16))
+    wide = Remapped(old, (dimension.along(axis, "writers"),), "BF16", constant=2**0.5)
+    assert wide.factors == (1.0, 2.0)
+    assert not wide.is_exact
+    assert whole(wide).tolist() == [-3.4375, -1.71875]
+
+
 def test_layers_share_their_dimensions_so_that_a_plan_does_not_grow_with_depth() -> None:
     before = open_checkpoint("demo")
     wide = widen(before, 2)
