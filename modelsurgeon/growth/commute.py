@@ -1,7 +1,7 @@
-"""Which maps commute with what an axis passes through: the reasons why a grown model would be another function.
+"""Which maps commute with what an axis passes through, and why growth by the others is another function.
 
-Growth changes nothing so long as what is between writer and reader commutes with E. Norms are checked in `eps.py`, all
-else by the kinds of the axes, for planned maps and for maps on record alike.
+Growth changes nothing so long as what is between writer and reader commutes with E. `eps.py` checks norms; the kinds of
+the axes check all else, for planned maps and for maps on record alike.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ def reasons_against(table: Architecture, config: Config, maps: Mapping[str, Axis
             raise PlanError(f"axis {name!r}: D E is {axis_map.gain:.6g} I, and must be {wanted:.6g} I at this width")
         if not axis_map.is_identity:
             kinds[name].check(name, axis_map)
-    found = [reason for name, kind in kinds.items() for reason in kind.reasons_against(table, config, maps, name)]
+    reasons = [reason for name, kind in kinds.items() for reason in kind.reasons_against(table, config, maps, name)]
     if table.clip and lookup(config, table.clip) is not None and len(clipped_factors(table, maps)) > 1:
-        raise PlanError(f"{table.clip} clamps queries, keys and values: all must be multiplied by the same")
-    return tuple(found)
+        raise PlanError(f"{table.clip} clamps queries, keys and values: all must be multiplied by one factor")
+    return tuple(reasons)
 
 
 def clipped_factors(table: Architecture, maps: Mapping[str, AxisMap]) -> np.ndarray:
-    """The distinct factors of what a clamp on queries, keys and values sees."""
+    """The distinct factors by which these maps multiply the queries, keys and values that a clamp bounds."""
     sides = [(maps[name], side) for name, axis in table.axes.items() for side in kind_of(axis).clamped(maps[name])]
     return np.unique(np.concatenate([np.ones(0), *(side[axis_map.copied] for axis_map, side in sides)]))

@@ -1,7 +1,4 @@
-"""The config of a grown checkpoint: a function of the old one and of the maps, and of nothing else.
-
-So a record of maps is enough to prove a result: what its config must say follows.
-"""
+"""The config of a grown checkpoint follows from the old one and the maps alone, so a record of maps proves it."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from modelsurgeon.maps.axis_map import AxisMap
 
 
 def grown_config(checkpoint: Checkpoint, maps: Mapping[str, AxisMap], eps: float) -> dict[str, Any]:
-    """The new config.json; `eps` is what the norms' eps is multiplied by."""
+    """The new config.json, in which the norms' eps is multiplied by `eps`."""
     table, config = checkpoint.architecture, dict(checkpoint.config)
     for name, axis in table.axes.items():
         for key, value in kind_of(axis).settings(table, checkpoint.resolved, maps, name).items():
@@ -27,7 +24,7 @@ def grown_config(checkpoint: Checkpoint, maps: Mapping[str, AxisMap], eps: float
     for name, axis in table.axes.items():
         if axis.key and maps[name].new_size != maps[name].size:
             config = assigned(config, axis.key, maps[name].new_size)
-    for name, axis in table.axes.items():  # what was implied and would now imply something else is written out
+    for name, axis in table.axes.items():  # spell out what would now imply another size
         if axis.key and lookup(config, axis.key) is None and _implied(table, config, name) != maps[name].new_size:
             config = assigned(config, axis.key, maps[name].new_size)
     if table.clip and lookup(config, table.clip) is not None:
