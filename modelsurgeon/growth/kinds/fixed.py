@@ -11,7 +11,7 @@ from modelsurgeon.maps.orders import identity
 
 @register
 class Fixed(Kind):
-    """The axis keeps its size and its order."""
+    """Size and order stay."""
 
     word = "fixed"
     sizes = "fixed"

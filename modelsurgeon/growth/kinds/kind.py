@@ -30,13 +30,13 @@ SAME = 1e-14  # factors nearer to each other than this are equal: a few float64 
 
 
 class Kind:
-    """One kind. What a subclass does not say holds for an axis that passes copies of any scale, at any size.
+    """One kind. By default an axis passes copies of any scale and grows to any size.
 
-    word           what tables call it
-    coordinates    what people call its coordinates, with {} for the axis' name
-    sizes          the sizes that it can grow to, where they do not depend on the table
+    word           its name in tables
+    coordinates    the noun for its coordinates, with {} for the axis' name
+    sizes          the sizes to which it can grow, where they do not depend on the table
     grown_by       the ways of growing attention by a factor, "heads" or "head-dim", under which such axes grow too
-    keeps_size     whether it stays where a factor or a number of parameters grows the model
+    keeps_size     whether it keeps its size where a factor or a number of parameters grows the model
     unit_scale     whether only copies of scale 1 pass
     passes_means   whether a mean of all coordinates passes
     spans_layers   whether one coordinate is the same one in all layers
@@ -45,7 +45,7 @@ class Kind:
     in_heads       whether every head has coordinates of its own
     is_examined    whether reports compare its copies
     joins_leader   whether reports count its coordinates with those of the axis that it follows
-    only_order     what the one map is called that inference tries: the map of this program; empty: it tries several
+    only_order     the name of the one order that inference tries, that of `map`; empty: it tries several
     """
 
     word: ClassVar[str]
@@ -64,7 +64,7 @@ class Kind:
     only_order: ClassVar[str] = ""
 
     def noun(self, name: str) -> str:
-        """What people call the coordinates of such an axis."""
+        """The noun for the coordinates of such an axis."""
         return self.coordinates.format(name)
 
     def reach(self, table: Architecture, name: str) -> str:
@@ -74,7 +74,7 @@ class Kind:
     # --- planning ---
 
     def map(self, growth: Growth, name: str, maps: Maps) -> AxisMap:
-        """The map of an axis: tiles, the last of them cut short. `maps` has those of the axes planned before.
+        """The map of an axis: tiles, the last of them cut short. `maps` has the maps of the axes planned before.
 
         Raises PlanError, naming the axis and the nearest sizes, where the axis cannot have the size.
         """
@@ -84,13 +84,13 @@ class Kind:
         return orders.gathered(size, source, scale, growth.parts(rank, count) / scale, 1.0)
 
     def scale(self, growth: Growth, count: np.ndarray) -> np.ndarray:
-        """[m] float64: what the writers of tiles are multiplied by, where each coordinate is one of `count` copies."""
+        """[m] float64: the factors of the writers of tiles, where each coordinate is one of `count` copies."""
         return np.ones(len(count))
 
     # --- checking ---
 
     def check(self, name: str, axis_map: AxisMap) -> None:
-        """Raise PlanError where what the axis passes does not commute with a map other than the identity."""
+        """Raise PlanError where a map other than the identity does not commute with what the axis passes through."""
         if self.unit_scale and not np.all(axis_map.scale[~axis_map.gaps] == 1):
             raise PlanError(f"axis {name!r}: only copies of scale 1 pass through {self.word}")
         if axis_map.means.any() and not self.passes_means:
@@ -101,17 +101,17 @@ class Kind:
         return ()
 
     def clamped(self, axis_map: AxisMap) -> tuple[np.ndarray, ...]:
-        """The factors, a side each, that a clamp on queries, keys and values sees."""
+        """The factors of each side of the axis that a clamp on queries, keys and values bounds."""
         return ()
 
     def settings(self, table: Architecture, config: Config, maps: Maps, name: str) -> dict[str, Any]:
-        """{config key: new value} of what depends on the axis besides its size."""
+        """{config key: new value} of settings other than the size that depend on the axis."""
         return {}
 
     # --- inference: the maps that another tool may have used ---
 
     def candidates(self, growth: Growth, name: str, maps: Maps) -> Iterator[tuple[str, AxisMap]]:
-        """(order of the copies, map) of every map to try, the likeliest first. `maps` has what the axis depends on."""
+        """(order of the copies, map) of every map to try, the likeliest first; `maps` has what the axis depends on."""
         if self.only_order:
             yield self.only_order, self.map(growth, name, maps)
             return
@@ -122,21 +122,19 @@ class Kind:
     def orders(self, growth: Growth, name: str, maps: Maps) -> Iterator[tuple[str, np.ndarray]]:
         """(its name, [m] int64 sources) of every order of copies."""
         size, target = growth.sizes[name], growth.targets[name]
-        if target < size:
-            return
         if target == size:
             yield "in place", np.arange(size)
+        if target <= size:
             return
         yield "copies in tiles", orders.tiled(size, target)[0]
         yield "copies side by side", np.arange(target) * size // target
         yield "then zeros", np.r_[np.arange(size), np.full(target - size, GAP)]
         if target % size and growth.architecture.norm == "layer" and is_normalised(growth.architecture, name):
-            whole = target // size
-            tail = np.full(target - whole * size, MEAN)
-            yield "copies in tiles, then their mean", np.r_[np.tile(np.arange(size), whole), tail]
+            tiles = np.tile(np.arange(size), target // size)
+            yield "copies in tiles, then their mean", np.r_[tiles, np.full(target % size, MEAN)]
 
     def factors(self, growth: Growth, name: str, source: np.ndarray, maps: Maps) -> Iterator[np.ndarray]:
-        """[m] float64 each: what the writers of these copies may be multiplied by."""
+        """[m] float64 each: the possible factors of these copies' writers."""
         yield np.ones(len(source))
         if not self.unit_scale:
             count = ranks(source)[1]
@@ -151,7 +149,7 @@ def ranks(source: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def weighed(growth: Growth, name: str, source: np.ndarray, scale: np.ndarray) -> AxisMap:
-    """The map of these sources and writers' factors, where readers weigh each copy by its factor."""
+    """The map of these sources and writers' factors, whose readers weigh each copy by its factor."""
     size, gain, copied = growth.sizes[name], growth.gain(name), source >= 0
     energy = np.bincount(source[copied], weights=scale[copied] ** 2, minlength=size)
     share = np.zeros(len(source))
@@ -159,8 +157,6 @@ def weighed(growth: Growth, name: str, source: np.ndarray, scale: np.ndarray) ->
     share = np.where(np.abs(share - scale) < SAME * np.abs(scale), scale, share)  # a clamp wants them equal
     return orders.gathered(size, source, scale, share, gain)
 
-
-# --- the registry ---
 
 _registered: dict[str, Kind] = {}
 
