@@ -21,7 +21,7 @@ from modelsurgeon.errors import PlanError
 from modelsurgeon.growth.growth import Growth
 from modelsurgeon.growth.kinds.kind import Kind, Maps, register
 from modelsurgeon.maps.axis_map import AxisMap
-from modelsurgeon.maps.orders import gathered, identity, ranks, tiled
+from modelsurgeon.maps.orders import gathered, ranks, tiled
 
 
 @register
@@ -43,9 +43,6 @@ class Experts(Kind):
     def map(self, growth: Growth, name: str, maps: Maps) -> AxisMap:
         """Copies side by side; or, where no more experts are active, further ones that are never chosen."""
         axis, size, target = growth.axis(name), growth.sizes[name], growth.targets[name]
-        if target == size:
-            _check_active(growth, axis, 1)
-            return identity(size)
         old, new = _active(growth, axis)
         if _choices(growth.architecture, name) and old == new:
             count = _groups(axis, growth.config)

@@ -30,38 +30,22 @@ SAME = 1e-14  # factors nearer to each other than this are equal: a few float64 
 
 
 class Kind:
-    """One kind. By default an axis passes copies of any scale and grows to any size.
+    """One kind. By default an axis passes copies of any scale and grows to any size."""
 
-    word           its name in tables
-    coordinates    the noun for its coordinates, with {} for the axis' name
-    sizes          the sizes to which it can grow, where they do not depend on the table
-    grown_by       the ways of growing attention by a factor, "heads" or "head-dim", under which such axes grow too
-    keeps_size     whether it keeps its size where a factor or a number of parameters grows the model
-    unit_scale     whether only copies of scale 1 pass
-    passes_means   whether a mean of all coordinates passes
-    spans_layers   whether one coordinate is the same one in all layers
-    is_head        whether a coordinate is a head
-    is_expert      whether a coordinate is an expert
-    in_heads       whether every head has coordinates of its own
-    is_examined    whether reports compare its copies
-    joins_leader   whether reports count its coordinates with those of the axis that it follows
-    only_order     the name of the one order that inference tries, that of `map`; empty: it tries several
-    """
-
-    word: ClassVar[str]
-    coordinates: ClassVar[str] = "{} coordinates"
-    sizes: ClassVar[str] = "any"
-    grown_by: ClassVar[tuple[str, ...]] = ()
-    keeps_size: ClassVar[bool] = False
-    unit_scale: ClassVar[bool] = False
-    passes_means: ClassVar[bool] = False
-    spans_layers: ClassVar[bool] = False
-    is_head: ClassVar[bool] = False
-    is_expert: ClassVar[bool] = False
-    in_heads: ClassVar[bool] = False
-    is_examined: ClassVar[bool] = True
-    joins_leader: ClassVar[bool] = False
-    only_order: ClassVar[str] = ""
+    word: ClassVar[str]  # its name in tables
+    coordinates: ClassVar[str] = "{} coordinates"  # the noun for its coordinates, with {} for the axis' name
+    sizes: ClassVar[str] = "any"  # the sizes to which it can grow, where they do not depend on the table
+    grown_by: ClassVar[tuple[str, ...]] = ()  # the ways of growing attention by a factor that grow it, too
+    keeps_size: ClassVar[bool] = False  # whether a factor or a number of parameters never grows it
+    unit_scale: ClassVar[bool] = False  # whether only copies of scale 1 pass
+    passes_means: ClassVar[bool] = False  # whether a mean of all coordinates passes
+    spans_layers: ClassVar[bool] = False  # whether one coordinate is the same one in all layers
+    is_head: ClassVar[bool] = False  # whether a coordinate is a head
+    is_expert: ClassVar[bool] = False  # whether a coordinate is an expert
+    in_heads: ClassVar[bool] = False  # whether every head has coordinates of its own
+    is_examined: ClassVar[bool] = True  # whether reports compare its copies
+    joins_leader: ClassVar[bool] = False  # whether reports count its coordinates with those of its leader
+    only_order: ClassVar[str] = ""  # the name of the one order that inference tries, that of `map`; empty: several
 
     def noun(self, name: str) -> str:
         """The noun for the coordinates of such an axis."""
