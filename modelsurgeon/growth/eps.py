@@ -34,7 +34,8 @@ def norm_ratios(table: Architecture, maps: Mapping[str, AxisMap]) -> dict[str, f
         for before, after in zip(read, (maps[axis] for axis in signature.gains), strict=True):
             if not np.array_equal(before.behind_norm, after.source):
                 raise PlanError(f"{name}: a norm keeps every coordinate in its place, and these maps move some")
-            if table.norm == "layer" and not _is_uniform(before):
+            uniform = len({*before.counts.tolist()}) == len({*before.scale.tolist()}) == 1 and not before.gaps.any()
+            if table.norm == "layer" and not uniform:
                 raise PlanError(f"{name}: a LayerNorm passes only whole copies of one scale, and their mean")
             if table.norm != "layer" and before.means.any():
                 raise PlanError(f"{name}: an RMSNorm does not take the mean away")
@@ -42,11 +43,6 @@ def norm_ratios(table: Architecture, maps: Mapping[str, AxisMap]) -> dict[str, f
                 raise PlanError(f"{name}: a norm without weights, whose readers expect another scale")
         ratios[name] = prod(map(mean_square_ratio, read))
     return ratios
-
-
-def _is_uniform(axis_map: AxisMap) -> bool:
-    """Whether all old coordinates have equally many copies, and all copies and means have one scale; without gaps."""
-    return not axis_map.gaps.any() and len({*axis_map.counts.tolist()}) == len({*axis_map.scale.tolist()}) == 1
 
 
 def eps_change(checkpoint: Checkpoint, ratios: Mapping[str, float]) -> tuple[float, tuple[str, ...]]:

@@ -9,9 +9,9 @@ from modelsurgeon.architectures.architecture import Architecture, Config
 from modelsurgeon.architectures.config import assigned, lookup
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import SourceError
-from modelsurgeon.growth.commute import clipped_factors
 from modelsurgeon.growth.eps import ENTIRE
 from modelsurgeon.growth.kinds.kind import kind_of
+from modelsurgeon.growth.planning import clipped_factors
 from modelsurgeon.maps.axis_map import AxisMap
 
 

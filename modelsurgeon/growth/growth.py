@@ -25,20 +25,15 @@ ROPES = ("nested", "repeat")
 
 @dataclass(frozen=True)
 class Growth:
-    """One growth.
-
-    config, target  resolved configs; only sizes differ
-    tied            whether the head is the embedding
-    narrow          whether numbers are stored in 16 bits
-    """
+    """One growth: `config` and `target` are resolved, and differ in sizes only."""
 
     architecture: Architecture
     config: Config
     target: Config
     rule: str
     rope: str = "nested"
-    tied: bool = False
-    narrow: bool = False
+    tied: bool = False  # whether the head is the embedding
+    narrow: bool = False  # whether numbers are stored in 16 bits
 
     @cached_property
     def sizes(self) -> dict[str, int]:

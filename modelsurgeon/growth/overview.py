@@ -46,19 +46,13 @@ ORDER = ("any", "grouped", "slopes", "xk", "fixed")  # the strictest last
 
 @dataclass(frozen=True)
 class Width:
-    """One width.
-
-    key     its config key; None: it follows others
-    rule    the sizes to which it grows
-    others  the keys that change with it
-    untied  whether it grows only where the head is no longer the embedding
-    """
+    """One width."""
 
     axes: tuple[str, ...]
-    key: str | None
-    rule: str
-    others: tuple[str, ...] = ()
-    untied: bool = False
+    key: str | None  # its config key; None: it follows others
+    rule: str  # the sizes to which it grows
+    others: tuple[str, ...] = ()  # the keys that change with it
+    untied: bool = False  # whether it grows only where the head is no longer the embedding
 
     @property
     def cell(self) -> str:
@@ -75,15 +69,11 @@ class Width:
 
 @dataclass(frozen=True)
 class FamilyRow:
-    """One family in one layout.
-
-    layout  the form's name; empty for the table without forms
-    widths  {column: the widths that its cell shows}
-    """
+    """One family in one layout."""
 
     model_type: str
-    layout: str
-    widths: Mapping[str, tuple[Width, ...]]
+    layout: str  # the form's name; empty for the table without forms
+    widths: Mapping[str, tuple[Width, ...]]  # {column: the widths that its cell shows}
     untie: str
 
     @property

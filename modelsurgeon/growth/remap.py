@@ -14,10 +14,10 @@ from modelsurgeon.architectures.architecture import Template
 from modelsurgeon.architectures.scalars import multiplier
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import PlanError
-from modelsurgeon.growth.commute import reasons_against
 from modelsurgeon.growth.eps import ENTIRE, eps_change, norm_ratios
 from modelsurgeon.growth.grown_config import grown_config
 from modelsurgeon.growth.growth import written_by_embedding
+from modelsurgeon.growth.planning import reasons_against
 from modelsurgeon.maps import dimension
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.maps.dimension import Dimension
@@ -30,16 +30,11 @@ from modelsurgeon.tensors.remapped import Remapped
 
 @dataclass(frozen=True)
 class Storage:
-    """How numbers are stored.
+    """How numbers are stored."""
 
-    dtype    the dtype of every float tensor; None: as it was
-    promote  whether to store as float32 what 16 bits would round
-    noise    what makes copies differ; None: nothing does
-    """
-
-    dtype: str | None = None
-    promote: bool = False
-    noise: Noise | None = None
+    dtype: str | None = None  # the dtype of every float tensor; None: as it was
+    promote: bool = False  # whether to store as float32 what 16 bits would round
+    noise: Noise | None = None  # what makes copies differ; None: nothing does
 
 
 def losses(checkpoint: Checkpoint, maps: Mapping[str, AxisMap]) -> tuple[str, ...]:

@@ -14,10 +14,9 @@ from modelsurgeon.architectures import alibi
 from modelsurgeon.architectures.architecture import Architecture, Axis, Rotary
 from modelsurgeon.checkpoints.checkpoint import open_checkpoint
 from modelsurgeon.errors import PlanError
-from modelsurgeon.growth.commute import clipped_factors, reasons_against
 from modelsurgeon.growth.growth import Growth
 from modelsurgeon.growth.kinds.inner import rotation
-from modelsurgeon.growth.planning import plan_maps
+from modelsurgeon.growth.planning import clipped_factors, plan_maps, reasons_against
 from modelsurgeon.growth.remap import remap
 from modelsurgeon.maps import orders
 from modelsurgeon.maps.axis_map import GAP, MEAN, AxisMap

@@ -43,7 +43,8 @@ class Experts(Kind):
     def map(self, growth: Growth, name: str, maps: Maps) -> AxisMap:
         """Copies side by side; or, where no more experts are active, further ones that are never chosen."""
         axis, size, target = growth.axis(name), growth.sizes[name], growth.targets[name]
-        old, new = _active(growth, axis)
+        configs = growth.config, growth.target
+        old, new = (int(growth.architecture.value(c, axis.active)) if axis.active else 1 for c in configs)
         if _choices(growth.architecture, name) and old == new:
             count = _groups(axis, growth.config)
             if target % count:
@@ -54,8 +55,13 @@ class Experts(Kind):
             return gathered(size, source, np.ones(target), np.where(ranks(source)[0] > 0, 0.0, 1.0), 1.0)
         if target % size:
             raise growth.refusal(name, "experts are copied as often as each other", growth.multiples(name))
-        _check_active(growth, axis, target // size)
-        source = np.repeat(np.arange(size), target // size)
+        copies = target // size
+        if new != copies * old:
+            raise PlanError(
+                f"{axis.key}: {copies} copies of every expert are the same function where {axis.active} is "
+                f"{copies * old}, not {new}: the router chooses among them by their scores alone"
+            )
+        source = np.repeat(np.arange(size), copies)
         return gathered(size, source, np.ones(target), np.full(target, size / target), 1.0)
 
     def reasons_against(self, table: Architecture, config: Config, maps: Maps, name: str) -> tuple[str, ...]:
@@ -82,22 +88,6 @@ class Experts(Kind):
         awake = [int(maps[choice].copied.sum()) for choice in _choices(table, name)]
         copies = min([maps[name].new_size, *awake]) // maps[name].size
         return {key: int(table.value(config, key)) * copies} if key and copies != 1 else {}
-
-
-def _active(growth: Growth, axis: Axis) -> tuple[int, int]:
-    """How many experts a token gets, before and after; (1, 1) where the config does not say."""
-    configs = growth.config, growth.target
-    old, new = (int(growth.architecture.value(c, axis.active)) if axis.active else 1 for c in configs)
-    return old, new
-
-
-def _check_active(growth: Growth, axis: Axis, count: int) -> None:
-    old, new = _active(growth, axis)
-    if new != count * old:
-        raise PlanError(
-            f"{axis.key}: {count} copies of every expert are the same function where {axis.active} is "
-            f"{count * old}, not {new}: the router chooses among them by their scores alone"
-        )
 
 
 def _groups(axis: Axis, config: Config) -> int:

@@ -110,16 +110,11 @@ class Inner(Kind):
 
 @dataclass(frozen=True)
 class GrownPairs:
-    """How the rotated coordinates of an axis grew.
+    """How the rotated coordinates of an axis grew."""
 
-    kind     "nested", "repeated", or "kept" (at most plain ones were added)
-    rotated  how many there were
-    times    how many times as many there are
-    """
-
-    kind: str
-    rotated: int
-    times: int
+    kind: str  # "nested", "repeated", or "kept" (at most plain ones were added)
+    rotated: int  # how many there were
+    times: int  # how many times as many there are
 
 
 def rotation(table: Architecture, config: Config, maps: Maps, name: str) -> GrownPairs | None:
@@ -133,8 +128,10 @@ def rotation(table: Architecture, config: Config, maps: Maps, name: str) -> Grow
     if kind is None:
         raise PlanError(f"axis {name!r}: rotary pairs are neither nested nor repeated")
     turned = len(pairs[kind])
-    if not all(_is_even(factor[:turned], rotary.pairs(config)) for factor in (axis_map.scale, axis_map.share)):
-        raise PlanError(f"axis {name!r}: the two coordinates of a rotary pair are multiplied by different factors")
+    for factor in (axis_map.scale[:turned], axis_map.share[:turned]):
+        one, other = factor.reshape(2, -1) if rotary.pairs(config) == "half" else factor.reshape(-1, 2).T
+        if not np.array_equal(one, other):  # a rotation mixes them
+            raise PlanError(f"axis {name!r}: the two coordinates of a rotary pair are multiplied by different factors")
     if kind == "kept" and axis_map.new_size != axis_map.size and not _is_partial(rotary):
         raise PlanError(f"axis {name!r}: this family rotates the whole of it, and plain coordinates were added")
     return GrownPairs(kind, rotated, turned // rotated if rotated else 1)
@@ -197,9 +194,3 @@ def _begins(source: np.ndarray, turned: np.ndarray, rotated: int) -> bool:
     """Whether the sources are these rotated coordinates, then others."""
     still = source[len(turned) :]
     return np.array_equal(source[: len(turned)], turned) and not np.any((still >= 0) & (still < rotated))
-
-
-def _is_even(factor: np.ndarray, layout: str) -> bool:
-    """Whether both coordinates of each pair have one factor: a rotation mixes them."""
-    pairs = factor.reshape(2, -1) if layout == "half" else factor.reshape(-1, 2).T
-    return bool(np.array_equal(pairs[0], pairs[1]))

@@ -41,18 +41,12 @@ PORTABLE = "portable"  # random numbers that are the same on every machine
 
 @dataclass(frozen=True)
 class FreshHead:
-    """A kind of head, with its options.
+    """A kind of head, with its options."""
 
-    kind     one of KINDS
-    std      standard deviation of a normal head
-    seed     seed of a random head
-    numbers  PORTABLE; None: those of old records, the same on one kind of processor only (`earlier.py`)
-    """
-
-    kind: str
-    std: float = 0.0
-    seed: int = 0
-    numbers: str | None = PORTABLE
+    kind: str  # one of KINDS
+    std: float  # standard deviation of a normal head
+    seed: int  # seed of a random head
+    numbers: str | None  # PORTABLE; None: those of old records, the same on one kind of processor only (`earlier.py`)
 
     @property
     def says(self) -> str:
@@ -84,7 +78,9 @@ class FreshHead:
         if self.kind == "orthogonal":
             return Turned(embedding, (RandomRotation if self.numbers else EarlierRotation)(width, key))
         source = half_swap(width) if self.kind == "half-swap" else np.argsort(shuffle(width))
-        return Remapped(embedding, (dimension.ungrown(embedding.shape[0]), _permutation(source)), embedding.dtype)
+        every, ones, never = np.arange(width), np.ones(width), np.zeros(width, dtype=bool)
+        columns = dimension.Dimension(width, source, ones, every, ones, source, ones, never)
+        return Remapped(embedding, (dimension.ungrown(embedding.shape[0]), columns), embedding.dtype)
 
 
 def configured_deviation(config: Mapping[str, Any]) -> float:
@@ -110,12 +106,6 @@ def shuffle(width: int) -> np.ndarray:
     if groups(width) == 1:
         raise PlanError(f"shuffle: {width} columns cannot be cut into groups; choose orthogonal or normal")
     return np.asarray(np.arange(width).reshape(groups(width), -1).T.ravel())
-
-
-def _permutation(source: np.ndarray) -> dimension.Dimension:
-    """The dimension in which new coordinate j holds old coordinate source[j]."""
-    every, ones = np.arange(len(source)), np.ones(len(source))
-    return dimension.Dimension(len(source), source, ones, every, ones, source, ones, np.zeros(len(source), dtype=bool))
 
 
 def with_fresh_head(
@@ -149,14 +139,9 @@ def with_fresh_head(
     arguments = {"head": kind, **({"std": head.std} if kind == "normal" else {})}
     arguments |= {"numbers": numbers} if kind in SEEDED and numbers else {}
     step = Step("untie-embeddings", arguments, seed=seed if kind in SEEDED else None, lossy=(lossy,))
-    return replace(
-        checkpoint,
-        config=untied_config(checkpoint),
-        tensors=tensors,
-        steps=(*checkpoint.steps, step),
-        lossy=(*checkpoint.lossy, lossy),
-        notes=(*checkpoint.notes, *head.notes(embedding.shape[-1])),
-    )
+    steps, every = (*checkpoint.steps, step), (*checkpoint.lossy, lossy)
+    notes, config = (*checkpoint.notes, *head.notes(embedding.shape[-1])), untied_config(checkpoint)
+    return replace(checkpoint, config=config, tensors=tensors, steps=steps, lossy=every, notes=notes)
 
 
 def _checked(checkpoint: Checkpoint, kind: str, std: float | None, seed: int, numbers: str | None) -> FreshHead:

@@ -56,18 +56,12 @@ RESIDUAL: Mapping[str, Callable[[float, int, int], float]] = {  # (deviation, la
 
 @dataclass(frozen=True)
 class Choices:
-    """How tensors begin; None: as in the library.
+    """How tensors begin; None: as in the library."""
 
-    std           a number, or "log-n-over-d"
-    distribution  normal or truncated
-    residual      none, gpt2 or wang
-    dtype         the dtype of stored tensors; None: the config's, else float32
-    """
-
-    std: str | None = None
-    distribution: str | None = None
-    residual: str | None = None
-    dtype: str | None = None
+    std: str | None = None  # a number, or "log-n-over-d"
+    distribution: str | None = None  # normal or truncated
+    residual: str | None = None  # none, gpt2 or wang
+    dtype: str | None = None  # the dtype of stored tensors; None: the config's, else float32
     seed: int = 0
 
     def check(self) -> None:

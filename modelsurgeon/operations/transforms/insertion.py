@@ -28,7 +28,7 @@ from modelsurgeon.running.settings import as_read
 from modelsurgeon.tensors.lazy import LazyTensor
 
 LISTS = ("layer_types", "no_rope_layers", "mlp_layer_types")  # one entry a layer
-BY_NUMBER = {"scale_attn_by_inverse_layer_idx": "attention is divided by the layer's number"}
+BY_NUMBER = "scale_attn_by_inverse_layer_idx"
 ADDS_ZERO = "of a new layer, which adds zero"
 SILENT = Demand(True, ADDS_ZERO, "a new layer must add zero")
 FINITE = Demand(False, ADDS_ZERO, "holds NaN or infinity, which times zero is no zero")
@@ -71,9 +71,8 @@ def depth_of(checkpoint: Checkpoint, counter: str) -> Depth:
         raise PlanError(f"{table.counters[counter]}: no layer can be added, {post[0]} norms the sum itself (post-norm)")
     if len(sums) != 1:
         raise PlanError(f"{table.counters[counter]}: no layer can be added, its layers have no sum of their own")
-    for key, why in BY_NUMBER.items():
-        if table.value(checkpoint.resolved, key):
-            raise PlanError(f"{key}: {why}, so no layer can be put in between")
+    if table.value(checkpoint.resolved, BY_NUMBER):
+        raise PlanError(f"{BY_NUMBER}: attention is divided by the layer's number, so no layer can be put in between")
     return Depth(table, counter, sums.pop())
 
 

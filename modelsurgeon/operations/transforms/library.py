@@ -27,18 +27,14 @@ from modelsurgeon.tensors.random.drawn import FAR
 
 @dataclass(frozen=True)
 class Start:
-    """How one tensor begins.
-
-    mean, deviation, cut, zeros  as `Drawn`
-    table                        its numbers, where a formula gives them
-    """
+    """How one tensor begins: `mean`, `deviation`, `cut` and `zeros` are those of `Drawn`."""
 
     shape: tuple[int, ...]
     mean: float = 0.0
     deviation: float = 0.0
     cut: float | None = None
     zeros: tuple[int, ...] = ()
-    table: torch.Tensor | None = None
+    table: torch.Tensor | None = None  # its numbers, where a formula gives them
 
 
 def starts(checkpoint: Checkpoint) -> dict[str, Start]:

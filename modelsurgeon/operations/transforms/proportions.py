@@ -131,31 +131,22 @@ class Proportions:
 
     def settings(self, step: int) -> dict[str, int]:
         """Sizes `step / unit` times the present ones."""
-        ratio = Fraction(step, self.unit)
-        return {**{key: self._scaled(name, ratio) for key, name in self.grown.items()}, **self.fixed}
-
-    def _scaled(self, name: str, ratio: Fraction) -> int:
-        """A size `ratio` times as large, rounded to a multiple; sizes of heads and sums exactly, if whole."""
-        size, kind = self.checkpoint.sizes[name], self._kind(name)
-        exact, multiple = size * ratio, gcd(size, MULTIPLE)
-        if exact.denominator == 1 and (kind.is_head or kind.spans_layers):
-            return int(exact)
-        return max(size, round(exact / multiple) * multiple)
+        scaled: dict[str, int] = {}
+        for key, name in self.grown.items():
+            size, kind = self.checkpoint.sizes[name], self._kind(name)
+            exact, multiple = size * Fraction(step, self.unit), gcd(size, MULTIPLE)
+            is_exact = exact.denominator == 1 and (kind.is_head or kind.spans_layers)
+            scaled[key] = int(exact) if is_exact else max(size, round(exact / multiple) * multiple)
+        return {**scaled, **self.fixed}
 
     def _below(self, count: int) -> int:
-        """The last step with no more parameters than `count`; the present one where there is none."""
-        low, high = self.unit, self.unit * (LARGEST // max(self.checkpoint.sizes[n] for n in self.grown.values()))
+        """The last step with no more parameters than `count`, possible or not; the present one where there is none."""
+        sizes, axes = self.checkpoint.sizes, self.checkpoint.architecture.axes
+        growing = {name: axis.key or "" for name, axis in axes.items() if "heads" in kind_of(axis).grown_by}
+        low, high = self.unit, self.unit * (LARGEST // max(sizes[name] for name in self.grown.values()))
         while high - low > 1:
             step = (low + high) // 2
-            low, high = (step, high) if self._estimate(step) <= count else (low, step)
+            ratio = Fraction(step, self.unit)
+            grown = {n: self.fixed.get(key, max(1, round(sizes[n] * ratio))) for n, key in growing.items()}
+            low, high = (step, high) if self.parameters({**sizes, **grown}) <= count else (low, step)
         return low
-
-    def _estimate(self, step: int) -> int:
-        """The parameters of a step, even of one that the family cannot have."""
-        ratio = Fraction(step, self.unit)
-        grown = {
-            name: self.fixed.get(axis.key or "", max(1, round(self.checkpoint.sizes[name] * ratio)))
-            for name, axis in self.checkpoint.architecture.axes.items()
-            if "heads" in kind_of(axis).grown_by
-        }
-        return self.parameters({**self.checkpoint.sizes, **grown})

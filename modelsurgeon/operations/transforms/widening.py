@@ -32,18 +32,14 @@ WIDE = ("F32", "F64")
 
 @dataclass(frozen=True)
 class Widening:
-    """How to widen; "auto" leaves the choice to this program.
-
-    dtype  the name of the dtype of every stored tensor ("float32"); None: as it was
-    noise  how much the weights that read copies differ, from 0 (copies stay equal in training) to 1
-    """
+    """How to widen; "auto" leaves the choice to this program."""
 
     rule: str = "auto"
     attention: str = "auto"
     rope: str = "nested"
-    dtype: str | None = None
-    noise: float = 0.0
-    seed: int = 0
+    dtype: str | None = None  # the name of the dtype of every stored tensor ("float32"); None: as it was
+    noise: float = 0.0  # how much the weights that read copies differ, from 0 (copies stay equal in training) to 1
+    seed: int = 0  # seed for the noise
 
     def check(self) -> None:
         """Raise PlanError for an unknown value."""
