@@ -61,11 +61,6 @@ class Width:
             return f"{self.rule} if untied" if self.untied else self.rule
         return f"{'' if self.rule == 'any' else f'{self.rule} '}with {', '.join(self.others)}"
 
-    @property
-    def name(self) -> str:
-        """The shortest of its axes' names."""
-        return min(self.axes, key=len)
-
 
 @dataclass(frozen=True)
 class FamilyRow:
@@ -83,11 +78,11 @@ class FamilyRow:
 
     @property
     def cells(self) -> dict[str, str]:
-        """{column: cell}: what all its widths have in common, or each by its name."""
+        """{column: cell}: what all its widths have in common, or each by the shortest name of its axes."""
         found = {}
         for column, widths in self.widths.items():
             distinct = list(dict.fromkeys(width.cell for width in widths))
-            named = ", ".join(f"{width.name} {width.cell}" for width in widths)
+            named = ", ".join(f"{min(width.axes, key=len)} {width.cell}" for width in widths)
             found[column] = named if len(distinct) > 1 else distinct[0] if distinct else NONE
         return {**found, "untie": self.untie}
 

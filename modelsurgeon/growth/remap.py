@@ -1,4 +1,7 @@
-"""Apply axis maps to a checkpoint, lazily: to every tensor by its signature, and to every config key that follows."""
+"""Apply axis maps to a checkpoint, lazily: to every tensor by its signature, and to every config key that follows.
+
+The new config follows from the old one and the maps alone, so a record of maps proves it.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from modelsurgeon.architectures.architecture import Template
+from modelsurgeon.architectures.architecture import Architecture, Config, Template
+from modelsurgeon.architectures.config import assigned, lookup
 from modelsurgeon.architectures.scalars import multiplier
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
-from modelsurgeon.errors import PlanError
+from modelsurgeon.errors import PlanError, SourceError
 from modelsurgeon.growth.eps import ENTIRE, eps_change, norm_ratios
-from modelsurgeon.growth.grown_config import grown_config
 from modelsurgeon.growth.growth import written_by_embedding
-from modelsurgeon.growth.planning import reasons_against
+from modelsurgeon.growth.kinds.kind import kind_of
+from modelsurgeon.growth.planning import clipped_factors, reasons_against
 from modelsurgeon.maps import dimension
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.maps.dimension import Dimension
@@ -83,6 +87,40 @@ def remap(checkpoint: Checkpoint, maps: Mapping[str, AxisMap], storage: Storage 
         name = next(name for name, short in DTYPE_NAMES.items() if short == storage.dtype)
         config = {**config, dtype_key(config): name}
     return replace(checkpoint, config=config, tensors=tensors, lossy=(*checkpoint.lossy, *lossy))
+
+
+def grown_config(checkpoint: Checkpoint, maps: Mapping[str, AxisMap], eps: float) -> dict[str, Any]:
+    """The new config.json, in which the norms' eps is multiplied by `eps`."""
+    table, config = checkpoint.architecture, dict(checkpoint.config)
+    for name, axis in table.axes.items():
+        for key, value in kind_of(axis).settings(table, checkpoint.resolved, maps, name).items():
+            config = assigned(config, key, value)
+    for name, axis in table.axes.items():
+        if axis.key and maps[name].new_size != maps[name].size:
+            config = assigned(config, axis.key, maps[name].new_size)
+    for name, axis in table.axes.items():  # spell out what would now imply another size
+        if axis.key and lookup(config, axis.key) is None and _implied(table, config, name) != maps[name].new_size:
+            config = assigned(config, axis.key, maps[name].new_size)
+    if table.clip and lookup(config, table.clip) is not None:
+        (factor,) = clipped_factors(table, maps)
+        if factor != 1:
+            config = assigned(config, table.clip, float(lookup(config, table.clip)) * float(factor))
+    if table.eps and abs(eps - 1) > ENTIRE:
+        config = assigned(config, table.eps, float(table.value(checkpoint.resolved, table.eps)) * eps)
+    for alias, native in table.aliases.items():
+        if alias in config and lookup(config, native) is not None:
+            config[alias] = lookup(config, native)
+    for key, value in table.derived(config).items():
+        config = assigned(config, key, value)
+    return config
+
+
+def _implied(table: Architecture, config: Config, name: str) -> int | None:
+    """The size that an absent key implies; None where the config no longer implies one."""
+    try:
+        return table.size(table.resolve(config), name)
+    except SourceError:
+        return None
 
 
 def dtype_key(config: Mapping[str, Any]) -> str:

@@ -14,8 +14,6 @@ from modelsurgeon.maps.axis_map import AxisMap
 
 @register
 class Angles(Kind):
-    """Columns of a table of rotations."""
-
     word = "angles"
     sizes = "xk"
     grown_by = ("head-dim",)

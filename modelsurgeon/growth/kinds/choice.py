@@ -12,8 +12,6 @@ from modelsurgeon.maps.orders import gathered
 
 @register
 class Choice(Kind):
-    """A bias for each expert."""
-
     word = "choice"
     unit_scale = True
     is_examined = False

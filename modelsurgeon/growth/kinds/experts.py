@@ -26,8 +26,6 @@ from modelsurgeon.maps.orders import gathered, ranks, tiled
 
 @register
 class Experts(Kind):
-    """A router's choice of some experts out of all."""
-
     word = "experts"
     coordinates = "experts"
     unit_scale = True

@@ -11,8 +11,6 @@ from modelsurgeon.maps.orders import identity
 
 @register
 class Fixed(Kind):
-    """Size and order stay."""
-
     word = "fixed"
     sizes = "fixed"
     keeps_size = True

@@ -4,7 +4,7 @@
     (array([0, 1, 2, 3, 0, 1, 2, 3]), array([0, 1, 0, 1]))
 
 Query head h uses key-value head h // group. A new query head may copy h where the new key-value head that it uses
-copies the one that h used: that is the whole law of grouped queries.
+copies the one that h used: that is the whole law of grouped queries. Axes of key-value heads follow their query heads.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ from modelsurgeon.maps.axis_map import AxisMap
 
 @register
 class Heads(Kind):
-    """A softmax for each head. An axis of key-value heads follows its query heads, and both are planned together."""
-
     word = "heads"
     grown_by = ("heads",)
     unit_scale = True

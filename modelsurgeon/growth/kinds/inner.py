@@ -29,8 +29,6 @@ WHOLE_PAIRS = "rotary pairs keep their frequencies at whole multiples"
 
 @register
 class Inner(Kind):
-    """An inner product of queries and keys."""
-
     word = "inner"
     coordinates = "query and key coordinates"
     grown_by = ("head-dim",)

@@ -99,9 +99,15 @@ class Kind:
         if self.only_order:
             yield self.only_order, self.map(growth, name, maps)
             return
+        size, gain = growth.sizes[name], growth.gain(name)
         for order, source in self.orders(growth, name, maps):
-            for scale in self.factors(growth, name, source, maps):
-                yield order, weighed(growth, name, source, scale)
+            copied = source >= 0
+            for scale in self.factors(growth, name, source, maps):  # readers weigh each copy by its factor
+                energy = np.bincount(source[copied], weights=scale[copied] ** 2, minlength=size)
+                share = np.zeros(len(source))
+                share[copied] = gain * scale[copied] / np.where(energy == 0, 1.0, energy)[source[copied]]
+                share = np.where(np.abs(share - scale) < SAME * np.abs(scale), scale, share)  # a clamp wants them equal
+                yield order, orders.gathered(size, source, scale, share, gain)
 
     def orders(self, growth: Growth, name: str, maps: Maps) -> Iterator[tuple[str, np.ndarray]]:
         """(its name, [m] int64 sources) of every order of copies."""
@@ -130,16 +136,6 @@ def ranks(source: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(rank, count) as `orders.ranks`; a mean counts as often as the most frequent coordinate."""
     rank, count = orders.ranks(source)
     return rank, np.where(source == MEAN, count.max(initial=1), count)
-
-
-def weighed(growth: Growth, name: str, source: np.ndarray, scale: np.ndarray) -> AxisMap:
-    """The map of these sources and writers' factors, whose readers weigh each copy by its factor."""
-    size, gain, copied = growth.sizes[name], growth.gain(name), source >= 0
-    energy = np.bincount(source[copied], weights=scale[copied] ** 2, minlength=size)
-    share = np.zeros(len(source))
-    share[copied] = gain * scale[copied] / np.where(energy == 0, 1.0, energy)[source[copied]]
-    share = np.where(np.abs(share - scale) < SAME * np.abs(scale), scale, share)  # a clamp wants them equal
-    return orders.gathered(size, source, scale, share, gain)
 
 
 _registered: dict[str, Kind] = {}

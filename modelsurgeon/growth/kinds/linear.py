@@ -14,8 +14,6 @@ from modelsurgeon.maps.axis_map import AxisMap
 
 @register
 class Linear(Kind):
-    """Attention's values, on their way to the out-projection."""
-
     word = "linear"
     grown_by = ("head-dim",)
     in_heads = True

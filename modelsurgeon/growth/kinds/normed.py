@@ -1,4 +1,7 @@
-"""Axes of queries and keys before a norm of their own: each follows the axis behind its norm."""
+"""Axes of queries and keys before a norm of their own: each follows the axis behind its norm.
+
+Coordinates have the places that they have behind the norm, and their mean square changes as the config's eps does.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,6 @@ from modelsurgeon.maps.axis_map import MEAN, AxisMap
 
 @register
 class Normed(Kind):
-    """A norm between this axis and its leader: coordinates keep their places, the mean square changes as eps does."""
-
     word = "normed"
     passes_means = True
     in_heads = True

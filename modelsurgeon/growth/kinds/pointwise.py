@@ -11,8 +11,6 @@ from modelsurgeon.maps.axis_map import AxisMap
 
 @register
 class Pointwise(Kind):
-    """An activation of each coordinate alone."""
-
     word = "pointwise"
     grown_by = ("head-dim", "heads")
     unit_scale = True

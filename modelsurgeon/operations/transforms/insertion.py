@@ -79,7 +79,26 @@ def depth_of(checkpoint: Checkpoint, counter: str) -> Depth:
 def insert_layers(checkpoint: Checkpoint, arguments: Mapping[str, Any]) -> Checkpoint:
     """The checkpoint with new layers, lazily: copies of those before, which the proof requires to add zero."""
     for counter, layout in arguments["layers"].items():
-        checkpoint = _inserted(checkpoint, counter, layout, arguments.get("kinds") or {})
+        depth_of(checkpoint, counter)
+        table = checkpoint.architecture
+        key, last = table.counters[counter], 0
+        count = table.value(checkpoint.resolved, key)
+        if [old for old in layout if old is not None] != list(range(count)):
+            raise PlanError(f"{key}: the {count} old layers must be in their order among the new ones")
+        like = [last := last if old is None else old for old in layout]
+        tensors: dict[str, LazyTensor] = {}
+        for name, tensor in checkpoint.tensors.items():
+            template = None if table.is_recomputed(name) else table.template(name)
+            if template is None or counter not in template.placeholders:
+                tensors[name] = tensor
+                continue
+            numbers = table.numbers(template, name)
+            for place in (place for place, old in enumerate(like) if old == numbers[counter]):
+                tensors[template.name.format(**{**numbers, counter: place})] = tensor
+        config = assigned(checkpoint.config, key, len(layout))
+        config |= {alias: len(layout) for alias, native in table.aliases.items() if native == key and alias in config}
+        config |= _lists(checkpoint, count, layout, like, arguments.get("kinds") or {})
+        checkpoint = replace(checkpoint, config=config, tensors=tensors)
     return checkpoint
 
 
@@ -89,28 +108,6 @@ def silent_layers(checkpoint: Checkpoint, arguments: Mapping[str, Any]) -> Check
     required = demands(arguments["layers"], deeper, deeper, {name: name for name in deeper.tensors})
     silent = {name: zeros(deeper.tensors[name]) for name, demand in required.items() if demand.zero}
     return replace(deeper, tensors={**deeper.tensors, **silent})
-
-
-def _inserted(checkpoint: Checkpoint, counter: str, layout: Layout, kinds: Mapping[str, list[Any]]) -> Checkpoint:
-    table, key = checkpoint.architecture, checkpoint.architecture.counters[counter]
-    depth_of(checkpoint, counter)
-    count = table.value(checkpoint.resolved, key)
-    if [old for old in layout if old is not None] != list(range(count)):
-        raise PlanError(f"{key}: the {count} old layers must be in their order among the new ones")
-    like = [max([old for old in layout[: place + 1] if old is not None], default=0) for place in range(len(layout))]
-    tensors: dict[str, LazyTensor] = {}
-    for name, tensor in checkpoint.tensors.items():
-        template = None if table.is_recomputed(name) else table.template(name)
-        if template is None or counter not in template.placeholders:
-            tensors[name] = tensor
-            continue
-        numbers = table.numbers(template, name)
-        for place in (place for place, old in enumerate(like) if old == numbers[counter]):
-            tensors[template.name.format(**{**numbers, counter: place})] = tensor
-    config = assigned(checkpoint.config, key, len(layout))
-    config |= {alias: len(layout) for alias, native in table.aliases.items() if native == key and alias in config}
-    lists = _lists(checkpoint, count, layout, like, kinds)
-    return replace(checkpoint, config={**config, **lists}, tensors=tensors)
 
 
 def _lists(

@@ -75,7 +75,10 @@ def widen(checkpoint: Checkpoint, factor: int | None, settings: Mapping[str, Any
     result = remap(checkpoint, planned.maps, storage)
     lossy = (*result.lossy, *_rounding(result))
     notes = [f"config: {config_changes(checkpoint, result)}", *planned.notes, *remarks]
-    notes += [*_noise_notes(checkpoint, planned.maps, how), *_position_notes(checkpoint, planned.maps)]
+    notes += _noise_notes(checkpoint, planned.maps, how)
+    turned = planned.maps[checkpoint.architecture.rotary.axis] if checkpoint.architecture.rotary else None
+    if turned and turned.new_size != turned.size and "dynamic" in rope.kinds(checkpoint.resolved):
+        notes.append("rope type 'dynamic': the same function up to max_position_embeddings, another one beyond")
     dropped = sum(checkpoint.architecture.is_recomputed(name) for name in checkpoint.tensors)
     if dropped:
         notes.append(f"{dropped} tensors left out: the library recomputes or ignores them")
@@ -152,14 +155,6 @@ def _by_rule(
 def _maps(checkpoint: Checkpoint, target: Mapping[str, Any], rule: str, how: Widening) -> dict[str, AxisMap]:
     tied, narrow = checkpoint.is_tied, how.stored(checkpoint) not in WIDE
     return plan_maps(Growth(checkpoint.architecture, checkpoint.resolved, target, rule, how.rope, tied, narrow))
-
-
-def _position_notes(checkpoint: Checkpoint, maps: Mapping[str, AxisMap]) -> list[str]:
-    rotary = checkpoint.architecture.rotary
-    grows = rotary is not None and maps[rotary.axis].new_size != maps[rotary.axis].size
-    if grows and "dynamic" in rope.kinds(checkpoint.resolved):
-        return ["rope type 'dynamic': the same function up to max_position_embeddings, another one beyond"]
-    return []
 
 
 def _noise_notes(checkpoint: Checkpoint, maps: Mapping[str, AxisMap], how: Widening) -> list[str]:
