@@ -52,11 +52,10 @@ class Growth:
 
     def refusal(self, name: str, reason: str, nearest: tuple[int, ...]) -> PlanError:
         """The error for an impossible size, with the nearest possible ones."""
-        key = f" ({self.axis(name).key})" if self.axis(name).key else ""
+        size, target, key = self.sizes[name], self.targets[name], self.axis(name).key
         near = f"; sizes that work: {' or '.join(map(str, nearest))}" if nearest else ""
-        return PlanError(
-            f"axis {name!r}{key} cannot go from {self.sizes[name]} to {self.targets[name]}: {reason}{near}"
-        )
+        axis = f"axis {name!r} ({key})" if key else f"axis {name!r}"
+        return PlanError(f"{axis} cannot go from {size} to {target}: {reason}{near}")
 
     def multiples(self, name: str) -> tuple[int, ...]:
         """The whole multiples of an axis' size next to its target."""

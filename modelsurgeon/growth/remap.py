@@ -24,12 +24,13 @@ from modelsurgeon.growth.kinds.kind import kind_of
 from modelsurgeon.growth.planning import clipped_factors, reasons_against
 from modelsurgeon.maps import dimension
 from modelsurgeon.maps.axis_map import AxisMap
-from modelsurgeon.maps.dimension import Dimension
 from modelsurgeon.maps.orders import identity
 from modelsurgeon.tensors.dtypes import DTYPE_NAMES, FLOATS
 from modelsurgeon.tensors.lazy import LazyTensor
 from modelsurgeon.tensors.noise import Noise
 from modelsurgeon.tensors.remapped import Remapped
+
+Dimensions = tuple[dimension.Dimension, ...]
 
 
 @dataclass(frozen=True)
@@ -41,18 +42,13 @@ class Storage:
     noise: Noise | None = None  # what makes copies differ; None: nothing does
 
 
-def losses(checkpoint: Checkpoint, maps: Mapping[str, AxisMap]) -> tuple[str, ...]:
-    """Why growth by these maps would be another function; empty where it would not.
+def effects(checkpoint: Checkpoint, maps: Mapping[str, AxisMap]) -> tuple[float, tuple[str, ...]]:
+    """(the factor of the config's eps, why growth by the maps of all axes is another function; empty where it is not).
 
     Raises PlanError where the maps do not commute with the model.
     """
-    return _effects(checkpoint, _of_every_axis(checkpoint, maps))[1]
-
-
-def _effects(checkpoint: Checkpoint, every: Mapping[str, AxisMap]) -> tuple[float, tuple[str, ...]]:
-    """(the factor of the config's eps, why growth by the maps of all axes would be another function)."""
-    against = reasons_against(checkpoint.architecture, checkpoint.resolved, every)
-    eps, lossy = eps_change(checkpoint, norm_ratios(checkpoint.architecture, every))
+    against = reasons_against(checkpoint.architecture, checkpoint.resolved, maps)
+    eps, lossy = eps_change(checkpoint, norm_ratios(checkpoint.architecture, maps))
     return eps, (*lossy, *against)
 
 
@@ -69,7 +65,7 @@ def remap(checkpoint: Checkpoint, maps: Mapping[str, AxisMap], storage: Storage 
     """The checkpoint with every axis of `maps` grown. Raises PlanError where the maps do not commute with the model."""
     table, every = checkpoint.architecture, _of_every_axis(checkpoint, maps)
     targets = {axis: axis_map.new_size for axis, axis_map in every.items()}
-    eps, lossy = _effects(checkpoint, every)
+    eps, lossy = effects(checkpoint, every)
     config = grown_config(checkpoint, every, eps)
     if table.sizes(table.resolve(config)) != targets:
         raise PlanError(f"no config of this model type has the sizes {targets}")
@@ -144,7 +140,7 @@ class GrownTensors:
     def grown(self) -> dict[str, LazyTensor]:
         """{name on disk: lazy tensor}; an axis that names are spread over makes further names."""
         tensors: dict[str, LazyTensor] = {}
-        dimensions: dict[str, tuple[Dimension, ...]] = {}  # tensors of one signature share them: layers cost nothing
+        dimensions: dict[str, Dimensions] = {}  # tensors of one signature share them: layers cost nothing
         for name, tensor in self.checkpoint.tensors.items():
             template = self.checkpoint.architecture.template(name)
             if template is None:
@@ -170,7 +166,7 @@ class GrownTensors:
             found = [(_renumbered(n, at, j), was and here) for n, was in found for j, here in [*own, *empty]]
         return found
 
-    def remapped(self, template: Template, tensor: LazyTensor, dimensions: tuple[Dimension, ...]) -> LazyTensor:
+    def remapped(self, template: Template, tensor: LazyTensor, dimensions: Dimensions) -> LazyTensor:
         """One tensor, grown."""
         table, storage = self.checkpoint.architecture, self.storage
         dtype = storage.dtype if storage.dtype and tensor.dtype in FLOATS else tensor.dtype
@@ -211,14 +207,12 @@ def zeros(tensor: LazyTensor) -> LazyTensor:
 
 def _check_tie(checkpoint: Checkpoint, maps: Mapping[str, AxisMap]) -> None:
     """Raise PlanError unless one tensor can serve as embedding and head: both must be multiplied by one factor."""
-    table = checkpoint.architecture
-    assert table.tie is not None
-    written, read = maps[written_by_embedding(table)], maps[table.tie.axis]
+    table, tie = checkpoint.architecture, checkpoint.architecture.tie
+    assert tie is not None
+    written, read = maps[written_by_embedding(table)], maps[tie.axis]
     targets = {axis: axis_map.new_size for axis, axis_map in maps.items()}
-    constant = multiplier(table, checkpoint.resolved, table.tie.embedding, checkpoint.sizes, targets)
+    constant = multiplier(table, checkpoint.resolved, tie.embedding, checkpoint.sizes, targets)
     same = np.array_equal(written.behind_norm, read.source)
     copied = read.copied  # the norm before the head writes zero elsewhere, where any share is right
     if not (same and np.allclose(written.scale[copied] * constant, read.share[copied], rtol=ENTIRE, atol=0)):
-        raise PlanError(
-            f"{table.tie.head} is tied to {table.tie.embedding}, and these maps grow them apart; untie first"
-        )
+        raise PlanError(f"{tie.head} is tied to {tie.embedding}, and these maps grow them apart; untie first")

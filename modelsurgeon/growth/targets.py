@@ -127,7 +127,6 @@ def by_config(checkpoint: Checkpoint, other: Mapping[str, Any]) -> tuple[dict[st
     for key in sorted(known - {*settings, *table.equal, *table.aliases}):
         here, there = table.value(checkpoint.resolved, key), lookup(resolved, key)
         if here != there and None not in (here, there):
-            differs.append(
-                f"{key} {here} (there {there})" if isinstance(here, short) and isinstance(there, short) else key
-            )
+            shown = isinstance(here, short) and isinstance(there, short)
+            differs.append(f"{key} {here} (there {there})" if shown else key)
     return settings, (f"not taken from the other config: {', '.join(differs)}",) if differs else ()

@@ -78,8 +78,7 @@ class FreshHead:
         if self.kind == "orthogonal":
             return Turned(embedding, (RandomRotation if self.numbers else EarlierRotation)(width, key))
         source = half_swap(width) if self.kind == "half-swap" else np.argsort(shuffle(width))
-        every, ones, never = np.arange(width), np.ones(width), np.zeros(width, dtype=bool)
-        columns = dimension.Dimension(width, source, ones, every, ones, source, ones, never)
+        columns = dimension.ungrown(width).rearranged(np.arange(width), source)
         return Remapped(embedding, (dimension.ungrown(embedding.shape[0]), columns), embedding.dtype)
 
 

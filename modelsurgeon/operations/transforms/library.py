@@ -24,6 +24,8 @@ from modelsurgeon.errors import SourceError
 from modelsurgeon.running.reference import LOADING, model_class, quiet
 from modelsurgeon.tensors.random.drawn import FAR
 
+BUILDING = (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, RuntimeError)  # errors of a bad config
+
 
 @dataclass(frozen=True)
 class Start:
@@ -45,10 +47,7 @@ def starts(checkpoint: Checkpoint) -> dict[str, Start]:
     model, recorded = _built(checkpoint), dict[int, Start]()
     with _recording(recorded):
         model.initialize_weights()
-    tensors = {
-        **dict(model.named_parameters(remove_duplicate=False)),
-        **dict(model.named_buffers(remove_duplicate=False)),
-    }
+    tensors = dict([*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)])
     found: dict[str, Start] = {}
     for name in model.state_dict():
         if name in model.all_tied_weights_keys or checkpoint.architecture.is_recomputed(name):
@@ -70,15 +69,7 @@ def _built(checkpoint: Checkpoint) -> Any:
         with quiet(), warnings.catch_warnings(), no_tie_weights(), torch.device("meta"):
             warnings.simplefilter("ignore")
             return kind(kind.config_class.from_dict(config))
-    except (
-        ArithmeticError,
-        AttributeError,
-        KeyError,
-        TypeError,
-        ValueError,
-        RuntimeError,
-        StrictDataclassError,
-    ) as error:
+    except (*BUILDING, StrictDataclassError) as error:
         reason = " ".join(str(error).split())
         raise SourceError(f"transformers cannot build {kind.__name__}: {type(error).__name__}: {reason}") from error
 

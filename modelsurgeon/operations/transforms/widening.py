@@ -21,7 +21,7 @@ from modelsurgeon.errors import PlanError
 from modelsurgeon.growth.growth import ROPES, RULES, Growth
 from modelsurgeon.growth.kinds.kind import kind_of
 from modelsurgeon.growth.planning import plan_maps
-from modelsurgeon.growth.remap import Storage, losses, remap
+from modelsurgeon.growth.remap import Storage, effects, remap
 from modelsurgeon.growth.targets import ATTENTIONS, by_factor, target_config
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.tensors.dtypes import DTYPE_NAMES, HALF_ULP
@@ -146,8 +146,7 @@ def _by_rule(
     if stored not in WIDE:
         return by("exact", f"{stored} cannot hold a square root to 1e-7")
     maps = _maps(checkpoint, target, "orthogonal", how)
-    reasons = losses(checkpoint, maps)
-    if reasons:
+    if reasons := effects(checkpoint, maps)[1]:
         return by("exact", f"under the orthogonal rule {reasons[0]}")
     return by("orthogonal", f"{stored} holds square roots, and the config can divide every norm's eps", maps)
 
@@ -173,8 +172,5 @@ def _noise_notes(checkpoint: Checkpoint, maps: Mapping[str, AxisMap], how: Widen
 
 def _rounding(result: Checkpoint) -> list[str]:
     rounded = {t.dtype for t in result.tensors.values() if not t.is_exact}
-    return [
-        f"weights are rounded to {dtype}, by {HALF_ULP[dtype]:.0e} of each at most: "
-        "--rule exact or --dtype float32 keeps them"
-        for dtype in sorted(rounded - set(WIDE))
-    ]
+    exact, narrow = "--rule exact or --dtype float32 keeps them", sorted(rounded - {*WIDE})
+    return [f"weights are rounded to {dtype}, by {HALF_ULP[dtype]:.0e} of each at most: {exact}" for dtype in narrow]
