@@ -22,7 +22,6 @@ from modelsurgeon.errors import PlanError
 from modelsurgeon.growth.kinds.kind import kind_of
 
 ATTENTIONS = ("head-dim", "heads")
-NO_DEPTH = "depth does not grow"
 
 
 def settable(table: Architecture) -> tuple[str, ...]:
@@ -63,7 +62,8 @@ def _check_setting(checkpoint: Checkpoint, key: str, native: str, value: Any) ->
     table, known = checkpoint.architecture, settable(checkpoint.architecture)
     if native not in known:
         fixed = {axis.key: axis.why for axis in table.axes.values() if axis.key and not axis.grows}
-        others = {"vocab_size": "the vocabulary does not grow", **dict.fromkeys(table.counters.values(), NO_DEPTH)}
+        depth = dict.fromkeys(table.counters.values(), "depth does not grow")
+        others = {"vocab_size": "the vocabulary does not grow", **depth}
         why = fixed.get(native) or others.get(native) or f"not a width of {checkpoint.config['model_type']}"
         raise PlanError(f"{key}: {why}; what can grow: {', '.join(known)}")
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:

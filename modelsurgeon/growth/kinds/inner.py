@@ -60,8 +60,7 @@ class Inner(Kind):
         grown = rotation(table, config, maps, name)
         if grown is None or grown.kind == "kept":
             return ()
-        reason = rope.reasons_against_nesting(config)
-        if reason:
+        if reason := rope.reasons_against_nesting(config):
             raise PlanError(f"axis {name!r}: {reason}")
         approximate = "approximate: repeated rotary pairs turn at other frequencies (--rope nested keeps them)"
         return (approximate,) if grown.kind == "repeated" else ()

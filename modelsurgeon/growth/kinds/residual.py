@@ -59,8 +59,7 @@ class Residual(Kind):
     def _source(self, growth: Growth, name: str) -> np.ndarray:
         size, target, table = growth.sizes[name], growth.targets[name], growth.architecture
         whole, rest = divmod(target, size)
-        reason = self.whole_multiples_only(table, name) if rest else ""
-        if reason:
+        if rest and (reason := self.whole_multiples_only(table, name)):
             raise growth.refusal(name, reason, growth.multiples(name))
         meets_norm = is_normalised(table, name) or is_written_by_norm(table, name)
         if not rest or not meets_norm or (table.norm == "rms" and growth.rule == "orthogonal"):

@@ -49,7 +49,7 @@ class FreshHead:
     numbers: str | None  # PORTABLE; None: those of old records, the same on one kind of processor only (`earlier.py`)
 
     @property
-    def says(self) -> str:
+    def description(self) -> str:
         """A description that completes "the head is"."""
         chance = f"seed {self.seed}" if self.numbers else f"seed {self.seed}, whose last bits follow the processor"
         return {
@@ -126,15 +126,15 @@ def with_fresh_head(
     if tie.refused and checkpoint.is_tied:
         raise PlanError(f"{tie.head} cannot be untied: {tie.refused}")
     name, embedding = checkpoint.on_disk(tie.head), checkpoint.tensors[checkpoint.on_disk(tie.embedding)]
-    if checkpoint.has(tie.head) and checkpoint.tensors[name].shape != embedding.shape:
-        found, expected = checkpoint.tensors[name].shape, embedding.shape
-        raise PlanError(f"{name} is {list(found)}, and {tie.embedding} {list(expected)}: no head follows from that")
+    expected = list(embedding.shape)
+    if checkpoint.has(tie.head) and (found := list(checkpoint.tensors[name].shape)) != expected:
+        raise PlanError(f"{name} is {found}, and {tie.embedding} {expected}: no head follows from that")
     tensors = dict(checkpoint.tensors)
     for target, source in tie.also.items() if checkpoint.is_tied else ():
         if not checkpoint.has(target):
             tensors[checkpoint.on_disk(target)] = tensors[checkpoint.on_disk(source)]
     tensors[name] = head.of(embedding, tie.head)
-    lossy = f"{name} is {head.says}: the logits are not the source's; it is for training from here"
+    lossy = f"{name} is {head.description}: the logits are not the source's; it is for training from here"
     arguments = {"head": kind, **({"std": head.std} if kind == "normal" else {})}
     arguments |= {"numbers": numbers} if kind in SEEDED and numbers else {}
     step = Step("untie-embeddings", arguments, seed=seed if kind in SEEDED else None, lossy=(lossy,))

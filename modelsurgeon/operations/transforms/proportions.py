@@ -92,7 +92,7 @@ class Proportions:
 
     @cached_property
     def grown(self) -> dict[str, str]:
-        """{config key that grows: its axis}; where a sum and an activation have one key, the sum."""
+        """{config key that grows: its axis}; the sum, where a sum and an activation have one key."""
         keyed, found = grown_keys(self.checkpoint, "heads"), dict[str, str]()
         for name in sorted(keyed, key=lambda name: not self._kind(name).spans_layers):
             found.setdefault(keyed[name], name)
