@@ -81,9 +81,9 @@ class FamilyRow:
         """{column: cell}: what all its widths have in common, or each by the shortest name of its axes."""
         found = {}
         for column, widths in self.widths.items():
-            distinct = list(dict.fromkeys(width.cell for width in widths))
+            distinct = {width.cell for width in widths}
             named = ", ".join(f"{min(width.axes, key=len)} {width.cell}" for width in widths)
-            found[column] = named if len(distinct) > 1 else distinct[0] if distinct else NONE
+            found[column] = named if len(distinct) > 1 else "".join(distinct) or NONE
         return {**found, "untie": self.untie}
 
 
