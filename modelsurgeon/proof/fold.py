@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from modelsurgeon.proof import blocks
-from modelsurgeon.proof.blocks import Block
+from modelsurgeon.proof import fold_blocks
+from modelsurgeon.proof.fold_blocks import Block
 from modelsurgeon.tensors.arena import Arena
 from modelsurgeon.tensors.arithmetic import converted, is_finite
 from modelsurgeon.tensors.dtypes import DTYPES, FLOATS
@@ -81,7 +81,7 @@ def fold(
     def compare(block: Block, memory: Arena) -> BlockDifference | None:
         return _compare(block, found, earlier_eps, memory)
 
-    for difference in workers.in_order(compare, blocks.cut(expected)):
+    for difference in workers.in_order(compare, fold_blocks.cut(expected)):
         if difference is None:
             continue
         if difference.wrong:
@@ -98,7 +98,7 @@ def most_threads() -> int:
 
 def folding_memory(threads: int | None = None) -> int:
     """Bytes of memory that folding takes at most, for tensors of any size (blocks are at most twice `BLOCK`)."""
-    return (threads or most_threads()) * AT_ONCE * 2 * blocks.BLOCK * torch.float64.itemsize
+    return (threads or most_threads()) * AT_ONCE * 2 * fold_blocks.BLOCK * torch.float64.itemsize
 
 
 # --- one block ---
