@@ -5,8 +5,8 @@
     then zeros     x1 x2 0 0
     nested         rotary pair j at pair k j, zeros between (repeated: each pair k times, not lossless)
 
-The kind of the axis lists them. What readers of a copy weigh is open: they may carry noise, only their sum over the
-copies counts, and that follows from the writers' factors.
+The kind of the axis lists them. The weight of each reader is open: it may have noise. Only the sum over the copies
+counts, and that follows from the writers' factors.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MOST = 64  # candidates of one axis
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """One map of an axis, and what its order of copies is called."""
+    """One map of an axis, and the name of its order of copies."""
 
     order: str
     axis_map: AxisMap
@@ -44,7 +44,7 @@ class Candidate:
 
 
 def candidates(growth: Growth, name: str, maps: Maps) -> list[Candidate]:
-    """The candidates of an axis, the likeliest first; `maps` has what it follows, and what norms write it from."""
+    """The candidates of an axis, the likeliest first; `maps` has those of the axes that it depends on."""
     axis, size, target = growth.axis(name), growth.sizes[name], growth.targets[name]
     stays = size == target and growth.gain(name) == 1.0 and not growth.reads_tied(name)
     found = [Candidate("as it was", orders.identity(size))] if stays else []
@@ -53,16 +53,17 @@ def candidates(growth: Growth, name: str, maps: Maps) -> list[Candidate]:
             found += [Candidate(*pair) for pair in kind_of(axis).candidates(growth, name, maps)]
     norms = [signature for _, signature in growth.architecture.norms]
     placed = [c for c in found if all(keeps_places(norm, {**maps, name: c.axis_map}) for norm in norms)]
-    return _distinct(placed or found)[:MOST] or [Candidate("cut short", _nothing_fits(growth, name))]
-
-
-def _nothing_fits(growth: Growth, name: str) -> AxisMap:
-    """A map without meaning, where no other is known: the proof then names what is wrong."""
-    size, target = growth.sizes[name], growth.targets[name]
-    if target < size or not growth.axis(name).grows:
-        return orders.identity(size)
-    source, _, count = orders.tiled(size, target)
-    return AxisMap(size, source, np.ones(len(source)), 1 / count)
+    distinct: dict[tuple[bytes, ...], Candidate] = {}
+    for candidate in placed or found:
+        m = candidate.axis_map
+        key = m.source.tobytes(), np.round(m.scale, 12).tobytes(), np.round(m.share, 12).tobytes(), m.split.encode()
+        distinct.setdefault(key, candidate)
+    if distinct:
+        return list(distinct.values())[:MOST]
+    if target < size or not axis.grows:
+        return [Candidate("cut short", orders.identity(size))]
+    source, _, count = orders.tiled(size, target)  # a map without meaning: the proof then names what is wrong
+    return [Candidate("cut short", AxisMap(size, source, np.ones(len(source)), 1 / count))]
 
 
 def keeps_places(norm: Signature, maps: Maps) -> bool:
@@ -72,19 +73,10 @@ def keeps_places(norm: Signature, maps: Maps) -> bool:
     return all(np.array_equal(a.behind_norm, b.source) for a, b in decided)
 
 
-def _distinct(found: list[Candidate]) -> list[Candidate]:
-    seen: dict[tuple[bytes, ...], Candidate] = {}
-    for candidate in found:
-        m = candidate.axis_map
-        key = m.source.tobytes(), np.round(m.scale, 12).tobytes(), np.round(m.share, 12).tobytes(), m.split.encode()
-        seen.setdefault(key, candidate)
-    return list(seen.values())
-
-
 def _factor(values: np.ndarray) -> str:
     """A factor as people write it: x1/2, x√2; several of them: the smallest and the largest."""
-    found = [_number(float(value)) for value in np.unique(np.round(values, 12))]
-    return f"x{found[0]}" if len(found) == 1 else f"x{found[0]} to x{found[-1]}"
+    ascending = [_number(float(value)) for value in np.unique(np.round(values, 12))]
+    return f"x{ascending[0]}" + (f" to x{ascending[-1]}" if len(ascending) > 1 else "")
 
 
 def _number(value: float) -> str:

@@ -3,7 +3,7 @@
     expected, found = sampled(expected, found, 64)
     fold(name, expected, found)
 
-Both are lazy tensors of fewer rows, which are folded as whole ones are.
+Both are lazy tensors of fewer rows, folded as whole ones are.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from dataclasses import replace
 import numpy as np
 
 from modelsurgeon.maps import dimension
-from modelsurgeon.maps.dimension import Dimension
 from modelsurgeon.tensors.lazy import LazyTensor
 from modelsurgeon.tensors.remapped import Remapped
 
-RUN = 8  # consecutive fold groups, which are read together
+RUN = 8  # consecutive fold groups that are read together
 
 
 def sampled(expected: LazyTensor, found: LazyTensor, count: int) -> tuple[LazyTensor, LazyTensor]:
@@ -41,13 +40,8 @@ def sampled(expected: LazyTensor, found: LazyTensor, count: int) -> tuple[LazyTe
         group_factor=dim.group_factor[chosen],
         free=dim.free[members],
     )
-    dimensions = some, *expected.dimensions[1:]
-    how = expected.constant, expected.offset, expected.fill, expected.free
-    picked = _picked(members, found.shape[0]), *map(dimension.ungrown, found.shape[1:])
-    return Remapped(expected.base, dimensions, expected.dtype, *how), Remapped(found, picked, found.dtype)
-
-
-def _picked(members: np.ndarray, size: int) -> Dimension:
-    """The dimension that picks some coordinates of `size`."""
-    every = dimension.ungrown(len(members))
-    return replace(every, size=size, source=members, group_source=members)
+    rules = expected.constant, expected.offset, expected.fill, expected.free
+    rows = replace(dimension.ungrown(len(members)), size=found.shape[0], source=members, group_source=members)
+    picked = rows, *map(dimension.ungrown, found.shape[1:])
+    wanted = Remapped(expected.base, (some, *expected.dimensions[1:]), expected.dtype, *rules)
+    return wanted, Remapped(found, picked, found.dtype)
