@@ -1,4 +1,6 @@
-"""The maps that another tool may have given an axis: an order of the copies times a factor of the writers.
+"""The maps that another tool may have given an axis, and the samples of tensors that they are tried on.
+
+A map is an order of the copies times a factor of the writers:
 
     tiles          x1 x2 x1 x2         HyperCloning, Net2Net's first layers
     side by side   x1 x1 x2 x2         Su Jianlin's repeat
@@ -12,7 +14,7 @@ counts, and that follows from the writers' factors.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -20,11 +22,14 @@ import numpy as np
 from modelsurgeon.errors import PlanError
 from modelsurgeon.growth.growth import Growth
 from modelsurgeon.growth.kinds.kind import Maps, kind_of
-from modelsurgeon.maps import orders
+from modelsurgeon.maps import dimension, orders
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.maps.signature import Signature
+from modelsurgeon.tensors.lazy import LazyTensor
+from modelsurgeon.tensors.remapped import Remapped
 
 MOST = 64  # candidates of one axis
+RUN = 8  # consecutive fold groups of a sample, which are read together
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +76,37 @@ def keeps_places(norm: Signature, maps: Maps) -> bool:
     read = norm.normalises.axes() if norm.normalises else ()
     decided = [(maps[a], maps[b]) for a, b in zip(read, norm.gains, strict=False) if a in maps and b in maps]
     return all(np.array_equal(a.behind_norm, b.source) for a, b in decided)
+
+
+def sampled(expected: LazyTensor, found: LazyTensor, count: int) -> tuple[LazyTensor, LazyTensor]:
+    """At most `count` fold groups of rows of both tensors, enough to show that a map is wrong without reading the rest.
+
+    They are runs of consecutive groups, spread over the tensor, and are folded as whole tensors are.
+    """
+    dim = expected.dimensions[0] if expected.dimensions else dimension.ungrown(1)
+    groups = len(dim.group_source)
+    if groups <= count or callable(expected.fill):
+        return expected, found
+    starts = np.linspace(0, groups - RUN, max(4, count // RUN)).astype(np.int64)
+    chosen = np.unique(np.minimum(groups - 1, starts[:, None] + np.arange(min(RUN, count // 4))))
+    place = np.full(groups, -1)
+    place[chosen] = np.arange(len(chosen))
+    members = np.flatnonzero(place[dim.group] >= 0)
+    some = replace(
+        dim,
+        source=dim.source[members],
+        factor=dim.factor[members],
+        group=place[dim.group[members]],
+        dual=dim.dual[members],
+        group_source=dim.group_source[chosen],
+        group_factor=dim.group_factor[chosen],
+        free=dim.free[members],
+    )
+    rules = expected.constant, expected.offset, expected.fill, expected.free
+    rows = replace(dimension.ungrown(len(members)), size=found.shape[0], source=members, group_source=members)
+    picked = rows, *map(dimension.ungrown, found.shape[1:])
+    wanted = Remapped(expected.base, (some, *expected.dimensions[1:]), expected.dtype, *rules)
+    return wanted, Remapped(found, picked, found.dtype)
 
 
 def _factor(values: np.ndarray) -> str:

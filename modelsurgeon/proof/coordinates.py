@@ -161,7 +161,16 @@ def strips(
     sizes  {axis: its new size}
     names  of parameters; `table` must be fitted to them
     """
-    return _Strips(axis, table, sizes).by_place(names)
+    finder, tensors_by_place = _Strips(axis, table, sizes), defaultdict[Place, list[tuple[str, Template]]](list)
+    for name in names:
+        template = table.template(name)
+        if template and set(template.signature.axes) & set(axis.names):
+            tensors_by_place[place_of(axis, table, template, name)].append((name, template))
+    found = {}
+    for place, tensors in tensors_by_place.items():
+        places = 1 if place == () and len(tensors_by_place) > 1 else finder.places(tensors)
+        found[place] = [strip for name, template in tensors for strip in finder.strips(name, template, places)]
+    return found
 
 
 def place_of(axis: GrownAxis, table: Architecture, template: Template, name: str) -> Place:
@@ -185,19 +194,7 @@ class _Strips:
     seen: dict[tuple[str, int, str], np.ndarray] = field(default_factory=dict)
     orders: dict[tuple[str, int, int], np.ndarray] = field(default_factory=dict)
 
-    def by_place(self, parameters: Iterable[str]) -> dict[Place, list[Strip]]:
-        named: dict[Place, list[tuple[str, Template]]] = defaultdict(list)
-        for name in parameters:
-            template = self.table.template(name)
-            if template and set(template.signature.axes) & set(self.axis.names):
-                named[place_of(self.axis, self.table, template, name)].append((name, template))
-        return {
-            place: [strip for name, template in tensors for strip in self._strips(name, template, places)]
-            for place, tensors in named.items()
-            for places in [1 if place == () and len(named) > 1 else self._count(tensors)]
-        }
-
-    def _count(self, tensors: list[tuple[str, Template]]) -> int:
+    def places(self, tensors: list[tuple[str, Template]]) -> int:
         """How many places the heads of one layer's tensors are: as many as the tensor with the fewest heads has."""
         counts = {
             self.sizes[carrier]
@@ -220,7 +217,8 @@ class _Strips:
     def _own(self, template: Template, d: int) -> np.ndarray:
         return np.asarray(np.max([self._labels(template, d, name) for name in self.axis.names], axis=0))
 
-    def _strips(self, name: str, template: Template, places: int) -> Iterator[Strip]:
+    def strips(self, name: str, template: Template, places: int) -> Iterator[Strip]:
+        """The strips of one tensor: one for each dimension that has the axis."""
         table, dimensions, apart = self.table, template.signature.dimensions, not self.axis.spans_layers
         experts = [d for d, (expression, _) in enumerate(dimensions) if apart and counts_experts(table, expression)]
         spread = [axis for axis in table.spread(template) if apart and kind_of(table.axes[axis]).is_expert]

@@ -8,11 +8,10 @@ what rounding explains. Blocks are independent: each thread folds one while othe
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import defaultdict, deque
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -48,15 +47,6 @@ class TensorVerdict:
     ulps: float = 0.0
 
 
-@dataclass(frozen=True)
-class BlockDifference:
-    """How one block differs; `wrong`: the first number that no rounding explains: where, expected, found."""
-
-    rounding: float = 0.0
-    ulps: float = 0.0
-    wrong: str = ""
-
-
 def fold(
     name: str, expected: LazyTensor, found: LazyTensor, earlier_eps: float = 0.0, workers: Workers | None = None
 ) -> TensorVerdict:
@@ -73,14 +63,14 @@ def fold(
         return TensorVerdict(name, "wrong", detail=f"shape: expected {list(expected.shape)}, found {list(found.shape)}")
     if found.dtype not in FLOATS:
         return TensorVerdict(name, "wrong", detail=f"stored as {found.dtype}, expected a float dtype")
-    verdict = TensorVerdict(name, "exact")
-    for difference in workers.in_order(partial(_compare, found, earlier_eps), fold_blocks.cut(expected)):
-        if difference and difference.wrong:
-            return TensorVerdict(name, "wrong", detail=difference.wrong)
-        if difference:
-            rounding, ulps = max(verdict.rounding, difference.rounding), max(verdict.ulps, difference.ulps)
-            verdict = TensorVerdict(name, "rounded", rounding, ulps=ulps)
-    return verdict
+    worst = TensorVerdict(name, "exact")
+    for verdict in workers.verdicts(expected, found, earlier_eps):
+        if verdict.verdict == "wrong":
+            return replace(verdict, name=name)
+        if verdict.verdict == "rounded":
+            rounding, ulps = max(worst.rounding, verdict.rounding), max(worst.ulps, verdict.ulps)
+            worst = TensorVerdict(name, "rounded", rounding, ulps=ulps)
+    return worst
 
 
 def most_threads() -> int:
@@ -93,17 +83,17 @@ def folding_memory(threads: int | None = None) -> int:
     return (threads or most_threads()) * AT_ONCE * 2 * fold_blocks.BLOCK * torch.float64.itemsize
 
 
-def _compare(found: LazyTensor, earlier_eps: float, block: Block, empty: Arena) -> BlockDifference | None:
-    """How a block differs; None where it does not."""
+def _compare(block: Block, found: LazyTensor, earlier_eps: float, empty: Arena) -> TensorVerdict:
+    """The verdict on one block, without the tensor's name."""
     new, wanted = block.read(found, empty), block.wanted(empty)
     folded = block.fold(new, empty)
     if (free := block.free) is not None:
         folded, wanted = folded.double(), wanted.double()
         wanted = torch.where(free & folded.isfinite(), folded, wanted)
     if _all_equal(folded, wanted, empty):
-        return None
+        return TensorVerdict("", "exact")
     folded, wanted = (converted(numbers, torch.float64, empty) for numbers in (folded, wanted))
-    return _difference(block, new, folded, wanted, torch.finfo(DTYPES[found.dtype]), earlier_eps, empty)
+    return _compare_in_float64(block, new, folded, wanted, torch.finfo(DTYPES[found.dtype]), earlier_eps, empty)
 
 
 def _all_equal(a: Tensor, b: Tensor, empty: Arena) -> bool:
@@ -115,10 +105,10 @@ def _all_equal(a: Tensor, b: Tensor, empty: Arena) -> bool:
     return np.array_equal(a.numpy(), b.numpy())  # several times faster than torch.equal
 
 
-def _difference(
+def _compare_in_float64(
     block: Block, new: Tensor, folded: Tensor, wanted: Tensor, stored: torch.finfo, earlier_eps: float, empty: Arena
-) -> BlockDifference | None:
-    """Compare the differences of a block with what rounding each stored number once explains."""
+) -> TensorVerdict:
+    """Compare each difference of a block with what rounding the stored numbers once explains."""
     eps, normal = float(stored.eps), float(stored.smallest_normal)
     size = block.fold_absolute(new, empty)
     allowed = torch.mul(size, (eps + earlier_eps) / 2 * SLACK + ARITHMETIC, out=empty(size.shape, torch.float64))
@@ -136,12 +126,13 @@ def _difference(
         at = tuple(int(i) for i in (~within).nonzero()[0])
         place = [int(part.groups[i]) for part, i in zip(block.parts, at, strict=True)]
         expected, found = float(wanted[at]), float(folded[at])
-        return BlockDifference(wrong=f"at {place} (folded): expected {expected:.9g}, found {found:.9g}")
+        detail = f"at {place} (folded): expected {expected:.9g}, found {found:.9g}"
+        return TensorVerdict("", "wrong", detail=detail)
     if not difference.any():
-        return None
+        return TensorVerdict("", "exact")
     unit = _spacing(wanted - block.tensor.offset, eps, normal)
     ulps = float(torch.div(difference, unit, out=unit).max())
-    return BlockDifference(float(difference.div_(size.clamp_min_(normal)).max()), ulps)
+    return TensorVerdict("", "rounded", float(difference.div_(size.clamp_min_(normal)).max()), ulps=ulps)
 
 
 def _spacing(numbers: Tensor, eps: float, normal: float) -> Tensor:
@@ -150,17 +141,12 @@ def _spacing(numbers: Tensor, eps: float, normal: float) -> Tensor:
     return bits.bitwise_and_(0x7FF << 52).view(torch.float64).mul_(eps)  # the bits of a float64's exponent
 
 
-class _Memory(threading.local):
-    def __init__(self) -> None:
-        self.arena = Arena()
-
-
 class Workers:
     """Threads that fold blocks, each with an arena of its own and torch on one thread; None: `most_threads()`."""
 
     def __init__(self, threads: int | None = None) -> None:
         self.threads = threads or most_threads()
-        self._memory, self._before = _Memory(), torch.get_num_threads()
+        self._arenas, self._before = defaultdict[int, Arena](Arena), torch.get_num_threads()
         self._pool = ThreadPoolExecutor(self.threads, "fold")
 
     def __enter__(self) -> Workers:
@@ -172,20 +158,19 @@ class Workers:
         self._pool.shutdown(cancel_futures=True)
         torch.set_num_threads(self._before)
 
-    def in_order(
-        self, compare: Callable[[Block, Arena], BlockDifference | None], every: Iterator[Block]
-    ) -> Iterator[BlockDifference | None]:
-        """The difference of each block, in order; only a few blocks are in memory at a time."""
+    def verdicts(self, expected: LazyTensor, found: LazyTensor, earlier_eps: float) -> Iterator[TensorVerdict]:
+        """The verdict on each block, in order; only a few blocks are in memory at a time."""
 
-        def work(block: Block) -> BlockDifference | None:
-            return compare(block, self._memory.arena.reset())
+        def compare(block: Block) -> TensorVerdict:
+            return _compare(block, found, earlier_eps, self._arenas[threading.get_ident()].reset())
 
+        blocks = fold_blocks.cut(expected)
         if self.threads == 1:
-            yield from map(work, every)
+            yield from map(compare, blocks)
             return
-        pending: deque[Future[BlockDifference | None]] = deque()
-        for block in every:
-            pending.append(self._pool.submit(work, block))
+        pending: deque[Future[TensorVerdict]] = deque()
+        for block in blocks:
+            pending.append(self._pool.submit(compare, block))
             if len(pending) > 2 * self.threads:
                 yield pending.popleft().result()
         for future in pending:

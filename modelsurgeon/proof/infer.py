@@ -31,10 +31,9 @@ from modelsurgeon.growth.remap import GrownTensors, Storage
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.operations import catalogue
 from modelsurgeon.progress import Tell, silent
-from modelsurgeon.proof.candidates import Candidate, candidates, keeps_places
+from modelsurgeon.proof.candidates import Candidate, candidates, keeps_places, sampled
 from modelsurgeon.proof.fold import fold
 from modelsurgeon.proof.proof import demanded, factor_eps, paired
-from modelsurgeon.proof.samples import sampled
 from modelsurgeon.tensors.lazy import LazyTensor
 
 SAMPLES = (4, 64)  # fold groups of a tensor that a candidate is tried on: most wrong ones fail on a few
@@ -189,7 +188,12 @@ class Reading:
         return list(unknown)
 
     def _offer(self, name: str, maps: Maps) -> list[Candidate]:
-        key = name, tuple(id(maps.get(axis)) for axis in self._related(name))
+        """The candidates of an axis, computed once for the same maps of those axes that they depend on."""
+        related = {self._needs(name)}
+        for _, signature in self.base.architecture.norms:
+            joined = {*signature.gains, *(signature.normalises.axes() if signature.normalises else ())}
+            related |= joined if name in joined else set()
+        key = name, tuple(id(maps.get(axis)) for axis in sorted(filter(None, related - {name})))
         if key not in self._offered:
             self._offered[key] = candidates(self.growth, name, maps)
         return self._offered[key]
@@ -199,14 +203,6 @@ class Reading:
         table = self.base.architecture
         needed = written_by_embedding(table) if self.growth.reads_tied(name) else table.axes[name].follows
         return needed if needed != name else None
-
-    def _related(self, name: str) -> list[str]:
-        """The axes whose maps this one's candidates depend on."""
-        related = dict.fromkeys(filter(None, [self._needs(name)]))
-        for _, signature in self.base.architecture.norms:
-            between = (*signature.gains, *(signature.normalises.axes() if signature.normalises else ()))
-            related |= dict.fromkeys(between if name in between else ())
-        return [axis for axis in related if axis != name]
 
     def _may_fit(self, witness: Witness, maps: Maps) -> bool:
         """Whether a tensor agrees with these maps and some candidates of the axes that are not decided."""

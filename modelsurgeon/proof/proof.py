@@ -104,8 +104,7 @@ def prove(
 def _verdict_of_new(name: str, expected: LazyTensor, found: LazyTensor, demand: Demand) -> TensorVerdict:
     """Whether a tensor that copies none of the source's has the right shape and meets its operation's demand."""
     if found.shape != expected.shape:
-        detail = f"shape: expected {list(expected.shape)}, found {list(found.shape)}"
-        return TensorVerdict(name, "wrong", detail=detail)
+        return fold(name, expected, found)  # wrong, by both shapes
     if demand.zero:
         zeros = Remapped(found, tuple(dimension.ungrown(size).emptied for size in found.shape), found.dtype)
         verdict = fold(name, zeros, found)

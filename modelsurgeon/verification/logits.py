@@ -57,7 +57,7 @@ class LogitReport:
     notes             what was not run, and why
     seconds           wall time
     perplexity        "before" and "after", of the text; None where it has no labels
-    layers            hidden states, where behaviour was compared
+    layers            hidden states, where behaviour was compared: where a difference begins, not whether there is one
     generation        continuations of prompts, where behaviour was compared and the models write text
     loss_by_position  nats: the mean cross entropy at each position of the text's windows
     scatter           some logits of all inputs
@@ -76,18 +76,12 @@ class LogitReport:
 
     @property
     def limits(self) -> tuple[float, ...]:
-        """The limit of each comparison's `max_rel`: TOLERANCE, or in 16 bits what the noise of its output allows.
-
-        That noise hides rounded weights: only float32 shows them.
-        """
+        """The limit of each comparison's `max_rel`: TOLERANCE, or in 16 bits what the noise of its output allows."""
         return tuple(_limit(self.noise, comparison.output) for comparison in self.comparisons)
 
     @property
     def same(self) -> bool:
-        """Whether outputs were compared, all differ by finite numbers within their limits, and written text agrees.
-
-        Hidden states do not count: they only show where a difference begins.
-        """
+        """Whether outputs were compared, all are within their limits, and written text agrees."""
         pairs = zip(self.comparisons, self.limits, strict=True)
         agree = bool(self.comparisons) and all(math.isfinite(c.max_rel) and c.max_rel <= limit for c, limit in pairs)
         return agree and (self.generation is None or self.generation.same)
