@@ -68,7 +68,8 @@ class Block:
         weight = torch.ones([1] * len(self.parts), dtype=torch.float64)
         for axis, part in enumerate(self.parts):
             if not part.is_plain:
-                weight = weight * part.weight.reshape(broadcast(axis, len(self.parts)))
+                sums = np.bincount(part.target, np.abs(part.dual), len(part.groups))
+                weight = weight * torch.from_numpy(sums).reshape(broadcast(axis, len(self.parts)))
         return weight
 
     def wanted(self, empty: Empty = fresh, absolute: bool = False) -> torch.Tensor:
@@ -81,10 +82,11 @@ class Block:
             if axis > self.is_part:
                 values = with_means(values, axis, part.dimension.means)
                 values = taken(values, axis, part.old, part.old_runs, empty)
-            if part.factor is not None:
-                factor = part.factor.reshape(broadcast(axis, values.ndim))
+            factor = part.dimension.group_factor[part.groups]
+            if not np.all(factor == 1):
+                by = torch.from_numpy(factor).reshape(broadcast(axis, values.ndim))
                 out = empty(values.shape, torch.float64)
-                values = torch.mul(converted(values, torch.float64, empty), factor, out=out)
+                values = torch.mul(converted(values, torch.float64, empty), by, out=out)
         return _with_gaps(self, values)
 
     @property

@@ -61,12 +61,6 @@ class Part:
         return _consecutive(self.old)
 
     @cached_property
-    def factor(self) -> torch.Tensor | None:
-        """[g] float64: the old coordinate's factor in the fold; None: all are 1."""
-        factor = self.dimension.group_factor[self.groups]
-        return None if np.all(factor == 1) else torch.from_numpy(factor)
-
-    @cached_property
     def gaps(self) -> torch.Tensor:
         """Int64: the places of groups that copy no coordinate."""
         return torch.from_numpy(np.flatnonzero(self.source == GAP))
@@ -98,11 +92,6 @@ class Part:
         lengths = np.diff(np.r_[starts, len(self.target)])
         columns = (starts, self.target[starts], lengths, self.dual[starts])
         return tuple(map(FoldedRun, *(column.tolist() for column in columns)))
-
-    @cached_property
-    def weight(self) -> torch.Tensor:
-        """[g] float64: the sum of the weights' absolute values."""
-        return torch.from_numpy(np.bincount(self.target, np.abs(self.dual), len(self.groups)))
 
 
 def read_rows(

@@ -121,10 +121,9 @@ class Tallies:
     """
 
     def __init__(self, vocab: int, seed: int, device: str = "cpu") -> None:
-        self.vocab, self.device = vocab, device
+        self.vocab, self.device, self._generator = vocab, device, torch.Generator().manual_seed(seed)
         self.of: dict[tuple[str, str], Tally] = {}
         self.scatter: list[torch.Tensor] = []
-        self._generator = torch.Generator().manual_seed(seed)
 
     def add(self, batch: Batch, before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor]) -> None:
         """One batch; outputs that only one of them has are left out."""

@@ -96,7 +96,7 @@ class Report:
             "source": self.source.origin.id,
             "result": self.result.origin.id,
             "checkpoints": {"source": described(self.source), "result": described(self.result)},
-            "maps": self._maps(),
+            "maps": None if self.steps is None else self._maps(),
             "inferred": self.inferred and self.inferred.to_json(),
             "settings": self._settings() if self.logits or self.trainable else None,
             "proof": self.proof and self.proof.to_json(),
@@ -111,11 +111,9 @@ class Report:
         printed: dict[str, Any] = printable({**document, "verdict": summary.verdict(document)})
         return printed
 
-    def _maps(self) -> dict[str, Any] | None:
-        if self.steps is None:
-            return None
+    def _maps(self) -> dict[str, Any]:
         shown = ("operation", "version", "arguments", "lossy")
-        steps = [{key: step.to_json()[key] for key in shown} for step in self.steps]
+        steps = [{key: step.to_json()[key] for key in shown} for step in self.steps or ()]
         return {"from": "weights" if self.inferred else "record", "steps": steps}
 
     def _settings(self) -> dict[str, Any]:
@@ -163,9 +161,9 @@ def _timed(report: Report, level: str, run: Any, *arguments: Any) -> Report:
 
 
 def _inferred(report: Report, tell: Tell) -> Report:
-    kinds = [checkpoint.config.get("model_type") for checkpoint in (report.source, report.result)]
-    if kinds[0] != kinds[1]:
-        return replace(report, notes=(f"proof skipped: model_type {kinds[1]!r} has no maps to {kinds[0]!r}",))
+    before, after = (checkpoint.config.get("model_type") for checkpoint in (report.source, report.result))
+    if before != after:
+        return replace(report, notes=(f"proof skipped: model_type {after!r} has no maps to {before!r}",))
     found = infer(report.source, report.result, tell=tell)
     return replace(report, inferred=found, steps=found.steps)
 

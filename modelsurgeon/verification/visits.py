@@ -104,7 +104,8 @@ class Visits:
 
     def ask_source(self, dtype: str, wider: Answers | None = None) -> Answers:
         """Run the source in one dtype; `wider` are its answers in more bits. Raises as `loaded` and `make_inputs`."""
-        begin, place, behaves = time.perf_counter(), saved_folder(self.source), self._behaves(dtype)
+        begin, place = time.perf_counter(), saved_folder(self.source)
+        behaves = self.behaviour and dtype == self.options.dtype
         with loaded(self.source, place, replace(self.options, dtype=dtype)) as (model, unread):
             if not self.inputs.batches:
                 self.inputs = make_inputs(model, place, self.options, behaviour=self.behaviour)
@@ -125,7 +126,7 @@ class Visits:
 
     def compare_result(self, dtype: str, before: Answers) -> ResultAnswers:
         """Run the result in one dtype, and compare. Raises ModelSurgeonError where nothing is comparable."""
-        begin, what, behaves = time.perf_counter(), f"result in {dtype}", self._behaves(dtype)
+        begin, what, behaves = time.perf_counter(), f"result in {dtype}", self.behaviour and dtype == self.options.dtype
         tallies = Tallies(before.vocab, self.options.seed, before.device)
         layers: Layers | None = None
         continued, notes = None, self.inputs.notes
@@ -142,10 +143,6 @@ class Visits:
             raise ModelSurgeonError(f"the source returns {', '.join(before.names[0])}, the result none of them")
         notes = tuple(dict.fromkeys([*notes, *before.notes, *unread]))
         return ResultAnswers(tallies, notes, layers, continued, time.perf_counter() - begin)
-
-    def _behaves(self, dtype: str) -> bool:
-        """Whether behaviour is compared in this dtype."""
-        return self.behaviour and dtype == self.options.dtype
 
     @property
     def _row(self) -> Batch:
