@@ -139,10 +139,10 @@ class Reading:
         first = {axis: named.index(axis) if axis in named else len(named) for axis in table.axes}
 
         def turn(name: str) -> tuple[bool, int, int]:
-            leader, place, behind = table.axes[name].follows, first[name], 0
-            while leader:
-                place, behind, leader = max(place, first[leader]), behind + 1, table.axes[leader].follows
-            return self.growth.reads_tied(name), place, behind
+            chain = [name]
+            while leader := table.axes[chain[-1]].follows:
+                chain.append(leader)
+            return self.growth.reads_tied(name), max(first[axis] for axis in chain), len(chain)
 
         return sorted(table.axes, key=turn)
 

@@ -31,8 +31,6 @@ from modelsurgeon.verification.continuations import Generation, compare_continua
 from modelsurgeon.verification.layers import Layers
 from modelsurgeon.verification.visits import Answers, ResultAnswers, Visits
 
-__all__ = ["NOISE", "TOLERANCE", "Comparison", "LogitReport", "Pairs", "compare_all"]
-
 # Float32 forward passes of one function in another order of summation differ by 2e-6 to 3e-5 of the outputs' deviation
 # (46 families, design.md); a planted mistake (a share x 1.01, an eps left alone) moves them by more than 1e-3.
 TOLERANCE = 1e-4
