@@ -17,7 +17,7 @@ from modelsurgeon.checkpoints.checkpoint import open_checkpoint
 from modelsurgeon.files.file import LocalFile
 from modelsurgeon.maps import axis_map, dimension, orders
 from modelsurgeon.maps.axis_map import GAP, MEAN
-from modelsurgeon.proof import blocks
+from modelsurgeon.proof import fold_blocks
 from modelsurgeon.proof.fold import fold
 from modelsurgeon.tensors import means
 from modelsurgeon.tensors.arithmetic import nearest_power_of_two
@@ -185,7 +185,7 @@ def test_the_fold_is_the_same_in_blocks_of_any_size(
     wide, _, _ = case
     held = Held(whole(wide))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(blocks, "BLOCK", block)
+        patched.setattr(fold_blocks, "BLOCK", block)
         patched.setattr(means, "MEAN_BLOCK", block)
         assert fold("t", wide, held).verdict in ("exact", "rounded")  # type: ignore[arg-type]
 
@@ -198,7 +198,7 @@ def test_the_verdict_is_the_same_in_blocks_of_any_size(
     held = Held(whole(wide))
     expected = fold("t", wide, held)  # type: ignore[arg-type]
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(blocks, "BLOCK", block)
+        patched.setattr(fold_blocks, "BLOCK", block)
         assert fold("t", wide, held) == expected  # type: ignore[arg-type]
 
 
