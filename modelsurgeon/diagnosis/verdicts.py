@@ -1,8 +1,8 @@
 """Verdicts: each number beside its limits, who set them, and what would help.
 
-    judge(model)  ->  (Judgement(theme="bottleneck", verdict="act", value=128, ...), ...)
+    judge(model, remedies(checkpoint))  ->  (Judgement(theme="bottleneck", verdict="act", value=128, ...), ...)
 
-What is measured is in measures.py, where the limits lie in thresholds.toml.
+measures.py reads the numbers, thresholds.toml holds their limits.
 """
 
 from __future__ import annotations
@@ -27,15 +27,10 @@ WIDE = 1000  # the width below which heads limit the loss: arXiv 2404.07647
 
 @dataclass(frozen=True)
 class Judgement:
-    """One measure of one model.
+    """One measure of one model; schema.json describes the fields.
 
-    verdict    fine, watch, act; unknown: not measured, or without a meaning for this model
-    value      the number; shown: as people read it
-    limits     {"watch": from where on, "act": from where on}, those that there are
-    reference  what a sound model has
-    source     who published the limits
-    says       what follows, as a sentence
-    command    what would help; None: no command does
+    verdict  fine, watch, act; unknown: not measured, or without a meaning for this model
+    limits   {"watch", "act"}: the value from which on the verdict is this, for those that have a limit
     """
 
     theme: str
@@ -57,54 +52,39 @@ def thresholds() -> dict[str, dict[str, Any]]:
 
 
 def judge(model: Mapping[str, Any], remedies: Mapping[str, str]) -> tuple[Judgement, ...]:
-    """Every measure of a model's document.
+    """Judge every measure of a model's document.
 
-    remedies  what commands name: {"source": ..., "origin": ..., "widen": a whole command, or ""}
+    remedies  what sentences and commands name: {"source": ..., "origin": ..., "widen": a whole command, or ""}
     """
     return tuple(_judge(entry, MEASURES[name](model), remedies) for name, entry in thresholds().items())
 
 
 def _judge(entry: Mapping[str, Any], found: Finding | None, remedies: Mapping[str, str]) -> Judgement:
     limits = {key: float(entry[key]) for key in ("watch", "act") if key in entry}
-    fields = {**remedies, **(found.fields if found else {})}
-    measure, reference = (_filled(entry[key], fields) for key in ("measure", "reference"))
+    fields = _Fields({**remedies, **(found.fields if found else {})})
+    theme, source = entry["theme"], entry["source"]
+    measure, reference = (entry[key].format_map(fields) for key in ("measure", "reference"))
     if found is None:
-        said = "not measured, or without a meaning here"
-        return Judgement(entry["theme"], measure, "unknown", None, "", limits, reference, entry["source"], said)
-    reached = [key for key, limit in limits.items() if _is_reached(found.value, limit, entry["worse"])]
+        sentence = "not measured, or without a meaning here"
+        return Judgement(theme, measure, "unknown", None, "", limits, reference, source, sentence)
+    value, above = found.value, entry["worse"] == "above"
+    reached = [
+        key for key, limit in limits.items() if (value >= limit if above else value < limit) or math.isnan(value)
+    ]
     verdict = reached[-1] if reached else "fine"
-    command = _filled(entry.get("command", {}).get(verdict, ""), fields)
-    return Judgement(
-        entry["theme"],
-        measure,
-        verdict,
-        found.value,
-        _shown(found.value),
-        limits,
-        reference,
-        entry["source"],
-        _filled(entry["says"][verdict], fields),
-        command or None,
-    )
+    sentence = entry["says"][verdict].format_map(fields)
+    command = entry.get("command", {}).get(verdict, "").format_map(fields) or None
+    return Judgement(theme, measure, verdict, value, _shown(value), limits, reference, source, sentence, command)
 
 
-def _is_reached(value: float, limit: float, worse: str) -> bool:
-    """Whether a number is at its limit or beyond; NaN is, too."""
-    return math.isnan(value) or (value >= limit if worse == "above" else value < limit)
-
-
-def _filled(text: str, fields: Mapping[str, Any]) -> str:
-    return text.format_map(_Named(fields)) if "{" in text else text
-
-
-class _Named(dict[str, Any]):
-    """Fields by name; the name itself where there is no such field."""
+class _Fields(dict[str, Any]):
+    """Fields of a sentence; one that is missing reads as its name, whatever its format."""
 
     def __missing__(self, key: str) -> Any:
-        return _Absent(key)
+        return _Name(key)
 
 
-class _Absent(str):
+class _Name(str):
     def __format__(self, spec: str) -> str:
         return str(self)
 
@@ -115,15 +95,11 @@ def _shown(value: float) -> str:
 
 
 def remedies(checkpoint: Checkpoint) -> dict[str, str]:
-    """What commands name: the source, what it was grown from, and how to widen it past the bottleneck."""
+    """What sentences and commands name: the source, the source of its first growth, and how to widen the bottleneck."""
     source = shlex.quote(checkpoint.origin.id)
-    return {"source": source, "origin": _origin(checkpoint) or source, "widen": _widen(checkpoint, source)}
-
-
-def _origin(checkpoint: Checkpoint) -> str:
-    """The source of the first growth on record."""
     grown = [str(step.source.get("id", "")) for step in checkpoint.steps if step.operation == Widen.name]
-    return shlex.quote(grown[0]) if grown and grown[0] else ""
+    origin = shlex.quote(grown[0]) if grown and grown[0] else source
+    return {"source": source, "origin": origin, "widen": _widen(checkpoint, source)}
 
 
 def _widen(checkpoint: Checkpoint, source: str) -> str:
@@ -133,10 +109,10 @@ def _widen(checkpoint: Checkpoint, source: str) -> str:
         return ""
     width = checkpoint.sizes[tie.axis]
     key, factor = checkpoint.architecture.axes[tie.axis].key, max(2, math.ceil(WIDE / width))
-    tries = [(None, {key: factor * width}, f"--set {key}={factor * width}")] if key else []
-    for times, settings, option in [*tries, (factor, {}, f"--factor {factor}")]:
+    tries = [(Widen(set={key: factor * width}), f"--set {key}={factor * width}")] if key else []
+    for widen, option in [*tries, (Widen(factor=factor), f"--factor {factor}")]:
         try:
-            Widen(factor=times, set=settings).apply(checkpoint)
+            widen.apply(checkpoint)
         except ModelSurgeonError:
             continue
         return f"modelsurgeon widen {source} -o OUT {option}"
