@@ -94,7 +94,8 @@ class Attention(TorchFunctionMode):
 
     def __enter__(self) -> Attention:
         for name, module in self._model.named_modules():
-            self._hooks.enter_context(module.register_forward_pre_hook(self._entered(name)))
+            enter = module.register_forward_pre_hook(lambda *given, name=name: self._running.append(name))
+            self._hooks.enter_context(enter)
             self._hooks.enter_context(module.register_forward_hook(self._left(name), always_call=True))
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
@@ -120,9 +121,6 @@ class Attention(TorchFunctionMode):
         called = name if self._calls[name] == 1 else f"{name} (call {self._calls[name]})"
         for row, shares in zip(logits, probabilities, strict=True):  # one row at a time is copied in float64
             self._sums[called].add(row, shares, self._masked)
-
-    def _entered(self, name: str) -> Any:
-        return lambda module, given: self._running.append(name)
 
     def _left(self, name: str) -> Any:
         def left(module: Any, given: Any, returned: Any) -> None:

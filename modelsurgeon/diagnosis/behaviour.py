@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +23,7 @@ import torch
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.diagnosis.attention import Attention, Softmax
 from modelsurgeon.diagnosis.head_cut import BodyReplay, HeadCut, directions, find_head
-from modelsurgeon.diagnosis.states import FinalState, State, States, final_state, real_positions
+from modelsurgeon.diagnosis.states import FinalState, State, States
 from modelsurgeon.progress import Tell, silent
 from modelsurgeon.running import reference
 from modelsurgeon.running.batches import SAMPLE, TEXT, make_windows
@@ -35,8 +35,6 @@ from modelsurgeon.running.reader import UNLABELLED, Batch
 from modelsurgeon.running.token_losses import TokenLosses, token_losses
 from modelsurgeon.text import printable
 from modelsurgeon.verification.comparison import pieces
-
-HEAD = "what the head reads"
 
 
 @dataclass(frozen=True)
@@ -124,11 +122,10 @@ class _Visit:
     """A model in memory that is measured batch by batch."""
 
     def __init__(self, model: Any, kept: Kept, notes: list[str]) -> None:
-        self.model, self.kept, self.notes = model, kept, notes
-        self.states, self.attention, self.losses = States(model, kept), Attention(model), TokenLosses()
-        self.head, self.labelled = find_head(model), False
+        self.model, self.head, self.notes = model, find_head(model), notes
+        self.states, self.attention, self.losses = States(model, self.head, kept), Attention(model), TokenLosses()
+        self.labelled = False
         self.cuts: dict[int, TokenLosses] = {}
-        self._batches = 0
 
     def run(self, batches: Sequence[Batch], tell: Tell, what: str) -> None:
         cut = self._cut(batches)
@@ -138,8 +135,7 @@ class _Visit:
         for batch in batches:
             tell(what, done, steps)
             with ExitStack() as stack:
-                stack.enter_context(self._head_seen(batch))
-                stack.enter_context(self.states.watching())
+                stack.enter_context(self.states.watching(batch))
                 stack.enter_context(self.attention)
                 if replay:
                     stack.enter_context(replay.recording())
@@ -147,7 +143,7 @@ class _Visit:
             self.states.add(returned, batch)
             _add_losses(self.losses, returned, batch)
             del returned
-            done, self._batches = done + 1, self._batches + 1
+            done += 1
             for rank, losses in self.cuts.items():
                 assert cut and replay
                 with cut.to(rank), replay.again():
@@ -158,8 +154,8 @@ class _Visit:
 
     def found(self, batches: Sequence[Batch], options: RunOptions, begin: float) -> Behaviour:
         """What was measured, beside the options; `begin` is when the run began."""
-        states, rows = self.states.described(), self.attention.rows()
-        self._note(states, rows)
+        states, attention = self.states.described(), self.attention.rows()
+        self._note(states, attention)
         full = next(iter(self.losses.means), None)
         points = tuple(Point(rank, loss) for rank, losses in self.cuts.items() for loss in losses.means)
         is_text, is_sample = batches[0].inputs == TEXT, options.text is None
@@ -174,18 +170,18 @@ class _Visit:
             full,
             next(iter(self.losses.by_position()), None),
             states,
-            self._last(),
+            self.states.final(torch.finfo(self.model.dtype).eps),
             Cuts(full, points) if full is not None and points else None,
-            rows,
+            attention,
             time.perf_counter() - begin,
             (*self.notes, *self.attention.notes),
         )
 
-    def _note(self, states: Sequence[State], rows: Sequence[Softmax]) -> None:
+    def _note(self, states: Sequence[State], attention: Sequence[Softmax]) -> None:
         kind = type(self.model).__name__
         if not states:
             self.notes.append(f"hidden states not measured: {kind} returns none")
-        if not rows:
+        if not attention:
             self.notes.append(f"attention not measured: {kind} calls no softmax over keys")
         if not self.labelled:
             self.notes.append("loss not measured: no text was read")
@@ -206,15 +202,3 @@ class _Visit:
         cut = HeadCut(self.head, basis)
         self.cuts = {rank: TokenLosses() for rank in cut.ranks}
         return cut
-
-    def _head_seen(self, batch: Batch) -> AbstractContextManager[object]:
-        """A context that stores what the head reads."""
-
-        def see(module: Any, given: tuple[torch.Tensor, ...]) -> None:
-            self.kept.put(f"{self._batches} {HEAD}", real_positions(given[0], batch.real))
-
-        return nullcontext() if self.head is None else self.head.register_forward_pre_hook(see)
-
-    def _last(self) -> FinalState | None:
-        name = HEAD if all(f"{batch} {HEAD}" in self.kept for batch in range(self._batches)) else self.states.last
-        return final_state(self.states.vectors(name), torch.finfo(self.model.dtype).eps) if name else None

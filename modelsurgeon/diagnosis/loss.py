@@ -31,6 +31,9 @@ from modelsurgeon.progress import Tell, silent
 
 SAMPLES = 128  # tokens whose losses are averaged: of fresh models they differ by far less than a nat
 
+# [s] float64 each, over a vocabulary: log sum e^logit, sum of logits, the logit of the token itself
+VocabularySums = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
 
 def predicted(vocab: int, width: int, deviation: float, factor: float = 1.0) -> float:
     """Nats: log(e^{d sigma f} + n - 1), the loss of a tied model whose residual branches are zero."""
@@ -115,37 +118,27 @@ def bigram_loss(
     The loss of a token i is -log p(j | i), averaged over every other j: its expectation over random ones.
     tokens  [s] int64: the token after which the head reads each state
     """
-    device = tokens.device
-    moments = torch.zeros(2, dtype=torch.float64, device=device)
-    sums = [_VocabularySums(moments.new_zeros(len(tokens))) for _ in readings]
+    moments = torch.zeros(2, dtype=torch.float64, device=tokens.device)
+    zeros = moments.new_zeros(len(tokens))
+    sums: list[VocabularySums] = [(zeros - math.inf, zeros, zeros) for _ in readings]
     _, vocab, width = head.shape
     for _, first, block in head.blocks():
-        wide = block.to(device, torch.float64)
+        wide = block.to(tokens.device, torch.float64)
         moments += torch.stack([wide.sum(), wide.square().sum()])
-        for sum_, reading in zip(sums, readings, strict=True):
-            sum_.add(reading.logits(wide, first), tokens - first)
+        pairs = zip(sums, readings, strict=True)
+        sums = [_added(sum_, reading.logits(wide, first), tokens - first) for sum_, reading in pairs]
         tell(first + len(wide))
     mean, square = (moments / (vocab * width)).tolist()
-    return [sum_.loss(vocab) for sum_ in sums], math.sqrt(max(0.0, square - mean**2))
+    losses = [float((log_sum - (total - own) / max(1, vocab - 1)).mean()) for log_sum, total, own in sums]
+    return losses, math.sqrt(max(0.0, square - mean**2))
 
 
-class _VocabularySums:
-    """Sums over a vocabulary, [s] float64 each: log sum e^logit, sum of logits, the token's own logit."""
-
-    def __init__(self, zeros: torch.Tensor) -> None:
-        self.log_sum, self.logits, self.own = zeros - math.inf, zeros, zeros
-
-    def add(self, logits: torch.Tensor, at: torch.Tensor) -> None:
-        """Add logits [s, r] of further tokens; `at`: the column of each state's own token, out of range if absent."""
-        self.log_sum = torch.logaddexp(self.log_sum, logits.logsumexp(1))
-        self.logits = self.logits + logits.sum(1)
-        inside = (at >= 0) & (at < logits.shape[1])
-        own = logits.gather(1, at.clamp(0, logits.shape[1] - 1)[:, None])[:, 0]
-        self.own = torch.where(inside, own, self.own)
-
-    def loss(self, vocab: int) -> float:
-        others = (self.logits - self.own) / max(1, vocab - 1)
-        return float((self.log_sum - others).mean())
+def _added(sums: VocabularySums, logits: torch.Tensor, at: torch.Tensor) -> VocabularySums:
+    """The sums with logits [s, r] of further tokens; `at`: the column of each state's own token, if it is in range."""
+    log_sum, total, own = sums
+    inside = (at >= 0) & (at < logits.shape[1])
+    found = logits.gather(1, at.clamp(0, logits.shape[1] - 1)[:, None])[:, 0]
+    return torch.logaddexp(log_sum, logits.logsumexp(1)), total + logits.sum(1), torch.where(inside, found, own)
 
 
 def initial_loss(

@@ -153,9 +153,8 @@ def _last_gain(model: Document) -> Finding | None:
     middle = statistics.median(body) if last and body else 0.0
     if not middle:
         return None
-    return Finding(
-        abs(last[-1]["mean"]) / middle, {"tensor": last[-1]["tensor"], "gain": last[-1]["mean"], "body": middle}
-    )
+    tensor, gain = last[-1]["tensor"], last[-1]["mean"]
+    return Finding(abs(gain) / middle, {"tensor": tensor, "gain": gain, "body": middle})
 
 
 @_measure

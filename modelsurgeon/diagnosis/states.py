@@ -22,6 +22,7 @@ from modelsurgeon.diagnosis.weights.spectrum import effective_rank, entropy, sin
 from modelsurgeon.running.outputs import Kept
 from modelsurgeon.running.reader import Batch
 
+HEAD = "what the head reads"
 SIDES = {"hidden_states": "", "encoder_hidden_states": "encoder", "decoder_hidden_states": "decoder"}
 
 
@@ -62,18 +63,9 @@ class FinalState:
 
 def describe(name: str, layer: int, side: str, vectors: torch.Tensor) -> State:
     """One state from its [N, d] numbers; sums over numbers that are not all finite are NaN."""
-    norms, sizes = vectors.double().norm(dim=-1), vectors.abs()
-    return State(
-        name,
-        layer,
-        side,
-        mean_cosine(vectors),
-        float(norms.mean()),
-        float(norms.max()),
-        float(sizes.max()),
-        float(sizes.median()),
-        effective_rank(singular_values(vectors.double())),
-    )
+    norms, magnitudes = vectors.double().norm(dim=-1), vectors.abs()
+    sizes = float(norms.mean()), float(norms.max()), float(magnitudes.max()), float(magnitudes.median())
+    return State(name, layer, side, mean_cosine(vectors), *sizes, effective_rank(singular_values(vectors.double())))
 
 
 def final_state(vectors: torch.Tensor, eps: float) -> FinalState:
@@ -109,11 +101,12 @@ def real_positions(value: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
 class States:
     """All hidden states of some batches, on disk until they are described, and then in memory one at a time.
 
-    A model with a final norm returns its last layer's output only after the norm, so hooks catch it before.
+    A model with a final norm returns its last layer's output only after the norm, so hooks catch it before. Another
+    hook catches what the head reads.
     """
 
-    def __init__(self, model: torch.nn.Module, kept: Kept) -> None:
-        self._kept = kept
+    def __init__(self, model: torch.nn.Module, head: torch.nn.Module | None, kept: Kept) -> None:
+        self._head, self._kept = head, kept
         self._batches = 0
         self._names: dict[str, tuple[int, str]] = {}  # {name: (layer, side)}, in order
         modules = ((name, module) for name, module in model.named_modules() if isinstance(module, torch.nn.ModuleList))
@@ -123,12 +116,18 @@ class States:
         self._returned: dict[str, torch.Tensor] = {}  # {path of a list: what its last layer returned}
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
-        """A context for the forward pass whose outputs are then added."""
+    def watching(self, batch: Batch) -> Iterator[None]:
+        """A context for the forward pass of a batch, whose outputs are then added."""
+
+        def see(module: Any, given: tuple[torch.Tensor, ...]) -> None:
+            self._kept.put(f"{self._batches} {HEAD}", real_positions(given[0], batch.real))
+
         self._returned.clear()
         with ExitStack() as stack:
             for name, layers in self._lists.items():
                 stack.enter_context(layers[-1].register_forward_hook(self._hook(name)))
+            if self._head is not None:
+                stack.enter_context(self._head.register_forward_pre_hook(see))
             yield
 
     def add(self, returned: Mapping[str, Any], batch: Batch) -> None:
@@ -144,14 +143,15 @@ class States:
 
     def described(self) -> tuple[State, ...]:
         """Every state over all batches, an encoder's before a decoder's."""
-        return tuple(describe(name, *place, self.vectors(name)) for name, place in self._names.items())
+        return tuple(describe(name, *place, self._vectors(name)) for name, place in self._names.items())
 
-    @property
-    def last(self) -> str | None:
-        """The name of the last hidden state, the decoder's if there are two; None where there is none."""
-        return next(reversed(self._names), None)
+    def final(self, eps: float) -> FinalState | None:
+        """`final_state` of what the head reads, or else of the last hidden state (a decoder's before an encoder's)."""
+        is_seen = all(f"{batch} {HEAD}" in self._kept for batch in range(self._batches))
+        name = HEAD if is_seen else next(reversed(self._names), None)
+        return final_state(self._vectors(name), eps) if name else None
 
-    def vectors(self, name: str) -> torch.Tensor:
+    def _vectors(self, name: str) -> torch.Tensor:
         """[N, d] of one state."""
         return torch.cat([self._kept.get(f"{batch} {name}") for batch in range(self._batches)])
 

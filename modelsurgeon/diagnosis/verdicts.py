@@ -8,6 +8,7 @@ measures.py reads the numbers, thresholds.toml holds their limits.
 from __future__ import annotations
 
 import math
+import re
 import shlex
 import tomllib
 from collections.abc import Mapping
@@ -61,32 +62,19 @@ def judge(model: Mapping[str, Any], remedies: Mapping[str, str]) -> tuple[Judgem
 
 def _judge(entry: Mapping[str, Any], found: Finding | None, remedies: Mapping[str, str]) -> Judgement:
     limits = {key: float(entry[key]) for key in ("watch", "act") if key in entry}
-    fields = _Fields({**remedies, **(found.fields if found else {})})
-    theme, source = entry["theme"], entry["source"]
-    measure, reference = (entry[key].format_map(fields) for key in ("measure", "reference"))
-    if found is None:
+    theme, source, texts = entry["theme"], entry["source"], (entry["measure"], entry["reference"])
+    if found is None:  # a field has no value, and reads as its name
+        measure, reference = (re.sub(r"\{(\w+)[^}]*\}", r"\1", text) for text in texts)
         sentence = "not measured, or without a meaning here"
         return Judgement(theme, measure, "unknown", None, "", limits, reference, source, sentence)
+    fields = {**remedies, **found.fields}
+    measure, reference = (text.format_map(fields) for text in texts)
     value, above = found.value, entry["worse"] == "above"
-    reached = [
-        key for key, limit in limits.items() if (value >= limit if above else value < limit) or math.isnan(value)
-    ]
+    reached = [key for key, limit in limits.items() if math.isnan(value) or (value >= limit) == above]
     verdict = reached[-1] if reached else "fine"
     sentence = entry["says"][verdict].format_map(fields)
     command = entry.get("command", {}).get(verdict, "").format_map(fields) or None
     return Judgement(theme, measure, verdict, value, _shown(value), limits, reference, source, sentence, command)
-
-
-class _Fields(dict[str, Any]):
-    """Fields of a sentence; one that is missing reads as its name, whatever its format."""
-
-    def __missing__(self, key: str) -> Any:
-        return _Name(key)
-
-
-class _Name(str):
-    def __format__(self, spec: str) -> str:
-        return str(self)
 
 
 def _shown(value: float) -> str:

@@ -63,9 +63,8 @@ def measure_table(
     _, vocab, width = rows.shape
     first = read_first(rows, device, lambda done: tell(name, done, 2 * vocab))
     second = read_second(rows, first, device, lambda done: tell(name, vocab + done, 2 * vocab))
-    tokens = read_tokens(checkpoint.side_files)
-    texts = tokens.texts if tokens else {}
-    groups = _groups(first)
+    tokens, groups = read_tokens(checkpoint.side_files), _groups(first)
+    texts = tokens.texts
     copied = {row: group[0] for group in groups for row in group[1:]}
     return TokenTable(
         tensor=name,
@@ -91,7 +90,7 @@ def measure_table(
             "examples": [one[:EXAMPLES] for one in groups[:EXAMPLES]],
         },
         untrained=_untrained(first.dead, copied, second.at_mean, tokens),
-        tokenizer={"tokens": len(tokens.texts), "added": len(tokens.added)} if tokens else None,
+        tokenizer={"tokens": len(texts), "added": len(tokens.added)} if texts else None,
     )
 
 
@@ -129,17 +128,15 @@ def _columns(deviations: torch.Tensor) -> dict[str, Any]:
     return {"median": float(deviations.median()), "max": float(deviations[largest]), "column": largest}
 
 
-def _untrained(
-    dead: torch.Tensor, copied: dict[int, int], at_mean: torch.Tensor, tokens: Tokens | None
-) -> dict[str, Any]:
+def _untrained(dead: torch.Tensor, copied: dict[int, int], at_mean: torch.Tensor, tokens: Tokens) -> dict[str, Any]:
     """Rows that training never reached; the examples begin with added tokens and end with rows without a token."""
     why = {row: f"equal to row {earlier}" for row, earlier in copied.items()}
     why |= dict.fromkeys(at_mean.nonzero()[:, 0].tolist(), "at the mean of all rows")
     why |= dict.fromkeys(dead.nonzero()[:, 0].tolist(), "zero")
-    texts, added = (tokens.texts, tokens.added) if tokens else ({}, frozenset[int]())
-    beyond = [row for row in range(len(dead)) if row not in texts] if tokens else []
+    texts, added = tokens.texts, tokens.added
+    beyond = [row for row in range(len(dead)) if row not in texts] if texts else []
     why |= {row: "no token has this row" for row in beyond if row not in why}
-    named = sorted(why, key=lambda row: (row not in added, bool(tokens) and row not in texts, row))
+    named = sorted(why, key=lambda row: (row not in added, bool(texts) and row not in texts, row))
     return {
         "count": len(why),
         "added": sum(row in added for row in why),

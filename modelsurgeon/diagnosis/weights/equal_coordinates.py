@@ -293,13 +293,6 @@ def _counted(axis: GrownAxis, place: Place, labels: Labels) -> Copies:
         for row, alive in zip(of, ~dead, strict=True)
         for group in _groups(row[alive])
     ]
-    return Copies(
-        axis.names[0],
-        axis.kind.word,
-        place[0][1] if place else None,
-        of.size,
-        len(groups),
-        sum(len(group) - 1 for group in groups),
-        int(dead.sum()),
-        (groups[0][0], groups[0][1]) if groups else None,
-    )
+    counts = of.size, len(groups), sum(len(group) - 1 for group in groups), int(dead.sum())
+    example = (groups[0][0], groups[0][1]) if groups else None
+    return Copies(axis.names[0], axis.kind.word, place[0][1] if place else None, *counts, example)

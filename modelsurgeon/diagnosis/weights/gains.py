@@ -54,21 +54,10 @@ def gain(table: Architecture, places: Mapping[str, str], name: str, size: int, m
     if name not in places or template is None:
         return None
     is_gain = template.signature.normalises is not None
-    moved = moments.moved(table.offset if is_gain else 0.0)
-    return Gain(
-        name,
-        template.name,
-        "gain" if is_gain else "bias",
-        layer_of(table, template, name),
-        _part(table, template, name),
-        places[name],
-        size,
-        moved.mean,
-        moved.deviation,
-        moved.low,
-        moved.high,
-        moved.rms,
-    )
+    layer, part = layer_of(table, template, name), _part(table, template, name)
+    named = name, template.name, "gain" if is_gain else "bias", layer, part, places[name]
+    values = moments.moved(table.offset if is_gain else 0.0)
+    return Gain(*named, size, values.mean, values.deviation, values.low, values.high, values.rms)
 
 
 def places(table: Architecture, names: Iterable[str]) -> dict[str, str]:

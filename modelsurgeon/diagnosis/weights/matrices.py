@@ -71,25 +71,9 @@ def matrix(
     template = table.template(name)
     assert template is not None
     fan_in = _fan_in(table, template, tensor.shape)
-    deviation, xavier = moments.deviation, 1 / math.sqrt(fan_in)
-    return Matrix(
-        name,
-        template.name,
-        layer_of(table, template, name),
-        tensor.shape,
-        tensor.dtype,
-        fan_in,
-        moments.mean if moments.count else math.nan,
-        deviation,
-        xavier,
-        deviation / xavier,
-        deviation / TRUNCATED,
-        spectral.norm,
-        spectral.error,
-        spectral.frobenius,
-        spectral.stable_rank,
-        equal.rows.repeats,
-        equal.columns.repeats,
-        equal.rows.zeros,
-        equal.columns.zeros,
-    )
+    mean, deviation, xavier = moments.mean if moments.count else math.nan, moments.deviation, 1 / math.sqrt(fan_in)
+    named = name, template.name, layer_of(table, template, name), tensor.shape, tensor.dtype
+    spread = mean, deviation, xavier, deviation / xavier, deviation / TRUNCATED
+    norms = spectral.norm, spectral.error, spectral.frobenius, spectral.stable_rank
+    lines = equal.rows.repeats, equal.columns.repeats, equal.rows.zeros, equal.columns.zeros
+    return Matrix(*named, fan_in, *spread, *norms, *lines)

@@ -74,12 +74,9 @@ def spectral(rows: RowBlocks, device: str = "cpu") -> Spectral:
     if any(math.isnan(one.norm) for one in found):
         return UNKNOWN
     norm = max((one.norm for one in found), default=0.0)
-    return Spectral(
-        norm=norm,
-        error=max((one.norm + one.error for one in found), default=0.0) - norm,
-        frobenius=math.hypot(*(one.frobenius for one in found)),
-        stable_rank=min((one.stable_rank for one in found if one.norm), default=math.nan),
-    )
+    error = max((one.norm + one.error for one in found), default=0.0) - norm
+    stable_rank = min((one.stable_rank for one in found if one.norm), default=math.nan)
+    return Spectral(norm, error, math.hypot(*(one.frobenius for one in found)), stable_rank)
 
 
 class _Matrix:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,9 +63,12 @@ def spectrum(rows: RowBlocks, *, device: str = "cpu", tell: Tell = silent) -> Sp
     assert count == 1, f"a spectrum is of one matrix, not of {count}"
     begin = time.perf_counter()
     n, d = sides
-    direct = is_direct(n, d)
-    values = singular_values(_whole(rows, device)) if direct else _by_gram(rows, device, tell)
-    tell("spectrum", _work(n, d), _work(n, d))
+    direct, work = is_direct(n, d), n + EIGEN * min(n, d)  # rows to read, and the eigenvalues' time in rows
+    if direct:
+        values = singular_values(_whole(rows, device))
+    else:
+        values = _by_gram(rows, device, lambda read: tell("spectrum", read, work))
+    tell("spectrum", work, work)
     resolution = max(n, d) * EPS if direct else math.sqrt(max(n, d) * EPS)
     least = resolution * values.max(initial=0)
     return Spectrum(
@@ -185,7 +188,7 @@ def _disorder(shares: np.ndarray) -> float:
     return float(-(some * np.log(some)).sum())
 
 
-def _by_gram(rows: RowBlocks, device: str, tell: Tell) -> np.ndarray:
+def _by_gram(rows: RowBlocks, device: str, tell: Callable[[int], object]) -> np.ndarray:
     """[min(n, d)] float64, descending."""
     _, n, d = rows.shape
     if n < d:
@@ -195,7 +198,7 @@ def _by_gram(rows: RowBlocks, device: str, tell: Tell) -> np.ndarray:
     def blocks() -> Iterator[torch.Tensor]:
         for _, first, block in rows.blocks():
             yield block
-            tell("spectrum", first + len(block), _work(n, d))
+            tell(first + len(block))
 
     return gram_singular_values(gram(blocks(), d, device))
 
@@ -206,11 +209,6 @@ def _whole(rows: RowBlocks, device: str) -> torch.Tensor:
     for _, first, block in rows.blocks():
         whole[first : first + len(block)].copy_(block)
     return whole
-
-
-def _work(n: int, d: int) -> int:
-    """The total that `tell` counts to: rows to read, and the eigenvalues' time in rows."""
-    return n + EIGEN * min(n, d)
 
 
 def _add_product(total: torch.Tensor, block: torch.Tensor) -> None:

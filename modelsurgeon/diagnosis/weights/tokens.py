@@ -29,14 +29,14 @@ class Tokens:
     added: frozenset[int]
 
 
-def read_tokens(side_files: Mapping[str, File]) -> Tokens | None:
-    """The tokens of a checkpoint; None where no file lists them, or the file is broken."""
+def read_tokens(side_files: Mapping[str, File]) -> Tokens:
+    """The tokens of a checkpoint; no texts where no file lists them, or the file is broken."""
     whole = _read(side_files, "tokenizer.json")
     model = whole.get("model")
     vocabulary = model.get("vocab") if isinstance(model, Mapping) else _read(side_files, "vocab.json")
     texts = dict(_numbered(vocabulary))
     if not texts:
-        return None
+        return Tokens({}, frozenset())
     decoder = _read(side_files, "tokenizer_config.json").get("added_tokens_decoder")
     added = dict(_numbered(_read(side_files, "added_tokens.json")))
     added |= {**dict(_of_decoder(decoder)), **dict(_of_list(whole.get("added_tokens")))}
