@@ -22,7 +22,6 @@ from modelsurgeon.diagnosis.measures import MEASURES, Finding
 from modelsurgeon.errors import ModelSurgeonError
 from modelsurgeon.operations.widen import Widen
 
-THRESHOLDS = Path(__file__).parent / "thresholds.toml"
 WIDE = 1000  # the width below which heads limit the loss: arXiv 2404.07647
 
 
@@ -49,7 +48,7 @@ class Judgement:
 @cache
 def thresholds() -> dict[str, dict[str, Any]]:
     """{measure: its entry}, in the order of the file."""
-    return tomllib.loads(THRESHOLDS.read_text(encoding="utf-8"))
+    return tomllib.loads((Path(__file__).parent / "thresholds.toml").read_text(encoding="utf-8"))
 
 
 def judge(model: Mapping[str, Any], remedies: Mapping[str, str]) -> tuple[Judgement, ...]:

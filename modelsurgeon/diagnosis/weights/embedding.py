@@ -65,7 +65,7 @@ def measure_table(
     second = read_second(rows, first, device, lambda done: tell(name, vocab + done, 2 * vocab))
     tokens, groups = read_tokens(checkpoint.side_files), _groups(first)
     texts = tokens.texts
-    copied = {row: group[0] for group in groups for row in group[1:]}
+    copied, examples = {row: one[0] for one in groups for row in one[1:]}, [one[:EXAMPLES] for one in groups[:EXAMPLES]]
     return TokenTable(
         tensor=name,
         vocab=vocab,
@@ -84,11 +84,7 @@ def measure_table(
         },
         components={"median_deviation": first.robust, "columns": _columns(first.columns)},
         dead={"count": int(first.dead.sum()), "examples": first.dead.nonzero()[:EXAMPLES, 0].tolist()},
-        duplicates={
-            "groups": len(groups),
-            "rows": len(copied),
-            "examples": [one[:EXAMPLES] for one in groups[:EXAMPLES]],
-        },
+        duplicates={"groups": len(groups), "rows": len(copied), "examples": examples},
         untrained=_untrained(first.dead, copied, second.at_mean, tokens),
         tokenizer={"tokens": len(texts), "added": len(tokens.added)} if texts else None,
     )

@@ -54,8 +54,11 @@ def gain(table: Architecture, places: Mapping[str, str], name: str, size: int, m
     if name not in places or template is None:
         return None
     is_gain = template.signature.normalises is not None
-    layer, part = layer_of(table, template, name), _part(table, template, name)
-    named = name, template.name, "gain" if is_gain else "bias", layer, part, places[name]
+    whole = _layered(table, template, name).name
+    counters = [f"{{{counter}}}." for counter in table.counters if f"{{{counter}}}." in whole]
+    inside = whole[max(whole.index(one) + len(one) for one in counters) :] if counters else whole
+    part = inside.removeprefix(table.prefix).removesuffix(".weight").removesuffix(".bias")
+    named = name, template.name, "gain" if is_gain else "bias", layer_of(table, template, name), part, places[name]
     values = moments.moved(table.offset if is_gain else 0.0)
     return Gain(*named, size, values.mean, values.deviation, values.low, values.high, values.rms)
 
@@ -130,10 +133,3 @@ def _layered(table: Architecture, template: Template, name: str) -> Template:
     canonical = table.canonical(name)
     counted = (other for other in table.templates if other.placeholders and other.pattern.fullmatch(canonical))
     return next(counted, template)
-
-
-def _part(table: Architecture, template: Template, name: str) -> str:
-    whole = _layered(table, template, name).name
-    counters = [f"{{{counter}}}." for counter in table.counters if f"{{{counter}}}." in whole]
-    inside = whole[max(whole.index(one) + len(one) for one in counters) :] if counters else whole
-    return inside.removeprefix(table.prefix).removesuffix(".weight").removesuffix(".bias")

@@ -171,20 +171,12 @@ def _counted(values: torch.Tensor, times: torch.Tensor, dtype: torch.dtype) -> N
 
     sizes, finite, nonzero = values.abs(), values.isfinite(), values != 0
     lost = [
-        Lost(count(finite & (sizes >= INFINITE[narrow])), count(nonzero & (sizes <= NOTHING[narrow])))
-        if narrow != dtype
-        else Lost()
-        for narrow in (torch.float16, torch.bfloat16)
+        Lost(count(finite & (sizes >= INFINITE[one])), count(nonzero & (sizes <= NOTHING[one]))) for one in INFINITE
     ]
-    return Numbers(
-        int(times.sum()),
-        count(values.isnan()),
-        count(values.isinf()),
-        count(~nonzero),
-        count(nonzero & (sizes < torch.finfo(dtype).smallest_normal)),
-        float(sizes[finite].max()) if finite.any() else 0.0,
-        *lost,
-    )
+    special = count(values.isnan()), count(values.isinf()), count(~nonzero)
+    subnormal = count(nonzero & (sizes < torch.finfo(dtype).smallest_normal))
+    largest = float(sizes[finite].max()) if finite.any() else 0.0
+    return Numbers(int(times.sum()), *special, subnormal, largest, *lost)
 
 
 @lru_cache

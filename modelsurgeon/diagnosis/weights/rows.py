@@ -61,17 +61,16 @@ class RowBlocks:
     def take(self, index: int, rows: np.ndarray) -> torch.Tensor:
         """[k, columns] as stored: these rows of matrix `index`, each read by itself if the tensor does not stay."""
         if self.is_kept:
-            matrix = self._whole[index] if self._is_stack else self._whole
-            return matrix.index_select(0, torch.from_numpy(rows)).reshape(len(rows), -1)
+            return self._whole[index].index_select(0, torch.from_numpy(rows))
         return torch.cat([self._read(index, row, row + 1).reshape(1, -1) for row in rows.tolist()])
 
     @cached_property
     def _whole(self) -> torch.Tensor:
-        return self.tensor.read(0, self.tensor.shape[0])
+        return self.tensor.read(0, self.tensor.shape[0]).reshape(self.shape)
 
     def _read(self, index: int, first: int, last: int) -> torch.Tensor:
         if self.is_kept:
-            return self._whole[index, first:last] if self._is_stack else self._whole[first:last]
+            return self._whole[index, first:last]
         if self._is_stack:
             return self.tensor.read(index, index + 1, first=first, last=last)[0]
         return self.tensor.read(first, last)

@@ -103,14 +103,10 @@ def scan(
         done += tensor.nbytes
         tell("weights", done, total)
     zero = frozenset(name for name, found in counts.items() if found.zero == found.count)
-    return Scan(
-        tuple(gains),
-        tuple(matrices),
-        coordinates.copies(zero),
-        sum(counts.values(), Numbers()),
-        {name: found for name, found in counts.items() if not found.is_usual},
-        bool(gains) and all(one.is_fresh for one in gains),
-    )
+    unusual = {name: found for name, found in counts.items() if not found.is_usual}
+    fresh = bool(gains) and all(one.is_fresh for one in gains)
+    copies, numbers = coordinates.copies(zero), sum(counts.values(), Numbers())
+    return Scan(tuple(gains), tuple(matrices), copies, numbers, unusual, fresh)
 
 
 def _readings(
@@ -167,10 +163,6 @@ def _read(
         census.add(block)
         if sketch:
             sketch.add(index, first, block)
-    return TensorFindings(
-        name,
-        census.numbers,
-        census.moments,
-        sketch.settle() if sketch else None,
-        (known or spectral(rows, device)) if template and is_matrix(template) else None,
-    )
+    equal = sketch.settle() if sketch else None
+    norm = (known or spectral(rows, device)) if template and is_matrix(template) else None
+    return TensorFindings(name, census.numbers, census.moments, equal, norm)

@@ -26,9 +26,7 @@ from modelsurgeon.tensors.arithmetic import is_finite
 Values = Sequence[float] | np.ndarray
 
 DIRECT_SIDE, DIRECT = 512, 1 << 22  # the smaller side and the numbers up to which a direct decomposition takes < 0.3 s
-GATHERED = (
-    1024  # rows that are multiplied at a time: with fewer, most of the time goes into reading and writing the sum
-)
+GATHERED = 1024  # rows that are multiplied at a time: with fewer, reading and writing the sum takes most of the time
 PANELS = 8  # of the symmetric product, for (1 + 1/8) / 2 of its work; more of them are too narrow to be faster
 EIGEN = 4  # eigenvalues take as long as adding this many times d rows (measured at d = 2048)
 EPS = float(np.finfo(np.float64).eps)
