@@ -59,7 +59,7 @@ class Behaviour:
 
     length  tokens of a window; 0 for a model that takes none
     tokens  all that encoder and decoder read
-    loss    nats: of the text's tokens, of 15% of them for a masked-LM; `loss_by_position`: at each of a window's
+    loss    nats: of the text's tokens, of 15% of them for a masked-LM; `loss_by_position`: along the windows
     states  the embedding's output first, the last hidden state last
     last    what the head reads; for a model without a head, the last hidden state
     """

@@ -91,10 +91,7 @@ class Diagnosis:
 
 
 def document(found: Sequence[Diagnosis], device: str, command: str) -> dict[str, Any]:
-    """The document that schema.json describes: terminal, page and plots show nothing else.
-
-    command  the command line that asked for it
-    """
+    """The document that schema.json describes: all that is shown of a diagnosis, and the command that asked for it."""
     models = [one.to_json() for one in found]
     return dict(printable({"format": FORMAT, "models": models, "command": command, "environment": environment(device)}))
 

@@ -12,7 +12,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, pairwise
 from typing import Any
@@ -32,7 +32,7 @@ class Finding:
     """A number, and what sentences about it name."""
 
     value: float
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any]
 
 
 MEASURES: dict[str, Callable[[Document], Finding | None]] = {}  # {entry of thresholds.toml: what reads its number}

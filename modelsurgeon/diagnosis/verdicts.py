@@ -52,10 +52,7 @@ def thresholds() -> dict[str, dict[str, Any]]:
 
 
 def judge(model: Mapping[str, Any], remedies: Mapping[str, str]) -> tuple[Judgement, ...]:
-    """Judge every measure of a model's document.
-
-    remedies  what sentences and commands name: {"source": ..., "origin": ..., "widen": a whole command, or ""}
-    """
+    """Judge every measure of a model's document; `remedies`: what sentences and commands name, by `remedies()`."""
     return tuple(_judge(entry, MEASURES[name](model), remedies) for name, entry in thresholds().items())
 
 
@@ -73,12 +70,9 @@ def _judge(entry: Mapping[str, Any], found: Finding | None, remedies: Mapping[st
     verdict = reached[-1] if reached else "fine"
     sentence = entry["says"][verdict].format_map(fields)
     command = entry.get("command", {}).get(verdict, "").format_map(fields) or None
-    return Judgement(theme, measure, verdict, value, _shown(value), limits, reference, source, sentence, command)
-
-
-def _shown(value: float) -> str:
     whole = math.isfinite(value) and value == int(value) and abs(value) < 1e15
-    return f"{int(value):,}" if whole else f"{value:.3g}"
+    shown = f"{int(value):,}" if whole else f"{value:.3g}"
+    return Judgement(theme, measure, verdict, value, shown, limits, reference, source, sentence, command)
 
 
 def remedies(checkpoint: Checkpoint) -> dict[str, str]:

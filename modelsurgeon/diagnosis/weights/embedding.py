@@ -54,11 +54,7 @@ class TokenTable:
 def measure_table(
     checkpoint: Checkpoint, name: str, *, memory: int, device: str = "cpu", tell: Tell = silent
 ) -> TokenTable:
-    """Measure one table, [vocab, width], an embedding or a head.
-
-    name    on disk
-    memory  bytes of it that may stay in memory between the two passes
-    """
+    """Measure an embedding or a head, [vocab, width], by its name on disk; keeps up to `memory` bytes of it."""
     rows = RowBlocks(checkpoint.tensors[name], memory)
     _, vocab, width = rows.shape
     first = read_first(rows, device, lambda done: tell(name, done, 2 * vocab))

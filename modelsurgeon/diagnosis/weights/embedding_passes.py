@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -48,7 +47,7 @@ class First:
     centres: list[torch.Tensor] = field(default_factory=list)
     robust: float = 0.0
 
-    @cached_property
+    @property
     def dead(self) -> torch.Tensor:
         """[n] bool: rows of zeros."""
         return torch.from_numpy(self.equal.zero[0])

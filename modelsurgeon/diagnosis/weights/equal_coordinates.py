@@ -110,10 +110,7 @@ class Coordinates:
                 self._labels[key] = DISTINCT if after.are_distinct else after
 
     def copies(self, zero: frozenset[str] = frozenset()) -> tuple[Copies, ...]:
-        """The axes with copies or dead coordinates; reads again the tensors of experts that may be equal.
-
-        zero  names of tensors that hold only zeros
-        """
+        """The axes with copies or dead coordinates, where the tensors named in `zero` hold only zeros."""
         found = []
         for number, axis in enumerate(self._axes):
             for place in self._places(number):
@@ -125,9 +122,8 @@ class Coordinates:
         for place, own in strips(axis, self._table, self._sizes, self._templates).items():
             yield from ((place, strip) for strip in own)
         leader = self._leader(axis)
-        if leader is None:
-            return
-        for place, own in strips(leader, self._table, self._sizes, self._templates).items():
+        led = strips(leader, self._table, self._sizes, self._templates) if leader else {}
+        for place, own in led.items():
             for strip in own:  # a query head belongs to its key-value head
                 order = strip.order.reshape(len(strip.order), 1, axis.size, -1).transpose(0, 3, 1, 2)
                 yield place, replace(strip, order=order.reshape(-1, 1, axis.size))

@@ -45,11 +45,7 @@ class Gain:
 
 
 def gain(table: Architecture, places: Mapping[str, str], name: str, size: int, moments: Moments) -> Gain | None:
-    """The gain or bias of this name; None for another tensor.
-
-    places   {name: place}, from `places`
-    moments  of its finite numbers as stored
-    """
+    """The gain or bias of this name, None for another tensor; `moments`: of its finite numbers as stored."""
     template = table.template(name)
     if name not in places or template is None:
         return None

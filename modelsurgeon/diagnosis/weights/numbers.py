@@ -41,12 +41,7 @@ class Lost:
 
 @dataclass(frozen=True)
 class Numbers:
-    """Counts of the numbers of one tensor or several.
-
-    zero       of either sign
-    subnormal  below the normal numbers of the stored dtype, zeros left out
-    largest    the largest finite |x|
-    """
+    """Counts of the numbers of one tensor or several; schema.json describes the fields."""
 
     count: int = 0
     nan: int = 0
@@ -107,10 +102,7 @@ class Moments:
 
 
 class Census:
-    """Counts one tensor's numbers, block after block.
-
-    dtype  as in a safetensors header: BF16, F16, F32 or F64
-    """
+    """Counts one tensor's numbers, block after block; `dtype` as in a safetensors header: BF16, F16, F32 or F64."""
 
     def __init__(self, dtype: str) -> None:
         self._dtype = DTYPES[dtype]

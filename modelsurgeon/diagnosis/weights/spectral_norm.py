@@ -66,10 +66,7 @@ def of_spectrum(found: Spectrum) -> Spectral:
 
 
 def spectral(rows: RowBlocks, device: str = "cpu") -> Spectral:
-    """Norm, Frobenius norm and stable rank; every pass reads the tensor anew where `rows` does not keep it.
-
-    It takes a block or two of memory, and 800 bytes a column.
-    """
+    """Norm, Frobenius norm and stable rank, in a block or two of memory and 800 bytes a column beside `rows`."""
     found = [_of_one(_Matrix(rows, index, device)) for index in range(rows.shape[0])]
     if any(math.isnan(one.norm) for one in found):
         return UNKNOWN
@@ -171,7 +168,7 @@ def _split(product: torch.Tensor, basis: torch.Tensor) -> tuple[torch.Tensor, to
 def _probable(within: torch.Tensor, degree: int, width: int, most: float) -> float:
     """The largest squared norm, at most `most`, that all but RISK of the starts allow.
 
-    within  A^T A within the basis and the next block; polynomials of `degree` do not depend on that block's corner
+    within  A^T A within the basis and the next block, whose own corner polynomials of `degree` do not reach
     """
     values, vectors = torch.linalg.eigh(within)
     weights = vectors[:WIDTH].square().mean(0)  # the spectral measure of the start
@@ -188,12 +185,10 @@ def _probable(within: torch.Tensor, degree: int, width: int, most: float) -> flo
 
 
 def _orthonormal_polynomial(nodes: np.ndarray, weights: np.ndarray, degree: int) -> tuple[np.ndarray, float]:
-    """(roots, logarithm of the leading coefficient) in the measure of these weights at these nodes, by Lanczos.
-
-    The degree is lower where the measure has fewer nodes: only rounding is left then.
-    """
+    """(roots, logarithm of the leading coefficient) in the measure of these weights at these nodes, by Lanczos."""
     known = [np.sqrt(weights / weights.sum())]
     diagonal, beside = list[float](), list[float]()
+    # of a lower degree where the measure has fewer nodes: only rounding is left then
     while len(diagonal) < degree and (not beside or beside[-1] > ROUNDING * np.abs(nodes).max()):
         step = nodes * known[-1]
         diagonal.append(float(step @ known[-1]))

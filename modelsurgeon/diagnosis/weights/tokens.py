@@ -19,11 +19,7 @@ from modelsurgeon.files.json_file import read_json
 
 @dataclass(frozen=True)
 class Tokens:
-    """The tokens by their number.
-
-    texts  {number: token as the file spells it}
-    added  numbers of added tokens: special ones, and those that users added
-    """
+    """{number: token as the file spells it}, and the numbers of added tokens: special ones, and those of users."""
 
     texts: Mapping[int, str]
     added: frozenset[int]
