@@ -15,6 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -96,7 +97,7 @@ class Attention(TorchFunctionMode):
         for name, module in self._model.named_modules():
             enter = module.register_forward_pre_hook(lambda *given, name=name: self._running.append(name))
             self._hooks.enter_context(enter)
-            self._hooks.enter_context(module.register_forward_hook(self._left(name), always_call=True))
+            self._hooks.enter_context(module.register_forward_hook(partial(self._left, name), always_call=True))
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -122,8 +123,5 @@ class Attention(TorchFunctionMode):
         for row, shares in zip(logits, probabilities, strict=True):  # one row at a time is copied in float64
             self._sums[called].add(row, shares, self._masked)
 
-    def _left(self, name: str) -> Any:
-        def left(module: Any, given: Any, returned: Any) -> None:
-            assert self._running.pop() == name
-
-        return left
+    def _left(self, name: str, module: Any, given: Any, returned: Any) -> None:
+        assert self._running.pop() == name

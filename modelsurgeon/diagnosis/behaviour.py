@@ -57,11 +57,8 @@ class Cuts:
 class Behaviour:
     """What was measured, as schema.json describes it; None where it does not apply, with the reason in `notes`.
 
-    length  tokens of a window; 0 for a model that takes none
-    tokens  all that encoder and decoder read
-    loss    nats: of the text's tokens, of 15% of them for a masked-LM; `loss_by_position`: along the windows
-    states  the embedding's output first, the last hidden state last
-    last    what the head reads; for a model without a head, the last hidden state
+    loss  nats: of the text's tokens, of 15% of them for a masked-LM; `loss_by_position`: along the windows
+    last  what the head reads; for a model without a head, the last hidden state
     """
 
     text: Mapping[str, Any]

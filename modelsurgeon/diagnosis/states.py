@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,6 @@ SIDES = {"hidden_states": "", "encoder_hidden_states": "encoder", "decoder_hidde
 class State:
     """One hidden state at all positions; schema.json describes the fields.
 
-    layer    how many layers it has passed: 0 is the embedding's output
-    side     "", "encoder", "decoder"
     largest  the largest |x|: massive activations are 1,000 medians (`median`: of |x|) and more (arXiv 2402.17762)
     """
 
@@ -48,11 +47,7 @@ class State:
 
 @dataclass(frozen=True)
 class FinalState:
-    """How the last states spread; schema.json describes the fields.
-
-    rank      singular values that rounding of the states cannot explain; None where some are NaN
-    possible  min(N, d), the largest rank
-    """
+    """How the last states spread; schema.json describes the fields."""
 
     anisotropy: float | None
     effective_rank: float
@@ -125,7 +120,7 @@ class States:
         self._returned.clear()
         with ExitStack() as stack:
             for name, layers in self._lists.items():
-                stack.enter_context(layers[-1].register_forward_hook(self._hook(name)))
+                stack.enter_context(layers[-1].register_forward_hook(partial(self._keep, name)))
             if self._head is not None:
                 stack.enter_context(self._head.register_forward_pre_hook(see))
             yield
@@ -166,10 +161,7 @@ class States:
             yield f"{prefix}layer {depth - 1}", depth, raw
         yield f"{prefix}last", depth, states[-1]
 
-    def _hook(self, name: str) -> Any:
-        def seen(module: Any, given: Any, returned: Any) -> None:
-            state = returned[0] if isinstance(returned, tuple) else returned
-            if isinstance(state, torch.Tensor) and state.ndim == 3:
-                self._returned[name] = state
-
-        return seen
+    def _keep(self, name: str, module: Any, given: Any, returned: Any) -> None:
+        state = returned[0] if isinstance(returned, tuple) else returned
+        if isinstance(state, torch.Tensor) and state.ndim == 3:
+            self._returned[name] = state

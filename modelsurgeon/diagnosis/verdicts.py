@@ -27,11 +27,7 @@ WIDE = 1000  # the width below which heads limit the loss: arXiv 2404.07647
 
 @dataclass(frozen=True)
 class Judgement:
-    """One measure of one model; schema.json describes the fields.
-
-    verdict  fine, watch, act; unknown: not measured, or without a meaning for this model
-    limits   {"watch", "act"}: the value from which on the verdict is this, for those that have a limit
-    """
+    """One measure of one model; schema.json describes the fields."""
 
     theme: str
     measure: str

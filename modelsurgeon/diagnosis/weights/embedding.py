@@ -28,13 +28,7 @@ from modelsurgeon.progress import Tell, silent
 
 @dataclass(frozen=True)
 class TokenTable:
-    """One table of rows by token, of the numbers that schema.json describes.
-
-    norms            L2 norms of rows, infinite for a row that is not finite
-    far_rows         more than FAR times longer or shorter than the median; "times": norm / median
-    far_components   more than FAR_COMPONENT robust deviations from 0; "largest" and "times": in these deviations
-    untrained        rows that are dead, duplicates, at the mean of all rows, or no token's
-    """
+    """One table of rows by token; schema.json describes the fields."""
 
     tensor: str
     vocab: int
@@ -60,14 +54,14 @@ def measure_table(
     first = read_first(rows, device, lambda done: tell(name, done, 2 * vocab))
     second = read_second(rows, first, device, lambda done: tell(name, vocab + done, 2 * vocab))
     tokens, groups = read_tokens(checkpoint.side_files), _groups(first)
-    texts = tokens.texts
+    texts, (mean, deviation) = tokens.texts, first.moments
     copied, examples = {row: one[0] for one in groups for row in one[1:]}, [one[:EXAMPLES] for one in groups[:EXAMPLES]]
     return TokenTable(
         tensor=name,
         vocab=vocab,
         width=width,
-        mean=first.mean,
-        deviation=first.deviation,
+        mean=mean,
+        deviation=deviation,
         norms=_norms(first.norms),
         far_rows=_far_rows(first, texts),
         far_components={

@@ -67,16 +67,11 @@ class First:
         return float(self.norms[~self.dead].median()) if not self.dead.all() else 0.0
 
     @property
-    def _count(self) -> int:
-        return max(1, int(self.finite.sum()) * len(self.total))
-
-    @property
-    def mean(self) -> float:
-        return float(self.total.sum()) / self._count
-
-    @property
-    def deviation(self) -> float:
-        return math.sqrt(max(0.0, float(self.squares.sum()) / self._count - self.mean**2))
+    def moments(self) -> tuple[float, float]:
+        """(mean, deviation) of all components of finite rows."""
+        count = max(1, int(self.finite.sum()) * len(self.total))
+        mean = float(self.total.sum()) / count
+        return mean, math.sqrt(max(0.0, float(self.squares.sum()) / count - mean**2))
 
     @property
     def columns(self) -> torch.Tensor:

@@ -20,7 +20,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
@@ -65,7 +64,7 @@ class Labels:
     of: np.ndarray
     zero: np.ndarray | None = None
 
-    @cached_property
+    @property
     def are_distinct(self) -> bool:
         """Whether no tensor can change the answer: all differ, and none is zero."""
         alive = self.zero is not None and not self.zero.any()

@@ -19,11 +19,7 @@ from modelsurgeon.growth.kinds.kind import kind_of
 
 @dataclass(frozen=True)
 class Gain:
-    """One gain, or bias, of a norm, with the offset that the model adds to gains; schema.json describes the fields.
-
-    part   its name inside of the layer, or of the model: "self_attn.q_norm"
-    place  "body", "last", "head" or "embedding"
-    """
+    """One gain, or bias, of a norm, with the offset that the model adds to gains; schema.json describes the fields."""
 
     tensor: str
     template: str
