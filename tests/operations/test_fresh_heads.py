@@ -14,8 +14,8 @@ import transformers
 from safetensors.torch import load_file
 
 from modelsurgeon.checkpoints.checkpoint import open_checkpoint
-from modelsurgeon.diagnosis.expected import expected
 from modelsurgeon.diagnosis.loss import predicted
+from modelsurgeon.diagnosis.starting import expected
 from modelsurgeon.errors import PlanError
 from modelsurgeon.operations.transforms.fresh_heads import KINDS, SEEDED, half_swap, shuffle, with_fresh_head
 from modelsurgeon.proof.proof import prove
