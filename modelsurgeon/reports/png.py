@@ -101,7 +101,7 @@ def draw(chart: Chart) -> Figure:
     for at, limit in enumerate(chart.limits):
         _limit(axes, limit, other=bool(at % 2))
     for at, series in enumerate(chart.series):
-        _series(axes, series, COLOURS[chart.colour(at) % len(COLOURS)], chart)
+        _series(axes, series, COLOURS[chart.colour(at)], chart)
     _legend(figure, axes, chart)
     return figure
 
@@ -171,7 +171,7 @@ def _legend(figure: Figure, axes: Axes, chart: Chart) -> None:
     if not chart.series:
         return
     keys = [
-        Line2D([], [], color=COLOURS[chart.colour(at) % len(COLOURS)], marker="o", markersize=5, linestyle="")
+        Line2D([], [], color=COLOURS[chart.colour(at)], marker="o", markersize=5, linestyle="")
         for at in range(len(chart.series))
     ]
     legend = figure.legend(

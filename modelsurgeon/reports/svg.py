@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 from markupsafe import Markup
 
-from modelsurgeon.reports.chart import SERIES, Chart, Limit, Scale, Series
+from modelsurgeon.reports.chart import Chart, Limit, Scale, Series
 from modelsurgeon.text import shown
 
 WIDTH, HEIGHT, SIDE = 720, 300, 480  # of a chart; of a square one
@@ -32,7 +32,7 @@ def draw(chart: Chart) -> Markup:
     marks = [*_axes(chart, x, y), *lines]
     marks += [_line(x.start, y.start, x.stop, y.stop, "reference")] if chart.square else []
     for at, series in enumerate(chart.series):
-        marks += _series(series, x, y, chart.colour(at) % SERIES)
+        marks += _series(series, x, y, chart.colour(at))
     marks += texts  # over everything else, or they could not be read
     counts = "; ".join(f"{series.label}: {len(series.xs)} points" for series in chart.series)
     limits = [f"{limit.label} at {limit.at:.3g}" for limit in chart.limits]
@@ -44,7 +44,7 @@ def draw(chart: Chart) -> Markup:
 def legend(chart: Chart) -> list[tuple[str, str]]:
     """(label, class of its key) of each series but clouds, for the caption."""
     named = [(at, series) for at, series in enumerate(chart.series) if series.kind != "cloud"]
-    return [(series.label, f"k{chart.colour(at) % SERIES}") for at, series in named]
+    return [(series.label, f"k{chart.colour(at)}") for at, series in named]
 
 
 def _axes(chart: Chart, x: Scale, y: Scale) -> Iterable[Markup]:
