@@ -75,10 +75,8 @@ def _row_norms(named: Named) -> Chart:
     tables = [(f"{name}: {key}", table) for key in ("embedding", "head") for _, name, table in _of(named, key)]
     series = []
     for label, table in tables:
-        quantiles = table["norms"]["quantiles"]
-        series.append(
-            Series.through(label, ((100 * i / max(1, len(quantiles) - 1), q) for i, q in enumerate(quantiles)))
-        )
+        norms = table["norms"]["quantiles"]
+        series.append(Series.through(label, ((100 * i / max(1, len(norms) - 1), norm) for i, norm in enumerate(norms))))
     title = "Norms of the rows of embedding and head, ordered"
     return Chart("row-norms", title, "rows up to here, percent", "L2 norm", tuple(series), y_log=True)
 
