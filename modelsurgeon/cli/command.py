@@ -23,8 +23,8 @@ NEEDS_WEIGHTS = ("revision", "stream", "device", "verify", "push_to_hub", "priva
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
-def command_of(operation: type[Operation], carry_out: Callable[[Operation, Request], None]) -> Callable[..., None]:
-    """The function that typer makes a command of: it collects the options and calls `carry_out`."""
+def command_of(operation: type[Operation]) -> Callable[..., None]:
+    """The function that typer makes a command of: it collects the options and carries the operation out."""
     shared = _shared(operation)
     own = [_parameter(one, hint) for one, hint in zip(fields(operation), option_types(operation).values(), strict=True)]
     parameters = [*shared[:2], *own, *shared[2:]]
@@ -38,7 +38,9 @@ def command_of(operation: type[Operation], carry_out: Callable[[Operation, Reque
             asked.check()
         except OptionsError as error:
             raise BadParameter(str(error)) from None
-        carry_out(asked, request)
+        from modelsurgeon.cli.operate import operate
+
+        operate(asked, request)
 
     call.__doc__ = operation.__doc__
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -18,12 +18,11 @@ from typer import Argument, Option
 from modelsurgeon.cli import terminal
 from modelsurgeon.cli.command import command_of
 from modelsurgeon.cli.diagnose_command import diagnose_command
-from modelsurgeon.cli.request import Json, Request, Revision, Source
+from modelsurgeon.cli.request import Json, Revision, Source
 from modelsurgeon.cli.terminal import BAD_REQUEST, DIFFERENT, INTERRUPTED, MACHINE_FAILED
 from modelsurgeon.cli.verify_command import verify_command
 from modelsurgeon.errors import DifferentError, ModelSurgeonError, OptionsError
 from modelsurgeon.operations import catalogue
-from modelsurgeon.operations.operation import Operation
 from modelsurgeon.reports import listings
 from modelsurgeon.version import __version__
 
@@ -50,7 +49,7 @@ def inspect_command(source: Source, revision: Revision = None, as_json: Json = F
     if as_json:
         terminal.print_json(found.to_json())
     else:
-        terminal.show_result(listings.of_inspection(found))
+        terminal.show(listings.of_inspection(found), result=True)
 
 
 def families_command(
@@ -68,13 +67,7 @@ def families_command(
     elif markdown:
         print(overview.as_markdown(rows))
     else:
-        terminal.show_result(listings.of_families(rows, details))
-
-
-def _carry_out(operation: Operation, request: Request) -> None:
-    from modelsurgeon.cli.operate import operate
-
-    operate(operation, request)
+        terminal.show(listings.of_families(rows, details), result=True)
 
 
 def program() -> typer.Typer:
@@ -82,7 +75,7 @@ def program() -> typer.Typer:
     app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
     app.callback()(modelsurgeon)
     for operation in catalogue.offered():
-        app.command(operation.name)(command_of(operation, _carry_out))
+        app.command(operation.name)(command_of(operation))
     app.command("inspect")(inspect_command)
     app.command("families")(families_command)
     app.command("verify")(verify_command)
@@ -105,10 +98,8 @@ def main() -> None:
         code = _fail(str(error), DIFFERENT)
     except typer.TyperException as error:
         code = _fail(error.format_message() if hasattr(error, "format_message") else str(error), BAD_REQUEST)
-    except OptionsError as error:  # in the words of typer's own errors
-        code = _fail(f"Invalid value: {error}", BAD_REQUEST)
-    except ModelSurgeonError as error:
-        code = _fail(str(error), BAD_REQUEST)
+    except ModelSurgeonError as error:  # bad options in the words of typer's own errors
+        code = _fail(f"{'Invalid value: ' * isinstance(error, OptionsError)}{error}", BAD_REQUEST)
     except (KeyboardInterrupt, typer.Abort):
         code = _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:

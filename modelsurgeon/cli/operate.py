@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import fields
 from typing import Any
 
 from modelsurgeon.checkpoints.checkpoint import open_checkpoint
 from modelsurgeon.cli import terminal
 from modelsurgeon.cli.request import Request
-from modelsurgeon.delivery import Planned, Saved, check_targets, deliver, planned
+from modelsurgeon.delivery import Planned, Saved, Wanted, check_targets, deliver, planned
 from modelsurgeon.errors import DifferentError
 from modelsurgeon.model import check_output_of_config, counted
 from modelsurgeon.operations.operation import Operation
@@ -38,7 +39,8 @@ def operate(operation: Operation, request: Request) -> None:
     request.check()
     if request.quiet:
         terminal.quieten()
-    source, wanted = terminal.from_stdin(request.source)[0], request.wanted()
+    source = terminal.from_stdin(request.source)[0]
+    wanted = Wanted(**{one.name: getattr(request, one.name) for one in fields(Wanted)})
     wanted.check()
     reads_config = operation.reads == "config"
     if reads_config and wanted.folder:

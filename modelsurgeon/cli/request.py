@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from typer import Argument, BadParameter, Option
-
-if TYPE_CHECKING:
-    from modelsurgeon.delivery import Wanted
 
 Source = Annotated[str, Argument(help="A folder, a Hub id (org/name), a URL, demo, or - for a path on stdin.")]
 Revision = Annotated[str | None, Option(help="Branch, tag or commit of a Hub id.")]
@@ -54,9 +51,3 @@ class Request:
             raise BadParameter(f"--dry-run writes nothing for {option}; ask for one of them")
         if self.output is None and not self.dry_run and not self.push_to_hub:
             raise BadParameter("no output; name one with -o, or ask for the plan with --dry-run")
-
-    def wanted(self) -> Wanted:
-        """Where the result goes, and how it is written."""
-        from modelsurgeon.delivery import Wanted
-
-        return Wanted(**{one.name: getattr(self, one.name) for one in fields(Wanted)})

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -23,29 +23,24 @@ DIFFERENT, BAD_REQUEST, MACHINE_FAILED, INTERRUPTED = 1, 2, 3, 130  # exit codes
 WIDEST = 1000  # columns of a table on stdout that is not a terminal: programs that read it need it unfolded
 
 
-def show(blocks: Iterable[Block], quiet: bool) -> None:
-    """Print what people read on stderr, unless --quiet was given."""
-    if not quiet:
-        _show(blocks, sys.stderr, 160)
+def show(blocks: Iterable[Block], quiet: bool = False, *, result: bool = False) -> None:
+    """Print what people read: the result on stdout, all else on stderr unless --quiet was given.
 
-
-def show_result(blocks: Iterable[Block]) -> None:
-    """Print what people read on stdout: it is the result."""
-    _show(blocks, sys.stdout, WIDEST)
-
-
-def _show(blocks: Iterable[Block], stream: TextIO, widest: int) -> None:
-    """Fit COLUMNS or the terminal; in a pipe, tables have at most `widest` columns and no other line is broken."""
+    It fits COLUMNS or the terminal; in a pipe, tables have so many columns at most and no other line is broken.
+    """
+    if quiet:
+        return
     from rich.console import Console
 
     from modelsurgeon.reports import console
 
-    wanted = os.environ.get("COLUMNS", "")
-    sized = wanted.isdigit() and int(wanted) > 0
-    if sized or stream.isatty():
-        console.show(blocks, Console(file=stream, width=int(wanted) if sized else None))
+    stream, widest = (sys.stdout, WIDEST) if result else (sys.stderr, 160)
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdigit() and int(columns) > 0:
+        screen = Console(file=stream, width=int(columns))
     else:
-        console.show(blocks, Console(file=stream, width=widest, soft_wrap=True))
+        screen = Console(file=stream) if stream.isatty() else Console(file=stream, width=widest, soft_wrap=True)
+    console.show(blocks, screen)
 
 
 def check_page(path: Path | None) -> None:

@@ -119,19 +119,10 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Card:
-    """One finding at the top of a page: its subject, then paragraphs."""
-
-    mood: str
-    title: str
-    lines: Sequence[Words]
-
-
-@dataclass(frozen=True)
 class Cards:
-    """Findings side by side."""
+    """Findings side by side at the top of a page: (mood, title, paragraphs) of each."""
 
-    cards: Sequence[Card]
+    cards: Sequence[tuple[str, str, Sequence[Words]]]
 
 
 @dataclass(frozen=True)
@@ -203,24 +194,20 @@ def filled(template: str, part: Mapping[str, Any] | None) -> str:
     >>> filled("{norms.min:.3g} to {norms.max:.3g}", {"norms": {"min": 0.9, "max": 1.1}})
     '0.9 to 1.1'
     """
-    paths = [path for _, path, form, _ in Formatter().parse(template) if path and "|" not in (form or "")]
-    if part is None or (paths and all(_at(part, path) is None for path in paths)):
-        return ""
-    return _Fields().vformat(template, (), part)
-
-
-def _at(part: Mapping[str, Any] | None, path: str) -> Any:
-    value: Any = part
-    for key in path.split("."):
-        value = value[key] if value is not None else None
-    return value
+    fields = _Fields()
+    paths = [path for _, path, form, _ in fields.parse(template) if path and "|" not in (form or "")]
+    unknown = part is None or (paths and all(fields.get_field(path, (), part)[0] is None for path in paths))
+    return "" if unknown else fields.vformat(template, (), part or {})
 
 
 class _Fields(Formatter):
     """{path:format} as people read it."""
 
     def get_field(self, path: str, args: Sequence[Any], part: Mapping[str, Any]) -> tuple[Any, str]:
-        return _at(part, path), path
+        value: Any = part
+        for key in path.split("."):
+            value = value[key] if value is not None else None
+        return value, path
 
     def format_field(self, value: Any, form: str) -> str:
         if "|" in form:

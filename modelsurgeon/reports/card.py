@@ -28,7 +28,6 @@ from modelsurgeon.reports.verification_report import comparisons
 
 if TYPE_CHECKING:
     from modelsurgeon.checkpoints.checkpoint import Checkpoint
-    from modelsurgeon.proof.proof import Proof
     from modelsurgeon.verification.verify import Report
 
 README = "README.md"
@@ -202,8 +201,12 @@ def _argument(value: Any) -> str:
 def _measured(report: Report, flagged: list[str]) -> Section:
     """What each level of verification found."""
     blocks: list[Block] = list(map(Paragraph, report.notes))
-    if report.proof:
-        blocks.append(_proof(report.proof))
+    if proof := report.proof:
+        counts = {word: sum(v.verdict == word for v in proof.verdicts) for word in ("exact", "rounded", "wrong")}
+        verdicts = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+        rounded = f" (by {proof.rounding:.1e} at most)" if proof.rounding else ""
+        folded = "Weights and config, folded back to the source's by the maps in `modelsurgeon.json`"
+        blocks.append(Paragraph(marked(f"{folded}: {verdicts}{rounded}.")))
     if report.logits:
         relative = "(relative: over the deviation of what the source returns; KL and losses in nats):"
         begin, end = marked("Both models in `transformers`, in "), marked(f", on the same inputs {relative}")
@@ -218,14 +221,6 @@ def _measured(report: Report, flagged: list[str]) -> Section:
         names = ", ".join(flagged[:MOST_NAMES])
         blocks.append(Paragraph((*marked("NaN or Inf stand in the source, and here: "), names, *marked(f"{more}."))))
     return Section("Measured", blocks)
-
-
-def _proof(proof: Proof) -> Paragraph:
-    counts = {word: sum(v.verdict == word for v in proof.verdicts) for word in ("exact", "rounded", "wrong")}
-    verdicts = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
-    rounded = f" (by {proof.rounding:.1e} at most)" if proof.rounding else ""
-    folded = "Weights and config, folded back to the source's by the maps in `modelsurgeon.json`"
-    return Paragraph(marked(f"{folded}: {verdicts}{rounded}."))
 
 
 def _again(result: Checkpoint, command: str) -> list[Block]:

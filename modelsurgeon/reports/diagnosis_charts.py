@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -87,24 +87,19 @@ def _gains(named: Named) -> Chart:
     end = max(layers, default=-1)
     outside = {"embedding": -1, "last": end + 1, "head": end + 2}  # in the order of the model
     groups: dict[str, list[tuple[float, Document]]] = defaultdict(list)
-    parts = _parts(gain for _, gain in gains)
+    parts = {gain["template"]: gain["part"] for _, gain in gains}
+    shared = Counter(parts.values())  # templates of one layer that share a part have the template as label
     for name, gain in gains:
-        x, part = -1 if gain["layer"] is None else gain["layer"], parts[gain["template"]]
-        x, part = (outside[gain["place"]], "no layer's") if gain["place"] in outside else (x, part)
-        groups[part if len(named) == 1 else name].append((x, gain))
+        x, part = -1 if gain["layer"] is None else gain["layer"], gain["part"]
+        label = part if part and shared[part] == 1 else gain["template"]
+        x, label = (outside[gain["place"]], "no layer's") if gain["place"] in outside else (x, label)
+        groups[label if len(named) == 1 else name].append((x, gain))
     if len(groups) > SERIES:  # more kinds of norms than colours
         groups = {named[0][0]: [one for found in groups.values() for one in found]}
     series = _beside(groups, "mean", lambda gain: (gain["min"], gain["max"]))
     present = {gain["place"] for _, gain in gains}
     ticks = _layer_ticks(layers, {x: place for place, x in outside.items() if place in present})
     return Chart("gains", "Gains of norms: mean, from least to largest", "layer", "gain", series, ticks=ticks)
-
-
-def _parts(rows: Iterable[Document]) -> dict[str, str]:
-    """{template: its part of a layer}; the template itself where several share a part."""
-    parts = {row["template"]: row["part"] for row in rows}
-    shared = list(parts.values())
-    return {name: part if part and shared.count(part) == 1 else name for name, part in parts.items()}
 
 
 def _deviations(named: Named) -> Chart:

@@ -17,7 +17,6 @@ from typing import Any
 from modelsurgeon.reports.blocks import (
     Block,
     Bullets,
-    Card,
     Cards,
     Listing,
     Page,
@@ -135,7 +134,7 @@ def _says(pair: Pair) -> str:
     return " | ".join(dict.fromkeys(verdict["says"] for verdict in pair if verdict))
 
 
-def _card(word: str, pair: Pair, called: Sequence[str]) -> Card:
+def _card(word: str, pair: Pair, called: Sequence[str]) -> tuple[str, str, list[Words]]:
     one, lines = _any(pair), list[Words]()
     for name, verdict in zip(called, pair, strict=True):
         if verdict:
@@ -144,7 +143,7 @@ def _card(word: str, pair: Pair, called: Sequence[str]) -> Card:
             lines += [(Phrase(verdict["shown"] or "unknown", "large"), " ", kind, of), verdict["says"]]
             lines += [Phrase(verdict["command"], "code")] if verdict["command"] else []
     reference = Phrase(f"reference: {one['reference']}", "soft")
-    return Card(MOODS[word], one["theme"], [one["measure"], *lines, reference, cited(one["source"], "soft")])
+    return MOODS[word], one["theme"], [one["measure"], *lines, reference, cited(one["source"], "soft")]
 
 
 def _calm(pairs: Sequence[Pair], called: Sequence[str]) -> Listing:

@@ -18,7 +18,6 @@ from typing import Any
 from modelsurgeon.reports.blocks import (
     Block,
     Bullets,
-    Card,
     Cards,
     Figure,
     Listing,
@@ -69,7 +68,9 @@ def page(document: Document) -> Page:
         ),
         lines=(),
         blocks=[
-            Cards([_card(answer) for answer in summary.answers(document)]),
+            Cards(
+                [(a.mood, a.question, (Phrase(a.answer, f"large {a.mood}"), a.why)) for a in summary.answers(document)]
+            ),
             *([Bullets([*warnings, *notes], mood=mood)] if warnings or notes else []),
             Section("Summary", [_levels(document)]),
             _compared(document),
@@ -98,10 +99,6 @@ def environment(found: Document, *more: tuple[str, str]) -> Listing:
     return Listing((), [*((name, found[name]) for name in VERSIONS), ("device", hardware), *more], named=True)
 
 
-def _card(answer: summary.Answer) -> Card:
-    return Card(answer.mood, answer.question, (Phrase(answer.answer, f"large {answer.mood}"), answer.why))
-
-
 def _levels(document: Document) -> Listing:
     rows = [
         (level.name, level.what, Phrase(level.result, level.mood if level.mood != summary.PLAIN else ""))
@@ -114,7 +111,13 @@ def _levels(document: Document) -> Listing:
 
 
 def _compared(document: Document) -> Section:
-    blocks: list[Block] = _models(document)
+    """The facts of both checkpoints, row by row (of the sizes, those that differ first), and how they were compared."""
+    sides = {side: {"name": document[side], **document["checkpoints"][side]} for side in ("source", "result")}
+    axes = dict.fromkeys(axis for side in sides.values() for axis in side["sizes"])
+    sizes = [(axis, *(str(side["sizes"].get(axis, "")) for side in sides.values())) for axis in axes]
+    (known,) = facts(DECLARED["models"], sides)
+    rows = [*known.rows, *sorted(sizes, key=lambda size: size[1] == size[2])]
+    blocks: list[Block] = [replace(known, rows=rows)]
     if maps := document["maps"]:
         by_record = "What was done to the source, by the record"
         title = by_record if maps["from"] == "record" else "How the result was made, derived from its weights"
@@ -124,15 +127,6 @@ def _compared(document: Document) -> Section:
     if settings := document["settings"]:
         blocks.append(Section("What they were run on", [explained(TEXT["settings"], settings)]))
     return Section("What was compared", blocks)
-
-
-def _models(document: Document) -> list[Block]:
-    """The facts of both checkpoints, row by row; of the sizes, those that differ first."""
-    sides = {side: {"name": document[side], **document["checkpoints"][side]} for side in ("source", "result")}
-    axes = dict.fromkeys(axis for side in sides.values() for axis in side["sizes"])
-    sizes = [(axis, *(str(side["sizes"].get(axis, "")) for side in sides.values())) for axis in axes]
-    (known,) = facts(DECLARED["models"], sides)
-    return [replace(known, rows=[*known.rows, *sorted(sizes, key=lambda size: size[1] == size[2])])]
 
 
 def _step(step: Document) -> Words:
@@ -145,7 +139,8 @@ def _step(step: Document) -> Words:
 
 
 def _proof(proof: Document) -> Section:
-    inexact = sorted((tensor for tensor in proof["tensors"] if tensor["verdict"] != "exact"), key=_badness)
+    inexact = [tensor for tensor in proof["tensors"] if tensor["verdict"] != "exact"]
+    inexact.sort(key=lambda tensor: (VERDICTS.index(tensor["verdict"]), -summary.largest([tensor["rounding"]])))
     blocks: list[Block] = [explained(TEXT["proof"])]
     blocks += cut(_groups(proof["tensors"]), MOST_GROUPS, "{} more names, all of them no worse, are left out here.")
     if inexact:
@@ -158,10 +153,6 @@ def _proof(proof: Document) -> Section:
         worst = Listing(columns, rows, ("rounding", "in last places"))
         blocks.append(Section("Not exact, the worst first", cut(worst, MOST_LISTED, LEFT_OUT)))
     return Section("Proof on the weights", blocks)
-
-
-def _badness(tensor: Document) -> tuple[int, float]:
-    return VERDICTS.index(tensor["verdict"]), -summary.largest([tensor["rounding"]])
 
 
 def _rounding(found: Document) -> tuple[str, str]:
