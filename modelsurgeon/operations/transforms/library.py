@@ -21,7 +21,7 @@ import torch
 
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import SourceError
-from modelsurgeon.running.reference import LOADING, model_class, quiet
+from modelsurgeon.running.reference import loadable, model_class, quiet
 from modelsurgeon.tensors.random.drawn import FAR
 
 
@@ -68,11 +68,10 @@ def _built(checkpoint: Checkpoint) -> Any:
     from transformers.initialization import no_tie_weights
 
     kind = model_class(checkpoint)
-    config = {k: v for k, v in checkpoint.config.items() if k not in LOADING and not k.startswith("_")}
     try:
         with quiet(), warnings.catch_warnings(), no_tie_weights(), torch.device("meta"):
             warnings.simplefilter("ignore")
-            return kind(kind.config_class.from_dict(config))
+            return kind(kind.config_class.from_dict(loadable(checkpoint.config)))
     except (
         ArithmeticError,
         AttributeError,
