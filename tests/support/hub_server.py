@@ -147,7 +147,7 @@ class HubServer(ThreadingHTTPServer):
         return commit
 
     def _writable(self, asked: Request, repo: str) -> Repo:
-        """The repository. Raises RefusedError if the token may not push; a pull request needs only a token that writes."""
+        """The repository. Raises RefusedError if the token may not push; any writing token may make a pull request."""
         found, access = self._repo(asked, repo), self._access(asked)
         if access is None:
             raise refused(401, "Invalid username or password.", "RepoNotFound")

@@ -19,7 +19,7 @@ def data(name: str, request: object = "a") -> bytes:
 
 
 def write(stage: Stage, request: object = "a", *, after: int = 3, error: BaseException | None = None) -> list[str]:
-    """Write the missing ones of the first `after` shards: their names. With an `error`, write one more half, then raise it."""
+    """Write the missing ones of the first `after` shards; with an error: half a shard more, then raise it."""
     written = []
     for name in SHARDS[:after]:
         if not stage.reusable(name):
