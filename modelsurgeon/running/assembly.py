@@ -37,7 +37,8 @@ def assemble(checkpoint: Checkpoint, dtype: str | None = None, device: str = "cp
     """
     from transformers import GenerationConfig
 
-    wanted = getattr(torch, dtype or _stored_dtype(checkpoint))
+    named = str(checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype")).removeprefix("torch.")
+    stored = named if named in DTYPE_NAMES else next(k for k, v in DTYPE_NAMES.items() if v == checkpoint.dtype)
     chosen = model_class(checkpoint)
     promised = {name: Promise(tensor) for name, tensor in checkpoint.tensors.items()}
     one_by_one = {"HF_DEACTIVATE_ASYNC_LOAD": "1"}  # else four at once, each in memory of its own
@@ -46,7 +47,7 @@ def assemble(checkpoint: Checkpoint, dtype: str | None = None, device: str = "cp
             None,
             config=chosen.config_class.from_dict(loadable(checkpoint.config)),
             state_dict=promised,
-            dtype=wanted,
+            dtype=getattr(torch, dtype or stored),
             device_map={"": device},
             ignore_mismatched_sizes=True,  # it reports them, and they are refused below
             output_loading_info=True,
@@ -58,11 +59,6 @@ def assemble(checkpoint: Checkpoint, dtype: str | None = None, device: str = "cp
             (Path(name) / GENERATION).write_bytes(checkpoint.side_files[GENERATION].read())
             model.generation_config = GenerationConfig.from_pretrained(name)
     return model.eval()
-
-
-def _stored_dtype(checkpoint: Checkpoint) -> str:
-    named = str(checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype")).removeprefix("torch.")
-    return named if named in DTYPE_NAMES else next(k for k, v in DTYPE_NAMES.items() if v == checkpoint.dtype)
 
 
 class Promise:

@@ -9,7 +9,7 @@ Pictures and sounds are random numbers. A model of pictures gets nothing else, a
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,19 +22,6 @@ UNLABELLED = -100
 UNLIMITED = 2**31  # positions of a model that states no limit
 
 TokenRows = list[list[int]]
-
-
-def _picture(config: Any) -> tuple[int, ...]:
-    size = config.image_size
-    return (config.num_channels, *((size, size) if isinstance(size, int) else size))
-
-
-def _sound(config: Any) -> tuple[int, ...]:
-    return (config.num_mel_bins, 2 * config.max_source_positions)  # a convolution of stride 2 halves the frames
-
-
-# {argument: the shape of one row}, of what a model may read besides text.
-SIGNALS: Mapping[str, Callable[[Any], tuple[int, ...]]] = {"pixel_values": _picture, "input_features": _sound}
 
 
 @dataclass(frozen=True)
@@ -141,11 +128,7 @@ class Reader:
 
 def read_off(model: Any, tokenizer: Any, generator: torch.Generator) -> Reader:
     """What a model takes. Raises ModelSurgeonError where that is neither text nor pictures nor speech."""
-    kind, config, signal = type(model).__name__, model.config, None
-    if model.main_input_name in SIGNALS:
-        signal = (model.main_input_name, SIGNALS[model.main_input_name](config))
-    elif model.main_input_name != "input_ids":
-        raise ModelSurgeonError(f"{kind} takes {model.main_input_name}; expected input_ids or {' or '.join(SIGNALS)}")
+    kind, config, signal = type(model).__name__, model.config, _signal(model)
     takes = set(inspect.signature(model.forward).parameters)
     if not {"input_ids", "decoder_input_ids"} & takes:
         return Reader(vocab=0, longest=0, pad=0, signal=signal)
@@ -167,6 +150,20 @@ def read_off(model: Any, tokenizer: Any, generator: torch.Generator) -> Reader:
     first = after_padding if "position_ids" in takes and longest < UNLIMITED and not choices else None
     generates = bool(model.can_generate()) and mask is None and signal is None
     return Reader(vocab, longest, pad, start, mask, prefix, end, choices, signal, first, generates)
+
+
+def _signal(model: Any) -> tuple[str, tuple[int, ...]] | None:
+    """(argument, shape of one row) of a model's pictures or sounds; None where it reads text alone."""
+    config, name = model.config, model.main_input_name
+    if name == "pixel_values":
+        size = config.image_size
+        return name, (config.num_channels, *((size, size) if isinstance(size, int) else size))
+    if name == "input_features":  # a convolution of stride 2 halves the frames
+        return name, (config.num_mel_bins, 2 * config.max_source_positions)
+    if name != "input_ids":
+        expected = "input_ids or pixel_values or input_features"
+        raise ModelSurgeonError(f"{type(model).__name__} takes {name}; expected {expected}")
+    return None
 
 
 def _positions(model: Any) -> tuple[int, int]:
