@@ -135,32 +135,26 @@ def grown_moment(moment: torch.Tensor, dimensions: tuple[Dimension, ...], consta
     rows, *inner = (dimension.new_size for dimension in dimensions)
     result = torch.empty((rows, *inner), dtype=moment.dtype)
     fill = _fill(moment, dimensions, constant) if power == 2 else 0.0
+    sources = [torch.from_numpy(np.where(d.source < d.size, d.source, -1)) for d in dimensions]  # means are no sources
+    factors = [torch.from_numpy(dimension.factor**power) for dimension in dimensions]
     step = max(1, BLOCK // max(1, prod(inner)))
     for start in range(0, rows, step):
-        stop = min(start + step, rows)
-        parts = [_part(dimensions[0], start, stop), *(_part(d, 0, d.new_size) for d in dimensions[1:])]
-        block = moment
+        block, own = moment, slice(start, start + step)
+        parts = [(sources[0][own], factors[0][own]), *zip(sources[1:], factors[1:], strict=True)]
         for axis, (source, _) in enumerate(parts):
-            block = block.index_select(axis, torch.from_numpy(np.maximum(source, 0)))
+            block = block.index_select(axis, source.clamp(min=0))
         block = block.to(torch.float64) * constant**power
         for axis, (_, factor) in enumerate(parts):
-            shape = [-1 if axis == other else 1 for other in range(len(parts))]
-            block *= torch.from_numpy(factor**power).reshape(shape)
+            block *= factor.reshape([-1 if axis == other else 1 for other in range(len(parts))])
         for axis, (source, _) in enumerate(parts):
-            block.index_fill_(axis, torch.from_numpy(np.flatnonzero(source < 0)), fill)
-        result[start:stop] = block
+            block.index_fill_(axis, (source < 0).nonzero().flatten(), fill)
+        result[own] = block
     return result
-
-
-def _part(dimension: Dimension, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-    """(sources, factors) of some coordinates; a coordinate that is a mean of others has no source, -1."""
-    source = dimension.source[start:stop]
-    return np.where(source < dimension.size, source, -1), dimension.factor[start:stop]
 
 
 def _fill(moment: torch.Tensor, dimensions: tuple[Dimension, ...], constant: float) -> float:
     """The mean of a grown second moment over the numbers that are copies; 0 where all are, or none."""
-    factors = [dimension.factor[_part(dimension, 0, dimension.new_size)[0] >= 0] for dimension in dimensions]
+    factors = [d.factor[(d.source >= 0) & (d.source < d.size)] for d in dimensions]
     if not all(map(len, factors)) or all(len(f) == d.new_size for f, d in zip(factors, dimensions, strict=True)):
         return 0.0
     return float(moment.mean(dtype=torch.float64)) * constant**2 * prod(float((f**2).mean()) for f in factors)
