@@ -21,7 +21,7 @@ import torch
 
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import SourceError
-from modelsurgeon.running.reference import LOADING, model_class, quiet
+from modelsurgeon.running.reference import loadable, model_class, quiet
 from modelsurgeon.tensors.random.drawn import FAR
 
 BUILDING = (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, RuntimeError)  # errors of a bad config
@@ -64,11 +64,10 @@ def _built(checkpoint: Checkpoint) -> Any:
     from transformers.initialization import no_tie_weights
 
     kind = model_class(checkpoint)
-    config = {k: v for k, v in checkpoint.config.items() if k not in LOADING and not k.startswith("_")}
     try:
         with quiet(), warnings.catch_warnings(), no_tie_weights(), torch.device("meta"):
             warnings.simplefilter("ignore")
-            return kind(kind.config_class.from_dict(config))
+            return kind(kind.config_class.from_dict(loadable(checkpoint.config)))
     except (*BUILDING, StrictDataclassError) as error:
         reason = " ".join(str(error).split())
         raise SourceError(f"transformers cannot build {kind.__name__}: {type(error).__name__}: {reason}") from error
