@@ -126,7 +126,7 @@ class Model:
             raise OptionsError("no output; name a folder or a URL, or a repository to push to")
         metadata = check_targets(self.source, wanted)
         job = planned(self.source, self.checkpoint, self.operations, wanted, self._command())
-        return deliver(job, metadata, Listener(_counted(progress, job.plan.bytes[1]), say))
+        return deliver(job, metadata, Listener(counted(progress, job.plan.bytes[1]), say))
 
     def load(self, dtype: str | None = None, device: str = "cpu") -> Any:
         """The model of `transformers`, in evaluation mode; nothing is written to a disk.
@@ -341,7 +341,7 @@ def _spelled(operation: Operation, source: str, output: str) -> str:
     return shlex.join([*words, "-o", output])
 
 
-def _counted(progress: Tell, total: int) -> Callable[[int], None]:
+def counted(progress: Tell, total: int) -> Callable[[int], None]:
     """Add up the bytes of all calls: shards are written by several threads."""
     lock, done = threading.Lock(), [0]
 

@@ -299,6 +299,14 @@ def test_a_model_that_the_library_would_make_up_is_refused(tmp_path):
         wide.load()
 
 
+def test_a_config_that_the_library_refuses_is_an_error_of_the_source(tmp_path):
+    source = ms.open("demo").save(tmp_path / "source")
+    config = json.loads((source.path / "config.json").read_text())
+    (source.path / "config.json").write_text(json.dumps({**config, "initializer_range": "wide"}))
+    with pytest.raises(ms.SourceError, match=r"transformers cannot load it: .*'initializer_range'"):
+        ms.open(source).load()
+
+
 def test_a_load_on_a_device_that_is_not_there_is_refused():
     with pytest.raises(ms.OptionsError, match="device 'tpu'"):
         ms.open("demo").load(device="tpu")

@@ -58,6 +58,10 @@ def test_imports_in_functions_keep_large_libraries_out_of_start_up_and_do_nothin
     assert package.hidden == []
 
 
+def test_no_file_needs_its_room_to_be_told_from_another() -> None:
+    assert repeated(path for path in tree("modelsurgeon") if path.parent.name != "tables") == []
+
+
 def test_rooms_can_be_seen_across(package: Structure) -> None:
     assert max(package.files_by_room.values()) <= MOST_FILES
     assert (

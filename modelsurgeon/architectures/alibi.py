@@ -51,11 +51,13 @@ def mpt(config: Config, n: int) -> np.ndarray:
 
 
 def falcon(config: Config, n: int) -> np.ndarray:
-    """[n] float64: the slopes of `n` heads, BLOOM's rounded to bfloat16.
+    """[n] float64: the slopes of `n` heads, BLOOM's rounded to the nearest bfloat16, ties to even.
 
     Upstream: transformers/models/falcon/modeling_falcon.py, build_alibi_tensor.
     """
-    return _bfloat16(bloom(config, n))
+    bits = bloom(config, n).astype(np.float32).view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) & np.uint32(0xFFFF0000)
+    return rounded.view(np.float32).astype(np.float64)
 
 
 def placed(old_slopes: np.ndarray, new_slopes: np.ndarray) -> np.ndarray | None:
@@ -83,10 +85,3 @@ def _powers(heads: int, exponents: np.ndarray) -> np.ndarray:
     """[...] float32: powers of the base of so many heads, itself rounded to float32."""
     base = np.float64(np.float32(2.0 ** -(2.0 ** -(log2(heads) - 3))))
     return np.asarray((base**exponents).astype(np.float32))
-
-
-def _bfloat16(values: np.ndarray) -> np.ndarray:
-    """[...] float64: float32 numbers rounded to the nearest bfloat16, ties to even."""
-    bits = values.astype(np.float32).view(np.uint32)
-    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) & np.uint32(0xFFFF0000)
-    return rounded.view(np.float32).astype(np.float64)

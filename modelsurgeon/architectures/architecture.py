@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from modelsurgeon.architectures.config import INERT, lookup
-from modelsurgeon.architectures.template import NUMBER, Template, expand
+from modelsurgeon.architectures.template import NUMBER, Template, expand, one_name_a_line
 from modelsurgeon.architectures.words import (
     Axis,
     Config,
@@ -33,27 +33,13 @@ from modelsurgeon.architectures.words import (
 from modelsurgeon.errors import ArchitectureError, SourceError
 from modelsurgeon.maps.signature import Signature, parse
 
-__all__ = [  # what tables are written with, all from one place
-    "Architecture",
-    "Axis",
-    "Config",
-    "Default",
-    "Form",
-    "Key",
-    "Multiple",
-    "Null",
-    "Quotient",
-    "Rotary",
-    "Template",
-    "Tie",
-    "but",
-    "labels",
-]
-
+# What tables are written with, all from one place.
+__all__ = ["Architecture", "Axis", "Config", "Form", "Key", "Multiple", "Null", "Quotient", "Rotary", "Template", "Tie"]
+__all__ += ["but", "labels"]
 
 FREQUENCIES = r".*rotary_emb\.inv_freq"
 
-# What a table's function raises for a config of wrong types: a setting that makes no sense, and no mistake of ours.
+# What a table's function raises for a config of wrong types: the mistake is in the config.
 SENSELESS = (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError)
 
 
@@ -61,8 +47,8 @@ SENSELESS = (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, V
 class Form:
     """Another layout of the same family.
 
-    name     what people call it; no other form of its table has the same
-    when     whether a checkpoint has it: a function of its config and of the (canonical) names of its tensors
+    name     for people; unique in its table
+    when     function(config, canonical names of tensors): whether a checkpoint has this layout
     tensors  {template: signature, or None for one that this layout lacks}
     axes     {name: Axis}
     fields   {field of Architecture: value}
@@ -74,11 +60,14 @@ class Form:
     axes: Mapping[str, Axis] = field(default_factory=dict)
     fields: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tensors", one_name_a_line(self.tensors))
+
     def of(self, table: Architecture) -> Architecture:
         """The table of this layout."""
         tensors = {**table.tensors, **self.tensors}
-        kept = {name: text for name, text in tensors.items() if text is not None}
-        return replace(table, tensors=kept, axes={**table.axes, **self.axes}, **self.fields)
+        present = {name: text for name, text in tensors.items() if text is not None}
+        return replace(table, tensors=present, axes={**table.axes, **self.axes}, **self.fields)
 
 
 @dataclass(frozen=True)
@@ -91,7 +80,7 @@ class Architecture:
     norm       "layer" or "rms"
     eps        the config key of the norms' eps, or None where the code fixes it
     tie        the output head's tie, or None
-    prefix     what names may lack in files of the bare body
+    prefix     how tensor names begin, except in some files of the bare body
     offset     what the model adds to every gain: 1 for (1 + w)
     weightless signatures of norms that hold no tensor
     fixed_eps  templates of norms whose eps the code fixes, where others' is in the config
@@ -100,17 +89,17 @@ class Architecture:
     factors    {config key: (template, power)}: the model multiplies a tensor's product by that power of the key's value
     softcap    (config key, what its absence means) of the bound that a tanh puts on logits; null: none
     clip       the config key of a clamp on queries, keys and values
-    fills      {template: number}: what gaps hold
-    computed   tensors whose gaps are computed, {template: function(size, new size) -> function(start, stop) -> rows}
+    fills      {template: number}: what new entries hold that copy no old one
+    computed   {template: function(size, new size) -> function(start, stop) -> rows}: what computes new entries
     keys       further config keys that have an effect, but none that depends on width: one string, between blanks
-    requires   {key: (accepted values ...)}: anything else is refused
-    defaults   {key: constant, or function(config)}: values of absent keys that matter, the tie's aside
+    requires   {key: (accepted values ...)}: any other value is refused
+    defaults   {key: constant, or function(config)}: what the absence of keys means, except `tie_word_embeddings`
     multiples  {key: key, or number}: the library cannot run a config where the first is no multiple of the second
     projected  (axis, axis): the library leaves out the projection between them where their sizes are equal
-    equal      {key: key, or function(config)}: derived keys that are written to the file, before and after
+    equal      {key: key, or function(config)}: derived keys, checked in an old config and written to a new one
     aliases    {other name in config.json: native key}
-    synonyms   (old, new) pieces of tensor names
-    ignored    tensors that the library recomputes, beside rotary frequencies: not carried over
+    synonyms   (piece of a tensor name in some files, the same piece in the table)
+    ignored    patterns of tensors, beside rotary frequencies, that the library recomputes: results lack them
     only       {piece of a template: function(config, layer)}: which layers have the tensors of such templates
     forms      other layouts, applied in order where they hold
     outputs    {name of a model's output: the axis of its last dimension}
@@ -120,12 +109,12 @@ class Architecture:
     axes: Mapping[str, Axis]
     tensors: Mapping[str, str]
     norm: str
-    eps: str | None
     model: str
+    eps: str | None = "rms_norm_eps"
     counters: Mapping[str, str] = field(default_factory=lambda: {"layer": "num_hidden_layers"})
     tie: Tie | None = None
     rotary: Rotary | None = None
-    prefix: str = ""
+    prefix: str = "model."
     offset: float = 0.0
     weightless: tuple[str, ...] = ()
     fixed_eps: tuple[str, ...] = ()
@@ -148,6 +137,9 @@ class Architecture:
     forms: tuple[Form, ...] = ()
     outputs: Mapping[str, str] = field(default_factory=lambda: {"last_hidden_state": "final"})
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tensors", one_name_a_line(self.tensors))
+
     @cached_property
     def templates(self) -> tuple[Template, ...]:
         """The table, one template a tensor."""
@@ -155,11 +147,11 @@ class Architecture:
 
     @cached_property
     def _shapes(self) -> dict[str, list[Template]]:
-        """{name with every number and placeholder as #: templates, the most literal first}: for finding by name."""
-        found: dict[str, list[Template]] = {}
+        """{name with # for every number and placeholder: templates, those with the fewest placeholders first}."""
+        by_shape: dict[str, list[Template]] = {}
         for template in sorted(self.templates, key=lambda template: template.name.count("{")):
-            found.setdefault(NUMBER.sub("#", template.name), []).append(template)
-        return found
+            by_shape.setdefault(NUMBER.sub("#", template.name), []).append(template)
+        return by_shape
 
     @cached_property
     def norms(self) -> tuple[tuple[str, Signature], ...]:
@@ -169,37 +161,27 @@ class Architecture:
 
     def fitted(self, config: Config, names: Iterable[str]) -> Architecture:
         """The table for a checkpoint: what depends on its config, or on the tensors that it holds, is decided."""
-        table, present = self, None
-        if self.forms:
-            present = frozenset(map(self.canonical, names))
+        table, present = self, frozenset(map(self.canonical, names) if self.forms else ())
         for form in self.forms:
-            if _asked(form.when, config, present or frozenset()):
+            if _call(form.when, config, present):
                 table = form.of(table)
-        last = {counter: table.value(config, key) for counter, key in table.counters.items()}
-        ends = [counter for counter in last if any(f"{{{counter}.last}}" in name for name in table.tensors)]
-        for counter in ends:
-            number = last[counter] - 1 if isinstance(last[counter], int) else 0
-            renamed = {name.replace(f"{{{counter}.last}}", str(number)): t for name, t in table.tensors.items()}
-            table = replace(table, tensors=renamed)
+        for counter, key in table.counters.items():
+            count, last = table.value(config, key), f"{{{counter}.last}}"
+            if any(last in name for name in table.tensors):
+                number = str(count - 1 if isinstance(count, int) else 0)
+                table = replace(table, tensors={name.replace(last, number): t for name, t in table.tensors.items()})
         return table if table is self else replace(table, forms=())
 
     @cached_property
     def accounted_keys(self) -> frozenset[str]:
         """Every config key that this table knows."""
-        axes = {key for axis in self.axes.values() for key in (axis.key, axis.active, axis.groups) if key}
-        rotary = {"rope_parameters", "rope_theta", "rope_scaling", "partial_rotary_factor"} if self.rotary else set()
-        rotary |= {self.rotary.size_key} if self.rotary and self.rotary.size_key else set()
-        named = {
-            *self.keys.split(),
-            *self.requires,
-            *self.defaults,
-            *self.equal,
-            *self.counters.values(),
-            *self.aliases,
-        }
-        single = {key for key in (self.eps, self.clip) if key}
-        every = {key.split(".")[0] for key in axes | rotary | named | single}
-        return frozenset(INERT | every).union(*(form.of(self).accounted_keys for form in self.unfolded))
+        rope = ("rope_parameters", "rope_theta", "rope_scaling", "partial_rotary_factor")
+        rotary = (*rope, self.rotary.size_key) if self.rotary else ()
+        sizes = (key for axis in self.axes.values() for key in (axis.key, axis.active, axis.groups))
+        mappings = (self.requires, self.defaults, self.equal, self.counters.values(), self.aliases)
+        keys = (*sizes, *rotary, self.eps, self.clip, *self.keys.split(), *(key for one in mappings for key in one))
+        layouts = (replace(form, fields={**form.fields, "forms": ()}).of(self) for form in self.forms)
+        return frozenset(INERT | {key.split(".")[0] for key in keys if key}).union(*(t.accounted_keys for t in layouts))
 
     @property
     def dotted(self) -> frozenset[str]:
@@ -207,11 +189,6 @@ class Architecture:
         axes = [key for axis in self.axes.values() for key in (axis.key, axis.active, axis.groups, axis.when)]
         keys = [*axes, self.eps, self.clip, *self.keys.split(), *self.requires, *self.absent, *self.equal]
         return frozenset(key for key in keys if isinstance(key, str) and "." in key)
-
-    @property
-    def unfolded(self) -> tuple[Form, ...]:
-        """The forms, each without further ones: what they add to the keys that are known."""
-        return tuple(replace(form, fields={**form.fields, "forms": ()}) for form in self.forms)
 
     def canonical(self, name: str) -> str:
         """The name on disk -> the name in the table (prefix and old spellings undone)."""
@@ -222,15 +199,13 @@ class Architecture:
 
         Raises ArchitectureError when nothing accounts for it.
         """
-        found = self._looked_up(name)[1]
-        if found:
-            return found
-        if self.is_recomputed(name):
-            return None
-        raise ArchitectureError(f"tensor {name!r}: no line of this model type's table accounts for it")
+        template = self._looked_up(name)[1]
+        if not template and not self.is_recomputed(name):
+            raise ArchitectureError(f"tensor {name!r}: no line of this model type's table accounts for it")
+        return template
 
     def is_recomputed(self, name: str) -> bool:
-        """Whether the library makes this tensor itself, or ignores what a file says."""
+        """Whether the library computes this tensor itself, or ignores it in a file."""
         patterns = (*self.ignored, FREQUENCIES) if self.rotary else self.ignored
         return any(re.fullmatch(pattern, name) for pattern in patterns)
 
@@ -244,10 +219,10 @@ class Architecture:
             canonical = name
             for old, new in self.synonyms:
                 canonical = canonical.replace(old, new)
-            found = self._find(canonical)
-            if self.prefix and not found and self._find(self.prefix + canonical):
-                canonical, found = self.prefix + canonical, self._find(self.prefix + canonical)
-            self._seen[name] = (canonical, None if self.is_recomputed(name) else found)
+            template = self._find(canonical)
+            if self.prefix and not template and self._find(self.prefix + canonical):
+                canonical, template = self.prefix + canonical, self._find(self.prefix + canonical)
+            self._seen[name] = (canonical, None if self.is_recomputed(name) else template)
         return self._seen[name]
 
     def _find(self, name: str) -> Template | None:
@@ -260,15 +235,15 @@ class Architecture:
 
     def numbers(self, template: Template, name: str) -> dict[str, int]:
         """{counter or axis: number} in a name on disk."""
-        found = template.pattern.fullmatch(self.canonical(name))
-        return {key: int(number) for key, number in found.groupdict().items()} if found else {}
+        match = template.pattern.fullmatch(self.canonical(name))
+        return {key: int(number) for key, number in match.groupdict().items()} if match else {}
 
     def is_in(self, template: Template, config: Config, numbers: Mapping[str, int]) -> bool:
         """Whether the layer of these numbers ({counter: number}) has the template's tensors at all."""
-        if not numbers:
-            return True
-        layer = next(iter(numbers.values()))
-        return all(_asked(has, config, layer) for piece, has in self.only.items() if piece in template.name)
+        layer = next(iter(numbers.values()), None)
+        return layer is None or all(
+            _call(has, config, layer) for piece, has in self.only.items() if piece in template.name
+        )
 
     def resolve(self, config: Config) -> dict[str, Any]:
         """The config as the library reads it: other names of a key, where present, win over the native one."""
@@ -284,29 +259,28 @@ class Architecture:
         """A config value, or what its absence means."""
         value = lookup(config, key)
         if value is None and key in self.absent:
-            return _asked(meaning, self.absent[key], config)
+            return _call(meaning, self.absent[key], config)
         return value
 
     def holds(self, config: Config, when: str | Rule | None) -> bool:
         """Whether what `Axis.when` names is true."""
-        if when is None:
-            return True
-        return bool(self.value(config, when) if isinstance(when, str) else _asked(when, config))
+        return when is None or bool(self.value(config, when) if isinstance(when, str) else _call(when, config))
 
     def derived(self, config: Config) -> dict[str, Any]:
-        """What derived keys must say: those that the config writes, and those whose absence means something."""
+        """{key: value} that derived keys must have: those in the config, and those whose absence means something."""
         rules = {k: rule for k, rule in self.equal.items() if lookup(config, k) is not None or k in self.absent}
-        return {k: lookup(config, rule) if isinstance(rule, str) else _asked(rule, config) for k, rule in rules.items()}
+        return {k: lookup(config, rule) if isinstance(rule, str) else _call(rule, config) for k, rule in rules.items()}
 
     def spelled_out(self, config: Config) -> dict[str, Any]:
         """{key: value} of the keys that are absent from a config and mean something."""
         return {key: meaning(default, config) for key, default in self.absent.items() if lookup(config, key) is None}
 
     def sizes(self, config: Config) -> dict[str, int]:
-        """{axis: size}. Raises SourceError for a size that is no positive integer."""
+        """{axis: size}. Raises SourceError where one is no positive integer."""
         return {name: self.size(config, name) for name in self.axes}
 
     def size(self, config: Config, name: str) -> int:
+        """The size of an axis. Raises SourceError where it is no positive integer."""
         axis = self.axes[name]
         size = lookup(config, axis.key) if axis.key else None
         if size is None:
@@ -315,7 +289,7 @@ class Architecture:
             try:
                 size = meaning(axis.default, config)
             except SENSELESS as error:
-                raise SourceError(f"config.json: the size of axis {name!r} cannot be told ({error!r})") from None
+                raise SourceError(f"config.json: the size of axis {name!r} cannot be computed ({error!r})") from None
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise SourceError(f"config.json: {axis.key or name} is {size!r}, expected a positive integer")
         return size
@@ -333,8 +307,8 @@ def but(
 ) -> Architecture:
     """The table of a family that differs from another in three lines at most, its class and prefix aside.
 
-    axes, tensors, keys  what it has besides, or otherwise
-    without              keys whose absence means nothing to it
+    axes, tensors, keys  those that it has besides, or has otherwise
+    without              keys of the other's `defaults` that it does not have
     """
     old, new = other.prefix, other.prefix if prefix is None else prefix
     tie = other.tie and replace(other.tie, embedding=_moved(other.tie.embedding, old, new))
@@ -354,7 +328,7 @@ def _moved(name: str, old: str, new: str) -> str:
     return new + name.removeprefix(old) if old and name.startswith(old) else name
 
 
-def _asked(rule: Callable[..., Any], *given: Any) -> Any:
+def _call(rule: Callable[..., Any], *given: Any) -> Any:
     """The result of a table's function. Raises SourceError where the config makes no sense to it."""
     try:
         return rule(*given)

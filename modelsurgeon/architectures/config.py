@@ -1,4 +1,4 @@
-"""Keys of config.json: which of them say nothing of the function, which always do, and dotted names of nested ones."""
+"""Keys of config.json: those that never change what a model computes, those that may, and dotted keys."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INERT = frozenset(
     """.split()
 )
 
-# Keys that change what some family computes: elsewhere than in a family whose table names them they are refused.
+# Keys that change what some family computes: they are refused in a family whose table does not name them.
 EFFECTIVE = frozenset(
     """
     alibi attention_multiplier attn_config clip_qkv embedding_multiplier logit_scale logits_scaling

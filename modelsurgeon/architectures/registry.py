@@ -27,6 +27,5 @@ def find(model_type: Any) -> Architecture:
 
 @cache
 def _load(model_type: str) -> Architecture:
-    module = importlib.import_module(f"modelsurgeon.architectures.tables.{model_type}")
-    architecture: Architecture = module.ARCHITECTURE
+    architecture: Architecture = importlib.import_module(f"{tables.__name__}.{model_type}").ARCHITECTURE
     return architecture

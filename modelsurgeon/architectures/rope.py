@@ -15,7 +15,7 @@ https://arxiv.org/abs/2309.00071; LongRoPE, https://arxiv.org/abs/2402.13753).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import ceil, floor, inf, isclose, log, nextafter, pi
 from typing import Any
 
@@ -35,18 +35,21 @@ SAME = 1e-12  # YaRN's bounds, in pairs: a few float64 roundings
 
 
 def records(config: Config) -> dict[str | None, Record]:
-    """{layer type: rope record}, of every layer under None where there is only one, filled up from the legacy keys.
+    """{layer type: rope record}, completed from the legacy keys; None is the type of a record for all layers.
 
-    As the library reads them: a `rope_scaling` that holds anything stands for `rope_parameters`; what a record names
-    wins over the legacy keys, except flat records' `original_max_position_embeddings`; `truncate` is read outside of
-    nested records. `rope_type` is always there, in the new spelling.
+    As the library reads them: a `rope_scaling` that is not empty replaces `rope_parameters`; a record's keys win over
+    the legacy keys, except `original_max_position_embeddings` in a flat record; `truncate` is read outside of nested
+    records. Every record has `rope_type`, in the new spelling.
     """
     stated = _mapping(config, "rope_parameters")
     scaling = _mapping(config, "rope_scaling")
     layers = {name: record for name, record in stated.items() if isinstance(record, Mapping)}
     if not layers:
         return {None: _flat(config, scaling or stated)}
-    filled: dict[str | None, Record] = {name: _layer(config, stated, name) for name in layers}
+    thetas = {name: THETAS.get(name, (*THETAS[None], "global_rope_theta")) for name in layers}
+    filled: dict[str | None, Record] = {
+        name: _filled(config, record, stated, thetas[name]) for name, record in layers.items()
+    }
     return {**filled, None: _flat(config, scaling)} if scaling else filled
 
 
@@ -64,25 +67,25 @@ def rotated_size(config: Config, size: int, partial: float | None, size_key: str
     Raises SourceError where that is no number from 0 to `size`, or not the same for all layers.
     """
     if size_key is not None and config.get(size_key) is not None:
-        found = {int(_number(config, size_key))}
+        counts = {int(_number(config, size_key))}
     elif partial is None:
         return size
     else:
-        found = {_rotated(record, size, partial) for record in records(config).values()}
-    if len(found) > 1 or not 0 <= min(found) <= size:
-        raise SourceError(f"config.json: {sorted(found)} of {size} coordinates are rotated, expected one number")
-    return found.pop()
+        counts = {_rotated(record, size, partial) for record in records(config).values()}
+    if len(counts) > 1 or not 0 <= min(counts) <= size:
+        raise SourceError(f"config.json: {sorted(counts)} of {size} coordinates are rotated, expected one number")
+    return counts.pop()
 
 
 def reasons_against_nesting(config: Config) -> str | None:
     """Why the rotated axis cannot grow by nested pairs, in one clause; None where it can."""
-    found = records(config)
+    by_type = records(config)
     unknown = [kind for kind in kinds(config) if kind not in NESTING]
     if unknown:
         return f"rope type {unknown[0]!r} is not known to keep its frequencies (known: {', '.join(NESTING)})"
-    if None in found and len(found) > 1:
+    if None in by_type and len(by_type) > 1:
         return BESIDE
-    if None in found and "yarn" in kinds(config) and any(config.get(key) is not None for key in LAYERED):
+    if None in by_type and "yarn" in kinds(config) and any(config.get(key) is not None for key in LAYERED):
         return "one yarn record serves layers of several thetas; name rope_parameters by layer type"
     return None
 
@@ -91,7 +94,7 @@ def nested(config: Config, rotated: int, count: int) -> dict[str, Any]:
     """The config keys, with their new values, that keep all frequencies when `rotated` becomes `count * rotated`.
 
     rotated  coordinates of the axis that are rotated, before
-    Nothing where exponents are all that counts: default, linear, llama3, dynamic (up to max_position_embeddings).
+    Empty where the exponents decide everything: default, linear, llama3, dynamic (up to max_position_embeddings).
     Raises PlanError where there is no such config, SourceError where a record lacks what its type needs.
     """
     reason = reasons_against_nesting(config)
@@ -131,22 +134,19 @@ def appended(config: Config, rotated: int, new_size: int) -> dict[str, Any]:
 
 
 def _flat(config: Config, stated: Record) -> Record:
-    """A record that holds for every layer, filled up."""
+    """A record for all layers, completed."""
     record = _filled(config, stated, stated, THETAS[None])
     if record["rope_type"] in PRETRAINED and config.get("original_max_position_embeddings") is not None:
         return {**record, "original_max_position_embeddings": config["original_max_position_embeddings"]}
     return record
 
 
-def _layer(config: Config, stated: Record, name: str) -> Record:
-    """The record of one layer type, filled up. Upstream looks for `truncate` beside the records, not in them."""
-    return _filled(config, stated[name], stated, THETAS.get(name, (*THETAS[None], "global_rope_theta")))
-
-
 def _filled(config: Config, stated: Record, outer: Record, thetas: tuple[str, ...]) -> dict[str, Any]:
     record = {key: value for key, value in stated.items() if value is not None and key != "type"}
-    record["rope_type"] = _kind(stated)
-    if record["rope_type"] == "yarn":
+    kind = str(stated.get("rope_type") or stated.get("type") or "default")
+    # Phi-3's first files call LongRoPE "su" or "yarn".
+    record["rope_type"] = "longrope" if kind in ("su", "yarn") and "long_factor" in stated else kind
+    if record["rope_type"] == "yarn":  # upstream looks for `truncate` beside nested records, not in them
         record["truncate"] = bool(outer.get("truncate", True))
     outside = {
         "rope_theta": thetas,
@@ -160,12 +160,6 @@ def _filled(config: Config, stated: Record, outer: Record, thetas: tuple[str, ..
     return record
 
 
-def _kind(stated: Record) -> str:
-    """The type of a record in any spelling. Phi-3's first files call LongRoPE "su" or "yarn"."""
-    kind = str(stated.get("rope_type") or stated.get("type") or "default")
-    return "longrope" if kind in ("su", "yarn") and "long_factor" in stated else kind
-
-
 def _rotated(record: Record, size: int, partial: float) -> int:
     if record["rope_type"] == "proportional":
         return size
@@ -173,7 +167,7 @@ def _rotated(record: Record, size: int, partial: float) -> int:
 
 
 def _share(rotated: int, size: int) -> float:
-    """A float of which upstream makes `rotated` of `size` again."""
+    """A share of `size` that upstream rounds to `rotated`."""
     share = rotated / size
     return share if int(size * share) == rotated else nextafter(share, inf)
 
@@ -204,11 +198,8 @@ def _yarn(record: Record, rotated: int, count: int) -> dict[str, Any]:
     Where upstream rounds bounds outwards (`truncate`) the turns are those of half a new pair further in, so that no
     error of the logarithm counts. New bounds lie within the new clamps because the old ones do within the old.
     """
-    old = _ramp(record, rotated)
-    if all(
-        isclose(x, count * y, rel_tol=SAME, abs_tol=SAME)
-        for x, y in zip(_ramp(record, count * rotated), old, strict=True)
-    ):
+    old, new = _ramp(record, rotated), _ramp(record, count * rotated)
+    if all(isclose(b, count * a, rel_tol=SAME, abs_tol=SAME) for a, b in zip(old, new, strict=True)):
         return {}
     inset = 0.5 / count if record["truncate"] else 0.0
     theta, length = _number(record, "rope_theta"), _number(record, "original_max_position_embeddings")
@@ -234,11 +225,7 @@ def _ramp(record: Record, rotated: int) -> tuple[float, float]:
     return low, high + NARROWEST if low == high else high
 
 
-CHANGES: Mapping[str, Callable[[Record, int, int], dict[str, Any]]] = {
-    "longrope": _longrope,
-    "proportional": _proportional,
-    "yarn": _yarn,
-}
+CHANGES = {"longrope": _longrope, "proportional": _proportional, "yarn": _yarn}
 
 
 def _written(config: Config, changes: Mapping[str | None, Record]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from modelsurgeon.architectures.architecture import Architecture, Config
 def width_gain(
     architecture: Architecture, config: Config, name: str, sizes: Mapping[str, int], targets: Mapping[str, int]
 ) -> float:
-    """What D E must be on this axis: the inverse of what the model changes because it multiplies by a power of size."""
+    """The product D E that this axis needs: it undoes the power of the axis' size by which the model multiplies."""
     axis = architecture.axes[name]
     if not axis.scaled or not architecture.holds(config, axis.when):
         return 1.0
@@ -24,7 +24,7 @@ def width_gain(
 def multiplier(
     architecture: Architecture, config: Config, template: str, sizes: Mapping[str, int], targets: Mapping[str, int]
 ) -> float:
-    """What a tensor must be multiplied by because the model multiplies its product by a power of a size."""
+    """The factor of a tensor that undoes the power of a size by which the model multiplies the tensor's product."""
     axis, power, *when = architecture.multiplied.get(template, ("", 0.0))
     if not power or not architecture.holds(config, when[0] if when else None):
         return 1.0

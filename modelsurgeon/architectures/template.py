@@ -2,6 +2,7 @@
 
 {layer}             counts
 {experts}           an axis by its name: its coordinates are spread over tensor names
+{gate,up}_proj      tensors of one signature, one for each piece
 .{weight,bias}      two tensors; the bias has the written half of the signature
 ?                   may be absent
 """
@@ -9,11 +10,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from modelsurgeon.maps.signature import Signature, parse
 
 NUMBER = re.compile(r"\d+|\{\w+\}")
+PIECES = re.compile(r"\{(?!weight,bias)([^{}]+,[^{}]+)\}")
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,16 @@ class Template:
     def placeholders(self) -> tuple[str, ...]:
         """The counters and axes that its name is spread over."""
         return tuple(re.findall(r"\{(\w+)\}", self.name))
+
+
+def one_name_a_line(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """The lines of a table, written out: `{gate,up}_proj` is two of them."""
+    lines = {}
+    for name, text in tensors.items():
+        pieces = PIECES.search(name)
+        for piece in pieces[1].split(",") if pieces else ("",):
+            lines[PIECES.sub(piece, name)] = text
+    return lines
 
 
 def expand(name: str, text: str) -> list[Template]:

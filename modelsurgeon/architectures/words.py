@@ -1,4 +1,4 @@
-"""The words of tables: axes with their sizes, what is between writers and readers, rotary positions, ties.
+"""The words that tables are written with: axes, ties, rotary positions, default sizes.
 
 `Axis.through` names the kind of an axis, which decides how it can grow: each is a file in `growth/kinds/`.
 """
@@ -38,14 +38,13 @@ class Axis:
               "choice"      what is added to the router's scores for the choice alone: follows `follows`
               "fixed"       never grows
     scaled    the power of its size by which the model multiplies what crosses it (-0.5: attention by sqrt(head))
-    when      what must be true for `scaled` to hold: a config key (with its default in `Architecture.defaults`), or a
-              function of the config
-    over      the axes whose sizes are added up where `scaled` is a power of their sum
+    when      the condition of `scaled`: a config key (its default is in `Architecture.defaults`) or a function(config)
+    over      the axes whose sizes are added up, where `scaled` is a power of their sum
     follows   of key-value heads: the query heads, consecutive runs of which share one of them
-    active    the config key of how many experts a token gets
-    groups    the config key of how many groups, of consecutive experts, the choice is made in
-    slopes    ALiBi: the slopes of so many heads, float64; None where positions are none of ALiBi
-    why       of a fixed axis: the reason
+    active    the config key of the number of experts that a token gets
+    groups    the config key of the number of groups of consecutive experts, among which the router chooses first
+    slopes    function(config, heads): ALiBi's slopes, float64; None where positions are not ALiBi's
+    why       the reason why a fixed axis is fixed
     """
 
     key: str | None = None
@@ -73,11 +72,11 @@ class Tie:
     embedding  the tensor that it is tied to
     default    whether a config without `tie_word_embeddings` ties them
     axis       what the head reads: grown so that one tensor can serve as both
-    also       further tensors that the flag gates, {target: source}
-    forced     the library ties whenever both tensors are equal, whatever the flag: an own head must differ, so it is
-               doubled and the norm named here halved (powers of two: the logits keep their last bit)
-    requires   the template that a checkpoint with a head holds, where headless ones share the model type
-    refused    why the head cannot have a tensor of its own, where it cannot
+    also       further tensors that are tied by the same flag, {target: source}
+    forced     the norm that untying halves while it doubles the head, to make them differ: the library ties two equal
+               tensors whatever the flag says (powers of two: the logits keep their last bit)
+    requires   the template that only checkpoints with a head hold
+    refused    the reason why the head cannot have a tensor of its own
     """
 
     head: str
@@ -94,12 +93,10 @@ class Tie:
 class Rotary:
     """Rotary positions.
 
-    layout    which coordinates make a pair: "half" (j, j + d/2), "interleaved" (2j, 2j + 1), or a function of the
-              config
-    partial   the share of the axis that is rotated when the config names none; families that always rotate all of it
-              ignore the key, and have None here
+    layout    the coordinates of a pair, "half" (j, j + d/2) or "interleaved" (2j, 2j + 1), or a function(config) of it
+    partial   the share of the axis that is rotated when the config names none; None: always the whole axis
     axis      the axis that is rotated
-    size_key  the config key of how many coordinates are rotated, where there is one
+    size_key  the config key of the number of rotated coordinates, where there is one
     """
 
     layout: str | Rule = "half"
@@ -158,7 +155,7 @@ class Quotient:
 
 @dataclass(frozen=True)
 class Multiple:
-    """A default size: so many times a config key."""
+    """A default size: a config key times `factor`."""
 
     key: str
     factor: int
@@ -179,5 +176,5 @@ def meaning(default: Default, config: Config) -> Any:
 
 def labels(config: Config) -> int:
     """A default size: how many labels a classification head tells apart."""
-    named = config.get("id2label")
-    return len(named) if isinstance(named, Mapping) else int(config.get("num_labels") or 2)
+    names = config.get("id2label")
+    return len(names) if isinstance(names, Mapping) else int(config.get("num_labels") or 2)

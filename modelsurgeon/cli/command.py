@@ -1,7 +1,7 @@
-"""Commands made from operations: what an operation says of itself becomes arguments, options and --help.
+"""Commands made from operations: their fields become arguments, options and --help.
 
-A field `noise: float = option(0.5, "How differently ...")` becomes `--noise FLOAT`, with that help and default; beside
-it stand the options that all operations share (`Request`).
+A field `noise: float = option(0.5, "How differently ...")` becomes `--noise FLOAT`, with that help and default, beside
+the options that all operations share (`Request`).
 """
 
 from __future__ import annotations
@@ -12,33 +12,35 @@ from dataclasses import Field, fields
 from types import NoneType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-import typer
+from typer import Argument, BadParameter, Option
 
 from modelsurgeon.cli.request import Request
 from modelsurgeon.errors import OptionsError
 from modelsurgeon.operations.operation import Operation, option_types
 
-OF_CONFIGS = Annotated[
-    str, typer.Argument(metavar="CONFIG", help="A config.json, or a folder or a Hub id that has one.")
-]
+OF_CONFIGS = Annotated[str, Argument(metavar="CONFIG", help="A config.json, or a folder or a Hub id that has one.")]
 NEEDS_WEIGHTS = ("revision", "stream", "device", "verify", "push_to_hub", "private", "create_pr")
-MEASURES_LOSS = ("measure",)
+KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
-def command_of(operation: type[Operation], carry_out: Callable[[Operation, Request], None]) -> Callable[..., None]:
-    """The function that typer makes a command of: it collects what was asked for and calls `carry_out`."""
+def command_of(operation: type[Operation]) -> Callable[..., None]:
+    """The function that typer makes a command of: it collects the options and carries the operation out."""
     shared = _shared(operation)
     own = [_parameter(one, hint) for one, hint in zip(fields(operation), option_types(operation).values(), strict=True)]
     parameters = [*shared[:2], *own, *shared[2:]]
 
     def call(**given: Any) -> None:
-        request = Request(**{parameter.name: given[parameter.name] for parameter in shared})
-        made = operation(**{one.name: _value(one, given[one.name]) for one in fields(operation)})
+        request = Request(**{parameter.name: given.pop(parameter.name) for parameter in shared})
+        several = {one.name for one in fields(operation) if isinstance(one.default, tuple)}
+        options = {name: tuple(value or ()) if name in several else value for name, value in given.items()}
+        asked = operation(**options)
         try:
-            made.check()
+            asked.check()
         except OptionsError as error:
-            raise typer.BadParameter(str(error)) from None
-        carry_out(made, request)
+            raise BadParameter(str(error)) from None
+        from modelsurgeon.cli.operate import operate
+
+        operate(asked, request)
 
     call.__doc__ = operation.__doc__
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -47,40 +49,30 @@ def command_of(operation: type[Operation], carry_out: Callable[[Operation, Reque
 
 
 def _shared(operation: type[Operation]) -> list[inspect.Parameter]:
-    """Source, output, and whatever else makes sense for what the operation reads and makes."""
-    hints = get_type_hints(Request, include_extras=True)
-    without = NEEDS_WEIGHTS if operation.reads == "config" else ()
+    """Source, output, and every other shared option that applies to what the operation reads and makes."""
+    hints, without = get_type_hints(Request, include_extras=True), set[str]()
     if operation.reads == "config":
-        hints["source"] = OF_CONFIGS
+        hints["source"], without = OF_CONFIGS, set(NEEDS_WEIGHTS)
     if operation.tells_loss is Operation.tells_loss:
-        without = (*without, *MEASURES_LOSS)
-    kind, empty = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.empty
+        without.add("measure")
+    shared = [one for one in fields(Request) if one.name not in without]
+    defaults = [inspect.Parameter.empty, *(one.default for one in shared[1:])]
     return [
-        inspect.Parameter(one.name, kind, annotation=hints[one.name], default=one.default if number else empty)
-        for number, one in enumerate(fields(Request))
-        if one.name not in without
+        inspect.Parameter(one.name, KEYWORD, annotation=hints[one.name], default=default)
+        for one, default in zip(shared, defaults, strict=True)
     ]
 
 
 def _parameter(one: Field[Any], hint: Any) -> inspect.Parameter:
     """An option, from a field of an operation."""
-    flags = [one.metadata["flag"]] if one.metadata.get("flag") else [f"--{one.name.replace('_', '-')}"]
-    shown = typer.Option(*flags, help=one.metadata["help"], metavar=one.metadata["metavar"])
+    flag = one.metadata.get("flag") or f"--{one.name.replace('_', '-')}"
+    shown = Option(flag, help=one.metadata["help"], metavar=one.metadata["metavar"])
     default = None if isinstance(one.default, tuple) else one.default
-    return inspect.Parameter(
-        one.name, inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[_typed(hint), shown], default=default
-    )
-
-
-def _value(one: Field[Any], given: Any) -> Any:
-    """What typer found, as the operation has it."""
-    if isinstance(one.default, tuple):
-        return tuple(given or ())
-    return given
+    return inspect.Parameter(one.name, KEYWORD, annotation=Annotated[_typed(hint), shown], default=default)
 
 
 def _typed(hint: Any) -> Any:
-    """The type as typer knows it: several values are a list, and what is a text or a number is a text."""
+    """The type as typer knows it: several values are a list, and a text or a number is a text."""
     for one in get_args(hint):
         if get_origin(one) is tuple:
             return list[str] | None

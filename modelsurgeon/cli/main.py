@@ -1,8 +1,8 @@
 """The command line: parse, call, print.
 
-stdout carries the result only: the path of the output, or one JSON document with --json. Everything else goes to
-stderr, progress bars only where that is a terminal. Exit codes: 0 done (verify: the same), 1 different, 2 a bad
-request, 3 the machine failed. Nothing heavy is imported before a command runs.
+stdout has only the result: the path of the output, or one JSON document with --json. Everything else goes to stderr,
+progress bars only if that is a terminal. Exit codes: 0 done (verify: the same), 1 different, 2 a bad request, 3 the
+machine failed. Large libraries are imported only when a command runs.
 """
 
 from __future__ import annotations
@@ -13,22 +13,20 @@ import sys
 from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from modelsurgeon.cli import terminal
 from modelsurgeon.cli.command import command_of
 from modelsurgeon.cli.diagnose_command import diagnose_command
-from modelsurgeon.cli.request import Json, Request, Revision, Source
+from modelsurgeon.cli.request import Json, Revision, Source
 from modelsurgeon.cli.terminal import BAD_REQUEST, DIFFERENT, INTERRUPTED, MACHINE_FAILED
 from modelsurgeon.cli.verify_command import verify_command
 from modelsurgeon.errors import DifferentError, ModelSurgeonError, OptionsError
 from modelsurgeon.operations import catalogue
-from modelsurgeon.operations.operation import Operation
 from modelsurgeon.reports import listings
 from modelsurgeon.version import __version__
 
-LONGEST = 2000  # characters of a message: values from files are in it
-
-app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+LONGEST = 2000  # characters of a message, which may quote values from files
 
 
 def _version(wanted: bool) -> None:
@@ -37,29 +35,26 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def modelsurgeon(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[bool, Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
     """Operate on trained Transformer checkpoints without changing what they compute."""
 
 
-@app.command("inspect")
 def inspect_command(source: Source, revision: Revision = None, as_json: Json = False) -> None:
-    """Show what can be seen of any checkpoint by its headers: sizes, tensors, and what would be refused."""
+    """Show what the headers of any checkpoint tell: sizes, tensors, and what would be refused."""
     from modelsurgeon.checkpoints.inspection import inspect
 
     found = inspect(terminal.from_stdin(source)[0], revision)
     if as_json:
         terminal.print_json(found.to_json())
     else:
-        terminal.show_result(listings.of_inspection(found))
+        terminal.show(listings.of_inspection(found), result=True)
 
 
-@app.command("families")
 def families_command(
-    model_type: Annotated[str | None, typer.Argument(help="One family, in detail.", metavar="[MODEL_TYPE]")] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="The table as README.md has it.")] = False,
+    model_type: Annotated[str | None, Argument(help="A family to show in detail.", metavar="[MODEL_TYPE]")] = None,
+    markdown: Annotated[bool, Option("--markdown", help="Print the table of README.md.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show which widths of which families can grow, and to which sizes."""
@@ -72,27 +67,20 @@ def families_command(
     elif markdown:
         print(overview.as_markdown(rows))
     else:
-        terminal.show_result(listings.of_families(rows, details))
-
-
-app.command("verify")(verify_command)
-app.command("diagnose")(diagnose_command)
-
-
-def _carry_out(operation: Operation, request: Request) -> None:
-    from modelsurgeon.cli.operate import operate
-
-    operate(operation, request)
+        terminal.show(listings.of_families(rows, details), result=True)
 
 
 def program() -> typer.Typer:
-    """The commands above, and one for each operation of the catalogue."""
-    every = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
-    every.registered_callback = app.registered_callback
+    """A command for each operation of the catalogue, then those that only show something."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
+    app.callback()(modelsurgeon)
     for operation in catalogue.offered():
-        every.command(operation.name)(command_of(operation, _carry_out))
-    every.registered_commands += app.registered_commands
-    return every
+        app.command(operation.name)(command_of(operation))
+    app.command("inspect")(inspect_command)
+    app.command("families")(families_command)
+    app.command("verify")(verify_command)
+    app.command("diagnose")(diagnose_command)
+    return app
 
 
 def main() -> None:
@@ -104,20 +92,18 @@ def main() -> None:
     try:
         code = program()(standalone_mode=False)
         sys.stdout.flush()
-        if code == INTERRUPTED:  # typer makes this of Ctrl-C, and says nothing
+        if code == INTERRUPTED:  # what typer returns after Ctrl-C, without a message
             _fail("interrupted", INTERRUPTED)
     except DifferentError as error:
         code = _fail(str(error), DIFFERENT)
     except typer.TyperException as error:
         code = _fail(error.format_message() if hasattr(error, "format_message") else str(error), BAD_REQUEST)
-    except OptionsError as error:  # as typer says it of one that it finds itself
-        code = _fail(f"Invalid value: {error}", BAD_REQUEST)
-    except ModelSurgeonError as error:
-        code = _fail(str(error), BAD_REQUEST)
+    except ModelSurgeonError as error:  # bad options in the words of typer's own errors
+        code = _fail(f"{'Invalid value: ' * isinstance(error, OptionsError)}{error}", BAD_REQUEST)
     except (KeyboardInterrupt, typer.Abort):
         code = _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more can be said, not even at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else flushing at exit would fail, too
     except Exception as error:
         if os.environ.get("MODELSURGEON_DEBUG"):
             raise
@@ -127,7 +113,7 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    line = " ".join(message.split())  # names from files are in it: nothing there may move the cursor
+    line = " ".join(message.split())  # it may have names from files, which must not move the cursor
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
     line = line if len(line) <= LONGEST else f"{line[: LONGEST // 2]}...{line[-LONGEST // 2 :]}"
     print(f"modelsurgeon: {line}", file=sys.stderr)

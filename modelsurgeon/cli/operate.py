@@ -1,17 +1,17 @@
-"""One operation on the command line: the plan is shown, or carried out with a bar, and the result named on stdout."""
+"""One operation on the command line: show the plan, or carry it out with a bar and print the result's name."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import fields
 from typing import Any
 
-from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from modelsurgeon.checkpoints.checkpoint import open_checkpoint
 from modelsurgeon.cli import terminal
 from modelsurgeon.cli.request import Request
-from modelsurgeon.delivery import Listener, Planned, Saved, check_targets, deliver, planned
+from modelsurgeon.delivery import Listener, Planned, Saved, Wanted, check_targets, deliver, planned
 from modelsurgeon.errors import DifferentError
-from modelsurgeon.model import check_output_of_config
+from modelsurgeon.model import check_output_of_config, counted
 from modelsurgeon.operations.operation import Operation
 from modelsurgeon.operations.transforms.initial import blank
 from modelsurgeon.operations.transforms.replay import applied
@@ -20,24 +20,18 @@ from modelsurgeon.reports.blocks import Paragraph, Phrase
 from modelsurgeon.reports.card import reproducing_command
 
 
-@dataclass
-class Outcome:
-    """What --json tells of a run."""
-
-    job: Planned
-    done: Saved
-
-    def to_json(self) -> dict[str, Any]:
-        steps, done = self.job.result.steps, self.done
-        settings = steps[-1].arguments.get("settings") if steps else None
-        return {
-            **({"settings": settings} if settings else {}),
-            "plan": self.job.plan.to_json(),
-            **({"initial_loss": done.initial_loss} if done.initial_loss else {}),
-            **({"pushed": done.pushed} if done.pushed else {}),
-            **({"verification": done.report.to_json()} if done.report else {}),
-            **({"notices": done.notices} if done.notices else {}),
-        }
+def _document(job: Planned, done: Saved) -> dict[str, Any]:
+    """What --json prints of a run."""
+    steps = job.result.steps
+    parts = {
+        "settings": steps[-1].arguments.get("settings") if steps else None,
+        "plan": job.plan.to_json(),
+        "initial_loss": done.initial_loss,
+        "pushed": done.pushed,
+        "verification": done.report and done.report.to_json(),
+        "notices": done.notices,
+    }
+    return {name: part for name, part in parts.items() if part}
 
 
 def operate(operation: Operation, request: Request) -> None:
@@ -45,11 +39,13 @@ def operate(operation: Operation, request: Request) -> None:
     request.check()
     if request.quiet:
         terminal.quieten()
-    source, wanted = terminal.from_stdin(request.source)[0], request.wanted()
+    source = terminal.from_stdin(request.source)[0]
+    wanted = Wanted(**{one.name: getattr(request, one.name) for one in fields(Wanted)})
     wanted.check()
-    if operation.reads == "config" and wanted.folder:
+    reads_config = operation.reads == "config"
+    if reads_config and wanted.folder:
         check_output_of_config(source, wanted.folder)
-    before = _opened(operation, source, request)
+    before = blank(source) if reads_config else open_checkpoint(source, request.revision, stream=request.stream)
     metadata = check_targets(before, wanted, dry_run=request.dry_run)
     after = applied(operation, before)
     terminal.show(map(Paragraph, operation.choices(after)), request.quiet)
@@ -57,29 +53,23 @@ def operate(operation: Operation, request: Request) -> None:
     if request.dry_run:
         terminal.show(listings.of_plan(job.plan), request.quiet)
         if request.as_json:
-            terminal.print_json(Outcome(job, Saved()).to_json())
+            terminal.print_json(_document(job, Saved()))
         return
     terminal.show(listings.of_notes(job.result.notes, job.result.lossy), request.quiet)
     done = _delivered(job, metadata, request)
     if request.as_json:
-        terminal.print_json({"output": done.result, **Outcome(job, done).to_json()})
+        terminal.print_json({"output": done.result, **_document(job, done)})
     else:
         print(done.result)
 
 
-def _opened(operation: Operation, source: str, request: Request) -> Checkpoint:
-    if operation.reads == "config":
-        return blank(source)
-    return open_checkpoint(source, request.revision, stream=request.stream)
-
-
 def _delivered(job: Planned, metadata: dict[str, Any], request: Request) -> Saved:
-    """Carry it out, telling on stderr what comes up. Raises DifferentError, after what --json tells then."""
+    """Write the result, and report on stderr. Raises DifferentError, after printing the JSON document of that case."""
     quiet, as_json = request.quiet, request.as_json
     try:
-        with terminal.progress(job.plan.bytes[1], quiet) as progress:
+        with terminal.bars(quiet, in_bytes=True) as progress:
             listener = Listener(
-                progress,
+                counted(progress, job.plan.bytes[1]),
                 say=lambda line: terminal.show([Paragraph(Phrase(line, "warning"))], quiet),
                 verified=lambda report: terminal.show(verification_report.brief(report.to_json()), quiet),
                 lost=(lambda loss: terminal.show(listings.of_losses(loss), quiet)) if as_json or not quiet else None,
@@ -88,7 +78,7 @@ def _delivered(job: Planned, metadata: dict[str, Any], request: Request) -> Save
             done = deliver(job, metadata, listener)
     except DifferentError as error:
         if as_json:
-            terminal.print_json({"output": None, **Outcome(job, error.saved).to_json()})
+            terminal.print_json({"output": None, **_document(job, error.saved)})
         raise
     if done.pushed:
         terminal.show([Paragraph(f"pushed to {done.pushed}")], quiet)

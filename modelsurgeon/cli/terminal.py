@@ -1,52 +1,81 @@
-"""The two streams and the exit code: results on stdout, everything else on stderr; rich is imported when it is used."""
+"""The two streams and the exit codes: results on stdout, everything else on stderr; rich is imported on first use."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from modelsurgeon.progress import Tell, silent
+
 if TYPE_CHECKING:
-    from modelsurgeon.progress import Tell
-    from modelsurgeon.reports.blocks import Block
+    from modelsurgeon.reports.blocks import Block, Page
 
 DIFFERENT, BAD_REQUEST, MACHINE_FAILED, INTERRUPTED = 1, 2, 3, 130  # exit codes; 0: done
-WIDEST = 1000  # columns of a table on stdout that is no terminal: nothing is folded for a program that reads it
+WIDEST = 1000  # columns of a table on stdout that is not a terminal: programs that read it need it unfolded
 
 
-def show(blocks: Iterable[Block], quiet: bool) -> None:
-    """What people read, on stderr, unless they want to read nothing."""
-    if not quiet:
-        _show(blocks, sys.stderr, 160)
+def show(blocks: Iterable[Block], quiet: bool = False, *, result: bool = False) -> None:
+    """Print what people read: the result on stdout, all else on stderr unless --quiet was given.
 
-
-def show_result(blocks: Iterable[Block]) -> None:
-    """What people read, on stdout: it is the result."""
-    _show(blocks, sys.stdout, WIDEST)
-
-
-def _show(blocks: Iterable[Block], stream: TextIO, widest: int) -> None:
-    """Within COLUMNS, or within the terminal; in a pipe tables have `widest` columns, and no other line is broken."""
+    It fits COLUMNS or the terminal; in a pipe, tables have so many columns at most and no other line is broken.
+    """
+    if quiet:
+        return
     from rich.console import Console
 
     from modelsurgeon.reports import console
 
-    wanted = os.environ.get("COLUMNS", "")
-    sized = wanted.isdigit() and int(wanted) > 0
-    if sized or stream.isatty():
-        console.show(blocks, Console(file=stream, width=int(wanted) if sized else None))
+    stream, widest = (sys.stdout, WIDEST) if result else (sys.stderr, 160)
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdigit() and int(columns) > 0:
+        screen = Console(file=stream, width=int(columns))
     else:
-        console.show(blocks, Console(file=stream, width=widest, soft_wrap=True))
+        screen = Console(file=stream) if stream.isatty() else Console(file=stream, width=widest, soft_wrap=True)
+    console.show(blocks, screen)
+
+
+def check_page(path: Path | None) -> None:
+    """Raise OutputError where the page cannot be written; called before anything is computed."""
+    if path:
+        from modelsurgeon.reports import html
+
+        html.check_target(path)
+
+
+def show_document(
+    document: dict[str, Any],
+    brief: Callable[[dict[str, Any]], Iterable[Block]],
+    page: Callable[[dict[str, Any]], Page],
+    file: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Show a document: in a file as its page, on stderr in brief, on stdout as JSON."""
+    if file:
+        from modelsurgeon.reports import html
+
+        html.write(file, page(document))
+    show(brief(document), quiet)
+    if as_json:
+        print_json(document)
+
+
+def command() -> str:
+    """The command line of this run."""
+    return shlex.join(["modelsurgeon", *sys.argv[1:]])
 
 
 def quieten() -> None:
-    """No warnings and no progress bars of libraries."""
+    """Turn off the warnings and the progress bars of libraries."""
     from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
     logging.disable(logging.WARNING)
@@ -54,35 +83,16 @@ def quieten() -> None:
 
 
 @contextmanager
-def progress(total: int, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """A bar that counts bytes; not before the first one, for downloads have bars of their own."""
-    written = 0
-    with bars(quiet, in_bytes=True) as tell:
-
-        def advance(count: int) -> None:
-            nonlocal written
-            written += count
-            tell("writing", written, total)
-
-        yield advance
-
-
-@contextmanager
 def bars(quiet: bool, in_bytes: bool = False) -> Iterator[Tell]:
-    """What long computations tell, as one bar each with the time left, on stderr where that is a terminal."""
+    """A progress bar with the time left for each long computation, on stderr if that is a terminal."""
     if quiet or not sys.stderr.isatty():
-        yield lambda what, done, total: None
+        yield silent
         return
     from rich import progress as rich
     from rich.console import Console
 
     counts = (rich.DownloadColumn(), rich.TransferSpeedColumn()) if in_bytes else (rich.TaskProgressColumn(),)
-    columns = (
-        rich.TextColumn("{task.description}", markup=False),
-        rich.BarColumn(),
-        *counts,
-        rich.TimeRemainingColumn(),
-    )
+    columns = rich.TextColumn("{task.description}", markup=False), rich.BarColumn(), *counts, rich.TimeRemainingColumn()
     console = Console(stderr=True)
     bar = rich.Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False)
     tasks: dict[str, rich.TaskID] = {}
@@ -90,9 +100,9 @@ def bars(quiet: bool, in_bytes: bool = False) -> Iterator[Tell]:
     def tell(what: str, done: int, total: int) -> None:
         if what not in tasks:
             tasks[what] = bar.add_task(what, total=total)
-        bar.start()
+        bar.start()  # not earlier: downloads have bars of their own
         bar.update(tasks[what], completed=done, total=total)
-        if bar.finished:  # what comes next may be a download, which has bars of its own
+        if bar.finished:
             bar.stop()
 
     try:
@@ -102,17 +112,17 @@ def bars(quiet: bool, in_bytes: bool = False) -> Iterator[Tell]:
 
 
 def print_json(document: dict[str, Any]) -> None:
-    """The result, as one document."""
+    """Print the result as one document."""
     print(json.dumps(document))
 
 
 def from_stdin(*names: str) -> tuple[str, ...]:
-    """The names, with the path that came down the pipe in the place of `-`."""
+    """The names, with the path on stdin in place of `-`. Raises BadParameter where there is no such path."""
     if names.count("-") > 1:
         raise typer.BadParameter("only one of the arguments can be - (a path on stdin)")
     if "-" not in names:
         return names
-    came = sys.stdin.readline().strip()
-    if not came:
+    path = sys.stdin.readline().strip()
+    if not path:
         raise typer.BadParameter("no path came on stdin; did the command before fail?")
-    return tuple(came if name == "-" else name for name in names)
+    return tuple(path if name == "-" else name for name in names)

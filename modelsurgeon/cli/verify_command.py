@@ -2,61 +2,43 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
-import typer
+from typer import Argument, BadParameter, Exit, Option
 
-from modelsurgeon.cli import terminal
-from modelsurgeon.cli.request import Json, Length, Quiet, Revision, Samples, Source, TrustRemoteCode
+from modelsurgeon.cli import request, terminal
 from modelsurgeon.reports import listings, verification_report
-
-if TYPE_CHECKING:
-    from modelsurgeon.verification.verify import Report
 
 
 def verify_command(
-    source: Source,
-    result: Annotated[str | None, typer.Argument(help="What was made of it: as SOURCE.", show_default=False)] = None,
-    files: Annotated[
-        bool, typer.Option("--files", help="Of one result: are its files still what was written?")
-    ] = False,
-    infer: Annotated[bool, typer.Option("--infer", help="Without a record: derive the maps from the weights.")] = False,
-    trainable: Annotated[
-        bool, typer.Option("--trainable", help="Tell whether training will part the copies: one backward pass.")
-    ] = False,
-    report: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write all that was found, with plots, as one page of HTML.")
-    ] = None,
-    text: Annotated[Path | None, typer.Option(help="A file to run both models on [default: a sample].")] = None,
-    samples: Samples = 4,
-    length: Length = 128,
-    dtype: Annotated[str, typer.Option(help="What the logits are computed in.")] = "float32",
-    device: Annotated[
-        str, typer.Option(help="Where the models run: cpu, cuda, or auto: all there is, then the disk.")
-    ] = "cpu",
-    memory: Annotated[
-        str | None, typer.Option(help="Of --device auto: weights in memory before the disk [default: what is free].")
-    ] = None,
-    trust_remote_code: TrustRemoteCode = False,
-    revision: Revision = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    source: request.Source,
+    result: Annotated[str | None, Argument(help="The result to compare with SOURCE.", show_default=False)] = None,
+    files: Annotated[bool, Option("--files", help="Check that the files of one result are as written.")] = False,
+    infer: Annotated[bool, Option("--infer", help="Without a record: derive the maps from the weights.")] = False,
+    trainable: Annotated[bool, Option("--trainable", help="Does training separate copies? One backward pass.")] = False,
+    report: request.ReportFile = None,
+    text: request.Text = None,
+    samples: request.Samples = 4,
+    length: request.Length = 128,
+    dtype: request.Dtype = "float32",
+    device: request.Device = "cpu",
+    memory: Annotated[str | None, Option(help="Memory limit of --device auto [default: what is free].")] = None,
+    trust_remote_code: request.TrustRemoteCode = False,
+    revision: request.Revision = None,
+    as_json: request.Json = False,
+    quiet: request.Quiet = False,
 ) -> None:
     """Tell whether RESULT is the same function as SOURCE: exit code 0 if it is, 1 if not."""
     if files:
         if report:
-            raise typer.BadParameter("--report shows a comparison; --files compares nothing")
-        return _verify_files(source, result, revision, as_json, quiet)
+            raise BadParameter("--report shows a comparison; --files compares nothing")
+        if result is not None:
+            raise BadParameter("--files is asked of one result alone")
+        return _verify_files(source, revision, as_json, quiet)
     if result is None:
-        raise typer.BadParameter("no RESULT; name what was made of SOURCE, or ask for --files of one alone")
-    if report:
-        from modelsurgeon.reports import html
-
-        html.check_target(report)
+        raise BadParameter("no RESULT; name what was made of SOURCE, or ask for --files of one alone")
+    terminal.check_page(report)
     names = terminal.from_stdin(source, result)
     from modelsurgeon.model import verify
 
@@ -77,31 +59,18 @@ def verify_command(
             revision=revision,
             progress=progress,
         )
-    _tell(replace(found, command=shlex.join(["modelsurgeon", *sys.argv[1:]])), report, as_json, quiet)
+    document = replace(found, command=terminal.command()).to_json()
+    terminal.show_document(document, verification_report.brief, verification_report.page, report, as_json, quiet)
     if not found.same:
-        raise typer.Exit(terminal.DIFFERENT)
+        raise Exit(terminal.DIFFERENT)
 
 
-def _tell(found: Report, page: Path | None, as_json: bool, quiet: bool) -> None:
-    """On the page, on the terminal, as JSON: the same document."""
-    document = found.to_json()
-    if page:
-        from modelsurgeon.reports import html
-
-        html.write(page, verification_report.page(document))
-    terminal.show(verification_report.brief(document), quiet)
-    if as_json:
-        terminal.print_json(document)
-
-
-def _verify_files(source: str, result: str | None, revision: str | None, as_json: bool, quiet: bool) -> None:
+def _verify_files(source: str, revision: str | None, as_json: bool, quiet: bool) -> None:
     from modelsurgeon.model import check_files
 
-    if result is not None:
-        raise typer.BadParameter("--files is asked of one result alone")
     found = check_files(terminal.from_stdin(source)[0], revision)
     terminal.show(listings.of_files(found), quiet)
     if as_json:
         terminal.print_json(found.to_json())
     if not found.same:
-        raise typer.Exit(terminal.DIFFERENT)
+        raise Exit(terminal.DIFFERENT)

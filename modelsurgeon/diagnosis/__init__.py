@@ -3,6 +3,6 @@
 diagnose    everything below, of one checkpoint or two
 weights/    one pass over all weights, the embedding and the head, the singular values of the head
 behaviour   what running the model shows: states, attention, head_cut
-starting    the initial loss, predicted (loss, expected) and measured
+starting    the initial loss, predicted (loss) and measured
 measures    the numbers that are judged; thresholds.toml: their limits, and who set them; verdicts: both
 """

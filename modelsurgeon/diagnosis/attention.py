@@ -1,20 +1,21 @@
-"""Attention logits: what every softmax of attention gets, whatever the family calls its modules.
+"""Attention logits: the input of every softmax of attention, whatever the family calls its modules.
 
     with Attention(model) as attention:         for any number of forward passes
         model(**inputs)
-    attention.rows()                            one a module that calls softmax, in the order in which they ran
+    attention.rows()                            one for each module that calls softmax, in the order in which they ran
 
 A softmax over [batch, heads, queries, keys] is attention (a router's has fewer dimensions); it belongs to the innermost
-module that is being run. Training diverges where logits exceed 10,000 (arXiv 2309.14322).
+module that is running. Training diverges where logits exceed 10,000 (arXiv 2309.14322).
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,13 +28,9 @@ SOFTMAXES = frozenset({torch.softmax, torch.Tensor.softmax, torch.nn.functional.
 
 @dataclass(frozen=True)
 class Softmax:
-    """One module's attention, of all heads and queries of all forward passes.
+    """One module's attention over all heads and queries of all forward passes; schema.json describes the fields.
 
-    name       the module's path; "(call 2)" after it where one pass runs it more than once
-    layer      the first number in the path
-    largest    the largest |logit| before the softmax that no mask hides
-    deviation  their standard deviation
-    entropy    nats: the mean entropy of the probabilities of a query
+    name  the module's path, with "(call 2)" where one pass runs it a second time; `layer`: the first number in it
     """
 
     name: str
@@ -43,20 +40,17 @@ class Softmax:
     entropy: float
 
 
-@dataclass
 class _LogitSums:
     """Sums over one module's logits."""
 
-    largest: torch.Tensor
-    count: int = 0
-    total: float = 0.0
-    square: float = 0.0
-    queries: int = 0
-    entropy: float = 0.0
-    shifted: bool = True  # every query's largest logit is 0
+    def __init__(self) -> None:
+        self.largest, self.entropy = torch.zeros((), dtype=torch.float64), 0.0
+        self.count = self.queries = 0
+        self.total = self.square = 0.0
+        self.shifted = True  # whether every query's largest logit is 0
 
     def add(self, logits: torch.Tensor, probabilities: torch.Tensor, masked: float) -> None:
-        """[heads, queries, keys] twice: those of one row of a batch."""
+        """Add [heads, queries, keys] of one row of a batch; logits up to `masked` are hidden by a mask."""
         hidden = logits <= masked
         seen = logits[~hidden].double()
         if not seen.numel():
@@ -86,23 +80,24 @@ class Attention(TorchFunctionMode):
         self._masked = torch.finfo(next(model.parameters()).dtype).min / 2  # masks add the least number of the dtype
         self._running: list[str] = []  # the modules that are being run, innermost last
         self._calls = Counter[str]()  # in this forward pass
-        self._sums: dict[str, _LogitSums] = {}
+        self._sums: defaultdict[str, _LogitSums] = defaultdict(_LogitSums)
         self._hooks = ExitStack()
 
     def rows(self) -> tuple[Softmax, ...]:
-        """Every module that called softmax."""
+        """The attention of every module that called softmax."""
         return tuple(sums.row(name) for name, sums in self._sums.items() if sums.count)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the rows hide: a model that subtracts the largest logit does not show how large it was."""
+        """What the rows cannot show: how large the logits were of a model that subtracts the largest one."""
         name = next((name for name, sums in self._sums.items() if sums.count and sums.shifted), None)
         return (f"attention logits: {name} counts them from the largest of each query",) if name else ()
 
     def __enter__(self) -> Attention:
         for name, module in self._model.named_modules():
-            self._hooks.enter_context(module.register_forward_pre_hook(self._entered(name)))
-            self._hooks.enter_context(module.register_forward_hook(self._left(name), always_call=True))
+            enter = module.register_forward_pre_hook(lambda *given, name=name: self._running.append(name))
+            self._hooks.enter_context(enter)
+            self._hooks.enter_context(module.register_forward_hook(partial(self._left, name), always_call=True))
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -114,10 +109,9 @@ class Attention(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        given = kwargs or {}
-        returned = func(*args, **given)
+        returned = func(*args, **(kwargs or {}))
         if func in SOFTMAXES:
-            logits = args[0] if args else given["input"]
+            logits = args[0] if args else (kwargs or {})["input"]
             if logits.ndim == 4:
                 self._see(logits, returned)
         return returned
@@ -126,15 +120,8 @@ class Attention(TorchFunctionMode):
         name = self._running[-1] if self._running else ""
         self._calls[name] += 1
         called = name if self._calls[name] == 1 else f"{name} (call {self._calls[name]})"
-        sums = self._sums.setdefault(called, _LogitSums(torch.zeros((), dtype=torch.float64)))
-        for row, shares in zip(logits, probabilities, strict=True):  # a copy in float64 is of one row at a time
-            sums.add(row, shares, self._masked)
+        for row, shares in zip(logits, probabilities, strict=True):  # one row at a time is copied in float64
+            self._sums[called].add(row, shares, self._masked)
 
-    def _entered(self, name: str) -> Any:
-        return lambda module, given: self._running.append(name)
-
-    def _left(self, name: str) -> Any:
-        def left(module: Any, given: Any, returned: Any) -> None:
-            assert self._running.pop() == name
-
-        return left
+    def _left(self, name: str, module: Any, given: Any, returned: Any) -> None:
+        assert self._running.pop() == name

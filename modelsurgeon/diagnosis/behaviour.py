@@ -3,16 +3,16 @@
     >>> found = observe(open_checkpoint("demo"), RunOptions(samples=16))
     >>> found.loss, found.last.anisotropy
 
-It reads the same windows of a text as verification does. One batch of four windows is run at a time, and its answers
-are in memory; the hidden states of all batches wait on disk, and one state of [N, d] numbers is in memory while it is
-described; of attention and losses, sums alone outlive a batch. The head's part takes a [d, d] float64 matrix or three.
+It reads the same windows of a text as verification does. Memory holds the outputs of one batch of four windows, one
+state of [N, d] numbers at a time (the hidden states of all batches wait on disk), sums of attention and losses, and up
+to three [d, d] float64 matrices for cutting the head.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +23,7 @@ import torch
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.diagnosis.attention import Attention, Softmax
 from modelsurgeon.diagnosis.head_cut import BodyReplay, HeadCut, directions, find_head
-from modelsurgeon.diagnosis.states import FinalState, State, States, final_state, real_positions
+from modelsurgeon.diagnosis.states import FinalState, State, States
 from modelsurgeon.progress import Tell, silent
 from modelsurgeon.running import reference
 from modelsurgeon.running.batches import SAMPLE, TEXT, make_windows
@@ -36,12 +36,10 @@ from modelsurgeon.running.token_losses import TokenLosses, token_losses
 from modelsurgeon.text import printable
 from modelsurgeon.verification.comparison import pieces
 
-HEAD = "what the head reads"
-
 
 @dataclass(frozen=True)
 class Point:
-    """The loss, in nats, with a head of this rank."""
+    """The loss in nats with the head cut to this rank."""
 
     rank: int
     loss: float
@@ -49,7 +47,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Cuts:
-    """Heads of falling rank, the whole one first; `full` is the loss of the head as it is."""
+    """The losses of falling ranks, the whole one first; `full`: the loss with the head as it is."""
 
     full: float
     points: tuple[Point, ...]
@@ -57,20 +55,10 @@ class Cuts:
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What was measured; None where it does not apply, with the reason in `notes`.
+    """What was measured, as schema.json describes it; None where it does not apply, with the reason in `notes`.
 
-    text              {"sample": whether it is the program's own, "characters": how many}; 0 where no text was read
-    windows           rows that were run
-    length            tokens of each; 0 of a model that takes none
-    tokens            in all: what encoder and decoder read
-    dtype, device     as asked
-    loss              nats: mean cross entropy of the text's tokens (of a masked-LM, of 15% of them)
-    loss_by_position  nats: the same at each position of the windows; None where none has a label
-    states            in the order of the model: the embedding's output first, the last hidden state last
-    last              what the head reads; of a model without one, the last hidden state
-    attention         in the order of the model
-    seconds           wall time
-    notes             what was not measured, and why
+    loss  nats: of the text's tokens, of 15% of them for a masked-LM; `loss_by_position`: along the windows
+    last  what the head reads; for a model without a head, the last hidden state
     """
 
     text: Mapping[str, Any]
@@ -90,9 +78,7 @@ class Behaviour:
 
     def to_json(self) -> dict[str, Any]:
         """Its fields but the notes, which the document has beside it."""
-        found: dict[str, Any] = printable(self)
-        found.pop("notes")
-        return found
+        return {key: value for key, value in printable(self).items() if key != "notes"}
 
 
 def observe(checkpoint: Checkpoint, options: RunOptions = RunOptions(), tell: Tell = silent) -> Behaviour:
@@ -112,15 +98,8 @@ def observe(checkpoint: Checkpoint, options: RunOptions = RunOptions(), tell: Te
         return visit.found(inputs.batches, options, begin)
 
 
-def _text(batches: Sequence[Batch], given: str | None) -> dict[str, Any]:
-    """What was read of the text; nothing where the model was run on random numbers."""
-    if batches[0].inputs != TEXT:
-        return {"sample": False, "characters": 0}
-    text = SAMPLE.read_text(encoding="utf-8") if given is None else given
-    return {"sample": given is None, "characters": len(text)}
-
-
 def _tokens(batch: Batch) -> int:
+    """The tokens that encoder and decoder read."""
     written = int(batch.real.sum()) if "decoder_input_ids" in batch.arguments else 0
     return int(batch.read.sum()) + written
 
@@ -137,14 +116,13 @@ def _add_losses(losses: TokenLosses, returned: Mapping[str, Any], batch: Batch) 
 
 
 class _Visit:
-    """One model in memory, measured batch by batch."""
+    """A model in memory that is measured batch by batch."""
 
     def __init__(self, model: Any, kept: Kept, notes: list[str]) -> None:
-        self.model, self.kept, self.notes = model, kept, notes
-        self.states, self.attention, self.losses = States(model, kept), Attention(model), TokenLosses()
-        self.head, self.labelled = find_head(model), False
+        self.model, self.head, self.notes = model, find_head(model), notes
+        self.states, self.attention, self.losses = States(model, self.head, kept), Attention(model), TokenLosses()
+        self.labelled = False
         self.cuts: dict[int, TokenLosses] = {}
-        self._batches = 0
 
     def run(self, batches: Sequence[Batch], tell: Tell, what: str) -> None:
         cut = self._cut(batches)
@@ -154,8 +132,7 @@ class _Visit:
         for batch in batches:
             tell(what, done, steps)
             with ExitStack() as stack:
-                stack.enter_context(self._head_seen(batch))
-                stack.enter_context(self.states.watching())
+                stack.enter_context(self.states.watching(batch))
                 stack.enter_context(self.attention)
                 if replay:
                     stack.enter_context(replay.recording())
@@ -163,7 +140,7 @@ class _Visit:
             self.states.add(returned, batch)
             _add_losses(self.losses, returned, batch)
             del returned
-            done, self._batches = done + 1, self._batches + 1
+            done += 1
             for rank, losses in self.cuts.items():
                 assert cut and replay
                 with cut.to(rank), replay.again():
@@ -173,13 +150,15 @@ class _Visit:
         tell(what, steps, steps)
 
     def found(self, batches: Sequence[Batch], options: RunOptions, begin: float) -> Behaviour:
-        """What was measured, beside what was asked for; `begin` is when the run began."""
-        states, rows = self.states.described(), self.attention.rows()
-        self._note(states, rows)
+        """What was measured, beside the options; `begin` is when the run began."""
+        states, attention = self.states.described(), self.attention.rows()
+        self._note(states, attention)
         full = next(iter(self.losses.means), None)
         points = tuple(Point(rank, loss) for rank, losses in self.cuts.items() for loss in losses.means)
+        is_text, is_sample = batches[0].inputs == TEXT, options.text is None
+        text = SAMPLE.read_text(encoding="utf-8") if options.text is None else options.text
         return Behaviour(
-            _text(batches, options.text),
+            {"sample": is_text and is_sample, "characters": len(text) if is_text else 0},
             sum(len(batch.real) for batch in batches),
             max(_tokens(batch) // len(batch.real) for batch in batches),
             sum(map(_tokens, batches)),
@@ -188,19 +167,18 @@ class _Visit:
             full,
             next(iter(self.losses.by_position()), None),
             states,
-            self._last(),
+            self.states.final(torch.finfo(self.model.dtype).eps),
             Cuts(full, points) if full is not None and points else None,
-            rows,
+            attention,
             time.perf_counter() - begin,
             (*self.notes, *self.attention.notes),
         )
 
-    def _note(self, states: Sequence[State], rows: Sequence[Softmax]) -> None:
-        """Note what is missing, and why."""
+    def _note(self, states: Sequence[State], attention: Sequence[Softmax]) -> None:
         kind = type(self.model).__name__
         if not states:
             self.notes.append(f"hidden states not measured: {kind} returns none")
-        if not rows:
+        if not attention:
             self.notes.append(f"attention not measured: {kind} calls no softmax over keys")
         if not self.labelled:
             self.notes.append("loss not measured: no text was read")
@@ -221,16 +199,3 @@ class _Visit:
         cut = HeadCut(self.head, basis)
         self.cuts = {rank: TokenLosses() for rank in cut.ranks}
         return cut
-
-    def _head_seen(self, batch: Batch) -> AbstractContextManager[object]:
-        """While it is entered, what the head reads is stored."""
-
-        def see(module: Any, given: tuple[torch.Tensor, ...]) -> None:
-            self.kept.put(f"{self._batches} {HEAD}", real_positions(given[0], batch.real))
-
-        return nullcontext() if self.head is None else self.head.register_forward_pre_hook(see)
-
-    def _last(self) -> FinalState | None:
-        """What the head reads, or else the last hidden state."""
-        name = HEAD if all(f"{batch} {HEAD}" in self.kept for batch in range(self._batches)) else self.states.last
-        return final_state(self.states.vectors(name), torch.finfo(self.model.dtype).eps) if name else None

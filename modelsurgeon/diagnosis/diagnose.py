@@ -13,9 +13,9 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from modelsurgeon.checkpoints.check import check
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
@@ -38,9 +38,7 @@ from modelsurgeon.text import printable
 FORMAT = 1  # of the document; schema.json describes it
 MEMORY = 10**9  # bytes
 OPTIONS = RunOptions(samples=16)
-LEAST = 128 << 20  # bytes for the pass over the weights: some blocks, each in the dtypes that it is measured in
-
-T = TypeVar("T")
+LEAST = 128 << 20  # bytes for the pass over the weights: some blocks, each in every dtype that a measure needs
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,7 @@ class Diagnosis:
     """What was found of one checkpoint; None where it does not apply, with the reason in `notes`.
 
     seconds  {"weights": wall time, "running": wall time or None}
-    memory   {"bound": bytes that the weights' part may have resident, "peak": bytes that were, libraries among them}
+    memory   bytes resident: {"bound": what measuring weights may take, "peak": the most so far, libraries included}
     """
 
     checkpoint: Checkpoint
@@ -68,7 +66,7 @@ class Diagnosis:
 
     @property
     def findings(self) -> tuple[Judgement, ...]:
-        """What is to be acted on or watched, the worst first."""
+        """The verdicts "act", then the verdicts "watch"."""
         return tuple(one for word in ("act", "watch") for one in self.verdicts if one.verdict == word)
 
     def measures(self) -> dict[str, Any]:
@@ -88,85 +86,65 @@ class Diagnosis:
 
     def to_json(self) -> dict[str, Any]:
         """One entry of the document's "models": schema.json describes it."""
-        found: dict[str, Any] = printable({**self.measures(), "verdicts": self.verdicts})
-        return found
+        return dict(printable({**self.measures(), "verdicts": self.verdicts}))
 
 
 def document(found: Sequence[Diagnosis], device: str, command: str) -> dict[str, Any]:
-    """The document that schema.json describes: all that terminal, page and plots show is read off it.
-
-    command  the command line that asked for it
-    """
+    """The document that schema.json describes: all that is shown of a diagnosis, and the command that asked for it."""
     models = [one.to_json() for one in found]
-    parts = {"format": FORMAT, "models": models, "command": command, "environment": environment(device)}
-    document: dict[str, Any] = printable(parts)
-    return document
+    return dict(printable({"format": FORMAT, "models": models, "command": command, "environment": environment(device)}))
 
 
 def diagnose_all(
-    checkpoints: Sequence[Checkpoint],
-    options: RunOptions = OPTIONS,
-    *,
-    weights_only: bool = False,
-    tell: Tell = silent,
+    checkpoints: Sequence[Checkpoint], options: RunOptions = OPTIONS, *, weights_only: bool = False, tell: Tell = silent
 ) -> list[Diagnosis]:
-    """Measure checkpoints, the weights of all before any of them is run, and judge what was found.
+    """Measure the weights of all checkpoints, run each unless `weights_only`, and judge what was found.
 
-    options  `memory` bounds what is resident while weights are measured, too, and is 1 GB where it is None; weights
-             are measured on the CPU where `device` is auto
-    Raises what `check` raises where a checkpoint does not fit its table, PlanError where so little memory is too
-    little, and SourceError where a tensor cannot be read.
+    options  `memory` also bounds what is resident while weights are measured, 1 GB where it is None; weights are
+             measured on the CPU where `device` is auto
+    Raises what `check` raises where a checkpoint does not fit its table, PlanError where the memory is too little,
+    and SourceError where a tensor cannot be read.
     """
     automatic, memory = options.device == "auto", MEMORY if options.memory is None else options.memory
-    place = "cpu" if automatic else options.device
     running = replace(options, memory=memory if automatic else None)
     for checkpoint in checkpoints:
-        check(checkpoint)  # what it notes is of copies: none is made
-    found = [_weigh(checkpoint, memory, place, tell) for checkpoint in checkpoints]
+        check(checkpoint)  # its notes are about writing copies, and nothing is written here
+    device = "cpu" if automatic else options.device
+    found = [_weigh(checkpoint, memory, device, tell) for checkpoint in checkpoints]
     if not weights_only:
         found = [_run(one, running, tell) for one in found]
     return [replace(one, verdicts=judge(one.measures(), remedies(one.checkpoint))) for one in found]
 
 
 def _weigh(checkpoint: Checkpoint, memory: int, device: str, tell: Tell) -> Diagnosis:
-    """Measure the weights, with time and memory."""
-    budget = _budget(checkpoint, memory)
-    found, seconds = _timed(lambda: _weights(checkpoint, budget, device, tell))
-    return replace(found, seconds={"weights": seconds, "running": None}, memory={"bound": memory, "peak": _peak()})
+    """Measure the weights, with time and memory. Raises PlanError where the memory is too little."""
+    tie, canonical = checkpoint.architecture.tie, checkpoint.architecture.canonical
+    named = {canonical(name): name for name in checkpoint.tensors}
+    tables = [named[name] for name in (tie.embedding, tie.head) if name in named] if tie else []
+    budget = room(memory, max([LEAST, *(memory_for(*checkpoint.tensors[name].shape) for name in tables)]))
+    begin = time.perf_counter()
+    found = _weights(checkpoint, tables, budget, device, tell)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    seconds: dict[str, float | None] = {"weights": time.perf_counter() - begin, "running": None}
+    return replace(found, seconds=seconds, memory={"bound": memory, "peak": peak})
 
 
-def _weights(checkpoint: Checkpoint, budget: int, device: str, tell: Tell) -> Diagnosis:
-    path, names = find_path(checkpoint), _tables(checkpoint)
-    if not names:
+def _weights(checkpoint: Checkpoint, tables: Sequence[str], budget: int, device: str, tell: Tell) -> Diagnosis:
+    """What the weights show; `tables`: the names on disk of the embedding and of a separate head, where they exist."""
+    if not tables:
         return Diagnosis(checkpoint, scan(checkpoint, budget, device=device, tell=tell))
+    path = find_path(checkpoint)
     head = path.head if path and not path.tied else None
-    of = head or names[0]
+    of = head or tables[0]
     spread = replace(spectrum(RowBlocks(checkpoint.tensors[of], 0), device=device, tell=tell), tensor=of)
-    known = {of: of_spectrum(spread)}
-
-    def measured(name: str) -> TokenTable:
-        return measure_table(checkpoint, name, memory=budget, device=device, tell=tell)
-
     return Diagnosis(
         checkpoint,
-        scan(checkpoint, budget, device=device, known=known, tell=tell),
-        embedding=measured(names[0]),
-        head=measured(head) if head else None,
+        scan(checkpoint, budget, device=device, known={of: of_spectrum(spread)}, tell=tell),
+        embedding=measure_table(checkpoint, tables[0], memory=budget, device=device, tell=tell),
+        head=measure_table(checkpoint, head, memory=budget, device=device, tell=tell) if head else None,
         initial_loss=initial_loss(checkpoint, memory=budget, device=device, tell=tell),
         spectrum=spread,
     )
-
-
-def _tables(checkpoint: Checkpoint) -> list[str]:
-    """The names on disk of the embedding and of a separate head, where they exist."""
-    tie, canonical = checkpoint.architecture.tie, checkpoint.architecture.canonical
-    named = {canonical(name): name for name in checkpoint.tensors}
-    return [named[name] for name in (tie.embedding, tie.head) if name in named] if tie else []
-
-
-def _budget(checkpoint: Checkpoint, memory: int) -> int:
-    """Bytes for blocks and for the head's Gram matrix. Raises PlanError where the memory is too little."""
-    return room(memory, max([LEAST, *(memory_for(*checkpoint.tensors[name].shape) for name in _tables(checkpoint))]))
 
 
 def _run(found: Diagnosis, options: RunOptions, tell: Tell) -> Diagnosis:
@@ -175,19 +153,10 @@ def _run(found: Diagnosis, options: RunOptions, tell: Tell) -> Diagnosis:
     if not checkpoint.fetch():
         note = f"not run: {checkpoint.origin.id} is read where it is, and not stored on this disk"
         return replace(found, notes=(*found.notes, note))
+    begin = time.perf_counter()
     try:
-        ran, seconds = _timed(lambda: observe(checkpoint, options, tell))
+        ran = observe(checkpoint, options, tell)
     except ModelSurgeonError as error:  # what the weights showed is still true
         return replace(found, notes=(*found.notes, f"not run: {error}"))
-    return replace(found, running=ran, seconds={**found.seconds, "running": seconds}, notes=(*found.notes, *ran.notes))
-
-
-def _timed(call: Callable[[], T]) -> tuple[T, float]:
-    begin = time.perf_counter()
-    return call(), time.perf_counter() - begin
-
-
-def _peak() -> int:
-    """The most bytes that were resident so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    seconds = {**found.seconds, "running": time.perf_counter() - begin}
+    return replace(found, running=ran, seconds=seconds, notes=(*found.notes, *ran.notes))

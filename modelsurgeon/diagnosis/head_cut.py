@@ -4,9 +4,9 @@
     with cut.to(64):
         model(**inputs)                      as with the best W of rank 64
 
-The best approximation of rank r is W V V^T, V the r first right singular vectors (Eckart, Young 1936), so it is what
-the head reads that is projected: h V V^T, and biases, scales and soft caps stay the model's own. It is the form without
-training of figure 6 of arXiv 2404.07647, where heads of rank r are trained and lose below 1,000.
+The best approximation of rank r is W V V^T with V the first r right singular vectors (Eckart, Young 1936). So what the
+head reads is projected to h V V^T, and biases, scales and soft caps stay the model's own. Figure 6 of arXiv 2404.07647
+trains heads of rank r, and they lose below 1,000; here nothing is trained.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SHARES = (1, 7 / 8, 3 / 4, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32)  # of the full r
 
 
 def find_head(model: Any) -> torch.nn.Module | None:
-    """The module whose weight [vocab, d] makes logits of hidden states; None where there is none."""
+    """The module whose weight [vocab, d] turns hidden states into logits; None where there is none."""
     try:
         head = model.get_output_embeddings()
     except (AttributeError, NotImplementedError):
@@ -38,13 +38,13 @@ def find_head(model: Any) -> torch.nn.Module | None:
 
 
 def directions(head: torch.nn.Module) -> torch.Tensor | None:
-    """[d, d] float64: orthonormal columns, the right singular vectors of a head [vocab, d], the largest value's first.
+    """[d, d] float64: the right singular vectors of a head [vocab, d] as columns, that of the largest value first.
 
-    None of a head whose numbers are not all finite.
+    None for a head whose numbers are not all finite.
     """
     from accelerate.utils import align_module_device  # type: ignore[import-untyped]
 
-    with align_module_device(head), torch.no_grad():  # weights that wait on the disk come in
+    with align_module_device(head), torch.no_grad():  # loads weights that wait on the disk
         weight: Any = head.weight
         width = weight.shape[1]
         squares = gram(weight.split(max(1, BLOCK // width)), width, str(weight.device))
@@ -53,34 +53,34 @@ def directions(head: torch.nn.Module) -> torch.Tensor | None:
 
 @dataclass(frozen=True, eq=False)
 class HeadCut:
-    """A head that can be cut: its module, and its `directions`."""
+    """A head that can be cut, and its `directions`."""
 
     head: torch.nn.Module
     directions: torch.Tensor
 
     @property
     def ranks(self) -> list[int]:
-        """Those to cut to, descending from the width."""
+        """The ranks to cut to, descending from the width."""
         width = len(self.directions)
         return sorted({max(1, round(share * width)) for share in SHARES}, reverse=True)
 
     def to(self, rank: int) -> RemovableHandle:
-        """While it is entered, the head is of this rank."""
-        kept = self.directions[:, :rank]
+        """A context in which the head has this rank."""
+        basis = self.directions[:, :rank]
 
         def project(module: Any, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
             state, *others = given
-            basis = kept.to(state.device)
-            return (state.double() @ basis @ basis.T).to(state.dtype), *others
+            local = basis.to(state.device)
+            return (state.double() @ local @ local.T).to(state.dtype), *others
 
         return self.head.register_forward_pre_hook(project)
 
 
 class BodyReplay:
-    """What the body of a model returned, again: of a forward pass, all but the head is the same at every rank.
+    """Records what a model's body returned, and returns it again: only the head differs from rank to rank.
 
-    The body is what the model calls that is a pretrained model itself: an encoder, a decoder, or both in one. A model
-    that calls none is run whole.
+    The body is every child that is a pretrained model itself: an encoder, a decoder, or both in one. A model without
+    such a child is run whole.
     """
 
     def __init__(self, model: torch.nn.Module, head: torch.nn.Module) -> None:
@@ -92,35 +92,34 @@ class BodyReplay:
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """While it is entered, the bodies run, and what they return stays in memory until the next time."""
+        """A context in which the bodies run; what they return stays in memory until the next recording."""
 
-        def record(forward: Callable[..., Any], kept: list[Any]) -> Callable[..., Any]:
+        def record(forward: Callable[..., Any], outputs: list[Any]) -> Callable[..., Any]:
             def recorded(*args: Any, **kwargs: Any) -> Any:
-                kept.append(forward(*args, **kwargs))
-                return kept[-1]
+                outputs.append(forward(*args, **kwargs))
+                return outputs[-1]
 
             return recorded
 
-        for kept in self._returned:
-            kept.clear()
         with ExitStack() as stack:
-            for body, kept in zip(self._bodies, self._returned, strict=True):
-                stack.enter_context(_forward(body, record(body.forward, kept)))
+            for body, outputs in zip(self._bodies, self._returned, strict=True):
+                outputs.clear()
+                stack.enter_context(_forward(body, record(body.forward, outputs)))
             yield
 
     @contextmanager
     def again(self) -> Iterator[None]:
-        """While it is entered, one forward pass gets what the last one recorded."""
+        """A context in which one forward pass gets what was recorded last."""
         with ExitStack() as stack:
-            for body, kept in zip(self._bodies, self._returned, strict=True):
-                answers = iter(kept)
+            for body, outputs in zip(self._bodies, self._returned, strict=True):
+                answers = iter(outputs)
                 stack.enter_context(_forward(body, lambda *args, answers=answers, **kwargs: next(answers)))
             yield
 
 
 @contextmanager
 def _forward(module: torch.nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """While it is entered, the module runs another function; accelerate may have replaced it, too."""
+    """A context in which the module runs another function; accelerate may have replaced `forward` already."""
     before = vars(module).get("forward")
     module.forward = forward
     try:

@@ -2,28 +2,29 @@
 
     MEASURES["head_width"](model)  ->  Finding(128, {"width": 128, "vocab": 4096, ...})
 
-They have the names of the entries of thresholds.toml, whose sentences take the fields. None where nothing was measured,
-or where the measure has no meaning for this model.
+Its name is an entry of thresholds.toml, whose sentences take the fields. A function returns None where nothing was
+measured, or where the measure has no meaning for this model.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 Document = Mapping[str, Any]
 
-# A massive activation's size at least, and its ratio to the median: arXiv 2402.17762.
-MASSIVE, PROMINENT = 100.0, 1000.0
+MASSIVE = 100.0  # the least size of a massive activation (arXiv 2402.17762)
+PROMINENT = 1000.0  # and its least ratio to the median
 EXAMPLES = 3  # named in a sentence
 FEWEST = 4  # positions of a quarter of the window, whose mean and spread are reported
 ERRORS = 3  # standard errors within which two mean losses may be the same
-COLLAPSED = 2.0  # stable ranks below it: one direction has half of the energy and more
+COLLAPSED = 2.0  # of stable ranks: below it one direction has half of the energy and more
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Finding:
     """A number, and what sentences about it name."""
 
     value: float
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any]
 
 
 MEASURES: dict[str, Callable[[Document], Finding | None]] = {}  # {entry of thresholds.toml: what reads its number}
@@ -42,6 +43,10 @@ def _measure(read: Callable[[Document], Finding | None]) -> Callable[[Document],
     return read
 
 
+def _largest(found: Iterable[Finding]) -> Finding | None:
+    return max(found, key=lambda one: one.value, default=None)
+
+
 @_measure
 def _not_finite(model: Document) -> Finding | None:
     numbers = model["numbers"]
@@ -49,43 +54,38 @@ def _not_finite(model: Document) -> Finding | None:
     return Finding(numbers["nan"] + numbers["inf"], {"tensor": bad[0]["tensor"] if bad else ""})
 
 
-def _lost(model: Document, how: str) -> Finding:
+def _lost(model: Document, loss: str) -> Finding:
+    """How many numbers float16 loses to overflow or underflow."""
     numbers = model["numbers"]
-    worst = max(numbers["tensors"], key=lambda row: row["float16"][how], default={"tensor": ""})
-    return Finding(numbers["float16"][how], {"tensor": worst["tensor"]})
+    worst = max(numbers["tensors"], key=lambda row: row["float16"][loss], default={"tensor": ""})
+    return Finding(numbers["float16"][loss], {"tensor": worst["tensor"]})
 
 
-MEASURES["float16_overflow"] = partial(_lost, how="overflow")
+MEASURES["float16_overflow"] = partial(_lost, loss="overflow")
 
 
 @_measure
 def _float16_underflow(model: Document) -> Finding | None:
-    found = _lost(model, "underflow")
-    return found and Finding(found.value / max(1, model["numbers"]["count"]), found.fields)
+    lost = _lost(model, "underflow")
+    return Finding(lost.value / max(1, model["numbers"]["count"]), lost.fields)
 
 
 @_measure
 def _far_components(model: Document) -> Finding | None:
-    found = [
-        Finding(float(far["largest"]), {"table": name, "count": f"{far['count']:,}", "value_of": _value(far)})
-        for name, table in _tables(model)
-        for far in [table["far_components"]]
-        if far["largest"] is not None
-    ]
-    return max(found, key=lambda one: one.value, default=None)
-
-
-def _value(far: Document) -> str:
-    return f"{float(far['examples'][0]['value']):.3g}" if far["examples"] else "none"
+    found = []
+    for name, table in _tables(model):
+        far = table["far_components"]
+        if far["largest"] is not None:
+            value = f"{float(far['examples'][0]['value']):.3g}" if far["examples"] else "none"
+            fields = {"table": name, "count": f"{far['count']:,}", "value_of": value}
+            found.append(Finding(float(far["largest"]), fields))
+    return _largest(found)
 
 
 @_measure
 def _far_rows(model: Document) -> Finding | None:
-    found = [
-        Finding(table["far_rows"]["count"] / table["vocab"], {"table": name, "count": table["far_rows"]["count"]})
-        for name, table in _tables(model)
-    ]
-    return max(found, key=lambda one: one.value, default=None)
+    found = ((name, table["vocab"], table["far_rows"]["count"]) for name, table in _tables(model))
+    return _largest(Finding(count / vocab, {"table": name, "count": count}) for name, vocab, count in found)
 
 
 @_measure
@@ -100,7 +100,7 @@ def _untrained_tokens(model: Document) -> Finding | None:
 
 @_measure
 def _initial_loss(model: Document) -> Finding | None:
-    """Of weights that nobody trained: what was measured, where the model ran; by the tied rule, where it did not."""
+    """Of untrained weights: the measured loss where the model ran, the prediction by the tied rule where it did not."""
     loss, running = model["initial_loss"], model["running"] or {}
     if not loss or not loss["applies"] or not loss["tied"]:
         return None
@@ -108,10 +108,10 @@ def _initial_loss(model: Document) -> Finding | None:
         return Finding(1.0, {"why": "trained already: what it started from no longer counts"})
     ran = running.get("loss") is not None
     nats = float(running["loss"] if ran else loss["predicted"])
-    fields = {"nats": nats, "uniform": loss["uniform"], "how": "measured" if ran else "predicted"}
+    uniform, how = loss["uniform"], "measured" if ran else "predicted"
     rule = f"the tied rule says {float(loss['predicted']):.2f}"
-    why = f"{fields['how']}: {nats:.2f} nats, log n is {loss['uniform']:.2f}; {rule}"
-    return Finding(nats / loss["uniform"], {**fields, "why": why})
+    why = f"{how}: {nats:.2f} nats, log n is {uniform:.2f}; {rule}"
+    return Finding(nats / uniform, {"nats": nats, "uniform": uniform, "how": how, "why": why})
 
 
 @_measure
@@ -133,8 +133,7 @@ def _head_cut(model: Document) -> Finding | None:
         return None
     points = {point["rank"]: float(point["loss"]) for point in cut["points"]}
     rank = min(points, key=lambda rank: abs(rank - 7 * table["width"] / 8))
-    tokens = f"{model['running']['tokens']:,}"
-    return Finding(100 * (points[rank] / float(cut["full"]) - 1), {"tokens": tokens})
+    return Finding(100 * (points[rank] / float(cut["full"]) - 1), {"tokens": f"{model['running']['tokens']:,}"})
 
 
 @_measure
@@ -142,9 +141,8 @@ def _effective_rank(model: Document) -> Finding | None:
     spectrum = model["spectrum"]
     if not spectrum or not _finite(spectrum["effective_rank"]):
         return None
-    width = min(spectrum["shape"])
-    random = math.exp(-float(spectrum["random_entropy"]))
-    return Finding(spectrum["effective_rank"] / width, {"random": random, "largest": spectrum["largest_share"]})
+    fields = {"random": math.exp(-float(spectrum["random_entropy"])), "largest": spectrum["largest_share"]}
+    return Finding(spectrum["effective_rank"] / min(spectrum["shape"]), fields)
 
 
 @_measure
@@ -152,21 +150,20 @@ def _last_gain(model: Document) -> Finding | None:
     gains = [gain for gain in model["gains"] if gain["kind"] == "gain" and _finite(gain["mean"])]
     last = [gain for gain in gains if gain["place"] == "last"]
     body = [abs(gain["mean"]) for gain in gains if gain["place"] == "body"]
-    if not last or not body or not statistics.median(body):
+    middle = statistics.median(body) if last and body else 0.0
+    if not middle:
         return None
-    middle = statistics.median(body)
-    fields = {"tensor": last[-1]["tensor"], "gain": last[-1]["mean"], "body": middle}
-    return Finding(abs(last[-1]["mean"]) / middle, fields)
+    tensor, gain = last[-1]["tensor"], last[-1]["mean"]
+    return Finding(abs(gain) / middle, {"tensor": tensor, "gain": gain, "body": middle})
 
 
 @_measure
 def _gain_spread(model: Document) -> Finding | None:
-    found = [
+    return _largest(
         Finding(max(abs(gain["min"]), abs(gain["max"])) / gain["rms"], {"tensor": gain["tensor"]})
         for gain in model["gains"]
         if gain["kind"] == "gain" and gain["rms"] and all(_finite(gain[key]) for key in ("min", "max", "rms"))
-    ]
-    return max(found, key=lambda one: one.value, default=None)
+    )
 
 
 @_measure
@@ -185,24 +182,22 @@ def _drift(model: Document) -> Finding | None:
     if not found:
         return None
     most = max(found, key=lambda one: float(one["times_xavier"]))
-    return Finding(
-        statistics.median(one["times_xavier"] for one in found),
-        {
-            "times": statistics.median(one["times_truncated"] for one in found),
-            "low": min(one["times_xavier"] for one in found),
-            "high": most["times_xavier"],
-            "tensor": most["tensor"],
-            "fresh": "; never trained: every gain is 1, every bias 0" if model["fresh"] else "",
-        },
-    )
+    fields = {
+        "times": statistics.median(one["times_truncated"] for one in found),
+        "low": min(one["times_xavier"] for one in found),
+        "high": most["times_xavier"],
+        "tensor": most["tensor"],
+        "fresh": "; never trained: every gain is 1, every bias 0" if model["fresh"] else "",
+    }
+    return Finding(statistics.median(one["times_xavier"] for one in found), fields)
 
 
 def _coordinates(model: Document, key: str) -> Finding:
-    found: dict[str, int] = {}
+    counts = Counter[str]()
     for row in model["copies"]:
-        if row[key]:
-            found[row["axis"]] = found.get(row["axis"], 0) + row[key]
-    return Finding(sum(found.values()), {"axes": ", ".join(f"{count:,} of {axis}" for axis, count in found.items())})
+        counts[row["axis"]] += row[key]
+    axes = ", ".join(f"{count:,} of {axis}" for axis, count in counts.items() if count)
+    return Finding(counts.total(), {"axes": axes})
 
 
 MEASURES |= {key: partial(_coordinates, key=key) for key in ("copies", "dead")}
@@ -215,8 +210,7 @@ def _anisotropy(model: Document) -> Finding | None:
         return None
     states = [state for state in model["running"]["states"] if _finite(state["anisotropy"])]
     most = max(states, key=lambda state: float(state["anisotropy"]), default=None)
-    deepest = f"most in {most['name']}: {most['anisotropy']:.2f}" if most else ""
-    return Finding(last["anisotropy"], {"deepest": deepest})
+    return Finding(last["anisotropy"], {"deepest": f"most in {most['name']}: {most['anisotropy']:.2f}" if most else ""})
 
 
 @_measure
@@ -234,8 +228,7 @@ def _late_loss(model: Document) -> Finding | None:
 @_measure
 def _attention_logits(model: Document) -> Finding | None:
     rows = (model["running"] or {}).get("attention") or ()
-    found = max(rows, key=lambda row: _number(row["largest"]), default=None)
-    return found and Finding(_number(found["largest"]), {"name": found["name"]})
+    return _largest(Finding(float(row["largest"]), {"name": row["name"]}) for row in rows)
 
 
 @_measure
@@ -243,38 +236,31 @@ def _massive_activations(model: Document) -> Finding | None:
     states = _states(model)
     if not states:
         return None
-    large = [state for state in states if state["largest"] > MASSIVE and state["median"]]
-    if not large:
+    sizes = {state["name"]: state["largest"] for state in states if state["largest"] > MASSIVE and state["median"]}
+    if not sizes:
         return Finding(0, {"why": f"none is above {MASSIVE:.0f}"})
-    most = max(large, key=_prominence)
-    first = next((state for state in large if _prominence(state) >= PROMINENT), most)
-    fields = {"why": f"in {most['name']}", "first": first["name"], "size": most["largest"]}
-    return Finding(_prominence(most), fields)
-
-
-def _prominence(state: Document) -> float:
-    return float(state["largest"] / state["median"])
+    times = {state["name"]: state["largest"] / state["median"] for state in states if state["name"] in sizes}
+    most = max(times, key=lambda name: times[name])
+    first = next((name for name in times if times[name] >= PROMINENT), most)
+    return Finding(times[most], {"why": f"in {most}", "first": first, "size": sizes[most]})
 
 
 @_measure
 def _residual_growth(model: Document) -> Finding | None:
-    found = []
-    for side in dict.fromkeys(state["side"] for state in _states(model)):
-        states = [state for state in _states(model) if state["side"] == side][1:-1]  # embeddings grow, the norm shrinks
-        for before, after in pairwise(states):
-            if before["norm_mean"]:
-                found.append(Finding(after["norm_mean"] / before["norm_mean"], {"name": after["name"]}))
-    return max(found, key=lambda one: one.value, default=None)
+    return _largest(
+        Finding(after["norm_mean"] / before["norm_mean"], {"name": after["name"]})
+        for _, side in groupby(_states(model), key=lambda state: state["side"])
+        for before, after in pairwise([*side][1:-1])  # embeddings grow, the norm shrinks
+        if before["norm_mean"]
+    )
 
 
-def _tables(model: Document) -> Iterator[tuple[str, Document]]:
-    for name in ("embedding", "head"):
-        if model[name]:
-            yield name, model[name]
+def _tables(model: Document) -> list[tuple[str, Document]]:
+    return [(name, model[name]) for name in ("embedding", "head") if model[name]]
 
 
-def _body(model: Document) -> Iterator[Document]:
-    return (one for one in model["matrices"] if one["layer"] is not None)
+def _body(model: Document) -> list[Document]:
+    return [one for one in model["matrices"] if one["layer"] is not None]
 
 
 def _states(model: Document) -> list[Document]:
@@ -284,7 +270,3 @@ def _states(model: Document) -> list[Document]:
 
 def _finite(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _number(value: Any) -> float:
-    return float(value) if value is not None else -math.inf

@@ -1,11 +1,10 @@
 """Hidden states: how much they agree, how large they grow, and how many directions they use.
 
     describe("layer 0", 1, "", vectors)         one state, [N, d]: every position that is no padding
-    final_state(vectors, eps)                   the same of what the head reads, against all that N and d allow
+    final_state(vectors, eps)                   what the head reads, against all that N and d allow
 
 Anisotropy is the mean cosine of two different positions (Ethayarajh 2019; arXiv 2404.07647, section 3). It needs no
-pairs: of unit vectors u, the sum over all pairs of different ones is |sum u|^2 - N.
-Vectors are held one state at a time; what several batches returned waits on disk meanwhile (`Kept`).
+pairs: for unit vectors u, the sum over all pairs of different ones is |sum u|^2 - N.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,22 +23,15 @@ from modelsurgeon.diagnosis.weights.spectrum import effective_rank, entropy, sin
 from modelsurgeon.running.outputs import Kept
 from modelsurgeon.running.reader import Batch
 
+HEAD = "what the head reads"
 SIDES = {"hidden_states": "", "encoder_hidden_states": "encoder", "decoder_hidden_states": "decoder"}
 
 
 @dataclass(frozen=True)
 class State:
-    """One hidden state at all positions.
+    """One hidden state at all positions; schema.json describes the fields.
 
-    name            "embedding", "layer 0" (its output), "last"; of an encoder-decoder with its side before
-    layer           how many layers it has passed: 0 is the embedding's output
-    side            "", "encoder", "decoder"
-    anisotropy      mean cosine over all pairs of different positions; None of less than two
-    norm_mean       of the L2 norms
-    norm_max        the largest of them
-    largest         the largest |x|: massive activations are 1,000 medians and more (arXiv 2402.17762)
-    median          the median of |x|
-    effective_rank  exp of the entropy of the normalised singular values (Roy and Vetterli 2007)
+    largest  the largest |x|: massive activations are 1,000 medians (`median`: of |x|) and more (arXiv 2402.17762)
     """
 
     name: str
@@ -54,14 +47,7 @@ class State:
 
 @dataclass(frozen=True)
 class FinalState:
-    """How the last states spread.
-
-    anisotropy      as of a state
-    effective_rank  likewise
-    rank            singular values that rounding of the states cannot explain (`spread`); None where some are NaN
-    possible        min(N, d): no rank is larger
-    entropy         nats: KL of the normalised singular values to `possible` equal ones
-    """
+    """How the last states spread; schema.json describes the fields."""
 
     anisotropy: float | None
     effective_rank: float
@@ -71,26 +57,17 @@ class FinalState:
 
 
 def describe(name: str, layer: int, side: str, vectors: torch.Tensor) -> State:
-    """One state from its [N, d] numbers; what is not finite makes NaN of what needs all of them."""
-    norms, sizes = vectors.double().norm(dim=-1), vectors.abs()
-    return State(
-        name,
-        layer,
-        side,
-        mean_cosine(vectors),
-        float(norms.mean()),
-        float(norms.max()),
-        float(sizes.max()),
-        float(sizes.median()),
-        effective_rank(singular_values(vectors.double())),
-    )
+    """One state from its [N, d] numbers; sums over numbers that are not all finite are NaN."""
+    norms, magnitudes = vectors.double().norm(dim=-1), vectors.abs()
+    sizes = float(norms.mean()), float(norms.max()), float(magnitudes.max()), float(magnitudes.median())
+    return State(name, layer, side, mean_cosine(vectors), *sizes, effective_rank(singular_values(vectors.double())))
 
 
 def final_state(vectors: torch.Tensor, eps: float) -> FinalState:
-    """[N, d] states that were computed to a relative `eps`, and their rank.
+    """The spread of [N, d] states that were computed to a relative `eps`.
 
-    Errors of eps times the root mean square have singular values of up to eps |H| (1/sqrt N + 1/sqrt d): those of a
-    random matrix, |H| the Frobenius norm. What is above counts.
+    Errors of eps times the root mean square have singular values of up to eps |H| (1/sqrt N + 1/sqrt d), |H| the
+    Frobenius norm, as a random matrix has. The rank counts what is above.
     """
     values = singular_values(vectors.double())
     floor = eps * float(np.linalg.norm(values)) * sum(size**-0.5 for size in vectors.shape)
@@ -99,7 +76,7 @@ def final_state(vectors: torch.Tensor, eps: float) -> FinalState:
 
 
 def mean_cosine(vectors: torch.Tensor) -> float | None:
-    """Mean cosine over all pairs of different rows, exactly; rows of zeros have no direction and are left out."""
+    """Exact mean cosine over all pairs of different rows; rows of zeros have no direction and are left out."""
     wide = vectors.double()
     norms = wide.norm(dim=-1, keepdim=True)
     units = (wide / norms)[norms.squeeze(-1) != 0]
@@ -108,87 +85,83 @@ def mean_cosine(vectors: torch.Tensor) -> float | None:
 
 
 def real_positions(value: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-    """[rows, positions, width] -> [N, width] on the CPU, float32 or float64: no padding.
+    """[rows, positions, width] -> [N, width] on the CPU, float32 or float64: the positions that are no padding.
 
-    What has positions of its own (patches of a picture, frames of a sound) has no padding, and is taken whole.
+    A value with other positions than `real` (patches of a picture, frames of a sound) is taken whole.
     """
-    kept = value[real.to(value.device)] if value.shape[:2] == real.shape else value.flatten(0, -2)
-    return kept.to("cpu", torch.promote_types(kept.dtype, torch.float32))
+    vectors = value[real.to(value.device)] if value.shape[:2] == real.shape else value.flatten(0, -2)
+    return vectors.to("cpu", torch.promote_types(vectors.dtype, torch.float32))
 
 
 class States:
-    """All hidden states of some batches, on disk until they are described.
+    """All hidden states of some batches, on disk until they are described, and then in memory one at a time.
 
-    A model with a final norm returns its last layer's output normed only, so its lists of layers are watched, too.
+    A model with a final norm returns its last layer's output only after the norm, so hooks catch it before. Another
+    hook catches what the head reads.
     """
 
-    def __init__(self, model: torch.nn.Module, kept: Kept) -> None:
-        self._kept = kept
+    def __init__(self, model: torch.nn.Module, head: torch.nn.Module | None, kept: Kept) -> None:
+        self._head, self._kept = head, kept
         self._batches = 0
         self._names: dict[str, tuple[int, str]] = {}  # {name: (layer, side)}, in order
-        self._lists = _layer_lists(model)
-        self._returned: dict[str, torch.Tensor] = {}  # {path of a list: what its last module did}
+        modules = ((name, module) for name, module in model.named_modules() if isinstance(module, torch.nn.ModuleList))
+        self._lists = {  # {path: layers}, of lists that are in no other list
+            name: layers for name, layers in modules if len(layers) and not any(map(str.isdigit, name.split(".")))
+        }
+        self._returned: dict[str, torch.Tensor] = {}  # {path of a list: what its last layer returned}
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
-        """While it is entered, a forward pass may run that is to be added."""
+    def watching(self, batch: Batch) -> Iterator[None]:
+        """A context for the forward pass of a batch, whose outputs are then added."""
+
+        def see(module: Any, given: tuple[torch.Tensor, ...]) -> None:
+            self._kept.put(f"{self._batches} {HEAD}", real_positions(given[0], batch.real))
+
         self._returned.clear()
         with ExitStack() as stack:
             for name, layers in self._lists.items():
-                stack.enter_context(layers[-1].register_forward_hook(self._hook(name)))
+                stack.enter_context(layers[-1].register_forward_hook(partial(self._keep, name)))
+            if self._head is not None:
+                stack.enter_context(self._head.register_forward_pre_hook(see))
             yield
 
     def add(self, returned: Mapping[str, Any], batch: Batch) -> None:
-        """What the watched pass returned."""
+        """Add what the watched pass returned."""
         for key, side in SIDES.items():
-            found = returned.get(key)
-            if found:
+            if states := returned.get(key):
                 real = batch.read if side == "encoder" else batch.real
-                for name, layer, value in self._named(found, side):
+                for name, layer, value in self._named(states, side):
                     self._names.setdefault(name, (layer, side))
                     self._kept.put(f"{self._batches} {name}", real_positions(value, real))
         self._returned.clear()
         self._batches += 1
 
     def described(self) -> tuple[State, ...]:
-        """Every state over all batches; an encoder's before a decoder's."""
-        return tuple(describe(name, *place, self.vectors(name)) for name, place in self._names.items())
+        """Every state over all batches, an encoder's before a decoder's."""
+        return tuple(describe(name, *place, self._vectors(name)) for name, place in self._names.items())
 
-    @property
-    def last(self) -> str | None:
-        """The last hidden state, where there is one: a decoder's before an encoder's."""
-        return next(reversed(self._names), None)
+    def final(self, eps: float) -> FinalState | None:
+        """`final_state` of what the head reads, or else of the last hidden state (a decoder's before an encoder's)."""
+        is_seen = all(f"{batch} {HEAD}" in self._kept for batch in range(self._batches))
+        name = HEAD if is_seen else next(reversed(self._names), None)
+        return final_state(self._vectors(name), eps) if name else None
 
-    def vectors(self, name: str) -> torch.Tensor:
+    def _vectors(self, name: str) -> torch.Tensor:
         """[N, d] of one state."""
         return torch.cat([self._kept.get(f"{batch} {name}") for batch in range(self._batches)])
 
     def _named(self, states: tuple[torch.Tensor, ...], side: str) -> Iterator[tuple[str, int, torch.Tensor]]:
-        """(name, layer, state), among them the last layer's output before the norm."""
-        depth, before = len(states) - 1, f"{side} ".lstrip()
+        """(name, layer, state), with the last layer's output before the norm."""
+        depth, prefix = len(states) - 1, f"{side} ".lstrip()
         for layer, state in enumerate(states[:-1]):
-            yield f"{before}layer {layer - 1}" if layer else f"{before}embedding", layer, state
-        raw = self._end(depth, side)
-        if raw is not None and raw.shape[:-1] == states[-1].shape[:-1] and not torch.equal(raw, states[-1].to(raw)):
-            yield f"{before}layer {depth - 1}", depth, raw
-        yield f"{before}last", depth, states[-1]
-
-    def _end(self, depth: int, side: str) -> torch.Tensor | None:
-        """What the last of `depth` layers returned."""
+            yield f"{prefix}layer {layer - 1}" if layer else f"{prefix}embedding", layer, state
         fits = (name for name, layers in self._lists.items() if len(layers) == depth and side in name)
-        found = (self._returned.get(name) for name in fits)
-        return next((one for one in found if one is not None), None)
+        raw = next((self._returned[name] for name in fits if name in self._returned), None)
+        if raw is not None and raw.shape[:-1] == states[-1].shape[:-1] and not torch.equal(raw, states[-1].to(raw)):
+            yield f"{prefix}layer {depth - 1}", depth, raw
+        yield f"{prefix}last", depth, states[-1]
 
-    def _hook(self, name: str) -> Any:
-        def seen(module: Any, given: Any, returned: Any) -> None:
-            state = returned[0] if isinstance(returned, tuple) else returned
-            if isinstance(state, torch.Tensor) and state.ndim == 3:
-                self._returned[name] = state
-
-        return seen
-
-
-def _layer_lists(model: torch.nn.Module) -> dict[str, torch.nn.ModuleList]:
-    """The lists of modules that lie in no other list, by path."""
-    found = ((name, module) for name, module in model.named_modules() if isinstance(module, torch.nn.ModuleList))
-    return {name: module for name, module in found if len(module) and not any(map(str.isdigit, name.split(".")))}
+    def _keep(self, name: str, module: Any, given: Any, returned: Any) -> None:
+        state = returned[0] if isinstance(returned, tuple) else returned
+        if isinstance(state, torch.Tensor) and state.ndim == 3:
+            self._returned[name] = state

@@ -1,13 +1,14 @@
 """Verdicts: each number beside its limits, who set them, and what would help.
 
-    judge(model)  ->  (Judgement(theme="bottleneck", verdict="act", value=128, ...), ...)
+    judge(model, remedies(checkpoint))  ->  (Judgement(theme="bottleneck", verdict="act", value=128, ...), ...)
 
-What is measured is in measures.py, where the limits lie in thresholds.toml.
+measures.py reads the numbers, thresholds.toml holds their limits.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import shlex
 import tomllib
 from collections.abc import Mapping
@@ -21,22 +22,12 @@ from modelsurgeon.diagnosis.measures import MEASURES, Finding
 from modelsurgeon.errors import ModelSurgeonError
 from modelsurgeon.operations.widen import Widen
 
-THRESHOLDS = Path(__file__).parent / "thresholds.toml"
 WIDE = 1000  # the width below which heads limit the loss: arXiv 2404.07647
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """One measure of one model.
-
-    verdict    fine, watch, act; unknown: not measured, or without a meaning for this model
-    value      the number; shown: as people read it
-    limits     {"watch": from where on, "act": from where on}, those that there are
-    reference  what a sound model has
-    source     who published the limits
-    says       what follows, as a sentence
-    command    what would help; None: no command does
-    """
+    """One measure of one model; schema.json describes the fields."""
 
     theme: str
     measure: str
@@ -53,77 +44,39 @@ class Judgement:
 @cache
 def thresholds() -> dict[str, dict[str, Any]]:
     """{measure: its entry}, in the order of the file."""
-    return tomllib.loads(THRESHOLDS.read_text(encoding="utf-8"))
+    return tomllib.loads((Path(__file__).parent / "thresholds.toml").read_text(encoding="utf-8"))
 
 
 def judge(model: Mapping[str, Any], remedies: Mapping[str, str]) -> tuple[Judgement, ...]:
-    """Every measure of a model's document.
-
-    remedies  what commands name: {"source": ..., "origin": ..., "widen": a whole command, or ""}
-    """
+    """Judge every measure of a model's document; `remedies`: what sentences and commands name, by `remedies()`."""
     return tuple(_judge(entry, MEASURES[name](model), remedies) for name, entry in thresholds().items())
 
 
 def _judge(entry: Mapping[str, Any], found: Finding | None, remedies: Mapping[str, str]) -> Judgement:
     limits = {key: float(entry[key]) for key in ("watch", "act") if key in entry}
-    fields = {**remedies, **(found.fields if found else {})}
-    measure, reference = (_filled(entry[key], fields) for key in ("measure", "reference"))
-    if found is None:
-        said = "not measured, or without a meaning here"
-        return Judgement(entry["theme"], measure, "unknown", None, "", limits, reference, entry["source"], said)
-    reached = [key for key, limit in limits.items() if _is_reached(found.value, limit, entry["worse"])]
+    theme, source, texts = entry["theme"], entry["source"], (entry["measure"], entry["reference"])
+    if found is None:  # a field has no value, and reads as its name
+        measure, reference = (re.sub(r"\{(\w+)[^}]*\}", r"\1", text) for text in texts)
+        sentence = "not measured, or without a meaning here"
+        return Judgement(theme, measure, "unknown", None, "", limits, reference, source, sentence)
+    fields = {**remedies, **found.fields}
+    measure, reference = (text.format_map(fields) for text in texts)
+    value, above = found.value, entry["worse"] == "above"
+    reached = [key for key, limit in limits.items() if math.isnan(value) or (value >= limit) == above]
     verdict = reached[-1] if reached else "fine"
-    command = _filled(entry.get("command", {}).get(verdict, ""), fields)
-    return Judgement(
-        entry["theme"],
-        measure,
-        verdict,
-        found.value,
-        _shown(found.value),
-        limits,
-        reference,
-        entry["source"],
-        _filled(entry["says"][verdict], fields),
-        command or None,
-    )
-
-
-def _is_reached(value: float, limit: float, worse: str) -> bool:
-    """Whether a number is at its limit or beyond; NaN is, too."""
-    return math.isnan(value) or (value >= limit if worse == "above" else value < limit)
-
-
-def _filled(text: str, fields: Mapping[str, Any]) -> str:
-    return text.format_map(_Named(fields)) if "{" in text else text
-
-
-class _Named(dict[str, Any]):
-    """Fields by name; the name itself where there is no such field."""
-
-    def __missing__(self, key: str) -> Any:
-        return _Absent(key)
-
-
-class _Absent(str):
-    def __format__(self, spec: str) -> str:
-        return str(self)
-
-
-def _shown(value: float) -> str:
+    sentence = entry["says"][verdict].format_map(fields)
+    command = entry.get("command", {}).get(verdict, "").format_map(fields) or None
     whole = math.isfinite(value) and value == int(value) and abs(value) < 1e15
-    return f"{int(value):,}" if whole else f"{value:.3g}"
+    shown = f"{int(value):,}" if whole else f"{value:.3g}"
+    return Judgement(theme, measure, verdict, value, shown, limits, reference, source, sentence, command)
 
 
 def remedies(checkpoint: Checkpoint) -> dict[str, str]:
-    """What commands name: the source, what it was grown from, and how to widen it past the bottleneck."""
+    """What sentences and commands name: the source, the source of its first growth, and how to widen the bottleneck."""
     source = shlex.quote(checkpoint.origin.id)
-    return {"source": source, "origin": _origin(checkpoint) or source, "widen": _widen(checkpoint, source)}
-
-
-def _origin(checkpoint: Checkpoint) -> str:
-    """The source of the first growth on record."""
     grown = [str(step.source.get("id", "")) for step in checkpoint.steps if step.operation == Widen.name]
-    return shlex.quote(grown[0]) if grown and grown[0] else ""
+    origin = shlex.quote(grown[0]) if grown and grown[0] else source
+    return {"source": source, "origin": origin, "widen": _widen(checkpoint, source)}
 
 
 def _widen(checkpoint: Checkpoint, source: str) -> str:
@@ -133,10 +86,10 @@ def _widen(checkpoint: Checkpoint, source: str) -> str:
         return ""
     width = checkpoint.sizes[tie.axis]
     key, factor = checkpoint.architecture.axes[tie.axis].key, max(2, math.ceil(WIDE / width))
-    tries = [(None, {key: factor * width}, f"--set {key}={factor * width}")] if key else []
-    for times, settings, option in [*tries, (factor, {}, f"--factor {factor}")]:
+    tries = [(Widen(set={key: factor * width}), f"--set {key}={factor * width}")] if key else []
+    for widen, option in [*tries, (Widen(factor=factor), f"--factor {factor}")]:
         try:
-            Widen(factor=times, set=settings).apply(checkpoint)
+            widen.apply(checkpoint)
         except ModelSurgeonError:
             continue
         return f"modelsurgeon widen {source} -o OUT {option}"

@@ -1,10 +1,10 @@
 """One growth as a value: a family, its present config, and the one that is wanted.
 
-    orthogonal   repeat k times and divide by sqrt(k), on both sides: lengths of vectors are kept (Su Jianlin,
+    orthogonal   repeat k times and divide by sqrt(k), on both sides: lengths of vectors stay the same (Su Jianlin,
                  https://www.kexue.fm/archives/8444)
     exact        repeat; readers take shares that are powers of two: no stored number is rounded
 
-`kinds/` makes the map of each axis, `planning.py` those of all.
+The kind of an axis (`kinds/`) makes its map; `planning.py` asks all of them.
 """
 
 from __future__ import annotations
@@ -25,20 +25,15 @@ ROPES = ("nested", "repeat")
 
 @dataclass(frozen=True)
 class Growth:
-    """One growth.
-
-    config, target  resolved configs; only sizes differ
-    tied            the head is the embedding
-    narrow          the numbers are stored in 16 bits
-    """
+    """One growth: `config` and `target` are resolved, and differ in sizes only."""
 
     architecture: Architecture
     config: Config
     target: Config
     rule: str
     rope: str = "nested"
-    tied: bool = False
-    narrow: bool = False
+    tied: bool = False  # whether the head is the embedding
+    narrow: bool = False  # whether numbers are stored in 16 bits
 
     @cached_property
     def sizes(self) -> dict[str, int]:
@@ -56,19 +51,19 @@ class Growth:
         return self.architecture.axes[name]
 
     def refusal(self, name: str, reason: str, nearest: tuple[int, ...]) -> PlanError:
-        """The error for a size that cannot be, with the sizes next to it that can."""
-        key = self.axis(name).key
-        axis = f"axis {name!r}" + (f" ({key})" if key else "")
+        """The error for an impossible size, with the nearest possible ones."""
+        size, target, key = self.sizes[name], self.targets[name], self.axis(name).key
         near = f"; sizes that work: {' or '.join(map(str, nearest))}" if nearest else ""
-        return PlanError(f"{axis} cannot go from {self.sizes[name]} to {self.targets[name]}: {reason}{near}")
+        axis = f"axis {name!r} ({key})" if key else f"axis {name!r}"
+        return PlanError(f"{axis} cannot go from {size} to {target}: {reason}{near}")
 
     def multiples(self, name: str) -> tuple[int, ...]:
-        """The whole multiples of an axis' size that are next to what was asked for."""
+        """The whole multiples of an axis' size next to its target."""
         size, below = self.sizes[name], self.targets[name] // self.sizes[name]
         return tuple(size * k for k in (below, below + 1) if k)
 
     def gain(self, name: str) -> float:
-        """What D E must be on this axis."""
+        """The factor g in D E = g I on this axis."""
         return width_gain(self.architecture, self.config, name, self.sizes, self.targets)
 
     def parts(self, rank: np.ndarray, count: np.ndarray) -> np.ndarray:
@@ -77,15 +72,12 @@ class Growth:
 
     def weightless(self, name: str) -> str | None:
         """The axis that a norm without tensors reads where it writes this one."""
-        for text, signature in self.architecture.norms:
-            if text in self.architecture.weightless and signature.gains == (name,) and signature.normalises:
-                return signature.normalises.axes()[0]
-        return None
+        norms = [norm for text, norm in self.architecture.norms if text in self.architecture.weightless]
+        return next((n.normalises.axes()[0] for n in norms if n.gains == (name,) and n.normalises), None)
 
     def reads_tied(self, name: str) -> bool:
         """Whether a head that is the embedding reads this axis."""
-        tie = self.architecture.tie
-        return self.tied and tie is not None and name == tie.axis
+        return self.tied and self.architecture.tie is not None and name == self.architecture.tie.axis
 
 
 def written_by_embedding(table: Architecture) -> str:

@@ -1,18 +1,18 @@
-"""What is supported, axis by axis, as the tables and the kinds of their axes say.
+"""What is supported, axis by axis, from the families' tables and the kinds of their axes.
 
 A family has one row for its table, and one for each form that changes a cell, applied alone: "falcon" has a key and a
-value for each head, "falcon (grouped)" for groups of them. Where several forms hold, so do the cells of each. Cells say
-to which sizes a width can grow:
+value for each head, "falcon (grouped)" for groups of them. Where several forms hold, so do the cells of each. A cell
+names the sizes to which a width can grow:
 
-    any       every size from the present one on (where the library wants a multiple, of those)
+    any       every size from the present one on (of those that the library allows)
     xk        whole multiples
-    grouped   heads: what the key-value heads divide, and the old groups fit into
-    slopes    heads whose ALiBi slopes hold the present ones
+    grouped   heads: multiples of the number of key-value heads into which the old groups fit
+    slopes    heads whose ALiBi slopes include the present ones
     xKEY      multiples of another key's value
-    with KEY  it has no key of its own and is made of this one; of experts: their number, and this one as much
-    untied    where the head is not, or no longer, the embedding
-    fixed     it stays
-    -         the family has none
+    with KEY  the width has no key of its own and follows this one; experts: this number grows as much as theirs
+    untied    only where the head is not, or no longer, the embedding
+    fixed     it does not grow
+    -         the family has no such width
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 
 from modelsurgeon.architectures import registry
 from modelsurgeon.architectures.architecture import Architecture
-from modelsurgeon.architectures.words import Axis, Multiple, Quotient
+from modelsurgeon.architectures.words import Multiple, Quotient
 from modelsurgeon.growth.kinds.kind import kind_of
 
 # {column: the axes that it is about}
@@ -40,61 +40,51 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "low ranks": ("pre_q_rank", "q_rank", "pre_kv_rank", "kv_rank"),
 }
 NONE = "-"
+AXIS_FIELDS = ("key", "through", "follows", "active")
 ORDER = ("any", "grouped", "slopes", "xk", "fixed")  # the strictest last
 
 
 @dataclass(frozen=True)
 class Width:
-    """One width.
-
-    key     its config key; None: it is made of others
-    rule    to which sizes it grows
-    others  the keys that go with it
-    untied  whether it grows only where the head is no longer the embedding
-    """
+    """One width."""
 
     axes: tuple[str, ...]
-    key: str | None
-    rule: str
-    others: tuple[str, ...] = ()
-    untied: bool = False
+    key: str | None  # its config key; None: it follows others
+    rule: str  # the sizes to which it grows
+    others: tuple[str, ...] = ()  # the keys that change with it
+    untied: bool = False  # whether it grows only where the head is no longer the embedding
 
     @property
     def cell(self) -> str:
         """Its text in the table."""
-        if self.untied:
-            return f"{self.rule} if untied"
-        if self.rule == "fixed" or not self.others:
-            return self.rule
-        rule = "" if self.rule == "any" else f"{self.rule} "
-        return f"{rule}with {', '.join(self.others)}"
-
-    @property
-    def name(self) -> str:
-        """The shortest of its axes' names."""
-        return min(self.axes, key=len)
+        if self.untied or self.rule == "fixed" or not self.others:
+            return f"{self.rule} if untied" if self.untied else self.rule
+        return f"{'' if self.rule == 'any' else f'{self.rule} '}with {', '.join(self.others)}"
 
 
 @dataclass(frozen=True)
 class FamilyRow:
-    """One family in one layout: {column: cell}, with the widths that the cells are made of.
-
-    layout  the form's name; empty for the table without forms
-    """
+    """One family in one layout."""
 
     model_type: str
-    layout: str
-    widths: Mapping[str, tuple[Width, ...]]
+    layout: str  # the form's name; empty for the table without forms
+    widths: Mapping[str, tuple[Width, ...]]  # {column: the widths that its cell shows}
     untie: str
 
     @property
     def name(self) -> str:
-        """The family, and which layout of it."""
+        """The family, and its layout."""
         return f"{self.model_type} ({self.layout})" if self.layout else self.model_type
 
     @property
     def cells(self) -> dict[str, str]:
-        return {**{column: _cell(widths) for column, widths in self.widths.items()}, "untie": self.untie}
+        """{column: cell}: what all its widths have in common, or each by the shortest name of its axes."""
+        found = {}
+        for column, widths in self.widths.items():
+            distinct = {width.cell for width in widths}
+            named = ", ".join(f"{min(width.axes, key=len)} {width.cell}" for width in widths)
+            found[column] = named if len(distinct) > 1 else "".join(distinct) or NONE
+        return {**found, "untie": self.untie}
 
 
 def families() -> tuple[FamilyRow, ...]:
@@ -105,9 +95,9 @@ def families() -> tuple[FamilyRow, ...]:
 def family(model_type: str) -> tuple[FamilyRow, ...]:
     """The rows of one family. Raises ArchitectureError for an unknown one."""
     table = registry.find(model_type)
-    usual = make_row(model_type, table)
+    plain = make_row(model_type, table)
     others = (make_row(model_type, form.of(table), form.name) for form in table.forms)
-    return (usual, *(row for row in others if row.cells != usual.cells))
+    return (plain, *(row for row in others if row.cells != plain.cells))
 
 
 def make_row(model_type: str, table: Architecture, layout: str = "") -> FamilyRow:
@@ -127,31 +117,20 @@ def as_markdown(rows: tuple[FamilyRow, ...]) -> str:
 def details(model_type: str) -> dict[str, Any]:
     """One family: its axes, its signatures by template, what is refused."""
     table = registry.find(model_type)
-    fixed = {axis.key: axis.why for axis in table.axes.values() if axis.key and not axis.grows and axis.why}
     return {
         "model_type": model_type,
         "rows": [{"layout": row.layout, **row.cells} for row in family(model_type)],
-        "axes": {name: _described(axis) for name, axis in table.axes.items()},
+        "axes": {
+            name: {key: value for key in AXIS_FIELDS if (value := getattr(axis, key)) is not None}
+            for name, axis in table.axes.items()
+        },
         "tensors": dict(table.tensors),
         "forms": {form.name: dict(form.tensors) for form in table.forms if form.tensors},
         "requires": {key: list(accepted) for key, accepted in table.requires.items()},
         "multiples": dict(table.multiples),
-        "fixed": fixed,
+        "fixed": {axis.key: axis.why for axis in table.axes.values() if axis.key and not axis.grows and axis.why},
         "untie": table.tie.refused if table.tie and table.tie.refused else "",
     }
-
-
-def _described(axis: Axis) -> dict[str, Any]:
-    found = {"key": axis.key, "through": axis.through, "follows": axis.follows, "active": axis.active}
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _cell(widths: tuple[Width, ...]) -> str:
-    """What all widths of a column have in common, or each by its name."""
-    cells = {width.cell for width in widths}
-    if len(cells) <= 1:
-        return cells.pop() if cells else NONE
-    return ", ".join(f"{width.name} {width.cell}" for width in widths)
 
 
 def _widths(table: Architecture, column: str) -> Iterator[Width]:
@@ -161,30 +140,23 @@ def _widths(table: Architecture, column: str) -> Iterator[Width]:
     keyed: dict[str | tuple[str, ...], tuple[str, ...]] = {}
     for name in COLUMNS[column]:
         if name in used and not (column == "embedding" and table.axes[name].key == main):
-            key = table.axes[name].key or _made_of(table.axes[name])
+            axis = table.axes[name]
+            key = axis.key or (axis.default.keys if isinstance(axis.default, Quotient | Multiple) else ())
             keyed[key] = (*keyed.get(key, ()), name)
     for key, axes in keyed.items():
-        if isinstance(key, tuple):  # heads are made of their number, all else of the first key
+        if isinstance(key, tuple):  # the config keys that an axis without one of its own follows
             yield Width(axes, None, _strictest(table, axes), key[:1]) if key else Width(axes, None, "fixed")
             continue
         sharing = tuple(name for name, axis in table.axes.items() if axis.key == key)
         rule = _strictest(table, sharing)
         active = table.axes[axes[0]].active if rule == "xk" else None
-        yield Width(axes, key, rule, (active,) if active else (), _has_no_gain_to_change(table, sharing))
-
-
-def _made_of(axis: Axis) -> tuple[str, ...]:
-    """The config keys that an axis without one of its own is made of."""
-    return axis.default.keys if isinstance(axis.default, Quotient | Multiple) else ()
+        # a norm without weights that writes what a tied head reads cannot take a factor
+        written = {axis for name, norm in table.norms if name in table.weightless for axis in norm.gains}
+        untied = table.tie is not None and table.tie.axis in written and table.tie.axis in sharing
+        yield Width(axes, key, rule, (active,) if active else (), untied)
 
 
 def _strictest(table: Architecture, axes: tuple[str, ...]) -> str:
-    """The rule that holds where those of all these axes must."""
+    """The strictest rule of these axes."""
     rules = [kind_of(table.axes[name]).reach(table, name) for name in axes]
     return max(rules, key=lambda rule: ORDER.index(rule) if rule in ORDER else 1)
-
-
-def _has_no_gain_to_change(table: Architecture, sharing: tuple[str, ...]) -> bool:
-    """Whether a norm without weights writes what a tied head reads, so that nothing can take a factor."""
-    written = {axis for name, signature in table.norms if name in table.weightless for axis in signature.gains}
-    return table.tie is not None and table.tie.axis in written and table.tie.axis in sharing

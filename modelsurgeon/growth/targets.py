@@ -1,12 +1,12 @@
-"""What to grow to. A target is a config; what differs between it and the present one is what grows.
+"""What to grow to: a target is a config, and the sizes that differ from the present config grow.
 
     by_settings    KEY=VALUE, as typed
-    by_factor      hidden, MLP and attention width times a whole number: a short form of these settings
+    by_factor      hidden, MLP and attention width times a whole number
     by_config      the widths of another config of the family
     by_parameters  the nearest size of the same proportions (`proportions.py`)
 
-All give settings, {config key: value}; `target_config` makes the config of them. Sizes that the file only implies stay
-what they are unless they are named: a hidden size alone grows alone, where the family can say so.
+All return settings, {config key: value}, and `target_config` makes a config of them. A size that the file only implies
+grows only where the settings name it: a hidden size alone grows alone, where the family's config can express that.
 """
 
 from __future__ import annotations
@@ -22,25 +22,16 @@ from modelsurgeon.errors import PlanError
 from modelsurgeon.growth.kinds.kind import kind_of
 
 ATTENTIONS = ("head-dim", "heads")
-NO_DEPTH = "depth does not grow"
-SHORT = (bool, int, float, str)  # values that a note can show
-
-Settings = Mapping[str, Any]
 
 
 def settable(table: Architecture) -> tuple[str, ...]:
     """The config keys that growth can change, in the order of the table."""
-    keys: dict[str, None] = {}
-    for axis in table.axes.values():
-        if axis.grows:
-            keys |= dict.fromkeys(key for key in (axis.key, axis.active) if key)
-    if table.rotary and table.rotary.size_key:
-        keys[table.rotary.size_key] = None
-    return tuple(keys)
+    keys = [key for axis in table.axes.values() if axis.grows for key in (axis.key, axis.active)]
+    return tuple(dict.fromkeys(filter(None, [*keys, table.rotary.size_key if table.rotary else None])))
 
 
-def target_config(checkpoint: Checkpoint, settings: Settings) -> dict[str, Any]:
-    """The resolved config with these settings, and every size that it implied spelled out.
+def target_config(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The resolved config with these settings, and every implied size spelled out.
 
     Raises PlanError for a key that growth cannot change, a value that is no size, or settings that change nothing.
     """
@@ -68,20 +59,19 @@ def target_config(checkpoint: Checkpoint, settings: Settings) -> dict[str, Any]:
 
 
 def _check_setting(checkpoint: Checkpoint, key: str, native: str, value: Any) -> None:
-    table = checkpoint.architecture
-    known = settable(table)
+    table, known = checkpoint.architecture, settable(checkpoint.architecture)
     if native not in known:
-        kind = checkpoint.config["model_type"]
         fixed = {axis.key: axis.why for axis in table.axes.values() if axis.key and not axis.grows}
-        kept = {"vocab_size": "the vocabulary does not grow", **dict.fromkeys(table.counters.values(), NO_DEPTH)}
-        why = fixed.get(native) or kept.get(native, "")
-        raise PlanError(f"{key}: {why or f'not a width of {kind}'}; what can grow: {', '.join(known)}")
+        depth = dict.fromkeys(table.counters.values(), "depth does not grow")
+        others = {"vocab_size": "the vocabulary does not grow", **depth}
+        why = fixed.get(native) or others.get(native) or f"not a width of {checkpoint.config['model_type']}"
+        raise PlanError(f"{key}: {why}; what can grow: {', '.join(known)}")
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise PlanError(f"{key} is {value!r}, expected a whole number of 1 or more")
 
 
 def by_settings(checkpoint: Checkpoint, texts: Iterable[str]) -> dict[str, int]:
-    """What `KEY=VALUE` texts say, under the family's own names of the keys.
+    """The settings of `KEY=VALUE` texts, under the family's own names of the keys.
 
     Raises PlanError for a text of another form, and for two values of one key.
     """
@@ -114,38 +104,29 @@ def by_factor(checkpoint: Checkpoint, factor: int, attention: str) -> dict[str, 
 def grown_keys(checkpoint: Checkpoint, attention: str) -> dict[str, str]:
     """{axis: its config key} of what grows in proportion, attention by "heads" or by "head-dim"."""
     table = checkpoint.architecture
-    kept = {*table.derived(checkpoint.resolved), *(a.key for a in table.axes.values() if kind_of(a).keeps_size)}
-    keyed = {name: axis.key for name, axis in table.axes.items() if attention in kind_of(axis).grown_by and axis.key}
-    return {name: key for name, key in keyed.items() if key not in kept}
+    fixed = {*table.derived(checkpoint.resolved), *(a.key for a in table.axes.values() if kind_of(a).keeps_size)}
+    grown = {name: axis.key for name, axis in table.axes.items() if attention in kind_of(axis).grown_by}
+    return {name: key for name, key in grown.items() if key and key not in fixed}
 
 
 def by_config(checkpoint: Checkpoint, other: Mapping[str, Any]) -> tuple[dict[str, int], tuple[str, ...]]:
-    """(the widths of another config of this family, notes of what else differs and is not taken).
+    """(the widths of another config of this family, notes on what else differs and is not taken).
 
-    Nothing else need be in it than `model_type` and widths. Raises PlanError where it is of another family, SourceError
+    The other config needs `model_type` and widths only. Raises PlanError where it is of another family, SourceError
     where it lacks a width.
     """
-    kind = checkpoint.config["model_type"]
-    if other.get("model_type") != kind:
-        raise PlanError(f"the other config is of model_type {other.get('model_type')!r}, expected {kind!r}")
-    table = checkpoint.architecture
+    table, expected = checkpoint.architecture, checkpoint.config["model_type"]
+    if other.get("model_type") != expected:
+        raise PlanError(f"the other config is of model_type {other.get('model_type')!r}, expected {expected!r}")
     resolved = table.resolve(other)
-    growing = {name: axis.key for name, axis in table.axes.items() if axis.key and axis.grows}
-    settings = {key: table.size(resolved, name) for name, key in growing.items()}
-    beside = {key: lookup(resolved, key) for key in settable(table) if key not in settings}
-    settings |= {key: value for key, value in beside.items() if value is not None}
-    return settings, tuple(_not_taken(checkpoint, resolved, set(settings)))
-
-
-def _not_taken(checkpoint: Checkpoint, other: Mapping[str, Any], taken: set[str]) -> list[str]:
-    """What else two configs differ in, as a note."""
-    table, present = checkpoint.architecture, checkpoint.resolved
-    follows = {*taken, *table.equal, *table.aliases}
+    settings = {axis.key: table.size(resolved, n) for n, axis in table.axes.items() if axis.key and axis.grows}
+    further = {key: lookup(resolved, key) for key in settable(table) if key not in settings}
+    settings |= {key: value for key, value in further.items() if value is not None}
     known = {key.split(".")[0] for key in table.accounted_keys} - (INERT - {"vocab_size", "tie_word_embeddings"})
-    pairs = {key: (table.value(present, key), lookup(other, key)) for key in sorted(known - follows)}
-    differs = [
-        f"{key} {here} (there {there})" if isinstance(here, SHORT) and isinstance(there, SHORT) else key
-        for key, (here, there) in pairs.items()
-        if here != there and None not in (here, there)
-    ]
-    return [f"not taken from the other config: {', '.join(differs)}"] if differs else []
+    differs, short = [], (bool, int, float, str)  # a note shows no longer values
+    for key in sorted(known - {*settings, *table.equal, *table.aliases}):
+        here, there = table.value(checkpoint.resolved, key), lookup(resolved, key)
+        if here != there and None not in (here, there):
+            shown = isinstance(here, short) and isinstance(there, short)
+            differs.append(f"{key} {here} (there {there})" if shown else key)
+    return settings, (f"not taken from the other config: {', '.join(differs)}",) if differs else ()

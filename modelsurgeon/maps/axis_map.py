@@ -23,7 +23,7 @@ import numpy as np
 from modelsurgeon.errors import PlanError
 
 LAW_TOLERANCE = 1e-14  # the law's few float64 operations round by some 1e-16 each
-LARGEST = 1 << 28  # coordinates of an axis on record: a file must not be able to exhaust the memory
+LARGEST = 1 << 28  # coordinates of an axis on record, so that a file cannot exhaust the memory
 GAP = -1  # the source of a new coordinate that copies none
 MEAN = -2  # the source of a new coordinate that holds the mean of all old ones; readers ignore it
 
@@ -33,8 +33,8 @@ class AxisMap:
     """One axis' growth from `size` (n) to `len(source)` (m).
 
     source  [m] int64: the old coordinate that each new one copies, or GAP, or MEAN (a row of E that is scale / n)
-    scale   [m] float64: E, what writers are multiplied by (0 in a gap)
-    share   [m] float64: D, what readers are multiplied by (0 in a gap, and for a mean)
+    scale   [m] float64: E, the factor of writers (0 in a gap)
+    share   [m] float64: D, the factor of readers (0 in a gap, and for a mean)
     gain    D E = gain * I
     split   the side whose copies are parts of a sum ("readers" or "writers"); the other side's are equal
     Raises PlanError where the law does not hold.
@@ -87,7 +87,7 @@ class AxisMap:
 
     @property
     def behind_norm(self) -> np.ndarray:
-        """[m] int64: the sources of what a norm writes that reads this axis; a mean comes out as zero, a gap."""
+        """[m] int64: the sources of the output of a norm that reads this axis; a mean becomes zero there, a gap."""
         return np.where(self.means, GAP, self.source)
 
     @cached_property
@@ -106,14 +106,15 @@ class AxisMap:
 
     def fold_matrix_diagonal(self) -> np.ndarray:
         """[n] float64: the diagonal of D E (off the diagonal it is zero by construction)."""
-        copied = self.copied
-        products = (self.scale * self.share)[copied]
-        return np.bincount(self.source[copied], weights=products, minlength=self.size)
+        return self._sum_of_copies(self.scale * self.share)
 
     def energy(self) -> np.ndarray:
         """[n] float64: the squared length of each column of E, without rows of means, which add no variance."""
-        copied = self.copied
-        return np.bincount(self.source[copied], weights=self.scale[copied] ** 2, minlength=self.size)
+        return self._sum_of_copies(self.scale**2)
+
+    def _sum_of_copies(self, values: np.ndarray) -> np.ndarray:
+        """[n] float64: the sum of [m] values over the copies of each old coordinate."""
+        return np.bincount(self.source[self.copied], weights=values[self.copied], minlength=self.size)
 
     def dense(self) -> tuple[np.ndarray, np.ndarray]:
         """(E [m, n], D [n, m]): for tests and for the eye."""
@@ -129,27 +130,25 @@ class AxisMap:
         if later.size != self.new_size:
             raise PlanError(f"an axis of {self.new_size} cannot be grown by a map of {later.size}")
         copied = later.copied
-        source = np.full(later.new_size, GAP)
-        source[copied] = self.source[later.source[copied]]
-        scale, share = np.zeros(later.new_size), np.zeros(later.new_size)
-        scale[copied] = later.scale[copied] * self.scale[later.source[copied]]
-        share[copied] = later.share[copied] * self.share[later.source[copied]]
+        middle = later.source[copied]
+        source, scale, share = np.full(later.new_size, GAP), np.zeros(later.new_size), np.zeros(later.new_size)
+        source[copied] = self.source[middle]
+        scale[copied] = later.scale[copied] * self.scale[middle]
+        share[copied] = later.share[copied] * self.share[middle]
         source[later.means] = MEAN
         scale[later.means] = later.scale[later.means] * (self._mean() if later.means.any() else 1.0)
         scale[source == GAP], share[source < 0] = 0.0, 0.0
         return AxisMap(self.size, source, scale, share, self.gain * later.gain, self.split)
 
     def _mean(self) -> float:
-        """The mean of the new coordinates over that of the old ones. Raises PlanError where it is no such multiple."""
-        copied = self.copied
-        sums = np.bincount(self.source[copied], weights=self.scale[copied], minlength=self.size)
-        sums += self.scale[self.means].sum() / self.size
+        """The mean of the new coordinates over that of the old ones. Raises PlanError where that is no constant."""
+        sums = self._sum_of_copies(self.scale) + self.scale[self.means].sum() / self.size
         if not np.allclose(sums, sums[0], rtol=LAW_TOLERANCE * self.new_size, atol=0):
             raise PlanError("a mean of coordinates that weigh differently is no mean of the old ones")
         return float(sums[0]) * self.size / self.new_size
 
     def to_json(self) -> dict[str, Any]:
-        """A compact record, from which `from_json` makes the same vectors to the last bit."""
+        """A compact record, from which `from_json` restores the vectors to the last bit."""
         return {
             "size": self.size,
             "new_size": self.new_size,
@@ -162,14 +161,14 @@ class AxisMap:
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> AxisMap:
-        """Raises PlanError where the record is no map, or breaks the law."""
+        """The map on record. Raises PlanError where it cannot be read, or breaks the law."""
         try:
             size, new_size = int(record["size"]), int(record["new_size"])
             if not 0 <= size <= LARGEST >= new_size >= 0:
                 raise ValueError(f"an axis of {size} or {new_size} coordinates")
             source = _expand(record["source"], new_size, lambda run: run[0] + run[1] * np.arange(run[2]))
-            scale = _expand(record["scale"], new_size, lambda run: np.full(run[1], run[0]))
-            share = _expand(record["share"], new_size, lambda run: np.full(run[1], run[0]))
+            runs = record["scale"], record["share"]
+            scale, share = (_expand(part, new_size, lambda run: np.full(run[1], run[0])) for part in runs)
             vectors = source.astype(np.int64), scale.astype(np.float64), share.astype(np.float64)
             gain, split = float(record["gain"]), str(record["split"])
         except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
@@ -181,30 +180,27 @@ def occurrence(values: np.ndarray) -> np.ndarray:
     """[n] int64: how many earlier values are equal to each one."""
     order = np.argsort(values, kind="stable")
     first = np.r_[True, np.diff(values[order]) != 0][: len(order)]
-    found = np.empty(len(values), dtype=np.int64)
-    found[order] = np.arange(len(values)) - np.maximum.accumulate(np.where(first, np.arange(len(values)), 0))
-    return found
+    at, count = np.arange(len(values)), np.empty(len(values), dtype=np.int64)
+    count[order] = at - np.maximum.accumulate(np.where(first, at, 0))
+    return count
 
 
 def _progressions(values: np.ndarray) -> list[list[int]]:
     """Runs [start, step, length] that give the values back in order."""
     runs: list[list[int]] = []
     at, steps = 0, np.diff(values)
-    changes = np.flatnonzero(np.diff(steps)) + 1 if len(steps) else np.array([], dtype=np.int64)
+    changes = np.flatnonzero(np.diff(steps)) + 1
     while at < len(values):
-        if at == len(values) - 1:
-            runs.append([int(values[at]), 0, 1])
-            break
         following = changes[np.searchsorted(changes, at, side="right") :]
         end = int(following[0]) + 1 if len(following) else len(values)
-        runs.append([int(values[at]), int(steps[at]), end - at])
+        runs.append([int(values[at]), int(steps[at]) if at < len(steps) else 0, end - at])
         at = end
     return runs
 
 
 def _constants(values: np.ndarray) -> list[list[float]]:
     """Runs [value, length] that give the values back in order."""
-    starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]]) if len(values) else np.array([], dtype=np.int64)
+    starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]][: len(values)])
     lengths = np.diff(np.r_[starts, len(values)])
     return [[float(values[start]), int(length)] for start, length in zip(starts, lengths, strict=True)]
 

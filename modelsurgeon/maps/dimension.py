@@ -33,10 +33,10 @@ class Dimension:
     """One dimension's growth from `size` (n) to `len(source)` (m), with g fold groups.
 
     source [m] int64, factor [m] float64          how it is grown
-    means                                         each int64: the old coordinates that one mean is taken of
-    free   [m] bool                               gaps that may hold anything, since what is written there is zero
+    means                                         for each mean, [k] int64: the old coordinates that it is taken of
+    free   [m] bool                               gaps that may hold anything, since the numbers written there are zero
     group [m] int64, dual [m] float64             which group each new coordinate folds into, and its weight there
-    group_source [g] int64, group_factor [g]      what each group folds to
+    group_source [g] int64, group_factor [g]      the old coordinate that each group folds to, and its factor
     """
 
     size: int
@@ -56,19 +56,15 @@ class Dimension:
 
     def rearranged(self, before: np.ndarray, after: np.ndarray) -> Dimension:
         """Reorder both sides: place p holds what was at before[p] among the old, at after[p] among the new."""
-        place = np.empty(self.size + len(self.means), dtype=np.int64)
-        place[np.r_[before, self.size + np.arange(len(self.means))]] = np.arange(len(place))
-
-        def moved(source: np.ndarray) -> np.ndarray:
-            return np.where(source == GAP, GAP, place[source])
-
+        place = np.full(self.extended_size + 1, GAP)  # the last one is that of GAP, index -1
+        place[np.r_[before, np.arange(self.size, self.extended_size)]] = np.arange(self.extended_size)
         return replace(
             self,
-            source=moved(self.source[after]),
+            source=place[self.source[after]],
             factor=self.factor[after],
             group=self.group[after],
             dual=self.dual[after],
-            group_source=moved(self.group_source),
+            group_source=place[self.group_source],
             free=self.free[after],
             means=tuple(place[mean] for mean in self.means),
         )
@@ -84,18 +80,18 @@ class Dimension:
 
     @property
     def emptied(self) -> Dimension:
-        """A dimension of the new size that holds gaps alone."""
+        """A dimension of the new size that has only gaps."""
         nothing, none = np.full(self.new_size, GAP), np.zeros(self.new_size)
         every, ones = np.arange(self.new_size), np.ones(self.new_size)
         return Dimension(self.size, nothing, none, every, ones, nothing, none, np.zeros(self.new_size, dtype=bool))
 
     @cached_property
     def group_free(self) -> np.ndarray:
-        """[g] bool: which fold groups are made of free gaps."""
+        """[g] bool: which fold groups consist of free gaps."""
         return np.bincount(self.group, weights=self.free, minlength=len(self.group_source)) > 0
 
     def then(self, later: Dimension) -> Dimension | None:
-        """One growth that does this one and then a later one.
+        """The one growth that has the effect of this one followed by a later one.
 
         None where either has means, or where the later one copies some parts of a sum more often than others. A group
         of the later growth folds to one coordinate of the middle; the groups of all parts of a sum fold together.
@@ -174,8 +170,8 @@ class Dimension:
         step = np.where(gap[1:] | gap[:-1], gap[1:] & gap[:-1], np.diff(self.source) == 1)
         starts = np.flatnonzero(np.r_[True, ~(step & (np.diff(self.factor) == 0))])
         stops = np.r_[starts[1:], self.new_size]
-        found = starts, stops, self.source[starts], self.factor[starts]
-        return tuple(map(GatherRun, *(column.tolist() for column in found)))
+        columns = starts, stops, self.source[starts], self.factor[starts]
+        return tuple(map(GatherRun, *(column.tolist() for column in columns)))
 
     @cached_property
     def factors(self) -> tuple[float, ...]:
@@ -185,8 +181,7 @@ class Dimension:
     @cached_property
     def without_factors(self) -> Dimension:
         """The gather alone, for factors that are applied elsewhere."""
-        factor = np.where(self.source == GAP, 0.0, 1.0)
-        return replace(self, factor=factor, dual=np.zeros_like(self.dual))
+        return replace(self, factor=np.where(self.source == GAP, 0.0, 1.0), dual=np.zeros_like(self.dual))
 
     @cached_property
     def rests(self) -> tuple[np.ndarray, np.ndarray]:
@@ -276,22 +271,21 @@ def _product(a: Dimension, b: Dimension) -> Dimension:
 
 def concatenation(parts: list[Dimension]) -> Dimension:
     """Dimensions one after another."""
-    size, starts = sum(part.size for part in parts), [sum(part.size for part in parts[:i]) for i in range(len(parts))]
-    behind = [size + sum(len(part.means) for part in parts[:i]) for i in range(len(parts))]
-    groups = [sum(len(part.group_source) for part in parts[:i]) for i in range(len(parts))]
+    return reduce(_concatenation, parts)
 
-    def moved(source: np.ndarray, i: int) -> np.ndarray:
-        own = parts[i].size
-        return np.where(source == GAP, GAP, np.where(source < own, source + starts[i], source - own + behind[i]))
 
+def _concatenation(a: Dimension, b: Dimension) -> Dimension:
+    size, means = a.size + b.size, a.size + b.size + len(a.means)
+    place_a = np.r_[np.arange(a.size), np.arange(size, means), GAP]  # the last one is that of GAP, index -1
+    place_b = np.r_[np.arange(a.size, size), np.arange(means, means + len(b.means)), GAP]
     return Dimension(
         size,
-        np.concatenate([moved(part.source, i) for i, part in enumerate(parts)]),
-        np.concatenate([part.factor for part in parts]),
-        np.concatenate([part.group + first for part, first in zip(parts, groups, strict=True)]),
-        np.concatenate([part.dual for part in parts]),
-        np.concatenate([moved(part.group_source, i) for i, part in enumerate(parts)]),
-        np.concatenate([part.group_factor for part in parts]),
-        np.concatenate([part.free for part in parts]),
-        tuple(mean + start for part, start in zip(parts, starts, strict=True) for mean in part.means),
+        np.r_[place_a[a.source], place_b[b.source]],
+        np.r_[a.factor, b.factor],
+        np.r_[a.group, len(a.group_source) + b.group],
+        np.r_[a.dual, b.dual],
+        np.r_[place_a[a.group_source], place_b[b.group_source]],
+        np.r_[a.group_factor, b.group_factor],
+        np.r_[a.free, b.free],
+        (*a.means, *(a.size + mean for mean in b.means)),
     )

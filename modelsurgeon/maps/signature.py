@@ -33,7 +33,7 @@ from modelsurgeon.maps.axis_map import GAP, AxisMap
 from modelsurgeon.maps.dimension import Dimension
 
 ROUNDING = 1e-13  # squares and roots of float64 factors agree to this; what differs by more is another number
-TOKEN = re.compile(r"\s*([A-Za-z_]\w*[~\[]?|\d+|[()\]+])")
+TOKEN = r"\s*([A-Za-z_]\w*[~\[]?|\d+|[()\]+])"
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Atom:
 
     @property
     def alone(self) -> str:
-        """The axis that this is, seen from its own side; "" for the other side, and for more than an axis."""
+        """The name of the axis that this is, seen from its own side; "" where it is something else."""
         return "" if self.other else self.name
 
     def axes(self) -> tuple[str, ...]:
@@ -75,10 +75,16 @@ class _Several:
         return False
 
     def axes(self) -> tuple[str, ...]:
+        """The names in it, in order."""
         return tuple(axis for part in self.parts for axis in part.axes())
 
     def size(self, sizes: Mapping[str, int]) -> int:
+        """How large the dimension is for these sizes of axes."""
         return sum(part.size(sizes) for part in self.parts)
+
+    def grow(self, maps: Mapping[str, AxisMap], side: str) -> Dimension:
+        """The growth of the dimension, for its "writers" or its "readers"."""
+        return dimension.concatenation([part.grow(maps, side) for part in self.parts])
 
 
 @dataclass(frozen=True)
@@ -92,11 +98,9 @@ class Product(_Several):
         return all(part.is_plain and len(part.axes()) < 2 for part in self.parts)
 
     def size(self, sizes: Mapping[str, int]) -> int:
-        """How large the dimension is for these sizes of axes."""
         return int(np.prod([part.size(sizes) for part in self.parts], dtype=object))
 
     def grow(self, maps: Mapping[str, AxisMap], side: str) -> Dimension:
-        """The growth of the dimension, for its "writers" or its "readers"."""
         return dimension.product([part.grow(maps, side) for part in self.parts])
 
 
@@ -105,10 +109,6 @@ class Concatenation(_Several):
     """Its parts one after another."""
 
     parts: tuple[Expression, ...]
-
-    def grow(self, maps: Mapping[str, AxisMap], side: str) -> Dimension:
-        """The growth of the dimension, for its "writers" or its "readers"."""
-        return dimension.concatenation([part.grow(maps, side) for part in self.parts])
 
 
 @dataclass(frozen=True)
@@ -119,11 +119,9 @@ class Dealt(_Several):
     parts: tuple[Expression, ...]
 
     def axes(self) -> tuple[str, ...]:
-        """The names in it, in order."""
         return (self.along, *super().axes())
 
     def grow(self, maps: Mapping[str, AxisMap], side: str) -> Dimension:
-        """The growth of the dimension, for its "writers" or its "readers"."""
         parts = [part.grow(maps, side) for part in self.parts]
         dealer = maps[self.along]
         before = _dealt([part.size for part in parts], dealer.size)
@@ -135,7 +133,7 @@ Expression = Atom | Product | Concatenation | Dealt
 
 
 def _dealt(sizes: list[int], hands: int) -> np.ndarray:
-    """[sum of sizes] int64: for each place of the dealt layout, its place in the parts one after another."""
+    """[sum of sizes] int64: the place, in the parts one after another, of each place of the dealt layout."""
     if any(size % hands for size in sizes):
         raise PlanError(f"parts of {sizes} cannot be dealt out to {hands}")
     starts = np.cumsum([0, *sizes[:-1]])
@@ -145,10 +143,10 @@ def _dealt(sizes: list[int], hands: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Signature:
-    """A parsed signature: each stored dimension with its side, and what a gain normalises.
+    """A parsed signature.
 
     dimensions  (expression, "writers" | "readers") in stored order
-    normalises  what is left of `=>`: an axis or a product of axes; or None
+    normalises  of a norm's gain: the axis or the product of axes to the left of `=>`
     """
 
     text: str
@@ -158,8 +156,8 @@ class Signature:
     @property
     def axes(self) -> tuple[str, ...]:
         """The names in it, in order."""
-        named = tuple(axis for expression, _ in self.dimensions for axis in expression.axes())
-        return named + (self.normalises.axes() if self.normalises else ())
+        own = tuple(axis for expression, _ in self.dimensions for axis in expression.axes())
+        return own + (self.normalises.axes() if self.normalises else ())
 
     def axes_of(self, side: str) -> tuple[str, ...]:
         """The axes that it writes ("writers") or reads ("readers"), in stored order."""
@@ -177,24 +175,22 @@ class Signature:
 
     @property
     def bias(self) -> Signature:
-        """The signature of this tensor's bias: what it writes, and nothing that it reads."""
+        """The signature of this tensor's bias: the dimensions that the tensor writes."""
         return Signature(f"{self.text} (bias)", self.written)
 
     def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
-        """Its stored shape for these sizes of axes."""
+        """The stored shape for these sizes of axes."""
         return tuple(expression.size(sizes) for expression, _ in self.dimensions)
 
     def grow(self, maps: Mapping[str, AxisMap]) -> tuple[Dimension, ...]:
-        """The growth of each stored dimension. Raises PlanError where a norm cannot pass the map of what it reads."""
+        """The growth of each stored dimension; a gain's is divided by the factor that the norm itself applies.
+
+        Raises PlanError where a norm cannot pass the map of what it reads.
+        """
         grown = tuple(expression.grow(maps, side) for expression, side in self.dimensions)
         if self.normalises is None:
             return grown
-        return (*grown[:-1], self._ungained(grown[-1], maps))
-
-    def _ungained(self, gain: Dimension, maps: Mapping[str, AxisMap]) -> Dimension:
-        """Divide the gain's growth by the factor that the norm itself applies."""
-        assert self.normalises is not None
-        divided = np.ones(1)
+        gain, divided = grown[-1], np.ones(1)
         for axis in self.normalises.axes():
             divided = np.outer(divided, gain_factors(maps[axis])).ravel()
         copied = gain.source != GAP
@@ -202,8 +198,10 @@ class Signature:
         group_divided = np.ones(len(gain.group_source))
         group_divided[gain.group[copied]] = divided[copied]
         if np.array_equal(group_divided[gain.group[copied]], divided[copied]):
-            return replace(gain, factor=factor, group_factor=gain.group_factor / group_divided)
-        return replace(gain, factor=factor, dual=gain.dual * np.where(copied, divided, 1.0))
+            gain = replace(gain, factor=factor, group_factor=gain.group_factor / group_divided)
+        else:
+            gain = replace(gain, factor=factor, dual=gain.dual * np.where(copied, divided, 1.0))
+        return (*grown[:-1], gain)
 
 
 def gain_factors(axis: AxisMap) -> np.ndarray:
@@ -219,7 +217,7 @@ def gain_factors(axis: AxisMap) -> np.ndarray:
 
 
 def mean_square_ratio(axis: AxisMap) -> float:
-    """By how much the map changes the mean square of what a norm reads: its eps must change by the same."""
+    """The factor by which the map changes the mean square of a norm's input; the norm's eps must change by it too."""
     energy = axis.energy()
     if not np.allclose(energy, energy[0], rtol=ROUNDING, atol=0):
         raise PlanError("a norm cannot pass a map that stretches some old coordinates more than others")
@@ -236,29 +234,23 @@ def parse(text: str) -> Signature:
     try:
         if "=>" in text:
             return _norm(text)
-        if "->" in text:
-            before, after = text.split("->")
-            return Signature(text, _sides(before, "readers") + _sides(after, "writers"))
-        if "<-" in text:
-            before, after = text.split("<-")
-            return Signature(text, _sides(before, "writers") + _sides(after, "readers"))
+        for arrow, first, second in (("->", "readers", "writers"), ("<-", "writers", "readers")):
+            if arrow in text:
+                before, after = text.split(arrow)
+                return Signature(text, _sides(before, first) + _sides(after, second))
         raise ValueError("no arrow")
     except ValueError as error:
         raise ArchitectureError(f"signature {text!r}: {error}") from None
 
 
 def _sides(text: str, side: str) -> tuple[tuple[Expression, str], ...]:
-    tokens, at = [], 0
-    while text[at:].strip():
-        match = TOKEN.match(text, at)
-        if not match:
-            raise ValueError(f"cannot read {text[at:].strip()!r}")
-        tokens.append(match[1])
-        at = match.end()
-    found: list[tuple[Expression, str]] = []
+    if unread := re.sub(f"^(?:{TOKEN})*", "", text).strip():
+        raise ValueError(f"cannot read {unread!r}")
+    tokens = re.findall(TOKEN, text)
+    dimensions: list[tuple[Expression, str]] = []
     while tokens:
-        found.append((_factor(tokens), side))
-    return tuple(found)
+        dimensions.append((_factor(tokens), side))
+    return tuple(dimensions)
 
 
 def _norm(text: str) -> Signature:
@@ -287,18 +279,17 @@ def _terms(tokens: list[str], closing: str) -> tuple[Expression, ...]:
     """The sum up to a closing bracket, each term of it a product."""
     terms: list[Expression] = []
     factors: list[Expression] = []
-    while True:
-        if not tokens:
-            raise ValueError("a bracket that is not closed")
+    while tokens:
         if tokens[0] not in (")", "]", "+"):
             factors.append(_factor(tokens))
             continue
+        token = tokens.pop(0)
         if not factors:
-            raise ValueError(f"nothing before {tokens[0]!r}")
+            raise ValueError(f"nothing before {token!r}")
         terms.append(factors[0] if len(factors) == 1 else Product(tuple(factors)))
         factors = []
-        token = tokens.pop(0)
         if token == closing:
             return tuple(terms)
         if token != "+":
             raise ValueError(f"a stray {token!r}")
+    raise ValueError("a bracket that is not closed")

@@ -1,18 +1,20 @@
-"""The maps that another tool may have given an axis: an order of the copies times a factor of the writers.
+"""The maps that another tool may have given an axis, and the samples of tensors that they are tried on.
+
+A map is an order of the copies times a factor of the writers:
 
     tiles          x1 x2 x1 x2         HyperCloning, Net2Net's first layers
     side by side   x1 x1 x2 x2         Su Jianlin's repeat
     then zeros     x1 x2 0 0
     nested         rotary pair j at pair k j, zeros between (repeated: each pair k times, not lossless)
 
-The kind of the axis lists them. What readers of a copy weigh is open: they may carry noise, only their sum over the
-copies counts, and that follows from the writers' factors.
+The kind of the axis lists them. The weight of each reader is open: it may have noise. Only the sum over the copies
+counts, and that follows from the writers' factors.
 """
 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -20,16 +22,19 @@ import numpy as np
 from modelsurgeon.errors import PlanError
 from modelsurgeon.growth.growth import Growth
 from modelsurgeon.growth.kinds.kind import Maps, kind_of
-from modelsurgeon.maps import orders
+from modelsurgeon.maps import dimension, orders
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.maps.signature import Signature
+from modelsurgeon.tensors.lazy import LazyTensor
+from modelsurgeon.tensors.remapped import Remapped
 
 MOST = 64  # candidates of one axis
+RUN = 8  # consecutive fold groups of a sample, which are read together
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """One map of an axis, and what its order of copies is called."""
+    """One map of an axis, and the name of its order of copies."""
 
     order: str
     axis_map: AxisMap
@@ -44,7 +49,7 @@ class Candidate:
 
 
 def candidates(growth: Growth, name: str, maps: Maps) -> list[Candidate]:
-    """The candidates of an axis, the likeliest first; `maps` has what it follows, and what norms write it from."""
+    """The candidates of an axis, the likeliest first; `maps` has those of the axes that it depends on."""
     axis, size, target = growth.axis(name), growth.sizes[name], growth.targets[name]
     stays = size == target and growth.gain(name) == 1.0 and not growth.reads_tied(name)
     found = [Candidate("as it was", orders.identity(size))] if stays else []
@@ -53,16 +58,17 @@ def candidates(growth: Growth, name: str, maps: Maps) -> list[Candidate]:
             found += [Candidate(*pair) for pair in kind_of(axis).candidates(growth, name, maps)]
     norms = [signature for _, signature in growth.architecture.norms]
     placed = [c for c in found if all(keeps_places(norm, {**maps, name: c.axis_map}) for norm in norms)]
-    return _distinct(placed or found)[:MOST] or [Candidate("cut short", _nothing_fits(growth, name))]
-
-
-def _nothing_fits(growth: Growth, name: str) -> AxisMap:
-    """A map without meaning, where no other is known: the proof then names what is wrong."""
-    size, target = growth.sizes[name], growth.targets[name]
-    if target < size or not growth.axis(name).grows:
-        return orders.identity(size)
-    source, _, count = orders.tiled(size, target)
-    return AxisMap(size, source, np.ones(len(source)), 1 / count)
+    distinct: dict[tuple[bytes, ...], Candidate] = {}
+    for candidate in placed or found:
+        m = candidate.axis_map
+        key = m.source.tobytes(), np.round(m.scale, 12).tobytes(), np.round(m.share, 12).tobytes(), m.split.encode()
+        distinct.setdefault(key, candidate)
+    if distinct:
+        return list(distinct.values())[:MOST]
+    if target < size or not axis.grows:
+        return [Candidate("cut short", orders.identity(size))]
+    source, _, count = orders.tiled(size, target)  # a map without meaning: the proof then names what is wrong
+    return [Candidate("cut short", AxisMap(size, source, np.ones(len(source)), 1 / count))]
 
 
 def keeps_places(norm: Signature, maps: Maps) -> bool:
@@ -72,19 +78,41 @@ def keeps_places(norm: Signature, maps: Maps) -> bool:
     return all(np.array_equal(a.behind_norm, b.source) for a, b in decided)
 
 
-def _distinct(found: list[Candidate]) -> list[Candidate]:
-    seen: dict[tuple[bytes, ...], Candidate] = {}
-    for candidate in found:
-        m = candidate.axis_map
-        key = m.source.tobytes(), np.round(m.scale, 12).tobytes(), np.round(m.share, 12).tobytes(), m.split.encode()
-        seen.setdefault(key, candidate)
-    return list(seen.values())
+def sampled(expected: LazyTensor, found: LazyTensor, count: int) -> tuple[LazyTensor, LazyTensor]:
+    """At most `count` fold groups of rows of both tensors, enough to show that a map is wrong without reading the rest.
+
+    They are runs of consecutive groups, spread over the tensor, and are folded as whole tensors are.
+    """
+    dim = expected.dimensions[0] if expected.dimensions else dimension.ungrown(1)
+    groups = len(dim.group_source)
+    if groups <= count or callable(expected.fill):
+        return expected, found
+    starts = np.linspace(0, groups - RUN, max(4, count // RUN)).astype(np.int64)
+    chosen = np.unique(np.minimum(groups - 1, starts[:, None] + np.arange(min(RUN, count // 4))))
+    place = np.full(groups, -1)
+    place[chosen] = np.arange(len(chosen))
+    members = np.flatnonzero(place[dim.group] >= 0)
+    some = replace(
+        dim,
+        source=dim.source[members],
+        factor=dim.factor[members],
+        group=place[dim.group[members]],
+        dual=dim.dual[members],
+        group_source=dim.group_source[chosen],
+        group_factor=dim.group_factor[chosen],
+        free=dim.free[members],
+    )
+    rules = expected.constant, expected.offset, expected.fill, expected.free
+    rows = replace(dimension.ungrown(len(members)), size=found.shape[0], source=members, group_source=members)
+    picked = rows, *map(dimension.ungrown, found.shape[1:])
+    wanted = Remapped(expected.base, (some, *expected.dimensions[1:]), expected.dtype, *rules)
+    return wanted, Remapped(found, picked, found.dtype)
 
 
 def _factor(values: np.ndarray) -> str:
     """A factor as people write it: x1/2, x√2; several of them: the smallest and the largest."""
-    found = [_number(float(value)) for value in np.unique(np.round(values, 12))]
-    return f"x{found[0]}" if len(found) == 1 else f"x{found[0]} to x{found[-1]}"
+    ascending = [_number(float(value)) for value in np.unique(np.round(values, 12))]
+    return f"x{ascending[0]}" + (f" to x{ascending[-1]}" if len(ascending) > 1 else "")
 
 
 def _number(value: float) -> str:

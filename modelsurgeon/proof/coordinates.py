@@ -1,8 +1,8 @@
 """Where the coordinates of an axis that grew are in the parameters of a model, and which of them are copies.
 
-Neurons of two layers or two experts, and coordinates inside of two heads, have nothing to do with each other: each has
-a place of its own. A coordinate of the residual stream is the same one in all layers. Axes that a norm joins are taken
-as one: the norm reads coordinate 3 of the stream and writes coordinate 3 of what follows.
+Neurons of two layers or two experts, and coordinates inside of two heads, have nothing to do with each other: each
+layer, expert or head is a place of its own. A coordinate of the residual stream is the same one in all layers. Axes
+that a norm joins are one: the norm reads coordinate 3 of the stream and writes coordinate 3 of the next axis.
 
     >>> strips(axis_of("mlp"), table, sizes, ["model.layers.0.mlp.up_proj.weight", ...])
     {(("layer", 0),): [Strip("model.layers.0.mlp.up_proj.weight", dimension=0, ...), ...], ...}
@@ -25,7 +25,7 @@ from modelsurgeon.maps.axis_map import GAP, AxisMap
 from modelsurgeon.maps.orders import identity, ranks
 from modelsurgeon.maps.signature import Expression
 
-MOST_PAIRS = 1024  # of one place: more of them are drawn evenly from the old coordinates
+MOST_PAIRS = 1024  # of one place; if there are more, old coordinates are drawn evenly
 
 Place = tuple[tuple[str, int], ...]  # the counters of a name: (("layer", 3),)
 
@@ -34,9 +34,9 @@ Place = tuple[tuple[str, int], ...]  # the counters of a name: (("layer", 3),)
 class GrownAxis:
     """Axes that grew as one.
 
-    names    the axes that norms join, in the table's order
-    kind     of the first of them
-    source   [m] int64: the old coordinate that each new one copies; negative where none, or where nothing reads it
+    names   the axes that norms join, in the table's order; `kind` is that of the first
+    size    before they grew
+    source  [m] int64: the old coordinate that each new one copies; negative if it copies none, or nothing reads it
     """
 
     names: tuple[str, ...]
@@ -47,6 +47,7 @@ class GrownAxis:
 
     @property
     def new_size(self) -> int:
+        """The size after they grew."""
         return len(self.source)
 
     @cached_property
@@ -63,14 +64,14 @@ class GrownAxis:
 
     @cached_property
     def pairs(self) -> tuple[np.ndarray, np.ndarray]:
-        """About MOST_PAIRS of all pairs, at most, of old coordinates that are drawn evenly."""
+        """All pairs, or about MOST_PAIRS of them: those of old coordinates that are drawn evenly."""
         left, right = self.all_pairs
         if len(left) <= MOST_PAIRS:
             return left, right
         olds = np.unique(self.source[left])
         count = max(1, MOST_PAIRS * len(olds) // len(left))
-        kept = np.isin(self.source[left], olds[np.linspace(0, len(olds) - 1, count).astype(np.int64)])
-        return left[kept], right[kept]
+        drawn = np.isin(self.source[left], olds[np.linspace(0, len(olds) - 1, count).astype(np.int64)])
+        return left[drawn], right[drawn]
 
     @property
     def new(self) -> np.ndarray:
@@ -79,29 +80,26 @@ class GrownAxis:
 
 
 def grown_axes(table: Architecture, maps: Mapping[str, AxisMap]) -> tuple[GrownAxis, ...]:
-    """What grew by these maps, axes that a norm joins taken together."""
+    """The axes that these maps grow; those that a norm joins are one."""
     found = []
     for names in _joined(table):
-        grown = [maps[name] for name in names if name in maps and not maps[name].is_identity]
-        if not grown:
-            continue
-        source = np.max([axis_map.source for axis_map in grown], axis=0)  # a gap here may be a mean there
-        reads = np.any([axis_map.share != 0 for axis_map in grown], axis=0)
-        found.append(_axis(table, names, grown[0].size, np.where(reads, source, GAP)))
+        if grown := [maps[name] for name in names if name in maps and not maps[name].is_identity]:
+            source = np.max([axis_map.source for axis_map in grown], axis=0)  # a gap of one may be a mean of another
+            reads = np.any([axis_map.share != 0 for axis_map in grown], axis=0)
+            found.append(_axis(table, names, grown[0].size, np.where(reads, source, GAP)))
     return tuple(found)
 
 
 def all_axes(table: Architecture, sizes: Mapping[str, int], shared: Iterable[str] = ()) -> tuple[GrownAxis, ...]:
-    """Every axis that can grow, as if each coordinate copied itself; what a router adds belongs to its experts.
+    """Every axis that can grow, as if each coordinate copied itself; a router's own coordinates belong to its experts.
 
     shared  axes that are one since one tensor has both: an embedding that is the head, too
     """
     found = []
     for joined in _joined(table, frozenset(shared)):
-        added = [n for n, axis in table.axes.items() if kind_of(axis).joins_leader and axis.follows in joined]
         if kind_of(table.axes[joined[0]]).is_examined:
-            size = sizes[joined[0]]
-            found.append(_axis(table, (*joined, *added), size, np.arange(size)))
+            added = [n for n, axis in table.axes.items() if kind_of(axis).joins_leader and axis.follows in joined]
+            found.append(_axis(table, (*joined, *added), sizes[joined[0]], np.arange(sizes[joined[0]])))
     return tuple(found)
 
 
@@ -111,15 +109,14 @@ def _axis(table: Architecture, names: tuple[str, ...], size: int, source: np.nda
 
 
 def _joined(table: Architecture, shared: frozenset[str] = frozenset()) -> list[tuple[str, ...]]:
-    """The axes, those that some norm reads and writes in one tuple, and those that are shared."""
+    """The table's axes in groups: those that some norm reads and writes, and those that are shared, in one tuple."""
     group = {name: set(shared) if name in shared else {name} for name in table.axes}
     for _, signature in table.norms:
         assert signature.normalises is not None
         for read, written in zip(signature.normalises.axes(), signature.gains, strict=True):
             both = group[read] | group[written]
             group |= dict.fromkeys(both, both)
-    found = {tuple(name for name in table.axes if name in names) for names in group.values()}
-    return sorted(found, key=lambda names: list(table.axes).index(names[0]))
+    return list(dict.fromkeys(tuple(one for one in table.axes if one in group[name]) for name in table.axes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,8 +125,8 @@ class Strip:
 
     dimension  of the tensor
     order      [occurrences, places, m] int64: positions along it; a fused tensor of gate and up has two occurrences
-    beside     a further dimension whose coordinates are places of their own (the experts of one tensor)
-    only       the one place that it belongs to, where its name says so; None: all of them
+    beside     a second dimension whose coordinates are places of their own (the experts of one tensor)
+    only       the one place that it belongs to, if its name has the number; None: all of them
     """
 
     name: str
@@ -162,16 +159,23 @@ def strips(
     """{counters of the names: strips}; under () those that belong to every place.
 
     sizes  {axis: its new size}
-    names  of parameters, which `table` must be fitted to
+    names  of parameters; `table` must be fitted to them
     """
-    return _Strips(axis, table, sizes).by_place(names)
+    finder, tensors_by_place = _Strips(axis, table, sizes), defaultdict[Place, list[tuple[str, Template]]](list)
+    for name in names:
+        template = table.template(name)
+        if template and set(template.signature.axes) & set(axis.names):
+            tensors_by_place[place_of(axis, table, template, name)].append((name, template))
+    found = {}
+    for place, tensors in tensors_by_place.items():
+        places = 1 if place == () and len(tensors_by_place) > 1 else finder.places(tensors)
+        found[place] = [strip for name, template in tensors for strip in finder.strips(name, template, places)]
+    return found
 
 
 def place_of(axis: GrownAxis, table: Architecture, template: Template, name: str) -> Place:
-    """The place of the axis' coordinates in a tensor of this name; () is everywhere."""
-    if axis.spans_layers:
-        return ()
-    numbers = table.numbers(template, name)
+    """The place of the axis' coordinates in a tensor of this name; () if they belong to every place."""
+    numbers = {} if axis.spans_layers else table.numbers(template, name)
     return tuple((key, number) for key, number in numbers.items() if key not in table.axes)
 
 
@@ -182,7 +186,7 @@ def counts_experts(table: Architecture, expression: Expression) -> bool:
 
 @dataclass
 class _Strips:
-    """Finds the strips of an axis, tensor by tensor; tensors of one signature share the work."""
+    """Finds the strips of an axis, tensor by tensor, and the order of coordinates once for each signature."""
 
     axis: GrownAxis
     table: Architecture
@@ -190,20 +194,8 @@ class _Strips:
     seen: dict[tuple[str, int, str], np.ndarray] = field(default_factory=dict)
     orders: dict[tuple[str, int, int], np.ndarray] = field(default_factory=dict)
 
-    def by_place(self, parameters: Iterable[str]) -> dict[Place, list[Strip]]:
-        named: dict[Place, list[tuple[str, Template]]] = defaultdict(list)
-        for name in parameters:
-            template = self.table.template(name)
-            if template and set(template.signature.axes) & set(self.axis.names):
-                named[place_of(self.axis, self.table, template, name)].append((name, template))
-        return {
-            place: [strip for name, template in tensors for strip in self._strips(name, template, places)]
-            for place, tensors in named.items()
-            for places in [1 if place == () and len(named) > 1 else self._count(tensors)]
-        }
-
-    def _count(self, tensors: list[tuple[str, Template]]) -> int:
-        """How many places the heads of one layer's tensors make: the fewest that one of them has."""
+    def places(self, tensors: list[tuple[str, Template]]) -> int:
+        """How many places the heads of one layer's tensors are: as many as the tensor with the fewest heads has."""
         counts = {
             self.sizes[carrier]
             for _, template in tensors
@@ -225,16 +217,22 @@ class _Strips:
     def _own(self, template: Template, d: int) -> np.ndarray:
         return np.asarray(np.max([self._labels(template, d, name) for name in self.axis.names], axis=0))
 
-    def _strips(self, name: str, template: Template, places: int) -> Iterator[Strip]:
-        for d, (expression, _) in enumerate(template.signature.dimensions):
+    def strips(self, name: str, template: Template, places: int) -> Iterator[Strip]:
+        """The strips of one tensor: one for each dimension that has the axis."""
+        table, dimensions, apart = self.table, template.signature.dimensions, not self.axis.spans_layers
+        experts = [d for d, (expression, _) in enumerate(dimensions) if apart and counts_experts(table, expression)]
+        spread = [axis for axis in table.spread(template) if apart and kind_of(table.axes[axis]).is_expert]
+        only = table.numbers(template, name)[spread[0]] if spread else None
+        for d, (expression, _) in enumerate(dimensions):
             if not set(expression.axes()) & set(self.axis.names):
                 continue
             key = template.signature.text, d, places
             if key not in self.orders:
                 self.orders[key] = self._order(template, d, places)
-            yield self._strip(name, template, d, self.orders[key])
+            yield Strip(name, d, self.orders[key], next((e for e in experts if e != d), None), only)
 
     def _order(self, template: Template, d: int, places: int) -> np.ndarray:
+        """[occurrences, places, m] int64: as `Strip.order`."""
         own = self._own(template, d)
         place = np.full(len(own), -1)
         for carrier in self._heads(template.signature.dimensions[d][0].axes()) if places > 1 else []:
@@ -244,21 +242,7 @@ class _Strips:
         if (place[inside] < 0).any():
             place = place * 0
         order = inside[np.lexsort((inside, own[inside], place[inside]))]
-        count = len(np.unique(place[inside]))
-        return order.reshape(count, self.axis.new_size, -1).transpose(2, 0, 1)
-
-    def _strip(self, name: str, template: Template, d: int, order: np.ndarray) -> Strip:
-        beside = only = None
-        if not self.axis.spans_layers:
-            sides = [
-                e
-                for e, (other, _) in enumerate(template.signature.dimensions)
-                if e != d and counts_experts(self.table, other)
-            ]
-            beside = sides[0] if sides else None
-            spread = [axis for axis in self.table.spread(template) if kind_of(self.table.axes[axis]).is_expert]
-            only = self.table.numbers(template, name)[spread[0]] if spread else None
-        return Strip(name, d, order, beside, only)
+        return order.reshape(len(np.unique(place[inside])), self.axis.new_size, -1).transpose(2, 0, 1)
 
     def _labels(self, template: Template, d: int, name: str) -> np.ndarray:
         """[positions] int64: the coordinate of an axis at each position of a dimension; -1 where it has no part.
@@ -267,8 +251,7 @@ class _Strips:
         """
         key = template.signature.text, d, name
         if key not in self.seen:
-            expression, side = template.signature.dimensions[d]
-            size = self.sizes[name]
+            (expression, side), size = template.signature.dimensions[d], self.sizes[name]
             numbers = np.arange(size) + 2.0
             maps = {axis: identity(self.sizes[axis]) for axis in expression.axes()}
             maps[name] = AxisMap(size, np.arange(size), numbers, 1 / numbers)

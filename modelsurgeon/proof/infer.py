@@ -1,4 +1,4 @@
-"""Maps of a result that carries no record, made by another tool: found from the two configs and the tensors themselves.
+"""Maps of a result without a record, made by another tool: found from the two configs and the tensors themselves.
 
     >>> inferred = infer(open_checkpoint("small"), open_checkpoint("large"))
     >>> inferred.lines
@@ -6,9 +6,9 @@
     >>> prove(source, result, inferred.steps).summary
     'exact'
 
-Axis by axis: each candidate map (`candidates.py`) is tried on tensors of one layer, a few fold groups of each, those
-first whose other axes are known. The proof then folds every number of the result by what was found, so a wrong guess
-can cost a proof, and can never make one. Where no candidate fits, the one that the fewest tensors contradict is taken,
+Axis by axis, each candidate map (`candidates.py`) is tried on a few fold groups of one layer's tensors, first on those
+whose other axes are known. The proof then folds every number of the result by these maps: a wrong guess can make a
+proof fail, and can never make one succeed. If no candidate fits, the one that the fewest tensors contradict is taken,
 and the proof by it names the first number that is wrong.
 """
 
@@ -31,54 +31,50 @@ from modelsurgeon.growth.remap import GrownTensors, Storage
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.operations import catalogue
 from modelsurgeon.progress import Tell, silent
-from modelsurgeon.proof.candidates import Candidate, candidates, keeps_places
+from modelsurgeon.proof.candidates import Candidate, candidates, keeps_places, sampled
 from modelsurgeon.proof.fold import fold
 from modelsurgeon.proof.proof import demanded, factor_eps, paired
-from modelsurgeon.proof.samples import sampled
 from modelsurgeon.tensors.lazy import LazyTensor
 
 SAMPLES = (4, 64)  # fold groups of a tensor that a candidate is tried on: most wrong ones fail on a few
-COMBINATIONS = 64  # of what is not known yet, that a tensor is tried with
+COMBINATIONS = 64  # candidates of other axes, not decided yet, that a tensor is tried with
 
 
 @dataclass(frozen=True)
 class Inferred:
-    """What was found.
-
-    steps  for `prove`: untying, inserted layers, widths, those of them that there are
-    lines  how each axis was read, for people
-    """
+    """The inferred steps for `prove` (untying, inserted layers, widths), and lines on each axis for people."""
 
     steps: tuple[Step, ...]
     lines: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
+        """Its part of a report."""
         return {"lines": list(self.lines), "steps": [step.to_json() for step in self.steps]}
 
 
 def infer(source: Checkpoint, result: Checkpoint, *, tell: Tell = silent) -> Inferred:
-    """How the result may have been made of the source; `prove` says whether it was.
+    """How the source may have become the result; `prove` decides whether it did.
 
-    Raises what `check` raises where the source does not fit its table, SourceError where the result's config has a size
-    that is no positive integer.
+    Raises as `check` where the source does not fit its table, SourceError where the result's config has a size that is
+    no positive integer.
     """
     check(source)
-    kinds = source.config.get("model_type"), result.config.get("model_type")
-    if kinds[0] != kinds[1]:
-        return Inferred((), (f"model_type {kinds[1]!r} is not {kinds[0]!r}: nothing to try",))
+    before, after = (checkpoint.config.get("model_type") for checkpoint in (source, result))
+    if before != after:
+        return Inferred((), (f"model_type {after!r} is not {before!r}: nothing to try",))
     base, steps, lines = source, list[Step](), list[str]()
     for operation in catalogue.all_operations().values():
-        found = operation.guess(base, result)
-        base, steps, lines = found.checkpoint, [*steps, *([found.step] if found.step else [])], [*lines, *found.lines]
+        guess = operation.guess(base, result)
+        base, steps, lines = guess.checkpoint, [*steps, *filter(None, [guess.step])], [*lines, *guess.lines]
     reading = Reading(base, result, frozenset(demanded(tuple(steps), base, result, paired(base, result))))
-    maps = reading.maps(tell)
-    grown = {axis: axis_map for axis, axis_map in maps.items() if not axis_map.is_identity}
-    grew = [Step(catalogue.that_grows().name, {"inferred": True}, maps=grown)] if grown else []
-    return Inferred((*steps, *grew), (*lines, *reading.lines) or ("every axis as it was",))
+    grown = {axis: axis_map for axis, axis_map in reading.maps(tell).items() if not axis_map.is_identity}
+    if grown:
+        steps.append(Step(catalogue.that_grows().name, {"inferred": True}, maps=grown))
+    return Inferred(tuple(steps), (*lines, *reading.lines) or ("every axis as it was",))
 
 
 class Witness(NamedTuple):
-    """A tensor of the source and what became of it: of each template the one of the lowest numbers."""
+    """A tensor of the source and the result's: for each template, those of the first layer and expert that have it."""
 
     template: Template
     name: str
@@ -88,11 +84,11 @@ class Witness(NamedTuple):
 
 @dataclass
 class Reading:
-    """The maps of all axes, read off one layer's tensors.
+    """Finds the maps of all axes from one layer's tensors.
 
     base   the source, untied and deepened as the result is
     new    names of tensors in `base` that show nothing: they are of new layers
-    lines  how each axis that changes was read
+    lines  the finding on each axis that changes
     """
 
     base: Checkpoint
@@ -104,53 +100,49 @@ class Reading:
 
     @cached_property
     def growth(self) -> Growth:
+        """The growth from the base's config to the result's. Raises SourceError where a size is no positive integer."""
         table, config = self.base.architecture, self.result.resolved
-        table.sizes(config)  # raises SourceError, which says more of a file than a plan's error does
+        table.sizes(config)  # its error names the file; that of a plan does not
         return Growth(table, self.base.resolved, config, "exact", tied=self.base.is_tied and self.base.has_head)
 
     @cached_property
     def witnesses(self) -> list[Witness]:
         """One for each template, in the table's order."""
         table = self.base.architecture
-        held = {table.canonical(name): tensor for name, tensor in self.result.tensors.items()}
-        found: dict[str, Witness] = {}
+        results = {table.canonical(name): tensor for name, tensor in self.result.tensors.items()}
+        by_template: dict[str, Witness] = {}
         for name in sorted(self.base.tensors, key=lambda name: (len(name), name)):
             template = None if table.is_recomputed(name) or name in self.new else table.template(name)
-            other = held.get(table.canonical(name))
-            if template and other:
-                found.setdefault(template.name, Witness(template, name, self.base.tensors[name], other))
-        return [found[t.name] for t in table.templates if t.name in found]
+            after = results.get(table.canonical(name))
+            if template and after:
+                by_template.setdefault(template.name, Witness(template, name, self.base.tensors[name], after))
+        return [by_template[t.name] for t in table.templates if t.name in by_template]
 
     def maps(self, tell: Tell) -> dict[str, AxisMap]:
-        """The map of every axis, the best that there is."""
+        """The best map of every axis. First are axes that some tensor has beside decided ones only."""
         maps: dict[str, AxisMap] = {}
         left = self._order()
         total = len(left)
         while left:
             tell("maps", total - len(left), total)
-            name = next((axis for axis in left if self._is_ready(axis, left)), left[0])
+            undecided = [{*witness.template.signature.axes} & {*left} for witness in self.witnesses]
+            name = next((axis for axis in left if self._needs(axis) not in left and {axis} in undecided), left[0])
             left.remove(name)
             maps[name] = self._decide(name, maps)
         tell("maps", total, total)
         return maps
 
-    def _is_ready(self, name: str, left: Sequence[str]) -> bool:
-        """Whether some tensor has this axis and no other that is left, and what it follows is decided."""
-        known = [{*witness.template.signature.axes} & {*left} for witness in self.witnesses]
-        return self._needs(name) not in left and {name} in known
-
     def _order(self) -> list[str]:
-        """Axes as the table's tensors name them, each behind what it follows, that of a tied head last."""
+        """Axes as the table's tensors name them, each after the axis that it follows, that of a tied head last."""
         table = self.base.architecture
         named = [axis for witness in self.witnesses for axis in witness.template.signature.axes]
         first = {axis: named.index(axis) if axis in named else len(named) for axis in table.axes}
 
         def turn(name: str) -> tuple[bool, int, int]:
-            leader, behind = table.axes[name].follows, 0
-            place = first[name]
-            while leader:
-                place, behind, leader = max(place, first[leader]), behind + 1, table.axes[leader].follows
-            return self.growth.reads_tied(name), place, behind
+            chain = [name]
+            while leader := table.axes[chain[-1]].follows:
+                chain.append(leader)
+            return self.growth.reads_tied(name), max(first[axis] for axis in chain), len(chain)
 
         return sorted(table.axes, key=turn)
 
@@ -161,7 +153,8 @@ class Reading:
             self.lines += [f"{name}: no map makes {target} of {size}"] if size != target else []
             return offered[0].axis_map
         tried = {candidate: {**maps, name: candidate.axis_map} for candidate in offered}
-        about = [witness for witness in self.witnesses if self._concerns(witness.template, name)]
+        led = {name, *(axis for axis, one in self.base.architecture.axes.items() if one.follows == name)}
+        about = [witness for witness in self.witnesses if led & {*witness.template.signature.axes}]
         direct = [witness for witness in about if not self._unknown(witness.template, {*maps, name})]
         short = [c for c in offered if all(self._fits(witness, tried[c]) for witness in direct)] or offered
         votes = [sum(self._may_fit(witness, tried[c]) for witness in about) if len(short) > 1 else 0 for c in short]
@@ -184,43 +177,35 @@ class Reading:
         except PlanError as error:
             return f" ({error})"
 
-    def _concerns(self, template: Template, name: str) -> bool:
-        """Whether a tensor has this axis, or one that follows it."""
-        axes = self.base.architecture.axes
-        return any(name in (axis, axes[axis].follows) for axis in template.signature.axes)
-
     def _unknown(self, template: Template, known: Container[str]) -> list[str]:
-        """The axes of a tensor, and what these need, that are not decided; leaders first."""
-        found: dict[str, None] = {}
+        """The axes of a tensor, and those that they need, that are not decided; leaders first."""
+        unknown: dict[str, None] = {}
         for axis in template.signature.axes:
             chain = [axis]
             while (needed := self._needs(chain[-1])) and needed not in chain:
                 chain.append(needed)
-            found |= dict.fromkeys(name for name in reversed(chain) if name not in known)
-        return list(found)
+            unknown |= dict.fromkeys(name for name in reversed(chain) if name not in known)
+        return list(unknown)
 
     def _offer(self, name: str, maps: Maps) -> list[Candidate]:
-        key = name, tuple(id(maps.get(axis)) for axis in self._related(name))
+        """The candidates of an axis, computed once for the same maps of those axes that they depend on."""
+        related = {self._needs(name)}
+        for _, signature in self.base.architecture.norms:
+            joined = {*signature.gains, *(signature.normalises.axes() if signature.normalises else ())}
+            related |= joined if name in joined else set()
+        key = name, tuple(id(maps.get(axis)) for axis in sorted(filter(None, related - {name})))
         if key not in self._offered:
             self._offered[key] = candidates(self.growth, name, maps)
         return self._offered[key]
 
     def _needs(self, name: str) -> str | None:
-        """The axis that this one's candidates are made from: its leader, or what a tied embedding writes."""
+        """The axis that this one's candidates follow from: its leader, or the axis that a tied embedding writes."""
         table = self.base.architecture
         needed = written_by_embedding(table) if self.growth.reads_tied(name) else table.axes[name].follows
         return needed if needed != name else None
 
-    def _related(self, name: str) -> list[str]:
-        """The axes on whose maps this one's candidates depend."""
-        found = dict.fromkeys(filter(None, [self._needs(name)]))
-        for _, signature in self.base.architecture.norms:
-            between = (*signature.gains, *(signature.normalises.axes() if signature.normalises else ()))
-            found |= dict.fromkeys(between if name in between else ())
-        return [axis for axis in found if axis != name]
-
     def _may_fit(self, witness: Witness, maps: Maps) -> bool:
-        """Whether a tensor agrees, with some candidates of what is not decided."""
+        """Whether a tensor agrees with these maps and some candidates of the axes that are not decided."""
         every = self._assigned(self._unknown(witness.template, maps), maps)
         return any(self._fits(witness, assigned) for assigned in itertools.islice(every, COMBINATIONS))
 
@@ -235,25 +220,19 @@ class Reading:
         """Whether some fold groups of a tensor fold to the source's."""
         key = witness.name, tuple(id(maps[axis]) for axis in witness.template.signature.axes)
         if key not in self._tried:
-            self._tried[key] = self._try(witness, maps)
+            try:
+                expected = self._expected(witness, maps)
+            except PlanError:
+                return self._tried.setdefault(key, False)
+            eps, fits = factor_eps(expected, witness.after), expected.shape == witness.after.shape
+            samples = (sampled(expected, witness.after, count) for count in SAMPLES)
+            self._tried[key] = fits and all(fold(witness.name, *pair, eps).verdict != "wrong" for pair in samples)
         return self._tried[key]
 
-    def _try(self, witness: Witness, maps: Maps) -> bool:
-        try:
-            expected = self._expected(witness, maps)
-        except PlanError:
-            return False
-        if expected.shape != witness.after.shape:
-            return False
-        eps = factor_eps(expected, witness.after)
-        samples = (sampled(expected, witness.after, count) for count in SAMPLES)
-        return all(fold(witness.name, *sample, eps).verdict != "wrong" for sample in samples)
-
     def _expected(self, witness: Witness, maps: Maps) -> LazyTensor:
-        template, tensor = witness.template, witness.before
-        if not keeps_places(template.signature, maps):
+        if not keeps_places(witness.template.signature, maps):
             raise PlanError("a norm leaves every coordinate in its place")
-        return self._growing.remapped(template, tensor, template.signature.grow(maps))
+        return self._growing.remapped(witness.template, witness.before, witness.template.signature.grow(maps))
 
     @cached_property
     def _growing(self) -> GrownTensors:

@@ -1,7 +1,7 @@
-"""One dimension of a block: consecutive fold groups, the new coordinates that make them, and moving both by runs.
+"""One dimension of a block: consecutive fold groups and their members, both read and moved run by run.
 
-Coordinates 8 to 11 and 24 to 27 of a dimension that doubles one of 16 by whole tiles make groups 8 to 11; what they
-belong to is two runs of four, so that folding adds two slices instead of picking eight coordinates one by one.
+If whole tiles double a dimension of 16, the members of groups 8 to 11 are coordinates 8 to 11 and 24 to 27: two runs of
+four, so that folding adds two slices instead of eight coordinates one by one.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from modelsurgeon.maps.dimension import Dimension
 from modelsurgeon.tensors.arena import Empty, fresh
 from modelsurgeon.tensors.lazy import LazyTensor
 
-SHORT = 16  # coordinates: shorter runs, on average, are moved by index
+SHORT = 16  # coordinates: runs that are shorter on average are moved by index
 
 Get = Callable[[int, int], torch.Tensor]  # consecutive coordinates start:stop
 
 
 class FoldedRun(NamedTuple):
-    """Coordinates at:at + length, which belong to target:target + length, with one weight."""
+    """Coordinates at:at + length: one member each of groups target:target + length, all of one weight."""
 
     at: int
     target: int
@@ -38,7 +38,7 @@ class Part:
     """Consecutive fold groups along one dimension.
 
     groups   [g] int64
-    members  [m] int64, ascending: the new coordinates that make them
+    members  [m] int64, ascending: their new coordinates
     """
 
     dimension: Dimension
@@ -47,38 +47,32 @@ class Part:
 
     @cached_property
     def source(self) -> np.ndarray:
-        """[g] int64: what each group folds to."""
+        """[g] int64: the old coordinate that each group folds to; GAP: none."""
         return np.asarray(self.dimension.group_source[self.groups])
 
     @cached_property
     def old(self) -> np.ndarray:
-        """[g] int64: the same, any coordinate in gaps."""
+        """[g] int64: `source` with 0 in gaps."""
         return np.where(self.source == GAP, 0, self.source)
 
     @cached_property
     def old_runs(self) -> list[tuple[int, int]]:
-        """Their runs."""
+        """(start, length) of the runs of `old`."""
         return _consecutive(self.old)
 
     @cached_property
-    def factor(self) -> torch.Tensor | None:
-        """[g] float64: times what; None: 1."""
-        factor = self.dimension.group_factor[self.groups]
-        return None if np.all(factor == 1) else torch.from_numpy(factor)
-
-    @cached_property
     def gaps(self) -> torch.Tensor:
-        """Which of these groups copy none."""
+        """Int64: the places of groups that copy no coordinate."""
         return torch.from_numpy(np.flatnonzero(self.source == GAP))
 
     @cached_property
     def free(self) -> torch.Tensor:
-        """The groups that nothing reads, or that read what is zero."""
+        """Int64: the places of groups that nothing reads, or that read zeros."""
         return torch.from_numpy(np.flatnonzero(self.dimension.group_free[self.groups]))
 
     @cached_property
     def target(self) -> np.ndarray:
-        """[m] int64: which of these groups each member belongs to."""
+        """[m] int64: the place of each member's group."""
         return np.asarray(self.dimension.group[self.members] - (self.groups[0] if len(self.groups) else 0))
 
     @cached_property
@@ -96,41 +90,28 @@ class Part:
         """The fewest runs of members that belong to consecutive groups."""
         starts = np.flatnonzero(np.r_[True, (np.diff(self.target) != 1) | (np.diff(self.dual) != 0)])
         lengths = np.diff(np.r_[starts, len(self.target)])
-        return tuple(
-            FoldedRun(int(at), int(self.target[at]), int(length), float(self.dual[at]))
-            for at, length in zip(starts, lengths, strict=True)
-        )
-
-    @cached_property
-    def weight(self) -> torch.Tensor:
-        """[g] float64: the sum of the weights' absolute values."""
-        return torch.from_numpy(np.bincount(self.target, np.abs(self.dual), len(self.groups)))
-
-
-# --- reading and moving by runs ---
+        columns = (starts, self.target[starts], lengths, self.dual[starts])
+        return tuple(map(FoldedRun, *(column.tolist() for column in columns)))
 
 
 def read_rows(
     tensor: LazyTensor, rows: np.ndarray, columns: tuple[int, int] | None = None, empty: Empty = fresh
 ) -> torch.Tensor:
-    """The rows of these numbers, in this order, read run by run; of dimension 1 first:last, or all."""
-    if columns is None:
-        return by_runs(lambda a, b: tensor.read(a, b, empty), rows, 0, empty)
-    return by_runs(lambda a, b: tensor.read(a, b, first=columns[0], last=columns[1]), rows, 0, empty)
+    """Rows in this order, read run by run; of dimension 1 the columns first:last, or all."""
+    first, last = columns or (0, None)
+    return by_runs(lambda a, b: tensor.read(a, b, empty, first, last), rows, 0, empty)
 
 
 def by_runs(get: Get, wanted: np.ndarray, axis: int, empty: Empty = fresh) -> torch.Tensor:
-    """Coordinates along an axis, in this order, where get(start, stop) has them; each asked for once, run by run."""
+    """Coordinates along an axis in this order, each read once by get(start, stop), run by run."""
     if not len(wanted):
         return get(0, 0)
     ordered = wanted if bool(np.all(np.diff(wanted) > 0)) else np.unique(wanted)
     found = [get(at, at + length) for at, length in _consecutive(ordered)]
-    if len(found) == 1:
-        block = found[0]
-    else:
-        shape = list(found[0].shape)
-        shape[axis] = len(ordered)
-        block = torch.cat(found, axis, out=empty(shape, found[0].dtype))
+    block = found[0]
+    if len(found) > 1:
+        shape = [*block.shape[:axis], len(ordered), *block.shape[axis + 1 :]]
+        block = torch.cat(found, axis, out=empty(shape, block.dtype))
     if ordered is wanted:
         return block
     places = np.searchsorted(ordered, wanted)
@@ -140,7 +121,7 @@ def by_runs(get: Get, wanted: np.ndarray, axis: int, empty: Empty = fresh) -> to
 def taken(
     values: torch.Tensor, axis: int, wanted: np.ndarray, runs: list[tuple[int, int]], empty: Empty
 ) -> torch.Tensor:
-    """These coordinates along an axis, in this order; they make these runs."""
+    """Coordinates of `values` along an axis in this order; `runs`: (start, length) of their runs."""
     if runs == [(0, values.shape[axis])]:
         return values
     if SHORT * len(runs) > len(wanted):
@@ -153,7 +134,7 @@ def _consecutive(wanted: np.ndarray) -> list[tuple[int, int]]:
     """(start, length) of runs of consecutive numbers."""
     starts = np.flatnonzero(np.r_[True, np.diff(wanted) != 1][: len(wanted)])
     lengths = np.diff(np.r_[starts, len(wanted)])
-    return [(int(wanted[at]), int(length)) for at, length in zip(starts, lengths, strict=True)]
+    return list(zip(wanted[starts].tolist(), lengths.tolist(), strict=True))
 
 
 def broadcast(axis: int, ndim: int) -> list[int]:

@@ -6,7 +6,7 @@ one by one) in float64 and compared with the source. That covers every input; me
 
     exact     the fold is the source, to the last bit
     rounded   it differs by no more than rounding each stored number once can explain
-    wrong     it differs by more, or a tensor is missing, or nothing accounts for it
+    wrong     it differs by more, or a tensor is missing, or one is there that no step explains
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from modelsurgeon.tensors.lazy import LazyTensor, equal
 from modelsurgeon.tensors.remapped import Remapped
 from modelsurgeon.tensors.stored import count_unusual
 
-BOOKKEEPING = INERT - {"tie_word_embeddings", "architectures", "vocab_size"}
+BOOKKEEPING = INERT - {"tie_word_embeddings", "architectures", "vocab_size"}  # keys without an effect
 
 
 @dataclass(frozen=True)
 class Proof:
-    """All verdicts, and the reasons why the maps themselves are approximate."""
+    """The verdicts on the config and all tensors; `lossy`: the reasons why the maps themselves are approximate."""
 
     verdicts: tuple[TensorVerdict, ...]
     lossy: tuple[str, ...] = ()
 
     @property
     def wrong(self) -> tuple[TensorVerdict, ...]:
-        """The verdicts that are wrong."""
+        """The verdicts on what is wrong."""
         return tuple(verdict for verdict in self.verdicts if verdict.verdict == "wrong")
 
     @property
@@ -58,17 +58,13 @@ class Proof:
     @property
     def summary(self) -> str:
         """The worst verdict: exact, rounded or wrong."""
-        found = {verdict.verdict for verdict in self.verdicts}
-        return next((word for word in ("wrong", "rounded") if word in found), "exact")
+        words = {verdict.verdict for verdict in self.verdicts}
+        return next((word for word in ("wrong", "rounded") if word in words), "exact")
 
     def to_json(self) -> dict[str, Any]:
         """The proof's part of a report."""
-        return {
-            "verdict": self.summary,
-            "rounding": self.rounding,
-            "approximations": list(self.lossy),
-            "tensors": [asdict(verdict) for verdict in self.verdicts],
-        }
+        worst = {"verdict": self.summary, "rounding": self.rounding}
+        return {**worst, "approximations": list(self.lossy), "tensors": [asdict(verdict) for verdict in self.verdicts]}
 
 
 def prove(
@@ -76,44 +72,45 @@ def prove(
 ) -> Proof | None:
     """Fold the result back to the source; None where the result has no record that begins at the source.
 
-    steps  the operations, where they are not on record (`infer` finds them)
+    steps  the operations, if they are not on record (`infer` finds them)
     Raises as `check` where the source does not fit its table.
     """
     recorded = steps is None
-    found = steps_between(source, result) if steps is None else steps
-    if found is None:
+    steps = steps_between(source, result) if steps is None else steps
+    if steps is None:
         return None
     check(source)
     try:
-        expected = replay(source, found)
+        expected = replay(source, steps)
     except PlanError as error:
         return Proof((TensorVerdict(RECORD if recorded else "maps", "wrong", detail=str(error)),))
     names = paired(expected, result)
+    new = demanded(steps, expected, result, names)
     verdicts = [*_config_verdicts(expected, result), *_name_verdicts(expected, result, names)]
-    new = demanded(found, expected, result, names)
     for name, demand in new.items():
-        verdicts.append(_verdict_of_new(names[name], result.tensors[names[name]], expected.tensors[name].shape, demand))
-    total, done, eps = sum(result.tensors[name].nbytes for name in names.values()), 0, _earlier_eps(source, found)
+        verdicts.append(_verdict_of_new(names[name], expected.tensors[name], result.tensors[names[name]], demand))
+    total, done, eps = sum(result.tensors[name].nbytes for name in names.values()), 0, _earlier_eps(source, steps)
     with Workers() as workers:
         for name in sorted(names.keys() - new.keys()):
-            wanted, other = expected.tensors[name].fused, result.tensors[names[name]]
-            more = eps if recorded else factor_eps(wanted, other)
-            verdicts.append(fold(names[name], wanted, other, more, workers))
-            done += other.nbytes
+            wanted, found = expected.tensors[name].fused, result.tensors[names[name]]
+            earlier_eps = eps if recorded else factor_eps(wanted, found)
+            verdicts.append(fold(names[name], wanted, found, earlier_eps, workers))
+            done += found.nbytes
             tell("proof", done, total)
     tell("proof", total, total)
     return Proof(tuple(verdicts), expected.lossy)
 
 
-def _verdict_of_new(name: str, tensor: LazyTensor, shape: tuple[int, ...], demand: Demand) -> TensorVerdict:
-    """Whether a tensor that copies none of the source's has its shape, and meets what its operation asks of it."""
-    if tensor.shape != shape:
-        return TensorVerdict(name, "wrong", detail=f"shape: expected {list(shape)}, found {list(tensor.shape)}")
+def _verdict_of_new(name: str, expected: LazyTensor, found: LazyTensor, demand: Demand) -> TensorVerdict:
+    """Whether a tensor that copies none of the source's has the right shape and meets its operation's demand."""
+    if found.shape != expected.shape:
+        return fold(name, expected, found)  # wrong, by both shapes
     if demand.zero:
-        zeros = Remapped(tensor, tuple(dimension.ungrown(size).emptied for size in shape), tensor.dtype)
-        found = fold(name, zeros, tensor)
-        return replace(found, detail=f"{found.detail}: {demand.unmet}" if found.verdict == "wrong" else demand.met)
-    if tensor.verbatim and any(count_unusual(tensor.verbatim)):
+        zeros = Remapped(found, tuple(dimension.ungrown(size).emptied for size in found.shape), found.dtype)
+        verdict = fold(name, zeros, found)
+        detail = f"{verdict.detail}: {demand.unmet}" if verdict.verdict == "wrong" else demand.met
+        return replace(verdict, detail=detail)
+    if found.verbatim and any(count_unusual(found.verbatim)):
         return TensorVerdict(name, "wrong", detail=demand.unmet)
     return TensorVerdict(name, "exact", detail=demand.met)
 
@@ -122,42 +119,37 @@ def demanded(
     steps: tuple[Step, ...], expected: Checkpoint, result: Checkpoint, names: Mapping[str, str]
 ) -> dict[str, Demand]:
     """{tensor that copies none of the source's: what its operation requires of it}."""
-    every = (catalogue.find_operation(step.operation).demands(step, expected, result, names) for step in steps)
-    return {name: demand for found in every for name, demand in found.items()}
+    demands = (catalogue.find_operation(step.operation).demands(step, expected, result, names) for step in steps)
+    return {name: demand for by_name in demands for name, demand in by_name.items()}
 
 
 def factor_eps(expected: LazyTensor, found: LazyTensor) -> float:
-    """`earlier_eps` for another tool's result: it may have rounded a factor, such as 1/sqrt(2), to the stored dtype."""
+    """`earlier_eps` of `fold` for another tool's result: it may have stored a rounded factor, such as 1/sqrt(2)."""
     rounds = not expected.is_exact and found.dtype in FLOATS
     return float(torch.finfo(DTYPES[found.dtype]).eps) if rounds else 0.0
 
 
 def steps_between(source: Checkpoint, result: Checkpoint) -> tuple[Step, ...] | None:
     """The steps from the source to the result; None where the record does not have them."""
-    before = [step.to_json() for step in source.steps]
-    after = [step.to_json() for step in result.steps]
-    if not result.steps or after[: len(before)] != before:
-        return None
-    return result.steps[len(before) :]
+    before, after = ([step.to_json() for step in checkpoint.steps] for checkpoint in (source, result))
+    return result.steps[len(before) :] if after and after[: len(before)] == before else None
 
 
 def _config_verdicts(expected: Checkpoint, result: Checkpoint) -> list[TensorVerdict]:
-    """Compare every config key that has an effect with what the steps make it."""
+    """The config keys that have an effect and the axes' sizes that differ from those that the steps lead to."""
     table, wanted, found = expected.architecture, expected.resolved, result.architecture.resolve(result.config)
     if wanted.get("model_type") != found.get("model_type"):
-        return [
-            TensorVerdict("config.json", "wrong", detail=f"model_type: expected {wanted['model_type']}, found another")
-        ]
+        detail = f"model_type: expected {wanted['model_type']}, found another"
+        return [TensorVerdict("config.json", "wrong", detail=detail)]
     values = _values(table, wanted, found)
-    if not all(same(*pair) for pair in values.values()):  # by what the library makes of both files, where it can
+    if not all(same(*pair) for pair in values.values()):  # then as the library reads both files, where it can
         read, other = as_read(wanted), as_read(found)
         values = values if read is None or other is None else _values(table, read, other)
     wrong = [f"{key}: expected {a!r}, found {b!r}" for key, (a, b) in sorted(values.items()) if not same(a, b)]
     sizes, targets = result.sizes, expected.sizes
     wrong += [f"axis {a}: expected {targets[a]}, found {sizes[a]}" for a in targets if sizes.get(a) != targets[a]]
-    return [TensorVerdict("config.json", "wrong", detail=line) for line in wrong] or [
-        TensorVerdict("config.json", "exact")
-    ]
+    verdicts = [TensorVerdict("config.json", "wrong", detail=line) for line in wrong]
+    return verdicts or [TensorVerdict("config.json", "exact")]
 
 
 def _values(table: Architecture, wanted: Config, found: Config) -> dict[str, tuple[Any, Any]]:
@@ -170,25 +162,22 @@ def _values(table: Architecture, wanted: Config, found: Config) -> dict[str, tup
 def paired(expected: Checkpoint, result: Checkpoint) -> dict[str, str]:
     """{name of an expected tensor: the result's name for it}: files may lack a prefix, or use older spellings."""
     table = expected.architecture
-    held = {table.canonical(name): name for name in sorted(result.tensors, reverse=True)}
-    names = {n: n if n in result.tensors else held.get(table.canonical(n)) for n in expected.tensors}
+    by_canonical = {table.canonical(name): name for name in sorted(result.tensors, reverse=True)}
+    names = {n: n if n in result.tensors else by_canonical.get(table.canonical(n)) for n in expected.tensors}
     return {name: found for name, found in names.items() if found and not table.is_recomputed(name)}
 
 
 def _name_verdicts(expected: Checkpoint, result: Checkpoint, names: Mapping[str, str]) -> list[TensorVerdict]:
-    """Tensors that are missing, and those that nothing accounts for; a tied head may be stored beside its embedding."""
-    table = expected.architecture
-    missing = sorted(name for name in expected.tensors.keys() - names.keys() if not table.is_recomputed(name))
-    extra = sorted(name for name in result.tensors.keys() - set(names.values()) if not table.is_recomputed(name))
-    return [
-        *(TensorVerdict(name, "wrong", detail="missing") for name in missing if not _repeats_embedding(expected, name)),
-        *(
-            TensorVerdict(name, "exact", detail="the embedding again, to which it is tied")
-            if _repeats_embedding(result, name)
-            else TensorVerdict(name, "wrong", detail="nothing accounts for it")
-            for name in extra
-        ),
-    ]
+    """Tensors that are missing, and those that no step explains; a tied head may be stored beside its embedding."""
+    recomputed = expected.architecture.is_recomputed
+    missing = [name for name in expected.tensors.keys() - names.keys() if not _repeats_embedding(expected, name)]
+    verdicts = [TensorVerdict(name, "wrong", detail="missing") for name in sorted(missing) if not recomputed(name)]
+    for name in sorted(result.tensors.keys() - set(names.values())):
+        if not recomputed(name):
+            tied = _repeats_embedding(result, name)
+            detail = "the embedding again, to which it is tied" if tied else "nothing accounts for it"
+            verdicts.append(TensorVerdict(name, "exact" if tied else "wrong", detail=detail))
+    return verdicts
 
 
 def _repeats_embedding(checkpoint: Checkpoint, name: str) -> bool:
@@ -201,7 +190,7 @@ def _repeats_embedding(checkpoint: Checkpoint, name: str) -> bool:
 
 
 def _earlier_eps(source: Checkpoint, steps: tuple[Step, ...]) -> float:
-    """The sum of the relative spacings of the dtypes in which the steps before the last stored numbers."""
+    """The sum of the relative spacings of the dtypes that steps before the last one rounded to."""
     stored, total = source.dtype, 0.0
     for step in steps[:-1]:
         stored = DTYPE_NAMES[step.arguments["dtype"]] if step.arguments.get("dtype") else stored

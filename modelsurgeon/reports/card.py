@@ -7,8 +7,8 @@
     # name after widen
     The same function as org/name at commit 0123..., in other sizes ...
 
-All of it comes from the record, the verification's report and the source's own card, each of which a stranger may have
-written: what is shown of them is escaped, and what they say of licence and language is taken over as text alone.
+All of it comes from the record, the verification's report and the source's own card. A stranger may have written each:
+texts are escaped, and of the source's metadata only texts are taken over.
 """
 
 from __future__ import annotations
@@ -23,35 +23,24 @@ from modelsurgeon.checkpoints.record import Origin, Step
 from modelsurgeon.checkpoints.source import HUB_ID
 from modelsurgeon.files.file import Folder
 from modelsurgeon.reports import markdown
-from modelsurgeon.reports.blocks import (
-    Block,
-    Bullets,
-    Listing,
-    Paragraph,
-    Phrase,
-    Section,
-    Verbatim,
-    Words,
-    marked,
-)
+from modelsurgeon.reports.blocks import Block, Bullets, Listing, Paragraph, Phrase, Section, Verbatim, Words, marked
 from modelsurgeon.reports.verification_report import comparisons
 
 if TYPE_CHECKING:
     from modelsurgeon.checkpoints.checkpoint import Checkpoint
-    from modelsurgeon.proof.proof import Proof
     from modelsurgeon.verification.verify import Report
 
 README = "README.md"
-LARGEST = 1 << 19  # bytes of a card that are looked at for its metadata; lists of results fill most of it
-LONGEST = 500  # characters of one value in it
+LARGEST = 1 << 19  # bytes of a card that are searched for its metadata; lists of results fill most of it
+LONGEST = 500  # characters of one value in the metadata
 MOST_NAMES = 20  # names of a list that are shown
 RESULT = "result"  # the folder that the commands in the card write
 TAKEN_OVER = ("license", "license_name", "license_link", "language", "pipeline_tag", "datasets")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 TAG = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
-MULTIPLIED = ("<<", "!!")  # of YAML: a mapping merged into others, which a few lines make billions of
-PUSHING = ("--private", "--create-pr", "--overwrite", "--quiet", "--json")  # say nothing of what is made
-NAMED = ("--push-to-hub", "--output", "--revision")  # with a value
+MULTIPLIED = ("<<", "!!")  # YAML that merges mappings, of which a few lines expand to billions
+PUSHING = ("--private", "--create-pr", "--overwrite", "--quiet", "--json")  # options that do not change the result
+NAMED = ("--push-to-hub", "--output", "--revision")  # such options that have a value
 
 
 def model_card(
@@ -62,9 +51,9 @@ def model_card(
     source_card: Mapping[str, Any] | None = None,
     flagged: Iterable[str] = (),
 ) -> str:
-    """README.md of a verified result.
+    """The README.md of a verified result.
 
-    command      what made it (`reproducing_command`)
+    command      the command line that writes the result (`reproducing_command`)
     source_card  metadata of the source's own card (`metadata_of`)
     flagged      names of tensors that hold NaN or Inf
     """
@@ -73,7 +62,7 @@ def model_card(
     title, summary = _summary(result)
     sections = [
         summary,
-        _sizes(result),
+        _grown(result),
         Section("What was done", [Bullets(list(map(_step, result.steps)), numbered=True)]),
         _measured(report, list(flagged)),
         *_again(result, command),
@@ -84,10 +73,7 @@ def model_card(
 
 
 def metadata_of(folder: Folder) -> dict[str, Any]:
-    """What the card of a folder says of itself, in YAML; nothing where it has none that can be read.
-
-    Raises what reading the file raises.
-    """
+    """The YAML metadata of a folder's card; empty without a readable card. Raises what reading a file raises."""
     if not folder.holds(README):
         return {}
     from huggingface_hub.repocard import REGEX_YAML_BLOCK, RepoCard
@@ -98,38 +84,33 @@ def metadata_of(folder: Folder) -> dict[str, Any]:
     if block is None or any(sign in block[2] for sign in MULTIPLIED):
         return {}
     try:
-        found: dict[str, Any] = RepoCard(block[0]).data.to_dict()  # type: ignore[no-untyped-call]
-    except Exception:  # whatever is wrong with a stranger's card, the model is none the worse
+        return dict(RepoCard(block[0]).data.to_dict())  # type: ignore[no-untyped-call]
+    except Exception:  # an invalid card does not make the model invalid
         return {}
-    return found
 
 
 def reproducing_command(arguments: list[str], origin: Origin) -> str:
-    """The command line that makes the same again, anywhere: the source at its commit, the output in `result`.
+    """The command line that writes the same result anywhere: the source at its commit, the output in `result`.
 
-    arguments  those that were given; what says only where the result goes and how much is printed is left out
-    origin     where the source was read from: what stood for it (- for a pipe, org/name@revision) becomes its name
+    arguments  of the present command; options that only decide where the result goes or what is printed are left out
+    origin     where the source was read from: its id replaces `-` (a pipe) and org/name@revision
     """
     at = arguments.index("--") if "--" in arguments else len(arguments)
     pinned = ["--revision", origin.revision] if origin.revision else []
     words = [*_without_output(arguments[:at]), *pinned, "-o", RESULT, *arguments[at:]]
-    return shlex.join(["modelsurgeon", *(origin.id if _is_source(word, origin) else word for word in words)])
+    hubs = {word: HUB_ID.fullmatch(word) for word in words if origin.revision}
+    sources = {"-", *(word for word, hub in hubs.items() if hub and hub["repo"] == origin.id)}
+    return shlex.join(["modelsurgeon", *(origin.id if word in sources else word for word in words)])
 
 
-def _without_output(arguments: list[str]) -> list[str]:
-    kept, given = [], iter(arguments)
-    for word in given:
+def _without_output(arguments: list[str]) -> Iterable[str]:
+    words = iter(arguments)
+    for word in words:
         short = re.fullmatch(r"-(q*)(?:o(.*))?", word) if word != "-" else None
         if word in NAMED or (short and short[2] == ""):
-            next(given, None)
+            next(words, None)
         elif not (short or word in PUSHING or word.startswith(tuple(f"{name}=" for name in NAMED))):
-            kept.append(word)
-    return kept
-
-
-def _is_source(word: str, origin: Origin) -> bool:
-    hub = HUB_ID.fullmatch(word)
-    return word == "-" or bool(origin.revision and hub and hub["repo"] == origin.id)
+            yield word
 
 
 # --- metadata --------------------------------------------------------------------------------------------------------
@@ -139,29 +120,25 @@ def _metadata(steps: tuple[Step, ...], source_card: Mapping[str, Any]) -> dict[s
     """What the Hub reads.
 
     Of the relations that it knows (adapter, merge, quantized, finetune) only the last fits a whole set of weights that
-    one other model's were made into. That no training took place is said below.
+    comes from one other model. The text of the card says that there was no training.
     """
-    found: dict[str, Any] = {"library_name": "transformers"}
     base = _base(steps)
-    if base:
-        found |= {"base_model": base[0], "base_model_relation": "finetune"}
+    relation = {"base_model": base[0], "base_model_relation": "finetune"} if base else {}
     operations = dict.fromkeys(step.operation for step in steps if TAG.fullmatch(step.operation))
-    taken = {key: _texts(source_card.get(key)) for key in TAKEN_OVER}
-    return found | {"tags": ["modelsurgeon", *operations]} | {key: value for key, value in taken.items() if value}
+    taken = {key: value for key in TAKEN_OVER if (value := _texts(source_card.get(key)))}
+    return {"library_name": "transformers", **relation, "tags": ["modelsurgeon", *operations], **taken}
 
 
 def _base(steps: tuple[Step, ...]) -> tuple[str, str] | None:
-    """(Hub id, commit) of the checkpoint that all began with, if that lies on the Hub."""
+    """(Hub id, commit) of the checkpoint that the first step read, if it is on the Hub."""
     root = steps[0].source if steps else {}
     name, commit = str(root.get("id")), str(root.get("revision"))
     return (name, commit) if HUB_ID.fullmatch(name) and COMMIT.fullmatch(commit) else None
 
 
 def _texts(value: Any) -> str | list[str] | None:
-    """A text or a list of texts; nothing of anything else."""
-    if isinstance(value, list):
-        return [text for text in map(_text, value[:MOST_NAMES]) if text] or None
-    return _text(value)
+    """A text or a list of texts; None for any other value."""
+    return [text for text in map(_text, value[:MOST_NAMES]) if text] if isinstance(value, list) else _text(value)
 
 
 def _text(value: Any) -> str | None:
@@ -174,7 +151,7 @@ def _text(value: Any) -> str | None:
 
 
 def _summary(result: Checkpoint) -> tuple[str, Paragraph]:
-    """(title, what it is)."""
+    """(title, what the result is)."""
     steps, base = result.steps, _base(result.steps)
     source = str(steps[0].source.get("id", "the source")) if steps else "the source"
     title = PurePath(source).name or source
@@ -182,49 +159,39 @@ def _summary(result: Checkpoint) -> tuple[str, Paragraph]:
     if base:
         link = f"https://huggingface.co/{base[0]}/tree/{base[1]}"
         where = Phrase(base[0], link=link), " at commit ", Phrase(base[1], "code")
-    other = "in other sizes" if _maps(steps) else "in other tensors"
-    kept = "whatever goes in, what comes out differs by rounding alone"
+    other = "in other sizes" if _sizes(steps) else "in other tensors"
+    promise = "whatever goes in, what comes out differs by rounding alone"
     if any(step.lossy for step in steps):
-        kept = "what it returns was measured to be the same, within what is listed below"
-    named = " and ".join(dict.fromkeys(step.operation for step in steps)) or "modelsurgeon"
-    said = (
-        f", {other}: {kept}. Nothing was trained. It was made with `modelsurgeon`, and `transformers` loads it with no "
-        "code of its own."
-    )
-    return f"{title} after {named}", Paragraph(("The same function as ", *where, *marked(said)))
+        promise = "what it returns was measured to be the same, within what is listed below"
+    operations = " and ".join(dict.fromkeys(step.operation for step in steps)) or "modelsurgeon"
+    loads = "It was made with `modelsurgeon`, and `transformers` loads it with no code of its own."
+    text = marked(f", {other}: {promise}. Nothing was trained. {loads}")
+    return f"{title} after {operations}", Paragraph(("The same function as ", *where, *text))
 
 
-def _sizes(result: Checkpoint) -> Section:
-    """Every size that grew, by its config key if it has one; the parameters of the whole."""
-    axes, grown = result.architecture.axes, _maps(result.steps)
-    keys = {name: axes[name].key if name in axes else None for name in grown}
-    rows = list(dict.fromkeys((keys[name] or name, *map(str, sizes)) for name, sizes in grown.items()))
-    total = f"{result.parameters:,} parameters, the narrowest stored as {result.dtype}."
-    sizes = [Listing(("size", "before", "after"), rows)] if rows else []
-    return Section("Sizes", [*sizes, Paragraph(marked(total))])
-
-
-def _maps(steps: tuple[Step, ...]) -> dict[str, tuple[int, int]]:
-    """{axis: (size before all steps, size after)} of those that changed."""
-    found: dict[str, tuple[int, int]] = {}
+def _sizes(steps: tuple[Step, ...]) -> dict[str, tuple[int, int]]:
+    """{axis: (size before all steps, size after)} of the axes that changed."""
+    sizes: dict[str, tuple[int, int]] = {}
     for step in steps:
         for name, axis_map in step.maps.items():
-            found[name] = (found.get(name, (axis_map.size,))[0], axis_map.new_size)
-    return {name: (before, after) for name, (before, after) in found.items() if before != after}
+            sizes[name] = (sizes.get(name, (axis_map.size,))[0], axis_map.new_size)
+    return {name: (before, after) for name, (before, after) in sizes.items() if before != after}
+
+
+def _grown(result: Checkpoint) -> Section:
+    """Every size that changed, by its config key if it has one; the number of parameters."""
+    axes, sizes = result.architecture.axes, _sizes(result.steps)
+    keys = {name: axes[name].key if name in axes else None for name in sizes}
+    rows = list(dict.fromkeys((keys[name] or name, *map(str, ends)) for name, ends in sizes.items()))
+    total = Paragraph(marked(f"{result.parameters:,} parameters, the narrowest stored as {result.dtype}."))
+    return Section("Sizes", [*([Listing(("size", "before", "after"), rows)] if rows else []), total])
 
 
 def _step(step: Step) -> Words:
     arguments = ", ".join(f"{key} {_argument(value)}" for key, value in step.arguments.items() if value)
     lossy = "not lossless: " + "; ".join(step.lossy) if step.lossy else "lossless"
-    ours = marked(" (modelsurgeon "), marked("): ")
-    return (
-        Phrase(step.operation, "strong"),
-        *ours[0],
-        step.version,
-        *ours[1],
-        f"{arguments}; " * bool(arguments),
-        lossy,
-    )
+    begin, end = marked(" (modelsurgeon "), marked("): ")
+    return Phrase(step.operation, "strong"), *begin, step.version, *end, f"{arguments}; " * bool(arguments), lossy
 
 
 def _argument(value: Any) -> str:
@@ -234,14 +201,16 @@ def _argument(value: Any) -> str:
 def _measured(report: Report, flagged: list[str]) -> Section:
     """What each level of verification found."""
     blocks: list[Block] = list(map(Paragraph, report.notes))
-    if report.proof:
-        blocks.append(_proof(report.proof))
+    if proof := report.proof:
+        counts = {word: sum(v.verdict == word for v in proof.verdicts) for word in ("exact", "rounded", "wrong")}
+        verdicts = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+        rounded = f" (by {proof.rounding:.1e} at most)" if proof.rounding else ""
+        folded = "Weights and config, folded back to the source's by the maps in `modelsurgeon.json`"
+        blocks.append(Paragraph(marked(f"{folded}: {verdicts}{rounded}.")))
     if report.logits:
-        compared = (
-            ", on the same inputs (relative: over the deviation of what the source returns; KL and losses in nats):"
-        )
-        both = marked("Both models in `transformers`, in ")
-        blocks.append(Paragraph((*both, report.logits.dtype, *marked(compared))))
+        relative = "(relative: over the deviation of what the source returns; KL and losses in nats):"
+        begin, end = marked("Both models in `transformers`, in "), marked(f", on the same inputs {relative}")
+        blocks.append(Paragraph((*begin, report.logits.dtype, *end)))
         blocks += [comparisons(report.logits.to_json()), *map(Paragraph, report.logits.notes)]
     if report.stored:
         beside = ", as the source is stored, beside its own noise: the source in 16 bits against itself in float32."
@@ -249,43 +218,30 @@ def _measured(report: Report, flagged: list[str]) -> Section:
         blocks.append(comparisons(report.stored.to_json()))
     if flagged:
         more = f" and {len(flagged) - MOST_NAMES} more" if len(flagged) > MOST_NAMES else ""
-        named = ", ".join(flagged[:MOST_NAMES])
-        blocks.append(Paragraph((*marked("NaN or Inf stand in the source, and here: "), named, *marked(f"{more}."))))
+        names = ", ".join(flagged[:MOST_NAMES])
+        blocks.append(Paragraph((*marked("NaN or Inf stand in the source, and here: "), names, *marked(f"{more}."))))
     return Section("Measured", blocks)
 
 
-def _proof(proof: Proof) -> Paragraph:
-    counted = {word: sum(v.verdict == word for v in proof.verdicts) for word in ("exact", "rounded", "wrong")}
-    said = ", ".join(f"{count} {word}" for word, count in counted.items() if count)
-    rounded = f" (by {proof.rounding:.1e} at most)" if proof.rounding else ""
-    folded = "Weights and config, folded back to the source's by the maps in `modelsurgeon.json`"
-    return Paragraph(marked(f"{folded}: {said}{rounded}."))
-
-
 def _again(result: Checkpoint, command: str) -> list[Block]:
+    """How to make the result again, and how to check it."""
     steps, base = result.steps, _base(result.steps)
     source = ["demo"] if steps and steps[0].source.get("id") == "demo" else ["SOURCE"]
     source = [base[0], "--revision", base[1]] if base else source
     last = [Paragraph("The last step; those before it are listed above.")] if len(steps) > 1 else []
     verify = shlex.join(["modelsurgeon", "verify", source[0], RESULT, *source[1:]])
-    explained = (
-        "The first compares it with its source, the second its files with the hashes in `modelsurgeon.json`; "
-        f"`{RESULT}` is a folder, or the id of this repository."
-    )
+    files = "The first compares it with its source, the second its files with the hashes in `modelsurgeon.json`"
+    text = marked(f"{files}; `{RESULT}` is a folder, or the id of this repository.")
     checks = Verbatim(f"{verify}\nmodelsurgeon verify --files {RESULT}")
-    return [
-        Section("How to make it again", [*last, Verbatim(command)]),
-        Section("How to check it", [Paragraph(marked(explained)), checks]),
-    ]
+    again = Section("How to make it again", [*last, Verbatim(command)])
+    return [again, Section("How to check it", [Paragraph(text), checks])]
 
 
 def _training(steps: tuple[Step, ...]) -> list[Block]:
-    """What becomes of copies."""
+    """What training does to the copies, if there are any."""
     grown = [step for step in steps if step.maps]
-    if not grown:
-        return []
-    said = "What reads copies differs among them, by noise that leaves their sums as they are: training parts them."
+    text = "What reads copies differs among them, by noise that leaves their sums as they are: training parts them."
     if not all(step.arguments.get("noise") for step in grown):
-        said = "Plain copies get equal gradients and stay copies in training until something, as dropout, parts them."
+        text = "Plain copies get equal gradients and stay copies in training until something, as dropout, parts them."
     verify = "`modelsurgeon verify SOURCE RESULT --trainable` tells what would stay a copy."
-    return [Section("Before training it on", [Paragraph(marked(f"{said} {verify}"))])]
+    return [Section("Before training it on", [Paragraph(marked(f"{text} {verify}"))])] if grown else []

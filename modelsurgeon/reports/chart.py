@@ -2,8 +2,8 @@
 
     Chart("loss", "Loss by position", "position, tokens", "loss, nats", (Series("demo", (0, 1, 2), (5.1, 4.8, 4.7)),))
 
-A number that is not finite is drawn as a cross at the upper edge; on a logarithmic scale, what is not above zero lies
-on the lower edge.
+A number that is not finite is drawn as a cross at the upper edge; on a logarithmic scale, a number that is not above
+zero is on the lower edge.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Series:
 
     xs, ys  [n] each; xs are finite
     kind    a line, a broad line (on which another one can be seen), dots, or a cloud of many dots without names
-    names   [n] what each point is; none: the label says enough
-    reach   [n] (least, largest) of what a point is the mean of; none: nothing is drawn of it
-    colour  its number in the style sheet, counted around; None: the series' own place in the chart
+    names   [n] the name of each point; empty: the label is enough
+    reach   [n] (least, largest) of the values that a point is the mean of; empty: no such bar is drawn
+    colour  the number of its colour in the style sheet, modulo SERIES; None: the place of the series in the chart
     """
 
     label: str
@@ -48,21 +48,29 @@ class Series:
 
     @classmethod
     def through(
-        cls, label: str, points: Iterable[tuple[Any, Any]], kind: Kind = "line", colour: int | None = None
+        cls,
+        label: str,
+        points: Iterable[tuple[Any, Any]],
+        kind: Kind = "line",
+        colour: int | None = None,
+        names: Iterable[Any] = (),
+        reach: Iterable[tuple[Any, Any]] = (),
     ) -> Series:
         """A series of points (x, y) as a document has them: y is a number, or its name if it is not finite."""
-        pairs = [(float(x), float(y)) for x, y in points]
-        return cls(label, tuple(x for x, _ in pairs), tuple(y for _, y in pairs), kind, colour=colour)
+        pairs = tuple((float(x), float(y)) for x, y in points)
+        xs, ys = zip(*pairs, strict=True) if pairs else ((), ())
+        ends = tuple((float(least), float(largest)) for least, largest in reach)
+        return cls(label, xs, ys, kind, tuple(map(str, names)), ends, colour)
 
     @property
     def dotted(self) -> bool:
-        """Whether each point is drawn: always those of dots, of a line while there are few."""
+        """Whether each point is drawn: points of dots always, points of a line if they are few."""
         return self.kind == "dots" or (self.kind == "line" and len(self.xs) <= MOST_DOTS)
 
 
 @dataclass(frozen=True)
 class Limit:
-    """A line across the chart: a bound (`bad`: not to be crossed), or what something is compared with."""
+    """A line across the chart: a bound (`bad`), or a value to compare with."""
 
     at: float
     label: str
@@ -74,9 +82,9 @@ class Limit:
 class Chart:
     """One plot.
 
-    name    of its file, without the ending: small letters, digits, hyphens
+    name    the name of its file, without the ending: small letters, digits, hyphens
     x, y    what is measured along the axes, with its unit
-    ticks   (x, label) along the x axis; none: round numbers
+    ticks   (x, label) along the x axis; empty: round numbers
     whole   x counts something: ticks only at whole numbers
     square  x and y have one scale, and a line shows where they are equal
     """
@@ -98,13 +106,13 @@ class Chart:
             raise ValueError(f"chart {self.name!r}: a name of small letters, digits and hyphens expected")
 
     def colour(self, at: int) -> int:
-        """The number of the colour of one of its series."""
+        """The number of the colour of the series at this place, below SERIES."""
         own = self.series[at].colour
-        return at if own is None else own
+        return (at if own is None else own) % SERIES
 
     @property
     def x_range(self) -> tuple[float, float]:
-        """What the x axis must hold, room at the ends included."""
+        """(first, last) of the x axis, room at the ends included."""
         if self.square:
             return self.y_range
         limits = (limit.at for limit in self.limits if limit.vertical)
@@ -114,7 +122,7 @@ class Chart:
 
     @property
     def y_range(self) -> tuple[float, float]:
-        """What the y axis must hold, room at the ends included."""
+        """(first, last) of the y axis, room at the ends included."""
         limits = (limit.at for limit in self.limits if not limit.vertical)
         reaches = (end for series in self.series for ends in series.reach for end in ends)
         values = [value for series in self.series for value in (*series.ys, *(series.xs if self.square else ()))]
@@ -123,7 +131,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Scale:
-    """Numbers low..high to places start..stop on the page.
+    """Map the numbers low..high to the places start..stop on the page.
 
     >>> Scale(0, 10, 64, 720)(5)
     392.0
@@ -138,10 +146,9 @@ class Scale:
     def __call__(self, value: float) -> float:
         if not math.isfinite(value):
             return self.stop
-        low, high, at = self.low, self.high, value
-        if self.logarithmic:
-            low, high, at = math.log10(low), math.log10(high), math.log10(max(value, self.low))
-        share = min(1.0, max(0.0, (at - low) / (high - low)))
+        ends = self.low, self.high, max(value, self.low)
+        low, high, at = map(math.log10, ends) if self.logarithmic else ends
+        share = min(1.0, (at - low) / (high - low))
         return round(self.start + share * (self.stop - self.start), 1)
 
     @property
@@ -174,7 +181,7 @@ def _short(value: float) -> str:
 
 
 def _range(values: Iterable[float], logarithmic: bool, room: float) -> tuple[float, float]:
-    """The finite ones' range, above zero where it is logarithmic; with a little room, a share of it at each end."""
+    """The range of the finite values, above zero if it is logarithmic, and at each end `room`, a share of the range."""
     finite = [value for value in values if math.isfinite(value) and (value > 0 or not logarithmic)]
     if logarithmic:
         low, high = _range(map(math.log10, finite), False, room) if finite else (0.0, 1.0)

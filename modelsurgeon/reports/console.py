@@ -2,8 +2,8 @@
 
     show(blocks, console)
 
-A table that has room is a table. In a narrow terminal its widest columns fold, unless the table names columns as long:
-those leave the grid, and get lines of their own above and below their row.
+In a narrow terminal the widest columns of a table fold. Where that leaves them too narrow to read, the columns that the
+table names as long leave the grid: each row has them on lines of their own, above and below.
 
     tensor
       signature        before    after     factors  precision
@@ -23,20 +23,26 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from modelsurgeon.reports.blocks import Block, Bullets, Listing, Paragraph, Words, phrases
+from modelsurgeon.reports.blocks import Block, Listing, Paragraph, Words, phrases
 from modelsurgeon.text import shown
 
 STYLES = {"good": "green", "bad": "red", "warning": "yellow", "strong": "bold", "soft": "dim", "code": "bold"}
-READABLE = 32  # columns that a long text needs; a table whose texts have less is no longer one grid
+READABLE = 32  # columns that a long text needs; a table with less room for one is no longer a single grid
 QUOTES = frozenset("'\"\\")  # a command with these in it is not broken
 GAP = 2  # columns between two of a table
-NOTHING = ("", "-")  # cells that are not worth a place in a paragraph
 
 
 def show(blocks: Iterable[Block], console: Console) -> None:
-    """Print them, one below the other."""
+    """Print the blocks, one below the other."""
     for block in blocks:
         _show(block, console)
+
+
+def as_text(blocks: Iterable[Block], width: int) -> str:
+    """What `show` prints in so many columns, as plain text; paragraphs are one line each."""
+    written = StringIO()
+    show(blocks, Console(file=written, width=width, soft_wrap=True))
+    return written.getvalue().rstrip("\n")
 
 
 @singledispatch
@@ -56,58 +62,45 @@ def _(block: Paragraph, console: Console) -> None:
 
 def _broken(command: str, start: int, width: int) -> Text:
     """A command that begins at column `start`, in lines that a shell reads as one."""
-    if not QUOTES.isdisjoint(command):
-        return Text(command, style=STYLES["code"])
-    wrapped = TextWrapper(width - 2, " " * start, "    ", break_long_words=False, break_on_hyphens=False)
-    lines = wrapped.wrap(command)
-    return Text(" \\\n".join(lines).lstrip(), style=STYLES["code"])
-
-
-@_show.register
-def _(block: Bullets, console: Console) -> None:
-    for line in block.lines:
-        _show(Paragraph(line), console)
+    wrapper = TextWrapper(width - 2, " " * start, "    ", break_long_words=False, break_on_hyphens=False)
+    if QUOTES.isdisjoint(command):
+        command = " \\\n".join(wrapper.wrap(command)).lstrip()
+    return Text(command, style=STYLES["code"])
 
 
 @_show.register
 def _(block: Listing, console: Console) -> None:
-    rows = [[_text(cell) for cell in row] for row in block.rows]
     headings = [Text(shown(name), style="bold") for name in block.columns]
-    natural = [max(row[at].cell_len for row in (headings, *rows)) for at in range(len(headings))]
-    widths = _shrunk(natural, console.width)
-    cramped = any(width < min(full, READABLE) for width, full in zip(widths, natural, strict=True))
-    if not (cramped and block.long):
-        return _print(_grid(widths, [headings, *rows]), console)
+    rows = [headings, *([_text(cell) for cell in row] for row in block.rows)]
+    widths = [max(cell.cell_len for cell in column) for column in zip(*rows, strict=True)]
+    fits = sum(min(width, READABLE) for width in widths) + GAP * (len(widths) - 1) <= console.width
     long = [at for at, name in enumerate(block.columns) if name in block.long]
-    short = [at for at in range(len(headings)) if at not in long]
+    if fits or not long:
+        return console.print(_grid(_shrunk(widths, console.width), rows), soft_wrap=False)
+    short = [at for at in range(len(widths)) if at not in long]
     above, below = [at for at in long if at < short[0]], [at for at in long if at > short[0]]
     indent = GAP if above else 0
-    widths = _shrunk([natural[at] for at in short], console.width - indent)
-    for row in [headings, *rows]:
-        for at in above:
-            _print(row[at], console)
-        _print(Padding(_grid(widths, [[row[at] for at in short]]), (0, 0, 0, indent)), console)
-        told = [
-            Text.assemble((f"{block.columns[at]}: ", "dim"), row[at]) for at in below if row[at].plain not in NOTHING
+    widths = _shrunk([widths[at] for at in short], console.width - indent)
+    for row in rows:
+        grid = _grid(widths, [[row[at] for at in short]])
+        more = [
+            Text.assemble((f"{block.columns[at]}: ", "dim"), row[at]) for at in below if row[at].plain not in ("", "-")
         ]
-        if told and row is not headings:
-            _print(Padding(Text("; ").join(told), (0, 0, 0, GAP)), console)
-
-
-def _print(what: Text | Table | Padding, console: Console) -> None:
-    console.print(what, soft_wrap=False)
+        console.print(*(row[at] for at in above), Padding(grid, (0, 0, 0, indent)), sep="\n", soft_wrap=False)
+        if more and row is not headings:
+            console.print(Padding(Text("; ").join(more), (0, 0, 0, GAP)), soft_wrap=False)
 
 
 def _shrunk(widths: Sequence[int], room: int) -> list[int]:
-    """The widths, the widest made narrower until all have room beside each other."""
-    found = list(widths)
-    while sum(found) + GAP * (len(found) - 1) > room and max(found) > 1:
-        found[found.index(max(found))] -= 1
-    return found
+    """The widths, the widest ones reduced until all columns have room beside each other."""
+    reduced = list(widths)
+    while sum(reduced) + GAP * (len(reduced) - 1) > room and max(reduced) > 1:
+        reduced[reduced.index(max(reduced))] -= 1
+    return reduced
 
 
 def _grid(widths: Sequence[int], rows: Iterable[Sequence[Text]]) -> Table:
-    """Columns without lines between them; what has no room is folded."""
+    """Columns without lines between them; a text that is wider than its column is folded."""
     table = Table.grid(padding=(0, GAP, 0, 0), pad_edge=False)
     for width in widths:
         table.add_column(width=width, overflow="fold")
@@ -117,13 +110,5 @@ def _grid(widths: Sequence[int], rows: Iterable[Sequence[Text]]) -> Table:
 
 
 def _text(words: Words) -> Text:
-    return Text.assemble(
-        *((shown(p.text), " ".join(STYLES.get(s, "") for s in p.style.split()).strip()) for p in phrases(words))
-    )
-
-
-def as_text(blocks: Iterable[Block], width: int) -> str:
-    """What `show` prints in so many columns, as plain text; paragraphs are one line each."""
-    written = StringIO()
-    show(blocks, Console(file=written, width=width, soft_wrap=True))
-    return written.getvalue().rstrip("\n")
+    styled = ((shown(p.text), [STYLES[word] for word in p.style.split() if word in STYLES]) for p in phrases(words))
+    return Text.assemble(*((text, " ".join(styles)) for text, styles in styled))

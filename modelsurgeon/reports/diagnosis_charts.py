@@ -1,7 +1,7 @@
-"""The plots of a diagnosis: one chart each, with all models of the document in it, where there is something to draw.
+"""The plots of a diagnosis: each chart shows all models of the document; one with nothing to draw is left out.
 
     head-spectrum     singular values of the head, over their root mean square: flat at 1, or spiking at the left
-    gains             what norms multiply by, layer by layer
+    gains             gains of norms, layer by layer
     anisotropy        mean cosine of hidden states, layer by layer (arXiv 2404.07647, figure 2)
     ...
 
@@ -12,31 +12,30 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
-from modelsurgeon.reports.chart import SERIES, Chart, Limit, Series
+from modelsurgeon.reports.chart import SERIES, Chart, Kind, Limit, Series
 
 Document = Mapping[str, Any]
 
 APART = 0.14  # of a layer: between dots of several series at one layer
-OUTSIDE = ("embedding", "last", "head")  # places of norms that are no layer's, in the order of the model
 DEPTH = "layers passed; 0: the embedding, at the end: the last norm"
 LONGEST = 40  # characters of a model's name in a legend
 
 
 def charts(document: Document) -> list[Chart]:
-    """All that there is something to draw of, in the order of the page."""
-    drawn = (draw(_named(document)) for draw in DRAWN.values())
-    return [chart for chart in drawn if chart is not None]
+    """All charts that have something to draw, in the order of the page."""
+    named = list(zip(names(document["models"]), document["models"], strict=True))
+    drawn = (draw(named) for draw in DRAWN.values())
+    charts = (replace(chart, series=tuple(series for series in chart.series if series.xs)) for chart in drawn)
+    return [chart for chart in charts if chart.series]
 
 
 def names(models: Sequence[Document]) -> list[str]:
-    """What each model is called in a legend or above a column: the end of its source, with a number where that is no
-    name of its own.
-    """
+    """The name of each model in a legend or above a column: the end of its source, numbered if two are equal."""
     found = [str(model["source"]).rstrip("/").rpartition("/")[2] or str(model["source"]) for model in models]
     found = [name if len(name) <= LONGEST else f"...{name[3 - LONGEST :]}" for name in found]
     return found if len(set(found)) == len(found) else [f"{name} ({at})" for at, name in enumerate(found, 1)]
@@ -45,25 +44,22 @@ def names(models: Sequence[Document]) -> list[str]:
 Named = list[tuple[str, Document]]
 
 
-def _named(document: Document) -> Named:
-    return list(zip(names(document["models"]), document["models"], strict=True))
-
-
 def _of(named: Named, key: str) -> list[tuple[int, str, Any]]:
-    """(place of the model, its name, the part of its document), where there is one."""
+    """(place of the model, its name, a part of its document), for models that have this part."""
     return [(at, name, model[key]) for at, (name, model) in enumerate(named) if model[key]]
 
 
-def _head_spectrum(named: Named) -> Chart | None:
+def _head_spectrum(named: Named) -> Chart:
     found = _of(named, "spectrum")
-    series = [_spectrum(at, name, one) for at, name, one in found]
+    series = tuple(_spectrum(at, name, one) for at, name, one in found)
     edges = {1 + math.sqrt(min(one["shape"]) / max(*one["shape"], 1)): name for _, name, one in found}
-    said = "largest of a random matrix"
-    limits = [Limit(edge, said if len(edges) == 1 else f"{said}, {name}") for edge, name in edges.items()]
+    label = "largest of a random matrix"
+    limits = [Limit(edge, label if len(edges) == 1 else f"{label}, {name}") for edge, name in edges.items()]
     ranks = {float(one["effective_rank"]): name for _, name, one in found}
     limits += [Limit(at, f"effective rank, {ranks[at]}", vertical=True) for at in ranks if math.isfinite(at)]
     title = "Singular values of the head, or of the embedding where that is the head"
-    return _chart("head-spectrum", title, "index", "value, of the root mean square", series, limits, y_log=True)
+    y = "value, of the root mean square"
+    return Chart("head-spectrum", title, "index", y, series, tuple(limits), y_log=True)
 
 
 def _spectrum(at: int, name: str, found: Document) -> Series:
@@ -71,84 +67,77 @@ def _spectrum(at: int, name: str, found: Document) -> Series:
     values = [float(value) for value in found["values"]]
     finite = [value for value in values if math.isfinite(value)]
     size = math.sqrt(sum(value**2 for value in finite) / max(1, len(finite))) or 1.0
-    least = float(found["resolution"]) * max(finite, default=0.0)  # below it nothing can be told from zero
-    over = tuple(0.0 if value <= least else value / size for value in values)
-    return Series(name, tuple(map(float, range(1, len(values) + 1))), over, colour=at)
+    least = float(found["resolution"]) * max(finite, default=0.0)  # a smaller value is rounding
+    return Series.through(name, enumerate((0.0 if value <= least else value / size for value in values), 1), colour=at)
 
 
-def _row_norms(named: Named) -> Chart | None:
+def _row_norms(named: Named) -> Chart:
+    tables = [(f"{name}: {key}", table) for key in ("embedding", "head") for _, name, table in _of(named, key)]
     series = []
-    for key in ("embedding", "head"):
-        for _, name, table in _of(named, key):
-            quantiles = tuple(map(float, table["norms"]["quantiles"]))
-            places = tuple(100 * i / max(1, len(quantiles) - 1) for i in range(len(quantiles)))
-            series.append(Series(f"{name}: {key}", places, quantiles))
+    for label, table in tables:
+        norms = table["norms"]["quantiles"]
+        series.append(Series.through(label, ((100 * i / max(1, len(norms) - 1), norm) for i, norm in enumerate(norms))))
     title = "Norms of the rows of embedding and head, ordered"
-    return _chart("row-norms", title, "rows up to here, percent", "L2 norm", series, y_log=True)
+    return Chart("row-norms", title, "rows up to here, percent", "L2 norm", tuple(series), y_log=True)
 
 
-def _gains(named: Named) -> Chart | None:
-    models = _of(named, "gains")
-    gains = [(at, name, gain) for at, name, found in models for gain in found if gain["kind"] == "gain"]
-    layers = [gain["layer"] for _, _, gain in gains if gain["place"] == "body" and gain["layer"] is not None]
+def _gains(named: Named) -> Chart:
+    gains = [(name, gain) for _, name, found in _of(named, "gains") for gain in found if gain["kind"] == "gain"]
+    layers = [gain["layer"] for _, gain in gains if gain["place"] == "body" and gain["layer"] is not None]
     end = max(layers, default=-1)
-    outside = {place: {"embedding": -1, "last": end + 1, "head": end + 2}[place] for place in OUTSIDE}
+    outside = {"embedding": -1, "last": end + 1, "head": end + 2}  # in the order of the model
     groups: dict[str, list[tuple[float, Document]]] = defaultdict(list)
-    parts = _parts(gain for _, _, gain in gains)
-    for _, name, gain in gains:
-        x = outside["embedding"] if gain["layer"] is None else gain["layer"]
-        x, part = (outside[gain["place"]], "no layer's") if gain["place"] in OUTSIDE else (x, parts[gain["template"]])
-        groups[part if len(named) == 1 else name].append((x, gain))
+    parts = {gain["template"]: gain["part"] for _, gain in gains}
+    shared = Counter(parts.values())  # templates of one layer that share a part have the template as label
+    for name, gain in gains:
+        x, part = -1 if gain["layer"] is None else gain["layer"], gain["part"]
+        label = part if part and shared[part] == 1 else gain["template"]
+        x, label = (outside[gain["place"]], "no layer's") if gain["place"] in outside else (x, label)
+        groups[label if len(named) == 1 else name].append((x, gain))
     if len(groups) > SERIES:  # more kinds of norms than colours
         groups = {named[0][0]: [one for found in groups.values() for one in found]}
-    series = _beside(groups, "mean", reach=("min", "max"))
-    present = {gain["place"] for _, _, gain in gains}
-    ticks = _layer_ticks(layers, {outside[place]: place for place in OUTSIDE if place in present})
-    return _chart("gains", "Gains of norms: mean, from least to largest", "layer", "gain", series, ticks=ticks)
+    series = _beside(groups, "mean", lambda gain: (gain["min"], gain["max"]))
+    present = {gain["place"] for _, gain in gains}
+    ticks = _layer_ticks(layers, {x: place for place, x in outside.items() if place in present})
+    return Chart("gains", "Gains of norms: mean, from least to largest", "layer", "gain", series, ticks=ticks)
 
 
-def _parts(rows: Iterable[Document]) -> dict[str, str]:
-    """{template: its part of a layer}; the template itself where several share a part."""
-    parts = {row["template"]: row["part"] for row in rows}
-    shared = list(parts.values())
-    return {name: part if part and shared.count(part) == 1 else name for name, part in parts.items()}
-
-
-def _deviations(named: Named) -> Chart | None:
+def _deviations(named: Named) -> Chart:
     groups: dict[str, list[tuple[float, Document]]] = defaultdict(list)
-    layers = set()
     for _, name, found in _of(named, "matrices"):
-        kinds = dict.fromkeys(one["template"] for one in found if one["layer"] is not None)
+        kinds = {one["template"] for one in found if one["layer"] is not None}
         for one in found:
-            x = -1 if one["layer"] is None else one["layer"]
-            layers |= {x} - {-1}
             inside = one["template"] if len(kinds) < SERIES else "matrices of layers"
-            label = inside if one["layer"] is not None else "outside of layers"
+            x, label = (-1, "outside of layers") if one["layer"] is None else (one["layer"], inside)
             groups[label if len(named) == 1 else name].append((x, one))
     series = _beside(groups, "times_xavier")
-    outside = {-1: "none"} if any(x == -1 for found in groups.values() for x, _ in found) else {}
+    layers = {int(x) for found in groups.values() for x, _ in found}
+    ticks = _layer_ticks(layers, {-1: "none"} if -1 in layers else {})
     title, limits = "Deviation of matrices against Xavier", (Limit(1.0, "1 / sqrt(fan in)"),)
-    ticks = _layer_ticks(layers, outside)
-    return _chart("deviations", title, "layer", "times Xavier's", series, limits, ticks=ticks, y_log=True)
+    return Chart("deviations", title, "layer", "times Xavier's", series, limits, ticks=ticks, y_log=True)
 
 
-def _beside(groups: Mapping[str, list[tuple[float, Document]]], key: str, reach: tuple[str, ...] = ()) -> list[Series]:
+def _beside(
+    groups: Mapping[str, list[tuple[float, Document]]],
+    key: str,
+    reach: Callable[[Document], tuple[Any, Any]] | None = None,
+) -> tuple[Series, ...]:
     """Dots of each group; those of several groups at one layer are side by side."""
-    return [
-        Series(
+    middle = (len(groups) - 1) / 2
+    return tuple(
+        Series.through(
             label,
-            tuple(x + APART * (place - (len(groups) - 1) / 2) for x, _ in found),
-            tuple(float(one[key]) for _, one in found),
+            ((x + APART * (place - middle), one[key]) for x, one in found),
             "dots",
-            tuple(str(one["tensor"]) for _, one in found),
-            tuple((float(one[reach[0]]), float(one[reach[1]])) for _, one in found) if reach else (),
+            names=(one["tensor"] for _, one in found),
+            reach=(reach(one) for _, one in found) if reach else (),
         )
         for place, (label, found) in enumerate(groups.items())
-    ]
+    )
 
 
 def _states(named: Named) -> Iterator[tuple[str, list[Document]]]:
-    """(label, states) of each stack of each model that was run; what the last norm returns stands after the layers."""
+    """(label, states) of each stack of each model that was run; what the last norm returns comes after the layers."""
     for _, name, running in _of(named, "running"):
         sides: dict[str, list[Document]] = defaultdict(list)
         for state in running["states"]:
@@ -158,55 +147,53 @@ def _states(named: Named) -> Iterator[tuple[str, list[Document]]]:
         yield from ((f"{name}: {side}" if side else name, states) for side, states in sides.items())
 
 
-def _anisotropy(named: Named) -> Chart | None:
-    series = [_by_layer(label, states, "anisotropy") for label, states in _states(named)]
+def _anisotropy(named: Named) -> Chart:
+    series = tuple(_by_layer(label, states, "anisotropy") for label, states in _states(named))
     limits = _limits(named, "anisotropy")
     title = "Anisotropy: mean cosine of hidden states at two positions"
-    return _chart("anisotropy", title, DEPTH, "mean cosine", series, limits, whole=True)
+    return Chart("anisotropy", title, DEPTH, "mean cosine", series, limits, whole=True)
 
 
-def _residual(named: Named) -> Chart | None:
+def _residual_norm(named: Named) -> Chart:
     series = []
     for label, states in _states(named):
         reach = tuple((float(state["norm_mean"]), float(state["norm_max"])) for state in states)
         series.append(replace(_by_layer(label, states, "norm_mean"), reach=reach))
     title = "Norm of hidden states: mean, up to the largest"
-    return _chart("residual-norm", title, DEPTH, "L2 norm", series, whole=True, y_log=True)
+    return Chart("residual-norm", title, DEPTH, "L2 norm", tuple(series), whole=True, y_log=True)
 
 
-def _by_layer(label: str, rows: Sequence[Document], key: str, kind: Literal["line", "dots"] = "line") -> Series:
-    rows = [row for row in rows if row[key] is not None]
-    xs = tuple(float(row["layer"]) for row in rows)
-    values, told = tuple(float(row[key]) for row in rows), tuple(str(row["name"]) for row in rows)
-    return Series(label, xs, values, kind, told)
+def _by_layer(label: str, rows: Sequence[Document], key: str, kind: Kind = "line") -> Series:
+    known = [row for row in rows if row[key] is not None]
+    return Series.through(
+        label, ((row["layer"], row[key]) for row in known), kind, names=(row["name"] for row in known)
+    )
 
 
-def _attention(named: Named) -> Chart | None:
+def _attention_logits(named: Named) -> Chart:
     running = _of(named, "running")
     rows = [(name, [row for row in found["attention"] if row["layer"] is not None]) for _, name, found in running]
-    series = [_by_layer(name, found, "largest", "dots") for name, found in rows]
+    series = tuple(_by_layer(name, found, "largest", "dots") for name, found in rows)
     limits, title = _limits(named, "attention"), "Largest attention logit"
-    return _chart("attention-logits", title, "layer", "largest logit", series, limits, whole=True, y_log=True)
+    return Chart("attention-logits", title, "layer", "largest logit", series, limits, whole=True, y_log=True)
 
 
-def _head_cut(named: Named) -> Chart | None:
+def _head_cut(named: Named) -> Chart:
     cuts = [(at, name, found["head_cut"]) for at, name, found in _of(named, "running") if found["head_cut"]]
-    series = [
-        Series.through(name, ((point["rank"], point["loss"]) for point in cut["points"]), colour=at)
-        for at, name, cut in cuts
-    ]
-    limits = tuple(Limit(float(cut["full"]), f"whole head, {name}") for _, name, cut in cuts)
-    limits = tuple(limit for limit in limits if math.isfinite(limit.at))
+    curves = ((at, name, ((point["rank"], point["loss"]) for point in cut["points"])) for at, name, cut in cuts)
+    series = tuple(Series.through(name, points, colour=at) for at, name, points in curves)
+    limits = (Limit(float(cut["full"]), f"whole head, {name}") for _, name, cut in cuts)
+    finite = tuple(limit for limit in limits if math.isfinite(limit.at))
     title = "Loss when the head is cut to a rank"
-    return _chart("head-cut", title, "rank of the head", "loss, nats", series, limits, x_log=True)
+    return Chart("head-cut", title, "rank of the head", "loss, nats", series, finite, x_log=True)
 
 
-def _losses(named: Named) -> Chart | None:
+def _loss_by_position(named: Named) -> Chart:
     series = []
     for at, name, found in _of(named, "running"):
         points = ((i, loss) for i, loss in enumerate(found["loss_by_position"] or ()) if loss is not None)
         series.append(Series.through(name, points, colour=at))
-    return _chart("loss-by-position", "Loss by position", "position, tokens", "loss, nats", series, whole=True)
+    return Chart("loss-by-position", "Loss by position", "position, tokens", "loss, nats", tuple(series), whole=True)
 
 
 def _limits(named: Named, theme: str) -> tuple[Limit, ...]:
@@ -221,21 +208,11 @@ def _layer_ticks(layers: Iterable[int], outside: Mapping[int, str]) -> tuple[tup
     return tuple((float(at), places[at]) for at in sorted(places))
 
 
-def _chart(
-    name: str, title: str, x: str, y: str, series: Iterable[Series], limits: Iterable[Limit] = (), **how: Any
-) -> Chart | None:
-    drawn = tuple(one for one in series if one.xs)
-    return Chart(name, title, x, y, drawn, tuple(limits), **how) if drawn else None
-
-
-DRAWN: Mapping[str, Callable[[Named], Chart | None]] = {
-    "head-spectrum": _head_spectrum,
-    "row-norms": _row_norms,
-    "gains": _gains,
-    "deviations": _deviations,
-    "loss-by-position": _losses,
-    "head-cut": _head_cut,
-    "anisotropy": _anisotropy,
-    "residual-norm": _residual,
-    "attention-logits": _attention,
+DRAWN: Mapping[str, Callable[[Named], Chart]] = {
+    draw.__name__[1:].replace("_", "-"): draw
+    for draw in (
+        *(_head_spectrum, _row_norms, _gains, _deviations),
+        *(_loss_by_position, _head_cut, _anisotropy, _residual_norm, _attention_logits),
+    )
 }
+"""{name of a chart: what draws it}, in the order of the page."""

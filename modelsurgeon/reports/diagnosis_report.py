@@ -1,10 +1,10 @@
 """A diagnosis' report of one model, or of two beside each other, declared once: the page, and what a terminal shows.
 
-    html.write(path, page(document))        # what to act on first, then all that was measured
+    html.write(path, page(document))        # what needs action first, then all measurements
     console.show(brief(document), console)  # a row a verdict, the worst first, then what would help
 
-All of it is read off the document (`diagnosis/schema.json`). Sections are in diagnosis_sections.toml,
-charts in diagnosis_charts.py.
+Both read only the document (`diagnosis/schema.json`). Sections are in diagnosis_sections.toml, charts in
+diagnosis_charts.py.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import Any
 from modelsurgeon.reports.blocks import (
     Block,
     Bullets,
-    Card,
     Cards,
     Listing,
     Page,
@@ -35,10 +34,11 @@ from modelsurgeon.reports.verification_report import environment
 WORDS = {"act": "to act on", "watch": "to watch", "fine": "fine", "unknown": "not measured"}  # the worst first
 MOODS = {"act": "bad", "watch": "warning", "fine": "good", "unknown": "plain"}
 VERDICTS = {"act": "Act", "watch": "Watch", "fine": "Fine", "unknown": "Nothing was measured"}
-URGENT = ("act", "watch")  # verdicts that something follows of
+URGENT = ("act", "watch")  # verdicts that ask for something to be done
 
 Document = Mapping[str, Any]
-Judged = list[tuple[str, list[Document | None]]]
+Pair = Sequence[Document | None]  # the verdicts on all models; None: the document of a model has none of it
+Judged = list[tuple[str, Pair]]
 
 
 def page(document: Document) -> Page:
@@ -47,8 +47,8 @@ def page(document: Document) -> Page:
     subject = Subject(models, called, {chart.name: chart for chart in charts(document)})
     word = worst(word for word, _ in judgements)
     urgent = [_card(word, pair, called) for word, pair in judgements if word in URGENT]
-    calm = [(word, pair) for word, pair in judgements if word not in URGENT]
-    tallies = [tally(model) or "nothing was judged" for model in models]
+    calm = [pair for word, pair in judgements if word not in URGENT]
+    tallies = list(map(tally, models))
     return Page(
         title=f"{' beside '.join(called)}: {word}",
         command="modelsurgeon diagnose",
@@ -56,7 +56,7 @@ def page(document: Document) -> Page:
         joint=("|", "beside"),
         mood=MOODS[word],
         verdict=Phrase(VERDICTS[word], f"strong {MOODS[word]}"),
-        lines=[f"{name}: {said}" for name, said in zip(called, tallies, strict=True)] if models[1:] else tallies,
+        lines=[f"{name}: {counts}" for name, counts in zip(called, tallies, strict=True)] if models[1:] else tallies,
         blocks=[
             *([Cards(urgent)] if urgent else []),
             *([Section("Nothing to do", [_calm(calm, called)])] if calm else []),
@@ -67,20 +67,23 @@ def page(document: Document) -> Page:
 
 
 def brief(document: Document) -> list[Block]:
-    """What a terminal shows: verdicts, what was not measured, commands, counts."""
+    """The report on a terminal: verdicts, what was not measured, commands, counts."""
     models, judgements = document["models"], judged(document["models"])
     columns = ("theme", "measure", "verdict", *(names(models) if models[1:] else ["number"]), "reference", "says")
-    rows = [_row(word, pair) for word, pair in judgements if word != "unknown"]
-    blocks: list[Block] = [Listing(columns, rows, long=("reference", "says"))]
+    known = [(word, pair, _any(pair)) for word, pair in judgements if word != "unknown"]
+    rows = [
+        (one["theme"], one["measure"], Phrase(word, MOODS[word]), *map(_number, pair), one["reference"], _says(pair))
+        for word, pair, one in known
+    ]
     missing = [_any(pair)["measure"] for word, pair in judgements if word == "unknown"]
-    if missing:
-        blocks.append(Paragraph(Phrase(f"not measured, or without a meaning here: {'; '.join(missing)}", "soft")))
-    notes = [f"{model['source']}: {note}" for model in models for note in model["notes"]]
+    notes = [f"not measured, or without a meaning here: {'; '.join(missing)}"] if missing else []
+    notes += [f"{model['source']}: {note}" for model in models for note in model["notes"]]
+    blocks: list[Block] = [Listing(columns, rows, long=("reference", "says"))]
     blocks += [Paragraph(Phrase(note, "soft")) for note in notes]
     blocks += [Paragraph((f"{themes}: ", Phrase(command, "code"))) for command, themes in commands(models)]
     for model in models:
         style = f"strong {MOODS[worst(verdict['verdict'] for verdict in model['verdicts'])]}"
-        blocks.append(Paragraph((f"{model['source']}: ", Phrase(tally(model) or "nothing was judged", style))))
+        blocks.append(Paragraph((f"{model['source']}: ", Phrase(tally(model), style))))
     return blocks
 
 
@@ -91,61 +94,48 @@ def worst(words: Iterable[str]) -> str:
 
 def tally(model: Document) -> str:
     """How many verdicts there are of each kind: 1 to act on, 3 to watch, 15 fine, 2 not measured."""
-    counted = Counter(verdict["verdict"] for verdict in model["verdicts"])
-    return ", ".join(f"{counted[word]} {meaning}" for word, meaning in WORDS.items() if counted[word])
+    counts = Counter(verdict["verdict"] for verdict in model["verdicts"])
+    counted = (f"{counts[word]} {meaning}" for word, meaning in WORDS.items() if counts[word])
+    return ", ".join(counted) or "nothing was judged"
 
 
 def judged(models: Sequence[Document]) -> Judged:
-    """(the worst verdict, the verdict on each model), the worst measure first; None where a model has none of it.
+    """(the worst verdict, the verdict on each model), the worst measure first.
 
-    Verdicts on two models are a pair if each is the same one of the same theme: the names of measures may differ.
+    The first verdicts of a theme on two models are a pair, and so are the second ones: measures may have other names.
     """
     themes = list(dict.fromkeys(verdict["theme"] for model in models for verdict in model["verdicts"]))
-    by_theme = [_by_theme(model) for model in models]
-    pairs = [list(pair) for theme in themes for pair in zip_longest(*(found[theme] for found in by_theme))]
-    found = [(worst(verdict["verdict"] for verdict in pair if verdict), pair) for pair in pairs]
-    return sorted(found, key=lambda one: list(WORDS).index(one[0]))
+    by_theme = [[[v for v in model["verdicts"] if v["theme"] == theme] for model in models] for theme in themes]
+    pairs = [pair for verdicts in by_theme for pair in zip_longest(*verdicts)]
+    judgements = [(worst(verdict["verdict"] for verdict in pair if verdict), pair) for pair in pairs]
+    return sorted(judgements, key=lambda judgement: list(WORDS).index(judgement[0]))
 
 
 def commands(models: Sequence[Document]) -> list[tuple[str, str]]:
-    """(command, themes that it would help), each once, the worst first."""
-    found: dict[str, dict[str, None]] = defaultdict(dict)
-    for _, pair in judged(models):
-        for verdict in pair:
-            if verdict and verdict["command"]:
-                found[verdict["command"]][verdict["theme"]] = None
-    return [(command, ", ".join(themes)) for command, themes in found.items()]
-
-
-def _by_theme(model: Document) -> dict[str, list[Document]]:
-    found: dict[str, list[Document]] = defaultdict(list)
-    for verdict in model["verdicts"]:
-        found[verdict["theme"]].append(verdict)
-    return found
-
-
-def _any(pair: Sequence[Document | None]) -> Document:
-    return next(verdict for verdict in pair if verdict)
+    """(command, the themes that it would help), each command once, that of the worst verdict first."""
+    themes: dict[str, dict[str, None]] = defaultdict(dict)
+    for verdict in (verdict for _, pair in judged(models) for verdict in pair if verdict and verdict["command"]):
+        themes[verdict["command"]][verdict["theme"]] = None
+    return [(command, ", ".join(helped)) for command, helped in themes.items()]
 
 
 # --- verdicts --------------------------------------------------------------------------------------------------------
 
 
-def _row(word: str, pair: Sequence[Document | None]) -> list[Words]:
-    one = _any(pair)
-    return [one["theme"], one["measure"], Phrase(word, MOODS[word]), *map(_number, pair), one["reference"], _says(pair)]
+def _any(pair: Pair) -> Document:
+    return next(verdict for verdict in pair if verdict)
 
 
 def _number(verdict: Document | None) -> Phrase:
     return Phrase(verdict["shown"] or "-", MOODS[verdict["verdict"]]) if verdict else Phrase("-")
 
 
-def _says(pair: Sequence[Document | None]) -> str:
+def _says(pair: Pair) -> str:
     return " | ".join(dict.fromkeys(verdict["says"] for verdict in pair if verdict))
 
 
-def _card(word: str, pair: Sequence[Document | None], called: Sequence[str]) -> Card:
-    one, lines = _any(pair), []
+def _card(word: str, pair: Pair, called: Sequence[str]) -> tuple[str, str, list[Words]]:
+    one, lines = _any(pair), list[Words]()
     for name, verdict in zip(called, pair, strict=True):
         if verdict:
             kind = Phrase(verdict["verdict"], f"word {MOODS[verdict['verdict']]}")
@@ -153,14 +143,12 @@ def _card(word: str, pair: Sequence[Document | None], called: Sequence[str]) -> 
             lines += [(Phrase(verdict["shown"] or "unknown", "large"), " ", kind, of), verdict["says"]]
             lines += [Phrase(verdict["command"], "code")] if verdict["command"] else []
     reference = Phrase(f"reference: {one['reference']}", "soft")
-    return Card(MOODS[word], one["theme"], [one["measure"], *lines, reference, cited(one["source"], "soft")])
+    return MOODS[word], one["theme"], [one["measure"], *lines, reference, cited(one["source"], "soft")]
 
 
-def _calm(judgements: Judged, called: Sequence[str]) -> Listing:
-    numbers = called if called[1:] else ["number"]
-    rows = []
-    for _, pair in judgements:
-        one = _any(pair)
+def _calm(pairs: Sequence[Pair], called: Sequence[str]) -> Listing:
+    numbers, rows = called if called[1:] else ["number"], []
+    for pair, one in zip(pairs, map(_any, pairs), strict=True):
         reference = (one["reference"], Phrase(" (", "soft"), *cited(one["source"], "soft"), Phrase(")", "soft"))
         rows.append((one["theme"], one["measure"], *map(_number, pair), _says(pair), reference))
     return Listing(("theme", "measure", *numbers, "says", "reference"), rows, numbers, named=True)
@@ -168,9 +156,8 @@ def _calm(judgements: Judged, called: Sequence[str]) -> Listing:
 
 def _measured(document: Document, subject: Subject) -> list[Block]:
     blocks: list[Block] = []
-    for model in document["models"]:
-        if model["notes"]:
-            blocks += [Paragraph(Phrase(model["source"], "strong"))] if subject.models[1:] else []
-            blocks.append(Bullets(model["notes"]))
+    for model in (model for model in subject.models if model["notes"]):
+        blocks += [Paragraph(Phrase(model["source"], "strong"))] if subject.models[1:] else []
+        blocks.append(Bullets(model["notes"]))
     blocks += [Verbatim(document["command"])] if document["command"] else []
     return [*blocks, *model_facts("took", subject), environment(document["environment"])]

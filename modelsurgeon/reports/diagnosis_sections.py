@@ -24,12 +24,12 @@ DTYPES, LOST = ("float16", "bfloat16"), ("overflow", "underflow")
 REPEATS = ("equal_rows", "equal_columns", "zero_rows", "zero_columns")
 
 Document = Mapping[str, Any]
-Parts = list[Document]
+Parts = Sequence[Document]
 
 
 @dataclass(frozen=True)
 class Subject:
-    """The models of a document, what each is called, and their charts by name."""
+    """The models of a document, their names, and {name: chart}."""
 
     models: Sequence[Document]
     names: Sequence[str]
@@ -37,18 +37,17 @@ class Subject:
 
 
 def sections(subject: Subject) -> list[Block]:
-    """All sections that there is something to show in."""
+    """All sections that have something to show."""
     return [block for name in _declared()["order"] for block in _section(name, subject)]
 
 
 def model_facts(name: str, subject: Subject) -> list[Block]:
-    """A row a fact that any model has, a column a model; of embeddings and heads a column each."""
+    """A row for each fact that any model has, a column for each model; of "tokens", one for each embedding or head."""
     parts = {called: model.get(name, model) for called, model in zip(subject.names, subject.models, strict=True)}
     if name == "tokens":
-        sides = ("embedding", "head")
-        pairs = [(called, side, model[side]) for called, model in parts.items() for side in sides if model[side]]
-        parts = {f"{called}: {side}" if subject.models[1:] else side: table for called, side, table in pairs}
-    return [*facts(_declared()["facts"][name], parts)]
+        tables = ((called, side, model[side]) for called, model in parts.items() for side in ("embedding", "head"))
+        parts = {f"{called}: {side}" if subject.models[1:] else side: table for called, side, table in tables if table}
+    return list[Block](facts(_declared()["facts"][name], parts))
 
 
 @cache
@@ -70,7 +69,7 @@ def _figure(name: str, subject: Subject) -> list[Block]:
 
 
 def _rows(name: str, subject: Subject) -> list[Block]:
-    """One listing a model that has any rows."""
+    """A listing for each model that has any rows."""
     declared, blocks = _declared()["rows"][name], list[Block]()
     for called, model in zip(subject.names, subject.models, strict=True):
         if parts := LISTED[name](model):
@@ -80,7 +79,7 @@ def _rows(name: str, subject: Subject) -> list[Block]:
     return blocks
 
 
-# --- what listings have a row of -------------------------------------------------------------------------------------
+# --- the rows of listings --------------------------------------------------------------------------------------------
 
 
 def far(model: Document) -> Parts:
@@ -101,69 +100,61 @@ def _far(table: Document) -> Iterable[dict[str, Any]]:
 
 
 def gains(model: Document) -> Parts:
-    """A group of norms for each template and place."""
+    """The norms of each template and place."""
     return _groups(model["gains"], ("mean", "rms", "min", "max"))
 
 
 def matrices(model: Document) -> Parts:
-    """A group of matrices for each template."""
+    """The matrices of each template."""
     return _groups(model["matrices"], ("times_xavier", "times_truncated", "spectral_norm", "stable_rank"))
 
 
 def _groups(rows: Iterable[Document], spans: Sequence[str]) -> Parts:
-    """The first of each group, with how many there are, from the least to the largest, and what is equal or zero."""
+    """The first of each group, with the group's count, shapes, spans (least to largest), equal and zero rows."""
     groups: dict[tuple[str, str], list[Document]] = defaultdict(list)
     for row in rows:
         groups[row["template"], row.get("place", "")].append(row)
-    return [
-        {
-            **group[0],
-            **{key: _span(group, key) for key in spans},
-            "count": len(group),
-            "shapes": " ".join(dict.fromkeys("x".join(map(str, row.get("shape", ()))) for row in group)),
-            "repeats": _repeats(group),
-        }
-        for group in groups.values()
-    ]
+    parts = []
+    for group in groups.values():
+        shapes = " ".join(dict.fromkeys("x".join(map(str, row.get("shape", ()))) for row in group))
+        repeats = {key.replace("_", " "): sum(row.get(key, 0) for row in group) for key in REPEATS}
+        repeated = ", ".join(f"{count:,} {what}" for what, count in repeats.items() if count)
+        ranges = {key: _span(group, key) for key in spans}
+        parts.append({**group[0], **ranges, "count": len(group), "shapes": shapes, "repeats": repeated})
+    return parts
 
 
 def _span(rows: Iterable[Document], key: str) -> str:
-    """From the least to the largest; a NaN is shown where there is any."""
+    """From the least to the largest value; any NaN counts as the least."""
     values = sorted((float(row[key]) for row in rows), key=lambda value: (value == value, value))
     return " to ".join(dict.fromkeys(number(value, ".3g") for value in (values[0], values[-1])))
 
 
-def _repeats(matrices: Sequence[Document]) -> str:
-    """3 equal rows, 1 zero columns."""
-    counts = {key.replace("_", " "): sum(row.get(key, 0) for row in matrices) for key in REPEATS}
-    return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
-
-
 def copies(model: Document) -> Parts:
-    """An axis in a layer, those with most copies first."""
+    """The copies of each axis in a layer, most copies first."""
     rows = sorted(model["copies"], key=lambda row: -row["copies"] - row["dead"])
     return [{**row, "two": " and ".join(map(str, row["example"] or ()))} for row in rows]
 
 
 def lossy(model: Document) -> Parts:
-    """A tensor that holds what other dtypes lose, the worst first."""
+    """Tensors with numbers that other dtypes lose, the worst first."""
 
     def badness(row: Document) -> tuple[int, int]:
-        return row["nan"] + row["inf"], sum(row[dtype][how] for dtype in DTYPES for how in LOST)
+        return row["nan"] + row["inf"], sum(row[dtype][loss] for dtype in DTYPES for loss in LOST)
 
     return sorted(model["numbers"]["tensors"], key=badness, reverse=True)
 
 
 def states(model: Document) -> Parts:
-    """A hidden state, in the order of the model."""
-    return list(model["running"]["states"]) if model["running"] else []
+    """Hidden states, in the order of the model."""
+    return model["running"]["states"] if model["running"] else []
 
 
 def attention(model: Document) -> Parts:
-    """A module that attends, the one with the largest logit first."""
+    """Modules that attend, the largest logit first."""
     return sorted(model["running"]["attention"], key=lambda row: -float(row["largest"])) if model["running"] else []
 
 
 LISTED: Mapping[str, Callable[[Document], Parts]] = {
-    listed.__name__: listed for listed in (far, gains, matrices, copies, lossy, states, attention)
+    rows.__name__: rows for rows in (far, gains, matrices, copies, lossy, states, attention)
 }

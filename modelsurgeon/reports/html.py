@@ -3,8 +3,8 @@
     check_target(path)          # before anything is measured
     write(path, page_declared)  # whole, or not at all
 
-The elements are in page.html, the looks in page.css, the drawings in svg.py. Every text that is put into the template
-is escaped, and what may move text about (control characters, marks of direction) is spelled out.
+page.html has the elements, page.css the looks, svg.py the drawings. Every text that enters the template is escaped, and
+what would move text about (control characters, marks of direction) is spelled out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from modelsurgeon.reports.blocks import Page, phrases
 from modelsurgeon.text import shown
 
 HERE = Path(__file__).parent
-MARK = '<meta name="generator" content="modelsurgeon">'  # tells a report, which another one may replace
+MARK = '<meta name="generator" content="modelsurgeon">'  # of a report, which another report may replace
 BEGINNING = 4096  # characters of a page within which the mark is
 
 
@@ -34,7 +34,7 @@ def rendered(page: Page) -> str:
 
 
 def write(path: Path, page: Page) -> None:
-    """Write the page, whole or not at all. Raises OSError where the disk does not take it."""
+    """Write the page, whole or not at all. Raises OSError where the disk fails."""
     text = rendered(page)
     temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.tmp")
     try:
@@ -46,7 +46,7 @@ def write(path: Path, page: Page) -> None:
 
 
 def check_target(path: Path) -> None:
-    """Raise OutputError where no report can be written, or where something else than a report would be lost."""
+    """Raise OutputError where no report can be written, or where it would replace a file that is not a report."""
     try:
         if not path.parent.is_dir():
             raise OutputError(f"--report {path}: no folder {path.parent}; make it first")
@@ -62,14 +62,14 @@ def check_target(path: Path) -> None:
 
 @cache
 def _environment() -> Environment:
-    found = Environment(
+    environment = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: value if isinstance(value, Markup) or not isinstance(value, str) else shown(value),
+        finalize=lambda value: shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
     )
-    found.filters |= {"phrases": phrases, "drawn": svg.draw, "legend": svg.legend}
-    found.filters["kind"] = lambda block: type(block).__name__
-    return found
+    environment.filters |= {"phrases": phrases, "drawn": svg.draw, "legend": svg.legend}
+    environment.filters["kind"] = lambda block: type(block).__name__
+    return environment

@@ -1,4 +1,4 @@
-"""What the commands besides verify and diagnose show of their results: plan, inspection, families, files, losses.
+"""The reports of commands other than verify and diagnose: plan, inspection, families, files, losses.
 
 console.show(of_plan(plan), console)
 """
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from modelsurgeon.reports.blocks import Block, Listing, Paragraph, Phrase
-from modelsurgeon.text import show_size
+from modelsurgeon.text import number, show_size
 
 if TYPE_CHECKING:
     from modelsurgeon.checkpoints.inspection import Inspection
@@ -17,88 +17,73 @@ if TYPE_CHECKING:
     from modelsurgeon.growth.overview import FamilyRow
     from modelsurgeon.saving.plan import Plan
 
-ALSO = ("follows", "active")
 MOST_SHAPES = 3  # of one template, shown in its row
 MOST_NAMES = 10  # of a list
 
 
 def of_plan(plan: Plan) -> list[Block]:
-    """One row a template, then totals, notes, and what is lost."""
-    rows = [
-        (
-            _counted(row.template, row.count),
-            row.signature,
-            *map(_shape, (row.before, row.after)),
-            row.factors,
-            row.precision,
-        )
-        for row in plan.rows
-    ]
+    """One row for each template, then totals, notes, and the reasons why the result is not lossless."""
+    columns = ("tensor", "signature", "before", "after", "factors", "precision")
+    rows = []
+    for row in plan.rows:
+        shapes = _shape(row.before), _shape(row.after)
+        rows.append((_counted(row.template, row.count), row.signature, *shapes, row.factors, row.precision))
     (old, new), (old_bytes, new_bytes) = plan.parameters, plan.bytes
-    totals = f"parameters {old:,} -> {new:,}; bytes {show_size(old_bytes)} -> {show_size(new_bytes)}"
     return [
-        Listing(("tensor", "signature", "before", "after", "factors", "precision"), rows, long=("tensor",)),
-        Paragraph(totals),
+        Listing(columns, rows, long=("tensor",)),
+        Paragraph(f"parameters {old:,} -> {new:,}; bytes {show_size(old_bytes)} -> {show_size(new_bytes)}"),
         Paragraph(f"peak memory at most {show_size(plan.peak_memory)}"),
         *of_notes(plan.notes, plan.lossy),
     ]
 
 
 def of_notes(notes: Iterable[str], lossy: Iterable[str]) -> list[Block]:
-    """What was chosen and why, and why the result is not the same function, if it is not."""
-    reasons = [Phrase(f"not lossless: {reason}", "warning") for reason in lossy]
-    return [Paragraph(words) for words in (*(Phrase(note, "soft") for note in notes), *reasons)]
+    """What was chosen and why, and the reasons why the result is not the same function."""
+    words = [Phrase(note, "soft") for note in notes] + [Phrase(f"not lossless: {why}", "warning") for why in lossy]
+    return list(map(Paragraph, words))
 
 
 def of_inspection(found: Inspection) -> list[Block]:
-    """What it is, its axes, its tensors by template, totals, and what nothing accounts for."""
+    """The class, the axes, the tensors by template, totals, and what no table accounts for."""
     at = f" at {found.revision}" if found.revision else ""
-    rows: list[tuple[str, ...]] = [(key, str(value)) for key, value in found.numbers.items()]
-    sizes = Listing(("config", "value"), rows)
+    sizes = Listing(("config", "value"), [(key, str(value)) for key, value in found.numbers.items()])
     if found.known:
         axes = found.axes.items()
         rows = [(name, str(axis["size"] or "?"), axis["key"] or "", axis["through"]) for name, axis in axes]
         sizes = Listing(("axis", "size", "key", "through"), rows)
-    groups = [
-        (
-            _counted(group.template, group.count),
-            group.signature,
-            " ".join([*map(_shape, group.shapes[:MOST_SHAPES]), *["..."][: len(group.shapes) > MOST_SHAPES]]),
-            " ".join(group.dtypes),
-            show_size(group.bytes),
-        )
-        for group in found.groups
-    ]
+    groups = []
+    for group in found.groups:
+        shapes = [*map(_shape, group.shapes[:MOST_SHAPES]), *["..."][: len(group.shapes) > MOST_SHAPES]]
+        name, dtypes, size = _counted(group.template, group.count), " ".join(group.dtypes), show_size(group.bytes)
+        groups.append((name, group.signature, " ".join(shapes), dtypes, size))
     tied = {True: "the head is the embedding", False: "no tied head", None: "tied or not: unknown"}[found.tied]
-    blocks: list[Block] = [
+    warnings = []
+    for what, names in (("tensors", found.tensors), ("config keys", found.keys)):
+        more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+        warnings += [f"not accounted for: {what} {', '.join(names[:MOST_NAMES])}{more}"] if names else []
+    warnings += [f"would be refused: {found.refused}"] if found.refused else []
+    return [
         Paragraph(f"{found.source}{at}: {found.model or 'no class named'}, model_type {found.model_type}"),
         sizes,
         Listing(("tensor", "signature", "shape", "dtype", "bytes"), groups, long=("tensor",)),
         Paragraph(f"parameters {found.parameters:,}; bytes {show_size(found.bytes)}; {tied}"),
+        *(Paragraph(Phrase(line, "warning")) for line in warnings),
+        *([] if found.refused else [Paragraph(Phrase("fits its table", "good"))]),
     ]
-    for what, names in (("tensors", found.tensors), ("config keys", found.keys)):
-        if names:
-            more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-            listed = f"not accounted for: {what} {', '.join(names[:MOST_NAMES])}{more}"
-            blocks.append(Paragraph(Phrase(listed, "warning")))
-    fits = (
-        Phrase(f"would be refused: {found.refused}", "warning") if found.refused else Phrase("fits its table", "good")
-    )
-    return [*blocks, Paragraph(fits)]
 
 
 def of_families(rows: Iterable[FamilyRow], details: Mapping[str, Any] | None = None) -> list[Block]:
-    """The table of what is supported; of one family in detail its axes, its signatures, what is refused."""
+    """The table of supported families; of one family in detail, its axes, signatures and restrictions too."""
     cells = [{"family": row.name, **row.cells} for row in rows]
     table = Listing(tuple(cells[0]), [tuple(row.values()) for row in cells], long=tuple(cells[0])[1:])
     return [table, *(_family(details) if details else [])]
 
 
 def _family(found: Mapping[str, Any]) -> list[Block]:
-    axes = [
-        (name, str(axis.get("key") or ""), axis["through"], " ".join(f"{k} {v}" for k, v in axis.items() if k in ALSO))
-        for name, axis in found["axes"].items()
-    ]
+    axes = []
+    for name, axis in found["axes"].items():
+        also = " ".join(f"{key} {axis[key]}" for key in axis if key in ("follows", "active"))
+        axes.append((name, str(axis.get("key") or ""), axis["through"], also))
     forms = [
         Listing((f"tensor ({form})", "signature"), [(name, text or "none") for name, text in tensors.items()])
         for form, tensors in found["forms"].items()
@@ -112,7 +97,7 @@ def _family(found: Mapping[str, Any]) -> list[Block]:
 
 
 def of_files(found: Integrity) -> list[Block]:
-    """Every file that is not what was written, then how many are."""
+    """Every file that is not as it was written, then how many are."""
     wrong = [f"{name}: {verdict}" for name, verdict in found.files.items() if verdict != "same"]
     same = len(found.files) - len(wrong)
     verdict = Phrase("as written", "strong good") if found.same else Phrase("different", "strong bad")
@@ -124,7 +109,7 @@ def of_files(found: Integrity) -> list[Block]:
 
 
 def of_losses(found: Mapping[str, Any]) -> list[Block]:
-    """What is known of the initial loss before and after an operation (`diagnosis/starting.py`), a line each.
+    """The initial loss before and after an operation (`diagnosis/starting.py`), a line each.
 
     initial loss before: 136.2 measured (random ids, 508 tokens), 256.0 predicted; guessing has 8.318
     """
@@ -133,21 +118,17 @@ def of_losses(found: Mapping[str, Any]) -> list[Block]:
 
 
 def _losses(side: Mapping[str, Any]) -> Iterable[str]:
-    run = side["run"]
+    run, guessing = side["run"], f"guessing has {number(side.get('uniform'), '.4g')}"
     if run["loss"] is None:
         yield f"not measured: {run['why']}"
     else:
-        yield f"{_short(run['loss'])} measured ({run['inputs']}, {run['tokens']} tokens)"
+        yield f"{number(run['loss'], '.4g')} measured ({run['inputs']}, {run['tokens']} tokens)"
     if side["expected"] is not None:
         formula = "log(e^(d sigma) + n - 1)" if side["tied"] else "log n + half the logits' variance"
-        yield f"{_short(side['predicted'])} predicted ({formula})"
-        yield f"{_short(side['expected'])} were all logits independent; guessing has {_short(side['uniform'])}"
+        yield f"{number(side['predicted'], '.4g')} predicted ({formula})"
+        yield f"{number(side['expected'], '.4g')} were all logits independent; {guessing}"
     elif "why" in side:
-        yield f"no formula tells it ({side['why']}); guessing has {_short(side['uniform'])}"
-
-
-def _short(value: Any) -> str:
-    return value if isinstance(value, str) else f"{value:.4g}"
+        yield f"no formula tells it ({side['why']}); {guessing}"
 
 
 def _counted(template: str, count: int) -> str:

@@ -1,4 +1,4 @@
-"""Blocks of a report as Markdown, as the Hub shows it. Text becomes one line without markup.
+"""Blocks of a report as Markdown that the Hub shows. A text becomes one line without markup.
 
 >>> rendered([Section("Sizes", [Paragraph("a_b parameters")])])
 '## Sizes\\n\\na\\\\_b parameters'
@@ -20,7 +20,7 @@ SIGNS = {"strong": "**", "em": "*"}
 
 
 def rendered(blocks: Iterable[Block], level: int = 2) -> str:
-    """All blocks, an empty line between them. level: of the headings of those that are sections."""
+    """All blocks, an empty line between them. level: of the headings of sections."""
     return "\n\n".join(_block(block, level) for block in blocks)
 
 
@@ -29,23 +29,20 @@ def escaped(text: str) -> str:
     return MARKUP.sub(r"\\\1", shown(text))
 
 
-def words(said: Words) -> str:
-    """A line, every phrase in its style."""
-    return "".join(map(_phrase, phrases(said)))
+def _words(words: Words) -> str:
+    return "".join(map(_phrase, phrases(words)))
 
 
 def _phrase(phrase: Phrase) -> str:
     if phrase.style == "code":
         return f"`{shown(phrase.text).replace('`', '')}`"
     text = phrase.text if phrase.ours or NUMBER.fullmatch(phrase.text) else escaped(phrase.text)
-    text = f"[{text}]({phrase.link})" if phrase.link else text
     sign = SIGNS.get(phrase.style, "")
-    return f"{sign}{text}{sign}"
+    return f"{sign}[{text}]({phrase.link}){sign}" if phrase.link else f"{sign}{text}{sign}"
 
 
 @singledispatch
 def _block(block: Block, level: int) -> str:
-    """A block as Markdown. level: of the heading, if it is a section."""
     raise TypeError(f"no block for Markdown: {block!r}")
 
 
@@ -56,12 +53,12 @@ def _(block: Section, level: int) -> str:
 
 @_block.register
 def _(block: Paragraph, level: int) -> str:
-    return words(block.words)
+    return _words(block.words)
 
 
 @_block.register
 def _(block: Bullets, level: int) -> str:
-    return "\n".join(f"{f'{at}.' if block.numbered else '-'} {words(line)}" for at, line in enumerate(block.lines, 1))
+    return "\n".join(f"{f'{at}.' if block.numbered else '-'} {_words(line)}" for at, line in enumerate(block.lines, 1))
 
 
 @_block.register
@@ -73,5 +70,5 @@ def _(block: Verbatim, level: int) -> str:
 @_block.register
 def _(block: Listing, level: int) -> str:
     rows = [block.columns, *block.rows]
-    lines = [f"| {' | '.join(map(words, row))} |" for row in rows]
+    lines = [f"| {' | '.join(map(_words, row))} |" for row in rows]
     return "\n".join([lines[0], "|" + "---|" * len(block.columns), *lines[1:]])

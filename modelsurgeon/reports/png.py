@@ -3,8 +3,8 @@
     check_folder(folder, names)    # before anything is measured
     write_charts(folder, charts)   # folder/loss-by-position.png ...
 
-Nothing of pyplot's global state is touched, and no window or display is needed. Names come from files: none of them is
-read as a formula, and none takes the place of a file that is no plot of ours.
+It does not touch pyplot's global state, and needs no display. Names come from files: none is read as a formula, and no
+plot replaces a file that is not a plot of ours.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0b6bb0", "#cf5500", "#00875f", "#a63e84", "#6a4fc0", "#6b7280")  # as page.css has them
 BAD, SOFT, GRID = "#b3261e", "#5a6472", "#e8ebef"
-MARK = b"tEXtSoftware\x00modelsurgeon"  # tells a plot of ours, which another one may replace
-BEGINNING = 4096  # bytes of a file in which it stands
+MARK = b"tEXtSoftware\x00modelsurgeon"  # of a plot of ours, which another plot may replace
+BEGINNING = 4096  # bytes of a file within which the mark is
 INCHES, DOTS = (8.0, 4.2), 150  # size of a plot; dots of an inch
 LONGEST = 60  # characters of a label
+MOST_TICKS = 24  # numbers along the x axis
 
 
 def check_folder(folder: Path, names: Iterable[str]) -> None:
-    """Raise OutputError where plots of these names cannot be written, or where another's file would be lost."""
+    """Raise OutputError where plots of these names cannot be written, or would replace a file that is not a plot."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
@@ -54,23 +55,27 @@ def check_folder(folder: Path, names: Iterable[str]) -> None:
 
 
 def write_charts(folder: Path, charts: Iterable[Chart], names: Collection[str] = ()) -> list[Path]:
-    """Draw each into a file of its name, whole or not at all; older plots of `names` that are none of them go.
+    """Draw each chart into a file of its name, whole or not at all; remove plots of `names` that have no chart now.
 
-    Raises OSError where the disk does not take them.
+    Raises OSError where the disk fails.
     """
+    import matplotlib.style
+
     folder.mkdir(exist_ok=True)
     written = []
     for chart in charts:
         path = folder / f"{chart.name}.png"
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            _save(chart, temporary)
+            with matplotlib.style.context("default"), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Glyph .* missing")  # a script that no font here has
+                draw(chart).savefig(temporary, format="png", dpi=DOTS, metadata={"Software": "modelsurgeon"})
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
         written.append(path)
     for path in (folder / f"{name}.png" for name in names):
-        if path not in written and path.is_file() and _is_ours(path):
+        if path not in written and _is_ours(path):
             path.unlink()
     return written
 
@@ -82,32 +87,23 @@ def _is_ours(path: Path) -> bool:
         return MARK in file.read(BEGINNING)
 
 
-def _save(chart: Chart, path: Path) -> None:
-    import matplotlib.style
-
-    with matplotlib.style.context("default"), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name in a script that no font here has
-        figure = draw(chart)
-        figure.savefig(path, format="png", dpi=DOTS, metadata={"Software": "modelsurgeon"})
-
-
 def draw(chart: Chart) -> Figure:
     """The figure, which no window shows."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=INCHES, layout="constrained")
-    axes = figure.add_subplot()
+    axes, colours = figure.add_subplot(), [COLOURS[chart.colour(at)] for at in range(len(chart.series))]
     _frame(axes, chart)
     for at, limit in enumerate(chart.limits):
         _limit(axes, limit, other=bool(at % 2))
-    for at, series in enumerate(chart.series):
-        _series(axes, series, COLOURS[chart.colour(at) % len(COLOURS)], chart)
-    _legend(figure, axes, chart)
+    for series, colour in zip(chart.series, colours, strict=True):
+        _series(axes, series, colour, chart)
+    _legend(figure, [_cut(series.label) for series in chart.series], colours)
     return figure
 
 
 def _limit(axes: Axes, limit: Limit, other: bool) -> None:
-    """A line; what it is stands at one of two places, for limits may lie close together."""
+    """A line; its label is at one of two places, for limits may be close together."""
     colour = BAD if limit.bad else SOFT
     line = axes.axvline if limit.vertical else axes.axhline
     line(limit.at, color=colour, linestyle=(0, (5, 4)), linewidth=1, zorder=1)
@@ -133,7 +129,9 @@ def _frame(axes: Axes, chart: Chart) -> None:
     axes.set_xlim(*chart.x_range)
     axes.set_ylim(*chart.y_range)
     if chart.ticks:
-        axes.set_xticks(*zip(*_spread(chart.ticks), strict=True))
+        every = math.ceil(len(chart.ticks) / MOST_TICKS)
+        ticks = (tick for at, tick in enumerate(chart.ticks) if at % every == 0 or not tick[1].isdigit())
+        axes.set_xticks(*zip(*ticks, strict=True))
     elif chart.whole and not chart.x_log:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.grid(axis="y", color=GRID)
@@ -142,48 +140,33 @@ def _frame(axes: Axes, chart: Chart) -> None:
     axes.tick_params(colors=SOFT, labelsize=9)
 
 
-def _spread(places: tuple[tuple[float, str], ...], most: int = 24) -> tuple[tuple[float, str], ...]:
-    """Ticks with labels, as many as have room; names, other than numbers, stay."""
-    every = math.ceil(len(places) / most)
-    return tuple(place for at, place in enumerate(places) if at % every == 0 or not place[1].isdigit())
-
-
 def _series(axes: Axes, series: Series, colour: str, chart: Chart) -> None:
-    pairs = list(zip(series.xs, series.ys, strict=True))
     low = chart.y_range[0] if chart.y_log else -math.inf
-    finite = [(x, max(y, low)) for x, y in pairs if math.isfinite(y)]
+    finite = [(x, max(y, low)) for x, y in zip(series.xs, series.ys, strict=True) if math.isfinite(y)]
     line, mark = ("-" if series.kind in ("line", "broad") else ""), ("o" if series.dotted else "")
     xs, ys = [x for x, _ in finite], [y for _, y in finite]
     axes.plot(xs, ys, color=colour, linestyle=line, marker=mark, markersize=4, linewidth=1.4, clip_on=False)
     for x, (least, most) in zip(series.xs, series.reach, strict=False):
         if math.isfinite(least) and math.isfinite(most):
             axes.plot([x, x], [max(least, low), most], color=colour, alpha=0.4, linewidth=2.5)
-    odd = [x for x, y in pairs if not math.isfinite(y)]
-    if odd:
+    if odd := [x for x, y in zip(series.xs, series.ys, strict=True) if not math.isfinite(y)]:
         edge = axes.get_xaxis_transform()
         axes.plot(odd, [1.0] * len(odd), linestyle="", marker="x", color=BAD, transform=edge, clip_on=False)
 
 
-def _legend(figure: Figure, axes: Axes, chart: Chart) -> None:
+def _legend(figure: Figure, labels: list[str], colours: list[str]) -> None:
     """Below the plotting area."""
     from matplotlib.lines import Line2D
 
-    if not chart.series:
-        return
-    keys = [
-        Line2D([], [], color=COLOURS[chart.colour(at) % len(COLOURS)], marker="o", markersize=5, linestyle="")
-        for at in range(len(chart.series))
-    ]
-    legend = figure.legend(
-        keys, [str(at) for at in range(len(keys))], loc="outside lower center", frameon=False, ncols=2
-    )
-    for text, series in zip(legend.get_texts(), chart.series, strict=True):
-        text.set_parse_math(False)  # set before the label: matplotlib leaves out those that begin with _
-        text.set_text(_cut(series.label))
-        text.set_fontsize(9)
+    if labels:
+        keys = [Line2D([], [], color=colour, marker="o", markersize=5, linestyle="") for colour in colours]
+        legend = figure.legend(keys, colours, loc="outside lower center", frameon=False, ncols=2)
+        for text, label in zip(legend.get_texts(), labels, strict=True):
+            text.set_parse_math(False)
+            text.set(text=label, fontsize=9)  # only now: matplotlib leaves out labels that begin with _
 
 
 def _cut(text: str) -> str:
-    """One line that has room, with what may move text about spelled out."""
+    """One line that has room, with what would move text about spelled out."""
     line = shown(text)
     return line if len(line) <= LONGEST else f"{line[: LONGEST // 2 - 2]}...{line[2 - LONGEST // 2 :]}"

@@ -1,10 +1,9 @@
 """A verification's report, declared once: the page, and what of it a terminal shows.
 
-    html.write(path, page(document))        # all that was found
-    console.show(brief(document), console)  # a row a level, what to heed, the verdict last
+    html.write(path, page(document))        # all findings
+    console.show(brief(document), console)  # a row for each level, warnings, the verdict last
 
-All of it is read off the report's document (`verification/schema.json`), so one that was stored with --json can be
-shown too.
+Both read only the report's document (`verification/schema.json`): one that was stored with --json can be shown too.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from typing import Any
 from modelsurgeon.reports.blocks import (
     Block,
     Bullets,
-    Card,
     Cards,
     Figure,
     Listing,
@@ -39,7 +37,7 @@ from modelsurgeon.reports.verification_charts import against, by_layer, by_posit
 from modelsurgeon.text import number
 from modelsurgeon.verification import summary
 
-MOST_GROUPS = 200  # rows of names with their counters left open
+MOST_GROUPS = 200  # rows of templates
 MOST_LISTED = 50  # rows of tensors that are not exact, and of ranks
 VERDICTS = ("wrong", "rounded", "exact")
 VERSIONS = ("modelsurgeon", "python", "torch", "transformers", "numpy", "platform")
@@ -53,8 +51,11 @@ Document = Mapping[str, Any]
 def page(document: Document) -> Page:
     """The whole page of a report's document."""
     same, but = document["same"], summary.verdict(document).partition("; but ")[2]
-    sections = (_compared, _proof, _logits, _stored, _trainable)
-    asked = [Verbatim(document["command"])] if document["command"] else []
+    levels = {"proof": _proof, "logits": _logits, "stored": _stored, "trainable": _trainable}
+    warnings, notes = summary.warnings(document), summary.notes(document)
+    mood = "bad" if not same else "warning" if warnings else "good"
+    command = [Verbatim(document["command"])] if document["command"] else []
+    took = ", ".join(f"{level} {taken:.1f} s" for level, taken in document["seconds"].items() if taken is not None)
     return Page(
         title=f"{document['source']} to {document['result']}: {'same function' if same else 'different'}",
         command="modelsurgeon verify",
@@ -67,44 +68,35 @@ def page(document: Document) -> Page:
         ),
         lines=(),
         blocks=[
-            _answers(document),
-            *_heeded(document),
+            Cards(
+                [(a.mood, a.question, (Phrase(a.answer, f"large {a.mood}"), a.why)) for a in summary.answers(document)]
+            ),
+            *([Bullets([*warnings, *notes], mood=mood)] if warnings or notes else []),
             Section("Summary", [_levels(document)]),
-            *(section for declare in sections if (section := declare(document))),
-            Section("How it was measured", [*asked, environment(document["environment"], _took(document["seconds"]))]),
+            _compared(document),
+            *(section(document[level]) for level, section in levels.items() if document[level]),
+            Section("How it was measured", [*command, environment(document["environment"], ("time", took))]),
         ],
     )
 
 
 def brief(document: Document) -> list[Block]:
-    """What a terminal shows."""
+    """The report on a terminal."""
     function, _, but = document["verdict"].partition(";")
-    mood, heeded = ("good", "warning") if document["same"] else ("bad", "bad")
+    mood, warning = ("good", "warning") if document["same"] else ("bad", "bad")
     verdict = (Phrase(function, f"strong {mood}"), Phrase(f";{but}" * bool(but), "strong warning"))
     return [
         _levels(document),
         *(Paragraph(Phrase(line, "soft")) for line in summary.notes(document)),
-        *(Paragraph(Phrase(line, heeded)) for line in summary.warnings(document)),
+        *(Paragraph(Phrase(line, warning)) for line in summary.warnings(document)),
         Paragraph((f"{document['source']} -> {document['result']}: ", *verdict)),
     ]
 
 
 def environment(found: Document, *more: tuple[str, str]) -> Listing:
-    """Versions and machine, and what else is listed below them."""
+    """Versions and machine, and further rows below them."""
     hardware = f"{found['device']}: {', '.join(found['hardware'])}; {found['threads']} threads"
-    versions = [(name, found[name]) for name in VERSIONS]
-    return Listing((), [*versions, ("device", hardware), *more], named=True)
-
-
-def _answers(document: Document) -> Cards:
-    found = summary.answers(document)
-    return Cards([Card(a.mood, a.question, (Phrase(a.answer, f"large {a.mood}"), a.why)) for a in found])
-
-
-def _heeded(document: Document) -> list[Block]:
-    warnings, notes = summary.warnings(document), summary.notes(document)
-    mood = "bad" if not document["same"] else "warning" if warnings else "good"
-    return [Bullets([*warnings, *notes], mood=mood)] if warnings or notes else []
+    return Listing((), [*((name, found[name]) for name in VERSIONS), ("device", hardware), *more], named=True)
 
 
 def _levels(document: Document) -> Listing:
@@ -115,15 +107,17 @@ def _levels(document: Document) -> Listing:
     return Listing(("level", "what", "result"), rows, named=True)
 
 
-def _took(seconds: Document) -> tuple[str, str]:
-    return "time", ", ".join(f"{level} {taken:.1f} s" for level, taken in seconds.items() if taken is not None)
-
-
 # --- what was compared -----------------------------------------------------------------------------------------------
 
 
 def _compared(document: Document) -> Section:
-    blocks: list[Block] = _models(document)
+    """The facts of both checkpoints, row by row (of the sizes, those that differ first), and how they were compared."""
+    sides = {side: {"name": document[side], **document["checkpoints"][side]} for side in ("source", "result")}
+    axes = dict.fromkeys(axis for side in sides.values() for axis in side["sizes"])
+    sizes = [(axis, *(str(side["sizes"].get(axis, "")) for side in sides.values())) for axis in axes]
+    (known,) = facts(DECLARED["models"], sides)
+    rows = [*known.rows, *sorted(sizes, key=lambda size: size[1] == size[2])]
+    blocks: list[Block] = [replace(known, rows=rows)]
     if maps := document["maps"]:
         by_record = "What was done to the source, by the record"
         title = by_record if maps["from"] == "record" else "How the result was made, derived from its weights"
@@ -135,15 +129,6 @@ def _compared(document: Document) -> Section:
     return Section("What was compared", blocks)
 
 
-def _models(document: Document) -> list[Block]:
-    """What is known of both, row by row; of the sizes, those that differ first."""
-    sides = {side: {"name": document[side], **document["checkpoints"][side]} for side in ("source", "result")}
-    axes = dict.fromkeys(axis for side in sides.values() for axis in side["sizes"])
-    sizes = [(axis, *(str(side["sizes"].get(axis, "")) for side in sides.values())) for axis in axes]
-    (known,) = facts(DECLARED["models"], sides)
-    return [replace(known, rows=[*known.rows, *sorted(sizes, key=lambda size: size[1] == size[2])])]
-
-
 def _step(step: Document) -> Words:
     arguments = "; ".join(f"{key} {value}" for key, value in step.get("arguments", {}).items() if value is not None)
     lossy = f" not lossless: {'; '.join(step['lossy'])}" if step.get("lossy") else ""
@@ -153,27 +138,21 @@ def _step(step: Document) -> Words:
 # --- the levels ------------------------------------------------------------------------------------------------------
 
 
-def _proof(document: Document) -> Section | None:
-    if not document["proof"]:
-        return None
-    tensors = document["proof"]["tensors"]
-    listed = sorted((tensor for tensor in tensors if tensor["verdict"] != "exact"), key=_badness)
+def _proof(proof: Document) -> Section:
+    inexact = [tensor for tensor in proof["tensors"] if tensor["verdict"] != "exact"]
+    inexact.sort(key=lambda tensor: (VERDICTS.index(tensor["verdict"]), -summary.largest([tensor["rounding"]])))
     blocks: list[Block] = [explained(TEXT["proof"])]
-    blocks += cut(_groups(tensors), MOST_GROUPS, "{} more names, all of them no worse, are left out here.")
-    if listed:
+    blocks += cut(_groups(proof["tensors"]), MOST_GROUPS, "{} more names, all of them no worse, are left out here.")
+    if inexact:
         columns = ("tensor", "verdict", "rounding", "in last places", "where, expected, found")
-        rows = [(Phrase(t["name"], "code"), _verdict(t), *_rounding(t), t["detail"]) for t in listed]
+        moods = {"wrong": "bad"}
+        rows = [
+            (Phrase(t["name"], "code"), Phrase(t["verdict"], moods.get(t["verdict"], "")), *_rounding(t), t["detail"])
+            for t in inexact
+        ]
         worst = Listing(columns, rows, ("rounding", "in last places"))
         blocks.append(Section("Not exact, the worst first", cut(worst, MOST_LISTED, LEFT_OUT)))
     return Section("Proof on the weights", blocks)
-
-
-def _badness(tensor: Document) -> tuple[int, float]:
-    return VERDICTS.index(tensor["verdict"]), -summary.largest([tensor["rounding"]])
-
-
-def _verdict(tensor: Document) -> Phrase:
-    return Phrase(tensor["verdict"], "bad" if tensor["verdict"] == "wrong" else "")
 
 
 def _rounding(found: Document) -> tuple[str, str]:
@@ -181,25 +160,22 @@ def _rounding(found: Document) -> tuple[str, str]:
 
 
 def _groups(tensors: Sequence[Document]) -> Listing:
-    """A row a template, those with something wrong first, else in the order of the tensors."""
+    """A row for each template, those with a wrong tensor first, else in the order of the tensors."""
     members: dict[str, list[Document]] = defaultdict(list)
     for tensor in tensors:
         members[summary.template(tensor["name"])].append(tensor)
-    counts = {name: Counter(tensor["verdict"] for tensor in group) for name, group in members.items()}
-    rows = []
-    for name in sorted(members, key=lambda name: not counts[name]["wrong"]):
-        worst = {key: summary.largest(tensor[key] for tensor in members[name]) for key in ("rounding", "ulps")}
-        exact, rounded, wrong = (counts[name][word] for word in reversed(VERDICTS))
-        counted = f"{len(members[name]):,}", f"{exact:,}", f"{rounded:,}" if rounded else ""
-        rows.append((Phrase(name, "code"), *counted, Phrase(f"{wrong:,}" if wrong else "", "bad"), *_rounding(worst)))
+    rows = list[Sequence[str | Phrase]]()
+    for name, group in members.items():
+        counts = Counter(tensor["verdict"] for tensor in group)
+        worst = {key: summary.largest(tensor[key] for tensor in group) for key in ("rounding", "ulps")}
+        rounded, wrong = (f"{counts[word]:,}" if counts[word] else "" for word in ("rounded", "wrong"))
+        counted = f"{len(group):,}", f"{counts['exact']:,}", rounded, Phrase(wrong, "bad")
+        rows.append((Phrase(name, "code"), *counted, *_rounding(worst)))
     columns = ("tensors", "count", "exact", "rounded", "wrong", "largest rounding", "in last places")
-    return Listing(columns, rows, columns[1:])
+    return Listing(columns, sorted(rows, key=lambda row: row[4] == Phrase("", "bad")), columns[1:])
 
 
-def _logits(document: Document) -> Section | None:
-    report = document["logits"]
-    if not report:
-        return None
+def _logits(report: Document) -> Section:
     blocks: list[Block] = [explained(TEXT["logits"], report), comparisons(report)]
     if (points := report.get("scatter")) and points["before"]:
         blocks.append(Figure(against(points), "Sampled logits: equal ones lie on the line."))
@@ -207,15 +183,15 @@ def _logits(document: Document) -> Section | None:
         caption = "cross entropy of the text, by position, mean over windows; one line where they are equal."
         blocks.append(Figure(by_position(losses), caption))
     if (layers := report.get("layers")) and layers["rows"]:
-        caption = filled(TEXT["layers"], layers)
-        blocks.append(Section("Layer by layer", [Figure(by_layer(layers), caption)]))
+        figure = Figure(by_layer(layers), filled(TEXT["layers"], layers))
+        blocks.append(Section("Layer by layer", [figure]))
     if generation := report.get("generation"):
         blocks.append(Section("Generation", [explained(TEXT["generation"], generation)]))
     return Section("Outputs in transformers", blocks)
 
 
 def comparisons(report: Document) -> Listing:
-    """How outputs differ, a row a kind of input."""
+    """How outputs differ, a row for each kind of input."""
     if not report["noise"]:
         return listing(ROWS["compared"], report["comparisons"], 7)
     pairs = zip(report["comparisons"], report["noise"], strict=True)
@@ -223,17 +199,11 @@ def comparisons(report: Document) -> Listing:
     return listing(ROWS["compared"] + ROWS["noise"], parts, 8)
 
 
-def _stored(document: Document) -> Section | None:
-    report = document["stored"]
-    if not report:
-        return None
+def _stored(report: Document) -> Section:
     return Section("In 16 bits", [explained(TEXT["stored"], report), comparisons(report)])
 
 
-def _trainable(document: Document) -> Section | None:
-    found = document["trainable"]
-    if not found:
-        return None
+def _trainable(found: Document) -> Section:
     blocks: list[Block] = [explained(TEXT["trainable"])]
     if found["axes"]:
         blocks.append(Figure(cosines(found["axes"]), "from least to largest, the dot is the mean."))

@@ -1,9 +1,9 @@
-"""A checkpoint, planned or stored, straight into a model of `transformers`: nothing is written to a disk.
+"""A planned or stored checkpoint as a model of `transformers`, with nothing written to a disk.
 
-The library makes the model without memory, on torch's "meta" device, and puts one parameter after another in its place.
-What it is handed is no tensor but a promise of one: asked for, it is computed piece by piece, in the dtype that the
-parameter has. Beside the model there is one piece in memory; where a family's parameters are made of several tensors
-(experts that the library fuses), those of one parameter.
+The library builds the model on torch's "meta" device, which takes no memory, then fills in one parameter after another.
+It gets a `Promise` for each tensor, which computes the numbers piece by piece, in the parameter's dtype, when the
+library asks for them. Besides the model, memory holds one piece, or all tensors of one parameter where the library
+fuses several (experts).
 
 Upstream: transformers/core_model_loading.py, which reads slices of safetensors files in the same way.
 """
@@ -19,8 +19,7 @@ from unittest.mock import patch
 import torch
 
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
-from modelsurgeon.errors import ModelSurgeonError, SourceError
-from modelsurgeon.running.reference import LOADING, bare_body, model_class, quiet, refuse_made_up
+from modelsurgeon.running.reference import bare_body, loadable, loading_errors, model_class, quiet, refuse_made_up
 from modelsurgeon.tensors.arena import Arena
 from modelsurgeon.tensors.budget import LARGEST
 from modelsurgeon.tensors.dtypes import DTYPE_NAMES, DTYPES
@@ -30,59 +29,40 @@ GENERATION = "generation_config.json"
 
 
 def assemble(checkpoint: Checkpoint, dtype: str | None = None, device: str = "cpu") -> Any:
-    """The model of the checkpoint's class, in evaluation mode; its state dict is what a saved folder would load.
+    """The model of the checkpoint's class, in evaluation mode, with the state dict that a saved folder would load.
 
     dtype   "float32", "bfloat16" ...; None: the config's, else that of its narrowest matrices
-    device  cpu, cuda, cuda:1: its parameters go there one by one
-    Raises SourceError where the library cannot build the model, or would make up some of its weights.
+    device  cpu, cuda, cuda:1
+    Raises SourceError where the library cannot load the model, or would invent some of its weights.
     """
-    wanted = getattr(torch, dtype or _stored_dtype(checkpoint))
+    from transformers import GenerationConfig
+
+    named = str(checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype")).removeprefix("torch.")
+    stored = named if named in DTYPE_NAMES else next(k for k, v in DTYPE_NAMES.items() if v == checkpoint.dtype)
     chosen = model_class(checkpoint)
     promised = {name: Promise(tensor) for name, tensor in checkpoint.tensors.items()}
     one_by_one = {"HF_DEACTIVATE_ASYNC_LOAD": "1"}  # else four at once, each in memory of its own
-    try:
-        with quiet(), patch.dict(os.environ, one_by_one):
-            config = chosen.config_class.from_dict(
-                {k: v for k, v in checkpoint.config.items() if k not in LOADING and not k.startswith("_")}
-            )
-            model, found = chosen.from_pretrained(
-                None,
-                config=config,
-                state_dict=promised,
-                dtype=wanted,
-                device_map={"": device},
-                ignore_mismatched_sizes=True,  # it reports them, and they are refused below
-                output_loading_info=True,
-                **bare_body(checkpoint, chosen),
-            )
-    except ModelSurgeonError:
-        raise
-    except (AttributeError, ImportError, KeyError, TypeError, ValueError) as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise SourceError(
-            f"{checkpoint.origin.id}: transformers cannot build it: {type(error).__name__}: {reason}"
-        ) from error
-    refuse_made_up(checkpoint.origin.id, model, found)
+    with loading_errors(checkpoint.origin.id), quiet(), patch.dict(os.environ, one_by_one):
+        model, info = chosen.from_pretrained(
+            None,
+            config=chosen.config_class.from_dict(loadable(checkpoint.config)),
+            state_dict=promised,
+            dtype=getattr(torch, dtype or stored),
+            device_map={"": device},
+            ignore_mismatched_sizes=True,  # it reports them, and they are refused below
+            output_loading_info=True,
+            **bare_body(checkpoint, chosen),
+        )
+    refuse_made_up(checkpoint.origin.id, model, info)
     if GENERATION in checkpoint.side_files and model.can_generate():
-        model.generation_config = _generation_config(checkpoint)
+        with TemporaryDirectory(prefix="modelsurgeon-") as name:
+            (Path(name) / GENERATION).write_bytes(checkpoint.side_files[GENERATION].read())
+            model.generation_config = GenerationConfig.from_pretrained(name)
     return model.eval()
 
 
-def _generation_config(checkpoint: Checkpoint) -> Any:
-    from transformers import GenerationConfig
-
-    with TemporaryDirectory(prefix="modelsurgeon-") as name:
-        (Path(name) / GENERATION).write_bytes(checkpoint.side_files[GENERATION].read())
-        return GenerationConfig.from_pretrained(name)
-
-
-def _stored_dtype(checkpoint: Checkpoint) -> str:
-    named = str(checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype")).removeprefix("torch.")
-    return named if named in DTYPE_NAMES else next(k for k, v in DTYPE_NAMES.items() if v == checkpoint.dtype)
-
-
 class Promise:
-    """A tensor that is computed when it is placed: the library asks for all of it, then where to and as what."""
+    """A tensor that is computed when the library puts it in its place: by `promise[...].to(device, dtype)`."""
 
     def __init__(self, tensor: LazyTensor) -> None:
         self._tensor = tensor
@@ -94,7 +74,7 @@ class Promise:
         return self
 
     def to(self, device: Any = None, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """The tensor."""
+        """The tensor's numbers, in `dtype` unless they are integers."""
         wanted = dtype if dtype and self.dtype.is_floating_point else self.dtype
         out = torch.empty(self.shape, dtype=wanted, device=device)
         arena = Arena()

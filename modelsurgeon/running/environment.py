@@ -1,4 +1,4 @@
-"""Where something was measured: the versions and the machine that a number depends on.
+"""The versions and the machine that a measured number depends on.
 
 >>> environment("cpu")["modelsurgeon"]
 '0.1.0'
@@ -16,14 +16,13 @@ import torch
 from modelsurgeon.errors import OptionsError
 from modelsurgeon.version import __version__
 
-CPUS = Path("/proc/cpuinfo")
 DTYPES = ("bfloat16", "float16", "float32", "float64")  # to compute in
 
 
 def check_place(dtype: str, device: str, *, auto: bool = False) -> None:
-    """Raise OptionsError for an unknown dtype, and for a device that this machine has not.
+    """Raise OptionsError for an unknown dtype, and for a device that this machine does not have.
 
-    auto  whether the device may be "auto", too: all devices
+    auto  whether the device may also be "auto": all devices
     """
     if dtype not in DTYPES:
         raise OptionsError(f"dtype {dtype!r}, expected one of {', '.join(DTYPES)}")
@@ -41,9 +40,9 @@ class Environment:
     """Versions as installed, and the machine.
 
     platform  system, kernel and architecture
-    device    as asked for: cpu, cuda:0, auto
-    hardware  the name of each device that it means
-    threads   how many of the CPU's torch computes with
+    device    as the user named it: cpu, cuda:0, auto
+    hardware  the name of each device that this means
+    threads   how many threads torch uses on the CPU
     """
 
     modelsurgeon: str
@@ -58,29 +57,19 @@ class Environment:
 
 
 def environment(device: str) -> Environment:
-    """What runs here, on a device as torch names it, or "auto" for all that there are."""
-    return Environment(
-        __version__,
-        platform.python_version(),
-        metadata.version("torch"),
-        metadata.version("transformers"),
-        metadata.version("numpy"),
-        platform.platform(),
-        device,
-        _hardware(device),
-        torch.get_num_threads(),
-    )
-
-
-def _hardware(device: str) -> tuple[str, ...]:
-    if device == "auto":
-        return (*map(torch.cuda.get_device_name, range(torch.cuda.device_count())), _cpu())
-    return (torch.cuda.get_device_name(device),) if device.startswith("cuda") else (_cpu(),)
+    """This machine's environment, for a device as torch names it, or "auto" for all devices."""
+    python, system = platform.python_version(), platform.platform()
+    torch_version, transformers, numpy = map(metadata.version, ("torch", "transformers", "numpy"))
+    gpus = range(torch.cuda.device_count()) if device == "auto" else [device] if device.startswith("cuda") else []
+    names = tuple(torch.cuda.get_device_name(gpu) for gpu in gpus)
+    hardware = names if device.startswith("cuda") else (*names, _cpu())
+    threads = torch.get_num_threads()
+    return Environment(__version__, python, torch_version, transformers, numpy, system, device, hardware, threads)
 
 
 def _cpu() -> str:
     """The CPU's name from Linux, or else from Python."""
-    if CPUS.exists():
-        lines = (line.partition(":") for line in CPUS.read_text().splitlines())
+    if (cpus := Path("/proc/cpuinfo")).exists():
+        lines = (line.partition(":") for line in cpus.read_text().splitlines())
         return next((name.strip() for key, _, name in lines if key.strip() == "model name"), platform.machine())
     return platform.processor() or platform.machine()

@@ -1,6 +1,6 @@
 """One forward pass of a batch, and which of a model's outputs are compared.
 
-Outputs are compared in the source's coordinates. Of a grown axis, m coordinates are folded into the n of the source as
+Outputs are compared in the source's coordinates. The m coordinates of a grown axis are folded into the source's n, as
 a reader of the axis sees them: D y / gain.
 """
 
@@ -12,19 +12,19 @@ from typing import Any
 import torch
 
 from modelsurgeon.architectures.architecture import Architecture
-from modelsurgeon.errors import ModelSurgeonError
+from modelsurgeon.errors import ModelSurgeonError, first_line
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.running.reader import Batch
 from modelsurgeon.running.reference import home
 
 
 def forward(model: Any, batch: Batch, hidden_states: bool = False) -> Mapping[str, Any]:
-    """What the model returns for a batch; signals come in the model's dtype.
+    """What the model returns for a batch; signals are converted to the model's dtype.
 
-    hidden_states  whether it returns all of them, too
+    hidden_states  whether it also returns all hidden states
     """
     if getattr(model.config, "pad_token_id", None) is None:
-        model.config.pad_token_id = 0  # what batches are padded with: classifiers find the last token by it
+        model.config.pad_token_id = 0  # as batches are padded: classifiers find the last token by it
     place, more = home(model), {"output_hidden_states": True} if hidden_states else {}
     arguments = {k: v.to(place, model.dtype if v.is_floating_point() else None) for k, v in batch.arguments.items()}
     returned: Mapping[str, Any] = model(**arguments, **more, return_dict=True)
@@ -32,24 +32,20 @@ def forward(model: Any, batch: Batch, hidden_states: bool = False) -> Mapping[st
 
 
 def run_batch(model: Any, batch: Batch, hidden_states: bool = False) -> Mapping[str, Any]:
-    """`forward` without gradients.
-
-    Raises ModelSurgeonError where the model cannot take what the other one's config promises.
-    """
+    """`forward` without gradients. Raises ModelSurgeonError where the model cannot take the batch."""
     try:
         with torch.inference_mode():
             return forward(model, batch, hidden_states)
     except torch.OutOfMemoryError:  # the machine's fault, not the model's
         raise
     except (IndexError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise ModelSurgeonError(f"{type(model).__name__} cannot run on {batch.inputs}: {reason}") from error
+        raise ModelSurgeonError(f"{type(model).__name__} cannot run on {batch.inputs}: {first_line(error)}") from error
 
 
 def compared_outputs(model: Any, returned: Mapping[str, Any], table: Architecture) -> dict[str, torch.Tensor]:
     """{output: value}: all logits, or else the hidden states that the table names.
 
-    Raises ModelSurgeonError where there are neither.
+    Raises ModelSurgeonError where the model returns neither.
     """
     numbers = {k: v for k, v in returned.items() if isinstance(v, torch.Tensor) and v.is_floating_point()}
     found = {k: v for k, v in numbers.items() if k.endswith("logits")}
@@ -60,7 +56,7 @@ def compared_outputs(model: Any, returned: Mapping[str, Any], table: Architectur
 
 
 def folded(value: torch.Tensor, axis_map: AxisMap | None) -> torch.Tensor:
-    """[..., m] -> [..., n] float64: an output along a grown axis, in the source's coordinates; others are unchanged."""
+    """[..., m] -> [..., n] float64: an output on a grown axis, in the source's coordinates; others are unchanged."""
     if axis_map is None or axis_map.new_size != value.shape[-1]:
         return value
     copied = torch.from_numpy(axis_map.copied).to(value.device)

@@ -1,7 +1,7 @@
-"""Generation with the KV cache: a model continues prompts greedily; beside it, the logits of one pass without cache.
+"""Generation with the KV cache: a model continues prompts greedily, then reads everything in one pass without cache.
 
-The prompts have several lengths, so that all but one are padded (on the left where the prompt and what follows are one
-row, on the right where an encoder reads it).
+The prompts have several lengths, so that all but one are padded: on the left for a decoder, which writes into the
+prompt's own row; on the right for an encoder.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from modelsurgeon.running.batches import Inputs
-from modelsurgeon.running.reader import TokenRows, padded
+from modelsurgeon.running.reader import TokenRows, padded, real_positions
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Continued:
     """What one model wrote.
 
     tokens    [prompts, new] int64
-    logits    [prompts, new, vocab] float32: behind each token, with the cache
-    uncached  the same of one forward pass over everything
+    logits    [prompts, new, vocab] float32: the logits that chose each token, with the cache
+    uncached  [prompts, new, vocab] float32: those of one forward pass over everything, without it
     """
 
     tokens: torch.Tensor
@@ -35,14 +35,14 @@ class Continued:
 
 def continue_prompts(model: Any, inputs: Inputs, home: torch.device) -> Continued:
     """Continue every prompt by `inputs.new` tokens, greedily and with the cache, then read all of it without."""
-    import transformers
+    from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig
 
-    config: Any = transformers.GenerationConfig  # its own types are incomplete
+    config: Any = GenerationConfig  # its own types are incomplete
     assert inputs.prompts is not None
     encodes, longest = inputs.start is not None, max(map(len, inputs.prompts))
     ids = padded(inputs.prompts, inputs.pad, left=not encodes).to(home)
-    mask = padded([[1] * len(row) for row in inputs.prompts], 0, left=not encodes).to(home)
-    # Neither the checkpoint's own taste in sampling nor an end of the text: so many tokens of the largest logit each.
+    mask = real_positions(inputs.prompts, left=not encodes).long().to(home)
+    # Not the checkpoint's own config: it may sample, and stop at an end of the text.
     model.generation_config = config(
         do_sample=False,
         num_beams=1,
@@ -53,20 +53,15 @@ def continue_prompts(model: Any, inputs: Inputs, home: torch.device) -> Continue
         output_logits=True,
         return_dict_in_generate=True,
     )
+    # For T5, the library's own cache has the encoder's depth where the decoder has more; this one grows by itself.
+    cache = {"past_key_values": EncoderDecoderCache(DynamicCache(), DynamicCache())} if encodes else {}
     with torch.inference_mode():
-        written = model.generate(input_ids=ids, attention_mask=mask, **(_empty_cache() if encodes else {}))
+        written = model.generate(input_ids=ids, attention_mask=mask, **cache)
     tokens = written.sequences[:, 1 if encodes else longest :].cpu()
     logits = torch.stack(written.logits, 1).float().cpu()
     with torch.inference_mode():
         uncached = _at_once(model, inputs, tokens.to(home), ids, mask)
     return Continued(tokens, logits, uncached)
-
-
-def _empty_cache() -> dict[str, Any]:
-    """A cache that grows layer by layer: the library's own has the encoder's depth where T5's decoder has more."""
-    from transformers import DynamicCache, EncoderDecoderCache
-
-    return {"past_key_values": EncoderDecoderCache(DynamicCache(), DynamicCache())}
 
 
 def _at_once(model: Any, inputs: Inputs, tokens: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -78,6 +73,6 @@ def _at_once(model: Any, inputs: Inputs, tokens: torch.Tensor, ids: torch.Tensor
         return torch.as_tensor(returned.logits).float().cpu()
     rows: TokenRows = [[*prompt, *new[:-1]] for prompt, new in zip(inputs.prompts, tokens.tolist(), strict=True)]
     read = padded(rows, inputs.pad).to(ids.device)
-    real = padded([[1] * len(row) for row in rows], 0).to(ids.device)
+    real = real_positions(rows).long().to(ids.device)
     logits = model(input_ids=read, attention_mask=real, use_cache=False, return_dict=True).logits.float().cpu()
     return torch.stack([own[len(row) - inputs.new : len(row)] for own, row in zip(logits, rows, strict=True)])

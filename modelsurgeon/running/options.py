@@ -1,7 +1,4 @@
-"""How a model is run: what it reads, what it computes in, and where.
-
-RunOptions(text="...", samples=2, dtype="bfloat16", device="auto", memory=8 << 30)
-"""
+"""How a model is run: RunOptions(text="...", samples=2, dtype="bfloat16", device="auto", memory=8 << 30)."""
 
 from __future__ import annotations
 
@@ -15,10 +12,10 @@ class RunOptions:
     text               what the model reads; None: the sample that comes with the program
     samples            windows of the text, of `length` tokens each
     dtype              what the model computes in: float32, bfloat16 ...
-    device             cpu, cuda, cuda:1; auto: over all GPUs, then memory, and from the disk what does not fit
+    device             cpu, cuda, cuda:1; auto: weights fill the GPUs, then memory; the rest stays on disk
     seed               seed for random ids, and for the positions that a masked language model fills in
-    trust_remote_code  run the code that lies in the checkpoint's folder, where config.json names some
-    memory             for device auto: bytes of weights in memory beside the GPUs; None: what is free
+    trust_remote_code  whether to run the model's own code in the checkpoint's folder, if config.json names some
+    memory             for device auto: the most bytes of weights in the CPU's memory; None: what is free
     """
 
     text: str | None = None

@@ -1,9 +1,8 @@
-"""Tensors that wait on disk while another model is in memory: one file each, read back through the page cache.
+"""Tensors that wait on disk while another model is in memory, one file each.
 
-with TemporaryDirectory() as folder:
-    kept = Kept(Path(folder))
-    kept.put("3 logits", logits)
-    kept.get("3 logits")
+kept = Kept(folder)
+kept.put("3 logits", logits)
+kept.get("3 logits")
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 @dataclass(frozen=True)
 class Kept:
-    """A folder of tensors by name; whoever makes the folder around it removes it."""
+    """A folder of tensors by name; the caller removes it."""
 
     folder: Path
     numbers: dict[str, int] = field(default_factory=dict)
@@ -31,7 +30,7 @@ class Kept:
         save_file({"value": value.contiguous()}, self.folder / f"{number}.safetensors")
 
     def get(self, name: str) -> torch.Tensor:
-        """Read one tensor. Raises KeyError where none of this name was put."""
+        """Read one tensor. Raises KeyError for a name that was not put."""
         return load_file(self.folder / f"{self.numbers[name]}.safetensors")["value"]
 
     def __contains__(self, name: str) -> bool:

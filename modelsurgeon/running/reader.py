@@ -1,16 +1,15 @@
-"""What a model takes, read off its config and class, and rows of ids made into what it is called with.
+"""What inputs a model takes, by its config and class, and batches made of rows of ids.
 
-What a batch looks like depends on what the model is for. An encoder-decoder reads the first half of a row and is to
-predict the second one, which it is given shifted right; a masked language model fills in 15% of the positions; any
-other one predicts the next token. Only text has labels: nobody predicts random ids.
-Pictures and sounds are random numbers: all that a model of pictures gets, and what a model of speech hears while it is
-given the text.
+A batch depends on the model's task. An encoder-decoder reads the first half of a row, gets the second half shifted
+right, and predicts it; a masked language model fills in 15% of the positions; any other model predicts the next token.
+Only text has labels: nobody predicts random ids.
+Pictures and sounds are random numbers. A model of pictures gets nothing else, a model of speech gets the text as well.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,27 +24,14 @@ UNLIMITED = 2**31  # positions of a model that states no limit
 TokenRows = list[list[int]]
 
 
-def _picture(config: Any) -> tuple[int, ...]:
-    size = config.image_size
-    return (config.num_channels, *((size, size) if isinstance(size, int) else size))
-
-
-def _sound(config: Any) -> tuple[int, ...]:
-    return (config.num_mel_bins, 2 * config.max_source_positions)  # a convolution of stride 2 halves the frames
-
-
-# What a model may read that is no text, by the name of its argument: the shape of one row.
-SIGNALS: Mapping[str, Callable[[Any], tuple[int, ...]]] = {"pixel_values": _picture, "input_features": _sound}
-
-
 @dataclass(frozen=True)
 class Batch:
     """One forward pass.
 
     inputs     the kind of input: "text", "random ids, length 7", "padded batch"
-    arguments  what the model is called with
-    real       [rows, positions] bool: the output's positions that are no padding (none of a model that reads no ids)
-    read       the same of the input, which an encoder-decoder's output is not aligned with
+    arguments  of the model's call
+    real       [rows, positions] bool: the output's positions that are no padding (none where a model reads no ids)
+    read       [rows, positions] bool: the input's, with which an encoder-decoder's output is not aligned
     labels     [rows, positions] int64: what each position should predict, or UNLABELLED
     """
 
@@ -58,18 +44,18 @@ class Batch:
 
 @dataclass(frozen=True)
 class Reader:
-    """What a model takes: read off its config and class, so that no family is named here.
+    """What a model takes, by its config and class: no family is named here.
 
-    vocab      how many token ids there are; 0: it takes none
+    vocab      the number of token ids; 0: it takes none
     longest    the most positions that it takes
-    start      what an encoder-decoder's decoder begins with; None: no encoder-decoder, or one that shifts by itself
+    start      the decoder's first token; None: no encoder-decoder, or one that shifts by itself
     mask       the token in masked positions; None: no masked language model
-    prefix     what its tokenizer begins every text with
+    prefix     the tokens with which its tokenizer begins every text
     end        the token that must end every row, and be nowhere else; None: there is none
-    choices    each row is a question of several choices (here: of one)
-    signal     what it reads that is no text: (its argument, the shape of one row)
-    first      the position of a row's first token, where the model takes positions; None: it takes none
-    generates  it writes text of its own
+    choices    whether each row is a question with several choices (here: one)
+    signal     (argument, the shape of one row) of its pictures or sounds
+    first      the position of a row's first token; None: it takes no positions
+    generates  whether it writes text
     """
 
     vocab: int
@@ -87,11 +73,14 @@ class Reader:
     def batch(
         self, inputs: str, rows: TokenRows, generator: torch.Generator, labelled: bool = False, left: bool = False
     ) -> Batch:
-        """Rows of ids as one forward pass; an attention mask comes with rows of different lengths.
+        """Rows of ids as one forward pass, with an attention mask where they differ in length.
 
-        left  padding comes before the rows, as where text is generated
+        labelled  whether the rows are text, so that the batch says what to predict
+        left      whether padding comes before the rows, as for generation
         """
-        rows = [self._ended(row) for row in rows]
+        if self.end is not None:
+            inner = [[(token + 1) % self.vocab if token == self.end else token for token in row[:-1]] for row in rows]
+            rows = [[*row, self.end] for row in inner]
         if self.start is not None:
             cuts = [0 if self.signal else max(1, len(row) // 2) for row in rows]
             read = [row[:cut] for row, cut in zip(rows, cuts, strict=True)]
@@ -106,31 +95,27 @@ class Reader:
             arguments[name] = torch.randn(len(rows), *shape, generator=generator)
         labels = padded(wanted, UNLABELLED, left)
         labels = labels if labelled else torch.full_like(labels, UNLABELLED)
-        return Batch(inputs, arguments, _real(written, left), _real(read, left), labels)
+        return Batch(inputs, arguments, real_positions(written, left), real_positions(read, left), labels)
 
     def shifted(self, rows: TokenRows, generator: torch.Generator) -> Batch:
         """Rows of one length at the last positions that the model takes."""
         assert self.first is not None
         start = self.longest - len(rows[0])
-        made = self.batch(f"positions from {start}", rows, generator)
-        places = torch.arange(self.first + start, self.first + self.longest).expand(len(rows), -1)
-        return replace(made, arguments={**made.arguments, "position_ids": places})
-
-    def _ended(self, row: list[int]) -> list[int]:
-        if self.end is None:
-            return row
-        return [*((token + 1) % self.vocab if token == self.end else token for token in row[:-1]), self.end]
+        batch = self.batch(f"positions from {start}", rows, generator)
+        positions = torch.arange(self.first + start, self.first + self.longest).expand(len(rows), -1)
+        return replace(batch, arguments={**batch.arguments, "position_ids": positions})
 
     def _arguments(self, rows: TokenRows, side: str = "", left: bool = False) -> dict[str, torch.Tensor]:
         if not any(rows):
             return {}
-        ids, real = padded(rows, self.pad, left), _real(rows, left)
-        mask = {} if bool(real.all()) else {f"{side}attention_mask": real.long()}
-        found = {f"{side}input_ids": ids, **mask}
-        return {name: value.unsqueeze(1) for name, value in found.items()} if self.choices else found
+        mask = real_positions(rows, left)
+        arguments = {f"{side}input_ids": padded(rows, self.pad, left)}
+        if not bool(mask.all()):
+            arguments[f"{side}attention_mask"] = mask.long()
+        return {name: value.unsqueeze(1) for name, value in arguments.items()} if self.choices else arguments
 
     def _task(self, rows: TokenRows, generator: torch.Generator) -> tuple[TokenRows, TokenRows]:
-        """(what a model without a decoder reads, what its positions should predict)."""
+        """(rows that a model without a decoder reads, what each position should predict)."""
         if self.mask is None:
             return rows, [[*row[1:], UNLABELLED] for row in rows]
         read, wanted = [], []
@@ -142,12 +127,8 @@ class Reader:
 
 
 def read_off(model: Any, tokenizer: Any, generator: torch.Generator) -> Reader:
-    """What a model takes. Raises ModelSurgeonError where it is none of text, pictures or speech."""
-    kind, config, signal = type(model).__name__, model.config, None
-    if model.main_input_name in SIGNALS:
-        signal = (model.main_input_name, SIGNALS[model.main_input_name](config))
-    elif model.main_input_name != "input_ids":
-        raise ModelSurgeonError(f"{kind} takes {model.main_input_name}; expected input_ids or {' or '.join(SIGNALS)}")
+    """What a model takes. Raises ModelSurgeonError where that is neither text nor pictures nor speech."""
+    kind, config, signal = type(model).__name__, model.config, _signal(model)
     takes = set(inspect.signature(model.forward).parameters)
     if not {"input_ids", "decoder_input_ids"} & takes:
         return Reader(vocab=0, longest=0, pad=0, signal=signal)
@@ -165,39 +146,45 @@ def read_off(model: Any, tokenizer: Any, generator: torch.Generator) -> Reader:
     begin = tokenizer("")["input_ids"][:1] if tokenizer else []
     special = {getattr(tokenizer, name, None) for name in ("bos_token_id", "cls_token_id")} - {None}
     prefix = tuple(token for token in begin if token in special)
-    longest, choices = _longest(model), "MultipleChoice" in kind
-    placed = "position_ids" in takes and longest < UNLIMITED and not choices
-    first = _first_position(model) if placed else None
+    (longest, after_padding), choices = _positions(model), "MultipleChoice" in kind
+    first = after_padding if "position_ids" in takes and longest < UNLIMITED and not choices else None
     generates = bool(model.can_generate()) and mask is None and signal is None
     return Reader(vocab, longest, pad, start, mask, prefix, end, choices, signal, first, generates)
 
 
-def _first_position(model: Any) -> int:
-    """0, or the row after the padding row of a table that has one (RoBERTa)."""
-    tables = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
-    return max(
-        (table.padding_idx + 1 for table in tables if getattr(table, "padding_idx", None) is not None), default=0
-    )
+def _signal(model: Any) -> tuple[str, tuple[int, ...]] | None:
+    """(argument, shape of one row) of a model's pictures or sounds; None where it reads text alone."""
+    config, name = model.config, model.main_input_name
+    if name == "pixel_values":
+        size = config.image_size
+        return name, (config.num_channels, *((size, size) if isinstance(size, int) else size))
+    if name == "input_features":  # a convolution of stride 2 halves the frames
+        return name, (config.num_mel_bins, 2 * config.max_source_positions)
+    if name != "input_ids":
+        expected = "input_ids or pixel_values or input_features"
+        raise ModelSurgeonError(f"{type(model).__name__} takes {name}; expected {expected}")
+    return None
 
 
-def _longest(model: Any) -> int:
-    """The most positions that a model takes: by its config, or by a table with first rows for padding (RoBERTa)."""
+def _positions(model: Any) -> tuple[int, int]:
+    """(the most positions that a model takes, the first one): a position table may begin with padding (RoBERTa)."""
     keys = ("max_position_embeddings", "n_positions", "max_target_positions", "max_seq_len")
     named = [getattr(model.config, key, None) for key in keys]
     limits = [value for value in named if isinstance(value, int) and value > 0]
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
-            limits.append(module.num_embeddings - module.padding_idx - 1)
-    return min(limits, default=UNLIMITED)
+    tables = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
+    tables = [table for table in tables if getattr(table, "padding_idx", None) is not None]
+    limits += [table.num_embeddings - table.padding_idx - 1 for table in tables]
+    return min(limits, default=UNLIMITED), max((table.padding_idx + 1 for table in tables), default=0)
 
 
 def padded(rows: TokenRows, fill: int, left: bool = False) -> torch.Tensor:
     """[rows, the longest row] int64."""
     longest = max(map(len, rows))
     fills = [[fill] * (longest - len(row)) for row in rows]
-    both = [(more, row) if left else (row, more) for row, more in zip(rows, fills, strict=True)]
-    return torch.tensor([[*before, *after] for before, after in both], dtype=torch.long)
+    full = [[*more, *row] if left else [*row, *more] for row, more in zip(rows, fills, strict=True)]
+    return torch.tensor(full, dtype=torch.long)
 
 
-def _real(rows: TokenRows, left: bool = False) -> torch.Tensor:
+def real_positions(rows: TokenRows, left: bool = False) -> torch.Tensor:
+    """[rows, the longest row] bool: which positions of `padded` are no padding."""
     return padded([[1] * len(row) for row in rows], 0, left).bool()

@@ -1,15 +1,15 @@
-"""The reference implementation: a checkpoint loaded in `transformers`, whole and unwatched by it.
+"""The reference implementation: a whole checkpoint loaded in `transformers`, which sees none of its other files.
 
-What is loaded is a view of the folder, links to its own checked weights beside its config: the library would follow a
-config or an adapter that lies there to other files, to kernels and to code (CVE-2026-4372, CVE-2026-5241). Weights that
-the library would make up are an error.
+The library reads a temporary folder: the config, and links to weights that were checked. In the checkpoint's own folder
+a config or an adapter could lead it to other files, to kernels and to code (CVE-2026-4372, CVE-2026-5241). Weights that
+the library would invent are an error.
 """
 
 from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,22 +18,25 @@ from typing import Any
 import torch
 
 from modelsurgeon.checkpoints.checkpoint import INDEX, Checkpoint, read_config, read_tensors
-from modelsurgeon.errors import ModelSurgeonError, SourceError
+from modelsurgeon.errors import ModelSurgeonError, SourceError, first_line
 from modelsurgeon.files.file import LocalFolder
 from modelsurgeon.running.options import RunOptions
 
-# Keys of config.json that name files, kernels or code to the library, and say nothing of the model.
+# Keys of config.json that name files, kernels or code to the library, and do not describe the model.
 LOADING = frozenset(
     "attn_implementation auto_map experts_implementation fusion_config quantization_config transformers_weights".split()
 )
-# The share of a GPU's free memory that weights take, as in the library: the rest is for what they are multiplied with.
-GPU_SHARE = 0.9
-ALIGNMENT = 64  # bytes: what torch's own allocator gives
+GPU_SHARE = 0.9  # of a GPU's free memory goes to weights, as in the library: the rest is for activations
+
+
+def loadable(config: Mapping[str, Any], kept: Set[str] = frozenset()) -> dict[str, Any]:
+    """A config without the keys of LOADING and without private ones; `kept` names those of LOADING that stay."""
+    return {k: v for k, v in config.items() if (k not in LOADING or k in kept) and not k.startswith("_")}
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars and no warnings of `transformers`: what it would warn of is checked in `load`."""
+    """No progress bars and no warnings of `transformers`: `loaded` checks what the library would warn of."""
     from transformers.utils import logging as untyped
 
     logging: Any = untyped
@@ -49,86 +52,83 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
+def loading_errors(name: str) -> Iterator[None]:
+    """Raise SourceError, with the checkpoint's name, where the library fails to load it."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        yield
+    except (AttributeError, ImportError, KeyError, TypeError, ValueError, StrictDataclassError) as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise SourceError(f"{name}: transformers cannot load it: {reason}") from error
+
+
+@contextmanager
 def loaded(
     checkpoint: Checkpoint, folder: Path, options: RunOptions = RunOptions()
 ) -> Iterator[tuple[Any, tuple[str, ...]]]:
-    """The model that `folder` holds, of the checkpoint's class, and notes of what it leaves unread.
+    """The model that `folder` holds, of the checkpoint's class, and notes of tensors that it does not read.
 
     Weights may be read from the folder, and from a temporary one, until the context ends.
-    Raises SourceError where the library cannot load it, or would make up some of its weights.
+    Raises SourceError where the library cannot load it, or would invent some of its weights.
     """
     gc.collect()  # the model before this one
     coded = auto_class(checkpoint, folder) if options.trust_remote_code else None
     chosen = coded or model_class(checkpoint)
-    with checked_view(folder, with_code=bool(coded)) as view, TemporaryDirectory(prefix="modelsurgeon-") as apart:
-        model, info = _from_pretrained(checkpoint, folder, view, options, chosen, bool(coded), apart)
+    with checked_view(folder, with_code=bool(coded)) as view, TemporaryDirectory(prefix="modelsurgeon-") as offload:
+        with loading_errors(str(folder)):
+            model, info = chosen.from_pretrained(
+                view,
+                dtype=getattr(torch, options.dtype),
+                use_safetensors=True,
+                trust_remote_code=bool(coded),
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # it reports them, and they are refused below
+                attn_implementation="eager",  # every family has it, and a config may name another
+                experts_implementation="eager",  # the only one that takes float64
+                **({} if coded else bare_body(checkpoint, chosen)),
+                **_placement(options, offload),
+            )
         refuse_made_up(str(folder), model, info)
-        unread = sorted(info["unexpected_keys"])
         _align(model)
         model = model.eval() if options.device == "auto" else model.to(options.device).eval()
+        unread = sorted(info["unexpected_keys"])
         yield model, tuple(f"not run: {type(model).__name__} does not read {name!r}" for name in unread)
 
 
-def _from_pretrained(
-    checkpoint: Checkpoint, folder: Path, view: Path, options: RunOptions, chosen: Any, coded: bool, apart: str
-) -> tuple[Any, dict[str, Any]]:
-    """(the model, the library's report on its weights)."""
-    from huggingface_hub.errors import StrictDataclassError
-
-    try:
-        found: tuple[Any, dict[str, Any]] = chosen.from_pretrained(
-            view,
-            dtype=getattr(torch, options.dtype),
-            use_safetensors=True,
-            trust_remote_code=coded,
-            local_files_only=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # it reports them, and they are refused below
-            attn_implementation="eager",  # every family has it, and a config may name another
-            experts_implementation="eager",  # the only one that takes float64
-            **({} if coded else bare_body(checkpoint, chosen)),
-            **_placement(options, apart),
-        )
-    except (AttributeError, ImportError, KeyError, TypeError, ValueError, StrictDataclassError) as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise SourceError(f"{folder}: transformers cannot load it: {type(error).__name__}: {reason}") from error
-    return found
-
-
 def refuse_made_up(name: str, model: Any, info: Mapping[str, Any]) -> None:
-    """Raise SourceError where the library's report on loading a model lists weights that it would make up."""
+    """Raise SourceError where the library's report on loading a model lists weights that it would invent."""
     absent = sorted([*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])
     if absent:
         raise SourceError(f"{name}: {type(model).__name__} finds no {absent[0]!r} that fits, and would make it up")
 
 
 def load(checkpoint: Checkpoint, folder: Path, options: RunOptions = RunOptions()) -> tuple[Any, tuple[str, ...]]:
-    """`loaded` for good: on one device, which holds all of it. Raises ModelSurgeonError for `auto`."""
+    """`loaded` without a context: one device holds the whole model. Raises ModelSurgeonError for device `auto`."""
     if options.device == "auto":
         raise ModelSurgeonError("device auto leaves weights on the disk; expected cpu, cuda or cuda:1 here")
-    with loaded(checkpoint, folder, options) as found:
-        return found
+    with loaded(checkpoint, folder, options) as model_and_notes:
+        return model_and_notes
 
 
 def _placement(options: RunOptions, folder: str) -> dict[str, Any]:
-    """Where the library puts the weights while it loads them; what fits nowhere stays on the disk."""
+    """Where the library puts the weights while it loads them; what fits nowhere stays in `folder`."""
     if options.device != "auto":
         return {}
-    found: dict[str, Any] = {"device_map": "auto", "offload_folder": folder}
-    if options.memory is not None:
-        from accelerate.utils import get_max_memory  # type: ignore[import-untyped]
+    automatic = {"device_map": "auto", "offload_folder": folder}
+    if options.memory is None:
+        return automatic
+    from accelerate.utils import get_max_memory  # type: ignore[import-untyped]
 
-        gpus = {place: int(GPU_SHARE * free) for place, free in get_max_memory().items() if isinstance(place, int)}
-        found["max_memory"] = {**gpus, "cpu": options.memory}
-    return found
+    gpus = {place: int(GPU_SHARE * free) for place, free in get_max_memory().items() if isinstance(place, int)}
+    return {**automatic, "max_memory": {**gpus, "cpu": options.memory}}
 
 
 def home(model: Any) -> torch.device:
-    """Where a model's inputs belong: with its first weights, wherever these wait meanwhile."""
-    places = getattr(model, "hf_device_map", None)
-    if places is None:
-        return torch.device(model.device)
-    return torch.device(next((place for place in places.values() if place not in ("cpu", "disk")), "cpu"))
+    """The device for a model's inputs: the one that computes with its first weights, wherever these are stored."""
+    places = getattr(model, "hf_device_map", {"": model.device}).values()
+    return torch.device(next((place for place in places if place not in ("cpu", "disk")), "cpu"))
 
 
 def is_offloaded(model: Any) -> bool:
@@ -137,7 +137,7 @@ def is_offloaded(model: Any) -> bool:
 
 
 def bare_body(checkpoint: Checkpoint, chosen: Any) -> dict[str, Any]:
-    """What a body takes that was saved without the pooler which its class would add."""
+    """The argument that stops a bare body's class from adding a pooler, where none was saved."""
     is_body = chosen.__name__.endswith("Model") and not chosen.__name__.endswith("LMHeadModel")
     pools = "pooler_output" in checkpoint.architecture.outputs and is_body
     stored = any(".pooler." in f".{name}" for name in checkpoint.tensors)
@@ -147,7 +147,7 @@ def bare_body(checkpoint: Checkpoint, chosen: Any) -> dict[str, Any]:
 def _align(model: Any) -> None:
     """Move parameters off odd addresses: a file's layout must not choose the kernel, and so the last bit."""
     for parameter in model.parameters():
-        if parameter.data_ptr() % ALIGNMENT:
+        if parameter.data_ptr() % 64:  # bytes: the alignment of torch's own allocator
             parameter.data = parameter.data.clone()
 
 
@@ -159,7 +159,7 @@ def saved_folder(checkpoint: Checkpoint) -> Path:
 
 
 def model_class(checkpoint: Checkpoint) -> Any:
-    """The class that config.json names, where it is one of this model type; else the table's, or the bare body."""
+    """The class that config.json names, if it belongs to this model type; else the table's, or the bare body."""
     import transformers
 
     config, table = checkpoint.config, checkpoint.architecture
@@ -174,7 +174,7 @@ def model_class(checkpoint: Checkpoint) -> Any:
 
 
 def auto_class(checkpoint: Checkpoint, folder: Path) -> Any:
-    """The library's class that runs the code which config.json names for the model; None where none lies in the folder.
+    """The library's class that runs the code which config.json names; None where the folder has no such code.
 
     Code of another repository ("org/name--module.Class") is never fetched.
     """
@@ -189,10 +189,9 @@ def auto_class(checkpoint: Checkpoint, folder: Path) -> Any:
 
 @contextmanager
 def checked_view(folder: Path, with_code: bool = False) -> Iterator[Path]:
-    """A temporary folder that holds config.json, links to the weights, and nothing else but code that is trusted."""
+    """A temporary folder that holds config.json, links to the weights and, `with_code`, to Python files; no more."""
     opened = LocalFolder(folder)
-    left_out = LOADING - {"auto_map"} if with_code else LOADING
-    config = {k: v for k, v in read_config(opened).items() if k not in left_out and not k.startswith("_")}
+    config = loadable(read_config(opened), {"auto_map"} if with_code else frozenset())
     files = {tensor.file.name: folder / tensor.file.name for tensor in read_tensors(opened).values()}
     if (folder / INDEX).exists():
         files[INDEX] = folder / INDEX

@@ -1,10 +1,10 @@
-"""The cross entropy of tokens, in nats: of each token that a label names, on average, and by its place in a window.
+"""The cross entropy of tokens, in nats: of each labelled position, on average, and by the position in a window.
 
     losses = TokenLosses()
     losses.add(places, token_losses(logits.log_softmax(-1), labels))      batch after batch
     losses.means, losses.by_position()
 
-Several models that read the same windows are added up side by side: `losses.add(places, before, after)`.
+Several models that read the same windows go side by side: `losses.add(places, before, after)`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def token_losses(log_probabilities: torch.Tensor, labels: torch.Tensor) -> torch
 
 @dataclass
 class TokenLosses:
-    """Losses of all batches so far.
+    """The losses of all batches so far.
 
     parts  [labelled, 1 + models] float64 for each batch: position in the window, each model's loss in nats
     """
@@ -45,7 +45,7 @@ class TokenLosses:
 
     @property
     def means(self) -> tuple[float, ...]:
-        """Nats over all labels, for each model; empty where there were none."""
+        """Nats over all labels, for each model; empty where there were no labels."""
         return tuple(torch.cat(self.parts)[:, 1:].mean(0).tolist()) if self.parts else ()
 
     def by_position(self) -> tuple[Means, ...]:

@@ -3,9 +3,9 @@
     .out.staging/owner.3     {"host": ..., "boot": ..., "pid": ...}
 
 A run that finds owner N dead for certain tries to create owner N + 1; of two that try, one succeeds. Its view may be
-old by then, so whoever created a file looks again at all others, and of two that see each other neither stays. An owner
-removes its own file last in the folder: the next run finds an empty folder, or none, and begins. An owner that may live
-(on another machine, in another container) stays until a user removes its file.
+old by then, so a run that created a file looks again at all others, and of two that see each other neither stays. An
+owner removes its own file last in the folder: the next run finds an empty folder, or none, and begins. An owner that
+may live (on another machine, in another container) stays until a user removes its file.
 """
 
 from __future__ import annotations
@@ -100,9 +100,9 @@ def refuse_living(place: Path, output: object) -> Path:
     with suppress(FileNotFoundError):
         if not stat.S_ISDIR(place.lstat().st_mode):
             raise OutputError(f"{place}: is no folder; remove it, or name another output")
-    found = owners(place)
-    _refuse(found.values(), output)
-    return place / f"owner.{max(found, default=0) + 1}"
+    files = owners(place)
+    _refuse(files.values(), output)
+    return place / f"owner.{max(files, default=0) + 1}"
 
 
 def owners(place: Path) -> dict[int, Path]:
@@ -172,15 +172,15 @@ def _system_text(path: str) -> str | None:
 
 
 def _runs(pid: int, started: int | None) -> bool:
-    """Whether that process lives; its number may be another process's by now, or a zombie's."""
+    """Whether that process lives. Another process, or a zombie, may have its number by now."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         pass
-    found = _started(pid)
-    return found is None or started is None or found == started
+    now = _started(pid)
+    return now is None or started is None or now == started
 
 
 def _started(pid: int) -> int | None:
@@ -192,7 +192,7 @@ def _started(pid: int) -> int | None:
 
 
 def _untouched_since_boot(owner: Path) -> bool:
-    """Whether nothing beside the file was written since this machine started: another machine of its name may live."""
+    """Whether nothing in the file's folder was written since this machine started, not even by one of the same name."""
     started = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     files = (path for path in owner.parent.rglob("*") if path.is_file() and path.suffix != durable.TEMPORARY)
     try:

@@ -30,10 +30,11 @@ class PlannedTensors:
 
 @dataclass(frozen=True)
 class Plan:
-    """Rows, totals (bytes; parameters), notes, and why the result would not be the same function.
+    """What a transform does, in the whole.
 
-    peak_memory  bytes resident at most while it is carried out
-    budget       the plan for that memory
+    parameters, bytes  before and after
+    peak_memory        bytes resident at most while it is carried out
+    lossy              why the result would not be the same function
     """
 
     rows: tuple[PlannedTensors, ...]
@@ -58,22 +59,13 @@ def make_plan(before: Checkpoint, after: Checkpoint, memory: int | None = None, 
     for name in after.tensors:
         template = table.template(name)
         groups.setdefault(template.name if template else name, []).append(name)
-    rows = tuple(_row(template, names, before, after) for template, names in groups.items())
+    rows = []
+    for template_name, names in groups.items():
+        tensor, old, template = after.tensors[names[0]], before.tensors.get(names[0]), table.template(names[0])
+        precision = "unchanged" if tensor.verbatim and tensor is old else tensor.says
+        factors = " ".join(f"{factor:.6g}" for factor in tensor.factors)
+        signature, shape = template.signature.text if template else "", old.shape if old else None
+        rows.append(PlannedTensors(template_name, signature, len(names), shape, tensor.shape, factors, precision))
     counts = (before.parameters, after.parameters)
     budget = plan_memory(after.tensors.values(), memory, workers, after.origin.folder.memory)
-    return Plan(rows, counts, (before.nbytes, after.nbytes), budget.peak, after.notes, after.lossy, budget)
-
-
-def _row(template: str, names: list[str], before: Checkpoint, after: Checkpoint) -> PlannedTensors:
-    tensor = after.tensors[names[0]]
-    old = before.tensors.get(names[0])
-    found = after.architecture.template(names[0])
-    return PlannedTensors(
-        template,
-        found.signature.text if found else "",
-        len(names),
-        old.shape if old else None,
-        tensor.shape,
-        " ".join(f"{factor:.6g}" for factor in tensor.factors),
-        "unchanged" if tensor.verbatim and tensor is old else tensor.says,
-    )
+    return Plan(tuple(rows), counts, (before.nbytes, after.nbytes), budget.peak, after.notes, after.lossy, budget)

@@ -1,9 +1,9 @@
 """Publishing: a finished, verified folder becomes one commit of a Hub repository, or files behind a URL.
 
-    check_push    name, token, repository and rights, before anything is done
-    push          every file, the model card and what they replace: one commit, whose parent is the one that was read
-    check_url     whether s3://, gs:// ... can be written, and holds nothing that would be lost
-    upload        file by file, config.json last: while it is missing, there is no checkpoint
+    check_push    checks name, token, repository and rights, before anything is done
+    push          adds all files and the model card and deletes stale weights: one commit on the one that was read
+    check_url     checks that s3://, gs:// ... can be written, and that nothing there would be lost
+    upload        copies file by file, config.json last: while it is missing, there is no checkpoint
 
 The folder itself is only read: the card exists in the repository alone.
 """
@@ -46,7 +46,7 @@ from modelsurgeon.files.remote import file_system_of
 WAITS = (1.0, 4.0)  # seconds before the second and the third try, where the Hub names none
 LONGEST_WAIT = 300.0  # seconds: the period over which the Hub counts requests
 CARD, CONFIG, INDEX = "README.md", "config.json", ".safetensors.index.json"
-OPENS = 2  # the turn of the files that a checkpoint is opened by
+OPENS = 2  # the place in the order of upload of the files that a checkpoint is opened by
 WEIGHTS = re.compile(r"(?!adapter_)[^/]*\.safetensors(\.index\.json)?")  # adapters belong to others and load alone
 
 T = TypeVar("T")
@@ -60,7 +60,12 @@ def check_push(repo: str, *, private: bool, create_pr: bool) -> None:
 
     Only a push shows whether an organisation lets this member create repositories, and whether there is room.
     """
-    _check_name(repo)
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise OutputError(f"{repo}: {first_line(error)}") from None
+    if "/" not in repo:
+        raise OutputError(f"{repo}: not the name of a repository; expected org/name")
     if is_offline_mode():
         raise OutputError(f"{repo}: offline mode pushes nothing; unset HF_HUB_OFFLINE")
     api = HfApi()
@@ -68,16 +73,15 @@ def check_push(repo: str, *, private: bool, create_pr: bool) -> None:
         who = _patiently(api.whoami)
         token = who.get("auth", {}).get("accessToken", {}).get("role")
         if token == "read":
-            raise OutputError(
-                f"{repo}: the token of {who.get('name')} may only read; make one that writes at {_page()}"
-            )
+            name = who.get("name")
+            raise OutputError(f"{repo}: the token of {name} may only read; make one that writes at {_page()}")
         found = _find(api, repo)
         if found is None:
             _check_new(repo, create_pr, who, token)
             return
         if private and not found.private:
-            raise OutputError(f"{repo}: exists and is public; --private is for a new repository: leave it away")
-        # The first request of a push, for a file that is sent with the commit: an answer means that pushes are allowed.
+            raise OutputError(f"{repo}: exists and is public; --private is for a new repository; omit it")
+        # The first request of a push, for a file that goes with the commit: an answer means that pushes are allowed.
         question = [CommitOperationAdd(CARD, b"")]
         _patiently(lambda: api.preupload_lfs_files(repo, question, create_pr=create_pr))
 
@@ -99,7 +103,12 @@ def push(
         if found is None:
             _patiently(lambda: api.create_repo(repo, private=private or None, exist_ok=True))
             found = _patiently(lambda: api.model_info(repo))
-        operations = _operations(folder, card, found)
+        files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file() and path.name != CARD}
+        before = [file.rfilename for file in found.siblings or ()]
+        stale = [name for name in before if WEIGHTS.fullmatch(name) and name not in files]
+        operations: list[CommitOperationAdd | CommitOperationDelete]
+        operations = [CommitOperationAdd(name, path) for name, path in files.items()]
+        operations += [CommitOperationAdd(CARD, card.encode()), *map(CommitOperationDelete, stale)]
         done = _patiently(
             lambda: api.create_commit(
                 repo, operations, commit_message=message, create_pr=create_pr, parent_commit=found.sha
@@ -108,27 +117,10 @@ def push(
     return done.pr_url or done.commit_url
 
 
-def _operations(folder: Path, card: str, found: ModelInfo) -> list[CommitOperationAdd | CommitOperationDelete]:
-    files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file() and path.name != CARD}
-    held = [file.rfilename for file in found.siblings or ()]
-    stale = [name for name in held if WEIGHTS.fullmatch(name) and name not in files]
-    added = [CommitOperationAdd(name, path) for name, path in files.items()]
-    return [*added, CommitOperationAdd(CARD, card.encode()), *map(CommitOperationDelete, stale)]
-
-
-def _check_name(repo: str) -> None:
-    try:
-        validate_repo_id(repo)
-    except HFValidationError as error:
-        raise OutputError(f"{repo}: {first_line(error)}") from None
-    if "/" not in repo:
-        raise OutputError(f"{repo}: no name of a repository; expected org/name")
-
-
 def _check_new(repo: str, create_pr: bool, who: dict[str, Any], token: str | None) -> None:
     """Raise OutputError where a repository that this token does not see cannot be created."""
     if create_pr:
-        raise OutputError(f"{repo}: no such repository to open a pull request in; without --create-pr it is made")
+        raise OutputError(f"{repo}: no such repository to open a pull request in; without --create-pr it is created")
     owner, name = repo.split("/")[0], who.get("name")
     members = {str(org.get("name")).lower() for org in who.get("orgs") or ()}
     # Other tokens list only the organisations that they were issued for.
@@ -147,21 +139,21 @@ def _find(api: HfApi, repo: str) -> ModelInfo | None:
 
 
 def _patiently(ask: Callable[[], T]) -> T:
-    """Ask again where the Hub is busy: for most requests the library does not."""
+    """Ask again where the Hub is busy; for most requests the library does not."""
     for wait in WAITS:
         try:
             return ask()
         except HfHubHTTPError as error:
             if error.response.status_code not in BUSY:
                 raise
-            asked = str(error.response.headers.get("Retry-After", ""))
-            sleep(min(float(asked), LONGEST_WAIT) if asked.isdecimal() else wait)
+            seconds = str(error.response.headers.get("Retry-After", ""))
+            sleep(min(float(seconds), LONGEST_WAIT) if seconds.isdecimal() else wait)
     return ask()
 
 
 @contextmanager
 def _silenced(quiet: bool) -> Iterator[None]:
-    """Without the library's warnings, since its errors suffice; without bars where quiet, or stderr is no terminal."""
+    """Hide the library's warnings, since its errors suffice, and its bars if `quiet` or if stderr is no terminal."""
     hidden = quiet or not sys.stderr.isatty()
     verbosity, bars = logging.get_verbosity(), hidden and not are_progress_bars_disabled()
     with warnings.catch_warnings():
@@ -199,7 +191,11 @@ def upload(folder: Path, target: str, overwrite: bool = False) -> str:
             if _turn(name)[0] >= OPENS:
                 file_system.rm_file(f"{root}/{name}")
         for name in sorted(files, key=_turn):
-            _copy(files[name], file_system, f"{root}/{name}")
+            file_system.put_file(str(files[name]), f"{root}/{name}")
+            file_system.invalidate_cache()
+            size, expected = file_system.info(f"{root}/{name}")["size"], files[name].stat().st_size
+            if size != expected:
+                raise OSError(f"{name} has {size} bytes there, expected {expected}")
         for name in before:
             if WEIGHTS.fullmatch(name) and name not in files and _turn(name)[0] < OPENS:
                 file_system.rm_file(f"{root}/{name}")
@@ -215,41 +211,29 @@ def _turn(name: str) -> tuple[int, str]:
     return int(not name.endswith(".safetensors")), name
 
 
-def _copy(path: Path, file_system: Any, to: str) -> None:
-    file_system.put_file(str(path), to)
-    file_system.invalidate_cache()
-    size, expected = file_system.info(to)["size"], path.stat().st_size
-    if size != expected:
-        raise OSError(f"{path.name} has {size} bytes there, expected {expected}")
-
-
 def _look(target: str, overwrite: bool) -> tuple[Any, str, list[str]]:
     """(file system, path in it, names of the files there). Raises OutputError, and errors of the file system."""
-    file_system, root = _file_system(target)
-    file_system.invalidate_cache()
-    try:
-        listed = file_system.ls(root, detail=True)
-    except FileNotFoundError:
-        listed = []
-    found = {str(entry["name"]).rstrip("/"): entry["type"] for entry in listed}
-    root = root.rstrip("/")
-    if found.pop(root, "directory") == "file":
-        raise OutputError(f"{target}: exists and is no folder")
-    names = [path.rpartition("/")[2] for path, kind in found.items() if kind == "file"]
-    if found and not overwrite:
-        raise OutputError(f"{target}: exists; --overwrite replaces it")
-    if found and not any(name == CONFIG or WEIGHTS.fullmatch(name) for name in names):
-        raise OutputError(f"{target}: exists and is no checkpoint; --overwrite replaces only checkpoints")
-    return file_system, root, names
-
-
-def _file_system(target: str) -> tuple[Any, str]:
     scheme, _, rest = target.partition("://")
     if scheme == "hf":
         raise OutputError(f"{target}: one commit holds an output; use --push-to-hub {rest}")
     if scheme in ("http", "https"):
         raise OutputError(f"{target}: a web page cannot be written; expected a folder, s3://, gs:// ...")
-    return file_system_of(target, OutputError, "a folder, s3://, gs:// ...")
+    file_system, root = file_system_of(target, OutputError, "a folder, s3://, gs:// ...")
+    file_system.invalidate_cache()
+    try:
+        entries = file_system.ls(root, detail=True)
+    except FileNotFoundError:
+        entries = []
+    kinds = {str(entry["name"]).rstrip("/"): entry["type"] for entry in entries}
+    root = root.rstrip("/")
+    if kinds.pop(root, "directory") == "file":
+        raise OutputError(f"{target}: exists and is no folder")
+    names = [path.rpartition("/")[2] for path, kind in kinds.items() if kind == "file"]
+    if kinds and not overwrite:
+        raise OutputError(f"{target}: exists; --overwrite replaces it")
+    if kinds and not any(name == CONFIG or WEIGHTS.fullmatch(name) for name in names):
+        raise OutputError(f"{target}: exists and is no checkpoint; --overwrite replaces only checkpoints")
+    return file_system, root, names
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------
@@ -270,10 +254,20 @@ def _hub_errors(repo: str, create_pr: bool, way_out: str = "") -> Iterator[None]
 
 
 def _as_ours(error: BaseException, create_pr: bool) -> tuple[type[Exception], str]:
+    """The kind of error to raise, why the Hub refuses, and the way out."""
     if isinstance(error, LocalTokenNotFoundError):
         return OutputError, f"no token to push with; set HF_TOKEN to one that writes ({_page()}), or run hf auth login"
     if isinstance(error, HfHubHTTPError):
-        return _refusal(error, create_pr)
+        status, text = error.response.status_code, error.server_message or first_line(error)
+        if status in BUSY:
+            return OSError, f"the Hub fails ({status}), also when asked again; wait a few minutes"
+        instead = "" if create_pr else "; --create-pr asks those who may"
+        reasons = {
+            401: f"the token is not accepted; set HF_TOKEN to one of {_page()}, or run hf auth login",
+            403: f"this token may not write here ({text}){instead}",
+            412: "has changed since the upload began, by others or by a try that seemed to fail",
+        }
+        return OutputError, reasons.get(status, f"{status}: {text}")
     if isinstance(error, HTTPError):
         return OSError, f"the Hub cannot be reached at {constants.ENDPOINT} ({first_line(error)})"
     if isinstance(error, json.JSONDecodeError):
@@ -281,22 +275,6 @@ def _as_ours(error: BaseException, create_pr: bool) -> tuple[type[Exception], st
     if isinstance(error, ValueError):
         return OutputError, " ".join(str(error).split())
     return OSError, first_line(error)
-
-
-def _refusal(error: HfHubHTTPError, create_pr: bool) -> tuple[type[Exception], str]:
-    """Why the Hub refuses, and the way out."""
-    status, text = error.response.status_code, error.server_message or first_line(error)
-    if status in BUSY:
-        return OSError, f"the Hub fails ({status}), also when asked again; wait a few minutes"
-    match status:
-        case 401:
-            return OutputError, f"the token is not accepted; set HF_TOKEN to one of {_page()}, or run hf auth login"
-        case 403:
-            instead = "" if create_pr else "; --create-pr asks those who may"
-            return OutputError, f"this token may not write here ({text}){instead}"
-        case 412:
-            return OutputError, "has changed since the upload began, by others or by a try that seemed to fail"
-    return OutputError, f"{status}: {text}"
 
 
 @contextmanager

@@ -25,14 +25,12 @@ from modelsurgeon.files.file import NAME_MAX, LocalFile, LocalFolder
 from modelsurgeon.files.hashes import ALGORITHM, digest
 from modelsurgeon.operations.operation import Companion
 from modelsurgeon.saving.shards import Shard, Writing, cores_left, plan_shards, write_shard
-from modelsurgeon.saving.staging import Stage, staged
+from modelsurgeon.saving.staging import Say, Stage, staged
 from modelsurgeon.saving.writer import Progress, StoppedError, unheard
 from modelsurgeon.tensors.budget import Budget, plan_memory
 from modelsurgeon.version import __version__
 
 DEFAULT_SHARD = 5 * 10**9
-
-Say = Callable[[str], None]
 
 
 def save(
@@ -55,7 +53,7 @@ def save(
     shard_size  bytes; None: shards stay as they are where they can, else 5 GB
     workers     shards that are written at once
     memory      bytes that this process may have resident, except in `accept`; None: no limit
-    budget      the plan for that memory, where there is one already
+    budget      the result of `plan_memory`, where the caller has it
     say         called with a line that a user should read
     companion   writes further files into the folder, before its files are hashed
     accept      called with the finished folder before it appears; where it raises, the folder is not published
@@ -81,19 +79,21 @@ def save(
         for file in checkpoint.files:
             file.check_unchanged()
         _compare_with_plan(checkpoint, stage.folder)
-        _say_unusual(written, say)
+        for entry in written.values():
+            for name, (nans, infinities) in entry["unusual"].items():
+                say(f"tensor {name!r} holds {nans} NaN and {infinities} infinities, in the source as in the output")
         accept(stage.folder)
     return output
 
 
 def check_output(checkpoint: Checkpoint, output: Path, overwrite: bool) -> None:
-    """Raise OutputError, before anything is read or written, for an output that may not be written."""
+    """Raise OutputError for an output that may not be written; nothing is read or written before."""
     if len(os.fsencode(output.name)) > NAME_MAX - len(".staging") - 1:
         raise OutputError(f"{output.name[:60]}...: longer than a folder's name can be")
-    target, source = output.resolve(), checkpoint.origin.folder.path
+    target, folder = output.resolve(), checkpoint.origin.folder.path
     if any(path.exists() and not path.is_dir() for path in target.parents):
         raise OutputError(f"{output}: lies in a file, expected a folder")
-    source = source.resolve() if source else None
+    source = folder.resolve() if folder else None
     if source and (target == source or source in target.parents):
         raise OutputError(f"{output}: lies inside of the source {checkpoint.origin.id}, which is never modified")
     if source and target in source.parents:
@@ -107,9 +107,9 @@ def check_output(checkpoint: Checkpoint, output: Path, overwrite: bool) -> None:
 
 
 def _request(checkpoint: Checkpoint, shards: Mapping[str, Shard]) -> dict[str, Any]:
-    """What identifies a request: equal requests make equal shards."""
+    """JSON that identifies the result: equal requests have equal shards."""
     origin = checkpoint.origin
-    looks = {file.name: file.stamp for file in checkpoint.files}
+    stamps = {file.name: file.stamp for file in checkpoint.files}
     described = {
         "config": checkpoint.config,
         "steps": [step.to_json() for step in checkpoint.steps],
@@ -118,7 +118,7 @@ def _request(checkpoint: Checkpoint, shards: Mapping[str, Shard]) -> dict[str, A
     text = json.dumps(described, sort_keys=True)
     return {
         "version": __version__,
-        "source": {"id": origin.id, "revision": origin.revision, "files": {} if origin.revision else looks},
+        "source": {"id": origin.id, "revision": origin.revision, "files": {} if origin.revision else stamps},
         "result": blake3(text.encode()).hexdigest(),
     }
 
@@ -126,7 +126,7 @@ def _request(checkpoint: Checkpoint, shards: Mapping[str, Shard]) -> dict[str, A
 def _write_shards(
     stage: Stage, shards: Mapping[str, Shard], workers: int, writing: Writing
 ) -> dict[str, dict[str, Any]]:
-    """{shard: its entry}; those that an earlier run finished are used again."""
+    """{shard: its entry}. Shards that an earlier run finished are used again."""
 
     def write(name: str) -> dict[str, Any]:
         if writing.stop.is_set():
@@ -161,23 +161,20 @@ def _write_rest(
 ) -> None:
     """Write all but the shards."""
     if list(shards) != [SINGLE]:
-        _write_json(folder / INDEX, _index(shards))
+        total = sum(tensor.nbytes for shard in shards.values() for tensor in shard.tensors.values())
+        weight_map = {name: file for file, shard in shards.items() for name in shard.tensors}
+        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+        _write_json(folder / INDEX, index)
     for name, file in checkpoint.side_files.items():
         (folder / name).write_bytes(file.read())
     _write_json(folder / "config.json", checkpoint.config)
     steps = tuple(step if step.source else replace(step, source=source.result()) for step in checkpoint.steps)
-    others = sorted(path.name for path in folder.iterdir() if path.name not in shards and path.name != RECORD)
     hashes = {name: {key: entry[key] for key in ("bytes", ALGORITHM)} for name, entry in written.items()}
-    for name in others:
-        file = LocalFile(folder / name)
-        hashes[name] = {"bytes": file.size, ALGORITHM: digest(file)}
+    for path in sorted(folder.iterdir()):
+        if path.name not in shards and path.name != RECORD:
+            file = LocalFile(path)
+            hashes[path.name] = {"bytes": file.size, ALGORITHM: digest(file)}
     write_record(folder / RECORD, steps, dict(sorted(hashes.items())))
-
-
-def _index(shards: Mapping[str, Shard]) -> dict[str, Any]:
-    total = sum(tensor.nbytes for shard in shards.values() for tensor in shard.tensors.values())
-    weight_map = {name: file for file, shard in shards.items() for name in shard.tensors}
-    return {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -192,22 +189,15 @@ def _compare_with_plan(checkpoint: Checkpoint, folder: Path) -> None:
         raise OSError(f"{folder}: what was written differs from what was planned")
 
 
-def _say_unusual(written: Mapping[str, dict[str, Any]], say: Say) -> None:
-    """Report each tensor of the source that holds NaN or infinities."""
-    for entry in written.values():
-        for name, (nans, infinities) in entry["unusual"].items():
-            say(f"tensor {name!r} holds {nans} NaN and {infinities} infinities in the source; they went along")
-
-
 def _later(compute: Callable[[], Any]) -> Future[Any]:
     """A value that a thread computes beside other work. No pool: an interrupted program would wait for it."""
-    found: Future[Any] = Future()
+    value: Future[Any] = Future()
 
     def run() -> None:
         try:
-            found.set_result(compute())
+            value.set_result(compute())
         except BaseException as error:
-            found.set_exception(error)
+            value.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
-    return found
+    return value

@@ -67,15 +67,22 @@ class Shard:
 
 
 def plan_shards(checkpoint: Checkpoint, shard_size: int | None, default: int) -> dict[str, Shard]:
-    """{file name: shard}, in order. Where nothing grew and no size is given, shards stay as they are."""
-    tensors = checkpoint.tensors
-    sharded = checkpoint.origin.folder.holds(INDEX)
+    """{file name: shard}, each filled in order up to `shard_size` bytes, or up to `default` where it is None.
+
+    Where it is None and nothing grew, the shards of the source stay as they are.
+    """
+    from huggingface_hub import split_state_dict_into_shards_factory  # its planner for torch imports more of torch
+
+    tensors, size = checkpoint.tensors, shard_size or default
     grown = any(tensor.stored and tensor.nbytes != tensor.stored.nbytes for tensor in tensors.values())
-    if shard_size is None and sharded and not grown:
+    if shard_size is None and checkpoint.origin.folder.holds(INDEX) and not grown:
         return _numbered(_as_stored(tensors))
-    if sum(tensor.nbytes for tensor in tensors.values()) <= (shard_size or default):
+    if sum(tensor.nbytes for tensor in tensors.values()) <= size:
         return {SINGLE: Shard(dict(tensors))}
-    return _numbered(_split(tensors, shard_size or default))
+    planned = split_state_dict_into_shards_factory(
+        dict(tensors), get_storage_size=lambda tensor: tensor.nbytes, filename_pattern="{suffix}", max_shard_size=size
+    )
+    return _numbered([{name: tensors[name] for name in names} for names in planned.filename_to_tensors.values()])
 
 
 def _as_stored(tensors: Tensors) -> list[Tensors]:
@@ -89,17 +96,7 @@ def _as_stored(tensors: Tensors) -> list[Tensors]:
         shard = shards.setdefault(stored.file.name, {}) if stored and here else again
         shard[name] = tensor
         seen.add(id(stored))
-    return [*shards.values(), *([again] if again else [])]
-
-
-def _split(tensors: Tensors, size: int) -> list[Tensors]:
-    """Fill shards in order up to `size` bytes (huggingface_hub's planner; its torch one imports half of torch more)."""
-    from huggingface_hub import split_state_dict_into_shards_factory
-
-    planned = split_state_dict_into_shards_factory(
-        dict(tensors), get_storage_size=lambda tensor: tensor.nbytes, filename_pattern="{suffix}", max_shard_size=size
-    )
-    return [{name: tensors[name] for name in names} for names in planned.filename_to_tensors.values()]
+    return [shard for shard in (*shards.values(), again) if shard]
 
 
 def _numbered(shards: list[Tensors]) -> dict[str, Shard]:
@@ -128,7 +125,9 @@ def write_shard(path: Path, shard: Shard, writing: Writing | None = None) -> dic
         _reserve(file.fileno(), shard.nbytes)
         with Writer(file.fileno(), writing.budget.capacity, writing.progress, writing.stop) as writer:
             if shard.whole:
-                _copy_whole(writer, shard.whole, shard.tensors)
+                stored = [tensor.verbatim for tensor in shard.tensors.values() if tensor.verbatim]
+                ordered = sorted(stored, key=lambda tensor: tensor.start)
+                writer.copy_file(shard.whole, shard.whole.read(0, ordered[0].start), ordered)
             else:
                 _write_tensors(writer, shard, writing.budget.piece, writing.device)
         os.fdatasync(file.fileno())
@@ -138,8 +137,8 @@ def write_shard(path: Path, shard: Shard, writing: Writing | None = None) -> dic
 
 def unusual(tensors: Tensors) -> dict[str, tuple[int, int]]:
     """{name: (NaNs, infinities) of the source} for tensors in which reading found any."""
-    held = {name: tensor.stored for name, tensor in tensors.items() if tensor.stored}
-    return {name: count_unusual(tensor) for name, tensor in held.items() if tensor.start in tensor.file.flagged}
+    sources = {name: tensor.stored for name, tensor in tensors.items() if tensor.stored}
+    return {name: count_unusual(source) for name, source in sources.items() if source.unusual}
 
 
 def _reserve(descriptor: int, size: int) -> None:
@@ -152,29 +151,19 @@ def _reserve(descriptor: int, size: int) -> None:
     os.ftruncate(descriptor, size)
 
 
-def _copy_whole(writer: Writer, file: File, tensors: Tensors) -> None:
-    stored = [tensor.verbatim for tensor in tensors.values() if tensor.verbatim]
-    ordered = sorted(stored, key=lambda tensor: tensor.start)
-    writer.copy_file(file, file.read(0, min(tensor.start for tensor in ordered)), ordered)
-
-
-def _write_tensors(writer: Writer, shard: Shard, piece: int, device: str) -> None:
+def _write_tensors(writer: Writer, shard: Shard, most: int, device: str) -> None:
     writer.put_bytes(shard.header)
-    for name in sorted(shard.tensors, key=shard.starts.__getitem__):
+    for name, start in sorted(shard.starts.items(), key=lambda item: item[1]):
         tensor = shard.tensors[name]
         if tensor.verbatim:
             writer.copy_tensor(tensor.verbatim)
-        else:
-            _write_pieces(writer, tensor, shard.starts[name], piece, device)
-
-
-def _write_pieces(writer: Writer, tensor: LazyTensor, start: int, most: int, device: str) -> None:
-    row = tensor.nbytes // tensor.shape[0] if tensor.shape[0] else 0
-    for piece in tensor.pieces(most):
-        if piece.again is not None:
-            writer.repeat(start + row * piece.again, row * (piece.stop - piece.start))
             continue
-        writer.put(tensor.read_piece(piece, device, writer.arena()))
+        row = tensor.nbytes // max(1, tensor.shape[0])
+        for piece in tensor.pieces(most):
+            if piece.again is None:
+                writer.put(tensor.read_piece(piece, device, writer.arena()))
+            else:
+                writer.repeat(start + row * piece.again, row * (piece.stop - piece.start))
 
 
 @contextmanager

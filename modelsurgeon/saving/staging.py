@@ -39,20 +39,14 @@ Say = Callable[[str], None]
 
 @contextmanager
 def staged(
-    output: str | Path,
-    request: Any,
-    *,
-    shards: int,
-    needed: int,
-    overwrite: bool = False,
-    say: Say = lambda line: None,
+    output: str | Path, request: Any, *, shards: int, needed: int, overwrite: bool = False, say: Say = lambda line: None
 ) -> Iterator[Stage]:
     """A stage whose folder becomes `output` when the block ends well.
 
     request  JSON that identifies the result: source, steps, shard plan, version
     shards   how many there will be
     needed   bytes of all files together
-    say      called with a line on shards that are kept for the next run, and on shards of another request
+    say      called with a line about shards that stay for the next run, and about those of another request
     Raises OutputError where the output exists or another run writes it, OSError where the machine fails.
     """
     target = Path(os.path.realpath(output))
@@ -64,21 +58,16 @@ def staged(
         _settle(target)
         if target.exists() and not overwrite:
             raise OutputError(f"{output}: exists; --overwrite replaces it")
-        with _left(Stage(place, owner, shards, say)) as stage:
+        stage = Stage(place, owner, shards, say)
+        try:
             stage.begin(json.dumps(request, sort_keys=True))
             yield stage
             stage.complete()
             _publish(stage.folder, target, output, overwrite)
-
-
-@contextmanager
-def _left(stage: Stage) -> Iterator[Stage]:
-    try:
-        yield stage
-    except BaseException as error:
-        stage.leave(keep=isinstance(error, RESUMED))
-        raise
-    stage.leave(keep=False)
+        except BaseException as error:
+            stage.leave(keep=isinstance(error, RESUMED))
+            raise
+        stage.leave(keep=False)
 
 
 class Stage:
@@ -96,13 +85,13 @@ class Stage:
 
     def begin(self, request: str) -> None:
         """Keep the shards that an equal request finished, and remove all else."""
-        found = self._read_journal()
+        journal = self._read_journal()
         if durable.read(self._place / REQUEST) == request:
-            self.finished = found
+            self.finished = journal
         else:
             self._clear()
-            if found:
-                self._say(f"{self._place}: {len(found)} finished shards of another request were dropped")
+            if journal:
+                self._say(f"{self._place}: {len(journal)} finished shards of another request were dropped")
         durable.replace(self._place / REQUEST, request)
         self.folder.mkdir(exist_ok=True)
         self._remove_unfinished()
@@ -141,10 +130,10 @@ class Stage:
         """Remove what no later run can use: unfinished files where shards are kept, else everything."""
         if not self._owner.holds():
             return
-        kept = keep and self.finished and self.folder.exists()
+        resumable = keep and self.finished and self.folder.exists()
         with suppress(OSError):
-            self._remove_unfinished() if kept else self._clear()
-        if kept:
+            self._remove_unfinished() if resumable else self._clear()
+        if resumable:
             count = f"{len(self.finished)} of {self._shards} shards are kept"
             self._say(f"{count} in {self._place}: the same command goes on from there")
 
@@ -156,15 +145,15 @@ class Stage:
 
     def _read_journal(self) -> dict[str, Entry]:
         """{shard: its entry} for shards whose file has its size. Incomplete lines are skipped."""
-        found: dict[str, Entry] = {}
+        entries: dict[str, Entry] = {}
         for line in (durable.read(self._place / JOURNAL) or "").splitlines():
             with suppress(ValueError, KeyError, TypeError, OSError):
                 record = json.loads(line)
                 name, entry = record["shard"], record["entry"]
                 size = (self.folder / name).lstat().st_size
                 if Path(name).name == name and entry[ALGORITHM] and entry["bytes"] == size:
-                    found[name] = entry
-        return found
+                    entries[name] = entry
+        return entries
 
     def _remove_unfinished(self) -> None:
         for path in self.folder.iterdir():
@@ -182,30 +171,24 @@ def _line(name: str, entry: Entry) -> str:
 
 def _refuse_unknown(place: Path) -> None:
     """Raise OutputError for a folder of files that no run of this program left."""
-    found = {name for name in listing(place) if not name.endswith(durable.TEMPORARY)}
-    if found and REQUEST not in found and not any(FILE.fullmatch(name) for name in found):
+    names = {name for name in listing(place) if not name.endswith(durable.TEMPORARY)}
+    if names and REQUEST not in names and not any(map(FILE.fullmatch, names)):
         raise OutputError(f"{place}: exists, and nothing in it tells who writes it; if no run does, remove it")
 
 
 def _check_space(output: object, place: Path, needed: int) -> None:
     """Raise OSError where the disk is too small; files in the staging folder are used again, or removed."""
-    missing = needed - _held(place)
+    missing = needed
+    for folder, _, files in os.walk(place):
+        for name in files:
+            with suppress(FileNotFoundError):  # another run may be at work there
+                missing -= os.lstat(os.path.join(folder, name)).st_blocks * 512
     parent = next(path for path in place.parents if path.exists())
     disk = os.statvfs(parent)
     free = disk.f_bavail * disk.f_frsize
     if disk.f_blocks and missing > free:
-        found = f"{output} needs {show_size(missing)}, {show_size(free)} are free in {parent}"
-        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {found}")
-
-
-def _held(place: Path) -> int:
-    """Bytes on the disk that a folder takes."""
-    total = 0
-    for folder, _, files in os.walk(place):
-        for name in files:
-            with suppress(FileNotFoundError):  # another run may be at work there
-                total += os.lstat(os.path.join(folder, name)).st_blocks * 512
-    return total
+        sizes = f"{output} needs {show_size(missing)}, {show_size(free)} are free in {parent}"
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {sizes}")
 
 
 def _publish(folder: Path, target: Path, output: object, overwrite: bool) -> None:

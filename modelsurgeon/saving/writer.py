@@ -31,13 +31,13 @@ COPIED = 64 << 20  # bytes of one copy inside the kernel: a multiple of every fi
 READ = 1 << 20  # bytes read at a time to be hashed, or to be written again
 BEHIND = 256 << 20  # bytes that may wait for the disk; with fewer, pages are dropped before they are clean
 CANNOT = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF, errno.ETXTBSY}
-MOST_COPIES = 64  # copies that wait: they hold no memory, but their errors should be raised soon
+MOST_COPIES = 64  # copies that may wait: they need no memory, but their errors should be raised soon
 
 Progress = Callable[[int], None]  # called with the bytes written since the last call
 
 
 def unheard(nbytes: int) -> None:
-    """A progress that is not shown."""
+    """Ignore the progress."""
 
 
 class StoppedError(Exception):
@@ -164,8 +164,8 @@ class Writer:
 class Behind:
     """Bytes that were written and may still wait for the disk.
 
-    One advice to the kernel starts writing new pages and drops clean ones. It is given at once, and again after
-    `BEHIND` further bytes. New pages then reuse the dropped ones, which makes large files faster.
+    One advice to the kernel starts writing new pages and drops clean ones. Each byte is advised at once, and again
+    after `BEHIND` further bytes. New pages then reuse the dropped ones, which makes large files faster.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -186,7 +186,7 @@ class Behind:
 
 
 def copy_in_kernel(file: File, descriptor: int, start: int, at: int, length: int) -> int:
-    """How many bytes the kernel copied from file to file; 0 where it cannot, and they must be read and written."""
+    """How many bytes the kernel copied from file to file; 0 where it cannot, so that they must be read and written."""
     if file.path is None:
         return 0
     with open(file.path, "rb", buffering=0) as source:

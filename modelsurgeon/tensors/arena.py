@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-ALIGNED = 64  # bytes: where a block may begin
-LEAST = 1 << 16  # bytes that are asked for at a time
+ALIGNED = 64  # bytes: a block begins at a multiple of this
+LEAST = 1 << 16  # bytes of the smallest allocation
 
 Empty = Callable[[Sequence[int], torch.dtype], torch.Tensor]  # uninitialised memory for a block
 
@@ -43,6 +43,6 @@ class Arena:
         if not self._held or self._used + size > len(self._held[-1]):
             self._held.append(torch.empty(max(size, LEAST), dtype=torch.uint8))
             self._used = 0
-        held = self._held[-1][self._used : self._used + size]
+        block = self._held[-1][self._used : self._used + size]
         self._used += -(-size // ALIGNED) * ALIGNED
-        return held.view(dtype).view(tuple(shape))
+        return block.view(dtype).view(tuple(shape))

@@ -14,6 +14,7 @@ import torch
 from modelsurgeon.maps.axis_map import GAP
 from modelsurgeon.maps.dimension import Dimension
 from modelsurgeon.tensors.arena import Empty, fresh
+from modelsurgeon.tensors.pieces import Span
 
 MOST_RUNS = 64  # more runs than this are gathered by index: as many strided copies cost more than one index_select
 SCRATCH = 1 << 19  # numbers examined at a time: they stay in the processor's cache
@@ -42,7 +43,7 @@ def is_finite(block: torch.Tensor) -> bool:
     """Whether a block holds neither NaN nor infinities, as integers never do."""
     if not block.numel() or not block.is_floating_point():
         return True
-    return all(math.isfinite(float(bound)) for bound in torch.aminmax(block))  # a NaN becomes both bounds
+    return all(math.isfinite(bound) for bound in torch.aminmax(block))  # a NaN becomes both bounds
 
 
 def with_one_nan(block: torch.Tensor) -> torch.Tensor:
@@ -55,67 +56,51 @@ def with_one_nan(block: torch.Tensor) -> torch.Tensor:
 
 
 def take(
-    block: torch.Tensor,
-    axis: int,
-    dimension: Dimension,
-    start: int,
-    stop: int,
-    low: int,
-    exact: bool,
-    empty: Empty = fresh,
+    block: torch.Tensor, axis: int, dimension: Dimension, span: Span, exact: bool, empty: Empty = fresh
 ) -> torch.Tensor:
-    """Grow one dimension of a block: new coordinates start:stop, where the block begins at old coordinate `low`.
+    """Grow one dimension of a block to the new coordinates of a span; the block begins at the span's `low`.
 
     exact   every factor is a power of two: sums of parts are exact to the last bit
     The result may use the block's own memory.
     """
+    source, factor = dimension.source[span.start : span.stop], dimension.factor[span.start : span.stop]
     shared = exact and len(dimension.rests[0])
-    alone = None if shared else _only_factor(block.shape[axis], dimension, start, stop, low)
-    if alone is not None:
-        return block if alone == 1 else block.mul_(alone)
-    shape = [*block.shape[:axis], stop - start, *block.shape[axis + 1 :]]
+    is_whole = np.array_equal(source, np.arange(span.low, span.low + block.shape[axis]))
+    if is_whole and not shared and len(factor) and factor[0] and np.all(factor == factor[0]):
+        return block if factor[0] == 1 else block.mul_(float(factor[0]))
+    shape = [*block.shape[:axis], len(source), *block.shape[axis + 1 :]]
     out = empty(shape, block.dtype) if block.device.type == "cpu" else block.new_empty(shape)
     if len(dimension.runs) <= MOST_RUNS:
-        for run in dimension.runs:
-            first, last = max(run.start, start), min(run.stop, stop)
-            if first < last:
-                source = run.source - low + first - run.start
-                _copy_run(block, out, axis, source, first - start, last - first, run.factor, run.source == GAP)
+        _copy_runs(block, out, axis, dimension, span)
     else:
-        _gather(block, out, axis, dimension, start, stop, low)
-    if shared and holds_tiny(block, min(abs(f) for f in dimension.factors if f), empty):
-        _give_leads_the_rest(block, out, axis, dimension, start, stop, low)
+        _gather(block, out, axis, source, factor, span.low)
+    if shared:
+        smallest = min(abs(factor) for factor in dimension.factors if factor)
+        if holds_tiny(block, smallest, empty):
+            _give_leads_the_rest(block, out, axis, dimension, span, torch.finfo(block.dtype).smallest_normal / smallest)
     return out
 
 
-def _only_factor(length: int, dimension: Dimension, start: int, stop: int, low: int) -> float | None:
-    """The one nonzero factor that turns a whole block of this length into start:stop, if there is one."""
-    source, factor = dimension.source[start:stop], dimension.factor[start:stop]
-    if not length or length != stop - start or factor[0] == 0 or np.any(factor != factor[0]):
-        return None
-    return float(factor[0]) if np.array_equal(source, np.arange(low, low + length)) else None
-
-
-def _copy_run(
-    block: torch.Tensor, out: torch.Tensor, axis: int, source: int, start: int, length: int, factor: float, gap: bool
-) -> None:
-    target = out.narrow(axis, start, length)
-    if gap or factor == 0:
-        target.zero_()
-    elif factor == 1:
-        target.copy_(block.narrow(axis, source, length))
-    else:
-        torch.mul(block.narrow(axis, source, length), factor, out=target)
+def _copy_runs(block: torch.Tensor, out: torch.Tensor, axis: int, dimension: Dimension, span: Span) -> None:
+    for run in dimension.runs:
+        first, last = max(run.start, span.start), min(run.stop, span.stop)
+        if first >= last:
+            continue
+        target = out.narrow(axis, first - span.start, last - first)
+        if run.source == GAP or run.factor == 0:
+            target.zero_()
+            continue
+        old = block.narrow(axis, run.source - span.low + first - run.start, last - first)
+        target.copy_(old) if run.factor == 1 else torch.mul(old, run.factor, out=target)
 
 
 def _gather(
-    block: torch.Tensor, out: torch.Tensor, axis: int, dimension: Dimension, start: int, stop: int, low: int
+    block: torch.Tensor, out: torch.Tensor, axis: int, source: np.ndarray, factor: np.ndarray, low: int
 ) -> None:
-    source, factor = dimension.source[start:stop], dimension.factor[start:stop]
-    shape = [1] * axis + [-1] + [1] * (block.ndim - axis - 1)
     if block.shape[axis] == 0:
         out.zero_()
         return
+    shape = [1] * axis + [-1] + [1] * (block.ndim - axis - 1)
     nothing = (source == GAP) | (factor == 0)
     index = torch.from_numpy(np.where(source == GAP, 0, source - low)).to(block.device)
     torch.index_select(block, axis, index, out=out)
@@ -126,29 +111,23 @@ def _gather(
 
 
 def _give_leads_the_rest(
-    block: torch.Tensor, out: torch.Tensor, axis: int, dimension: Dimension, start: int, stop: int, low: int
+    block: torch.Tensor, out: torch.Tensor, axis: int, dimension: Dimension, span: Span, limit: float
 ) -> None:
-    """Where a part of a number falls below the normal numbers, set the first part to the whole less the other parts."""
+    """Where a number is below `limit`, some of its parts are tiny: set the first to the whole less the others."""
     leads, rests = dimension.rests
-    here = (leads >= start) & (leads < stop)
+    here = (leads >= span.start) & (leads < span.stop)
     leads, parts = leads[here], rests[here]
-    limit = tiny_limit(block.dtype, dimension)
     step = max(1, LEADS // max(1, block.numel() // block.shape[axis]))
     shape = [1] * axis + [-1] + [1] * (block.ndim - axis - 1)
     for at in range(0, len(leads), step):
-        index = torch.from_numpy(leads[at : at + step] - start).to(block.device)
-        source = torch.from_numpy(dimension.source[leads[at : at + step]] - low).to(block.device)
+        index = torch.from_numpy(leads[at : at + step] - span.start).to(block.device)
+        source = torch.from_numpy(dimension.source[leads[at : at + step]] - span.low).to(block.device)
         whole = block.index_select(axis, source).double()
         rest = whole.clone()
         for part in torch.from_numpy(parts[at : at + step].T):
             rest -= (whole * part.reshape(shape).to(block.device)).to(block.dtype)
         tiny = (whole.abs() < limit) & (whole != 0)
         out.index_copy_(axis, index, torch.where(tiny, rest.to(out.dtype), out.index_select(axis, index)))
-
-
-def tiny_limit(dtype: torch.dtype, dimension: Dimension) -> float:
-    """The magnitude below which a number has parts that are smaller than the smallest normal number of its dtype."""
-    return float(torch.finfo(dtype).smallest_normal) / min(abs(factor) for factor in dimension.factors if factor)
 
 
 def holds_tiny(block: torch.Tensor, factor: float, empty: Empty = fresh) -> bool:

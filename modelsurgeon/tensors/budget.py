@@ -1,6 +1,6 @@
 """Memory: how much a run may take, and how large its blocks are then.
 
-Resident are the interpreter with its libraries and the plan, as measured once the plan is made, and the arenas of the
+Resident are the interpreter with its libraries and the plan, measured when the plan is ready, and the arenas of the
 blocks in flight. Nothing else grows with a model, a tensor or a shard.
 """
 
@@ -51,10 +51,8 @@ def plan_memory(tensors: Iterable[LazyTensor], limit: int | None = None, workers
         if limit is None or peak <= limit:
             return Budget(piece, capacity, peak)
         if piece <= SMALLEST:
-            raise PlanError(
-                f"memory {show_size(limit)}: this takes {show_size(peak)} at least, {show_size(base)} of it before "
-                f"anything is written{'; ask for fewer workers' if workers > 1 else ''}"
-            )
+            more = "; ask for fewer workers" if workers > 1 else ""
+            raise PlanError(f"{_too_little(limit, peak, base)} anything is written{more}")
         piece //= 2
 
 
@@ -62,11 +60,12 @@ def room(limit: int, least: int) -> int:
     """Bytes of `limit` that are not resident yet. Raises PlanError where they are fewer than `least`."""
     base = resident() + SLACK
     if limit < base + least:
-        raise PlanError(
-            f"memory {show_size(limit)}: this takes {show_size(base + least)} at least, {show_size(base)} of it "
-            "before anything is read"
-        )
+        raise PlanError(f"{_too_little(limit, base + least, base)} anything is read")
     return limit - base
+
+
+def _too_little(limit: int, peak: int, base: int) -> str:
+    return f"memory {show_size(limit)}: this takes {show_size(peak)} at least, {show_size(base)} of it before"
 
 
 def resident() -> int:

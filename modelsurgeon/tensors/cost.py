@@ -1,7 +1,7 @@
 """How much memory a piece of a tensor takes: an upper bound, from shapes and dtypes alone.
 
-It follows the computation of `Remapped` step by step: what is read, converted, averaged and gathered along each
-dimension, converted again. Everything is counted as if it were held at once.
+It follows the computation of `Remapped` step by step: blocks that are read, converted, averaged, gathered along each
+dimension, and converted again. All of them count as if they were in memory at once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from modelsurgeon.tensors.lazy import LazyTensor
 from modelsurgeon.tensors.means import group_size, slab
 from modelsurgeon.tensors.noise import Noise
 from modelsurgeon.tensors.pieces import least
-from modelsurgeon.tensors.ungrown import SMALL, numbers
+from modelsurgeon.tensors.stored import SMALL, numbers
 
 INDEX = 80  # bytes for each coordinate of a dimension gathered by index: sources, factors, gaps, relative sources
 RUNS = 32  # bytes for each coordinate of a dimension copied run by run
@@ -27,29 +27,22 @@ SHARED = 80  # bytes for each number whose parts are added
 FILL = 64  # bytes for each number that a function fills in
 DISTURBED = 8  # numbers for each one that gets noise: itself, the noise, the looked up ones, twice where scattered
 MASKS = 4  # bytes for each of them: two masks, of tiny numbers and of infinite ones
-LOOKED_UP = 64  # bytes for each coordinate: the numbers of those picked, their twins and their keys
-TABLE = 80  # bytes for each entry of a table of random numbers: while it is made, and of the few cached
+LOOKED_UP = 64  # bytes for each coordinate: the indices of those picked, of their twins and of their keys
+TABLE = 80  # bytes for each entry of a table of random numbers: while it is computed, and in the few cached tables
 DOUBLE = 8  # bytes of float64
 
 
 class Grown(LazyTensor, Protocol):
-    """How a remapped tensor is computed: by which dimensions and constant, in what, with which noise, cut where."""
+    """What the cost depends on in a `Remapped` tensor, where each of these is explained."""
 
     @property
-    def computed(self) -> tuple[tuple[Dimension, ...], float]:
-        """(dimensions, constant) of the arithmetic."""
-
+    def computed(self) -> tuple[tuple[Dimension, ...], float]: ...
     @property
-    def work_dtype(self) -> torch.dtype:
-        """The dtype of the arithmetic."""
-
+    def work_dtype(self) -> torch.dtype: ...
     @property
-    def noise(self) -> Noise | None:
-        """What makes copies differ."""
-
+    def noise(self) -> Noise | None: ...
     @property
-    def is_cut_at_runs(self) -> bool:
-        """Whether every piece lies within one run of rows."""
+    def is_cut_at_runs(self) -> bool: ...
 
 
 def of_pieces(tensor: Grown, most: int) -> int:
@@ -71,7 +64,7 @@ def of_read(tensor: Grown, rows: int, columns: int) -> int:
 
 
 def _stored(tensor: Grown, rows: int, columns: int, one_span: bool) -> int:
-    """Bytes for rows x columns as they are stored: a block to assemble, one to convert, and which of them are NaN."""
+    """Bytes for rows x columns as they are stored: a block to assemble, one to convert, and a mask of NaNs."""
     count = numbers(tensor.shape, rows, columns)
     assembled = 0 if one_span else count * tensor.work_dtype.itemsize
     stored = count * SIZES[tensor.dtype] if SIZES[tensor.dtype] != tensor.work_dtype.itemsize else 0
@@ -80,7 +73,7 @@ def _stored(tensor: Grown, rows: int, columns: int, one_span: bool) -> int:
 
 
 def _noise(tensor: Grown, rows: int, columns: int) -> int:
-    """Bytes for the noise of some rows at a time, for its table, and for what coordinates are looked up by."""
+    """Bytes for the noise of some rows at a time, for its table, and for the indices of coordinates."""
     row = numbers(tensor.shape, 1, columns)
     count = max(row, min(SCRATCH, rows * row))
     length = sum(dimension.extended_size + dimension.new_size for dimension in tensor.dimensions)
@@ -101,7 +94,8 @@ def _rectangle(tensor: Grown, rows: int, columns: int, one_span: bool) -> int:
             total += _with_means(shape, axis, dimension, size)
         elif axis:
             total += _mean_columns(tensor, shape, new)
-        total += _shared(tensor, dimension, shape, axis) + _index(dimension) * (new + shape[axis])
+        index = RUNS if len(dimension.runs) <= MOST_RUNS else INDEX
+        total += _shared(tensor, dimension, shape, axis) + index * (new + shape[axis])
         shape[axis] = new
         total += 0 if axis == 0 and one_span and 0.0 not in dimension.factors else math.prod(shape) * size
     return total + (FILL * math.prod(tensor.shape[1:]) if callable(tensor.fill) else 0)
@@ -119,7 +113,7 @@ def _old_shape(tensor: Grown, rows: int, columns: int, one_span: bool) -> list[i
 
 
 def _old(tensor: Grown, shape: Sequence[int]) -> int:
-    """Bytes for a block of old numbers of this shape, in the dtype to compute in, and for means in their place."""
+    """Bytes for a block of old numbers of this shape, in the dtype of the arithmetic, or for means in their place."""
     columns = shape[1] if len(shape) > 1 else 1
     total = tensor.base.reading(shape[0], columns)
     if tensor.work_dtype.itemsize != SIZES[tensor.base.dtype]:
@@ -129,8 +123,7 @@ def _old(tensor: Grown, shape: Sequence[int]) -> int:
     step = min(group_size(tensor.base.shape, 0), tensor.base.shape[0])
     one = math.prod(shape[1:])
     group = tensor.base.reading(step, columns) + step * one * (SIZES[tensor.base.dtype] + DOUBLE)
-    found = min(shape[0], len(tensor.dimensions[0].means))
-    return total + group + DOUBLE * one * (3 + 2 * found)
+    return total + group + DOUBLE * one * (3 + 2 * min(shape[0], len(tensor.dimensions[0].means)))
 
 
 def _with_means(shape: Sequence[int], axis: int, dimension: Dimension, size: int) -> int:
@@ -154,14 +147,10 @@ def _mean_columns(tensor: Grown, shape: Sequence[int], columns: int) -> int:
 
 
 def _shared(tensor: Grown, dimension: Dimension, shape: Sequence[int], axis: int) -> int:
-    """Bytes for looking for numbers whose parts are too small, and for adding those parts."""
+    """Bytes for finding numbers whose parts are too small, and for adding those parts."""
     if not tensor.is_exact or not len(dimension.rests[0]):
         return 0
     one = math.prod(shape) // max(1, shape[axis])
     leads, rests = dimension.rests
     looked = min(SCRATCH, math.prod(shape)) * tensor.work_dtype.itemsize + 2 * leads.nbytes + 2 * rests.nbytes
     return looked + SHARED * min(max(LEADS, one), math.prod(shape))
-
-
-def _index(dimension: Dimension) -> int:
-    return RUNS if len(dimension.runs) <= MOST_RUNS else INDEX

@@ -1,4 +1,4 @@
-"""What numbers are stored as, by the names of safetensors files ("BF16") and of configs ("bfloat16")."""
+"""The dtypes of stored numbers, by the names of safetensors files ("BF16") and of configs ("bfloat16")."""
 
 from __future__ import annotations
 

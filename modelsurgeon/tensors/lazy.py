@@ -1,10 +1,10 @@
 """Lazy tensors: where the numbers of a checkpoint are, or how they follow from others; nothing is read before `read`.
 
-Stored      bytes of a safetensors file (`stored.py`)
-Remapped    another lazy tensor, gathered and multiplied dimension by dimension (`remapped.py`)
-Computed    follows some other rule: drawn at random or turned (`computed.py`)
+Stored                    bytes of a safetensors file (`stored.py`)
+Remapped                  another lazy tensor, gathered and multiplied dimension by dimension (`remapped.py`)
+Drawn, Formula, Turned    numbers that follow some other rule (`random/`)
 
-Whoever has one asks it, and never which of the three it is.
+Callers ask a tensor what they need, never which of these it is.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ Fill = Callable[[int, int], torch.Tensor]  # rows of numbers from (start, stop)
 class LazyTensor(Described, Protocol):
     """Numbers that can be read, some rows at a time.
 
-    dtype   what it is stored in: "BF16", "F32" ...
+    dtype   of the stored numbers: "BF16", "F32" ...
     shape   its sizes; () of a single number
     nbytes  bytes that it takes when it is stored
+    constant, offset, fill, free    as in `Remapped`
     """
 
     @property
     def stored(self) -> Stored | None:
-        """The stored tensor that it begins with, if it does with one."""
+        """The stored tensor that its numbers follow from; None where there is none."""
 
     @property
     def verbatim(self) -> Stored | None:
@@ -46,7 +47,7 @@ class LazyTensor(Described, Protocol):
 
     @property
     def says(self) -> str:
-        """What it is, in a few words, for the plan."""
+        """A few words on how its numbers arise, for the plan."""
 
     @property
     def is_exact(self) -> bool:
@@ -58,28 +59,20 @@ class LazyTensor(Described, Protocol):
 
     @property
     def base(self) -> LazyTensor:
-        """What it is a growth of (`Remapped`): itself where it did not grow."""
+        """The tensor that it is a growth of (`Remapped`); itself where it did not grow."""
 
     @property
     def dimensions(self) -> tuple[Dimension, ...]:
         """The growth of each dimension: identities where it did not grow."""
 
     @property
-    def constant(self) -> float:
-        """A factor of all numbers."""
-
+    def constant(self) -> float: ...
     @property
-    def offset(self) -> float:
-        """What the model adds to it before it uses it."""
-
+    def offset(self) -> float: ...
     @property
-    def fill(self) -> float | Fill:
-        """What gaps hold: a number, or rows of numbers from (start, stop)."""
-
+    def fill(self) -> float | Fill: ...
     @property
-    def free(self) -> bool:
-        """Whether gaps may hold anything."""
-
+    def free(self) -> bool: ...
     @property
     def fused(self) -> LazyTensor:
         """The same growth without a grown tensor in between."""
@@ -111,15 +104,13 @@ class LazyTensor(Described, Protocol):
         """Bytes of memory that a piece of at most `most` bytes takes at most; 0 where the bytes are copied."""
 
     def with_noise(self, noise: Noise, turns: tuple[int, ...]) -> LazyTensor:
-        """It with noise where copies are parts of a sum, along the dimensions in this order."""
+        """The tensor with noise where copies are parts of a sum, along the dimensions in the order of `turns`."""
 
 
 def equal(a: LazyTensor, b: LazyTensor, block: int = 1 << 22) -> bool:
     """Whether two lazy tensors hold the same numbers, read in blocks of about `block` numbers."""
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
-    rows = max(1, block // max(1, a.shape[-1]))
-    return all(
-        bool((a.read(at, min(at + rows, a.shape[0])) == b.read(at, min(at + rows, a.shape[0]))).all())
-        for at in range(0, a.shape[0], rows)
-    )
+    rows, end = max(1, block // max(1, a.shape[-1])), a.shape[0]
+    ranges = ((at, min(at + rows, end)) for at in range(0, end, rows))
+    return all(bool((a.read(*span) == b.read(*span)).all()) for span in ranges)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from modelsurgeon.tensors.arena import fresh
 from modelsurgeon.tensors.lazy import LazyTensor
 
 MEAN_BLOCK = 1 << 20  # numbers added at a time: 8 MiB of float64
@@ -40,8 +41,8 @@ def mean_of(
         block = get(at, min(at + step, end))
         if not np.array_equal(wanted, np.arange(block.shape[axis])):
             block = block.index_select(axis, torch.from_numpy(wanted).to(block.device))
-        found = _halved(block.to(torch.float64, copy=True), axis, absolute)
-        total = found.clone() if total is None else total.add_(found)
+        group = _halved(block.to(torch.float64, copy=True), axis, absolute)
+        total = group.clone() if total is None else total.add_(group)
     assert total is not None
     return total.div_(torch.full_like(total, len(of)))  # by one number, accelerators multiply with its inverse
 
@@ -64,8 +65,8 @@ def with_means(block: torch.Tensor, axis: int, means: Sequence[np.ndarray]) -> t
         return block
     step, rows = group_size(block.shape, axis), slab(block.shape)
     parts = [block[at : at + rows] for at in range(0, block.shape[0], rows)] or [block]
-    found = [torch.cat([_mean_in(part, of, axis, step).to(block.dtype) for part in parts]) for of in means]
-    return torch.cat([block, *found], axis)
+    averages = [torch.cat([_mean_in(part, of, axis, step).to(block.dtype) for part in parts]) for of in means]
+    return torch.cat([block, *averages], axis)
 
 
 def slab(shape: Sequence[int]) -> int:
@@ -93,6 +94,6 @@ def mean_rows(
     rows, step = base.shape[0], group_size(base.shape, 0)
 
     def get(start: int, stop: int) -> torch.Tensor:
-        return base.read(start, stop, first=columns[0], last=columns[1]) if columns else base.read(start, stop)
+        return base.read(start, stop, fresh, *(columns or ()))
 
     return torch.cat([mean_of(get, of, 0, step, absolute) for of in means[low - rows : high - rows]])

@@ -1,8 +1,8 @@
 """Noise that makes copies differ and leaves every sum as it is, to the last bit.
 
-Copies that are read alike get equal gradients and stay copies for ever. What reads them may differ, as long as its
-parts still have the same sum (D + N with N E = 0 is as good as D). So two equal parts p of a number become p + e and
-p - e. To keep the last bit of the sum, e comes from a rounding in the dtype itself:
+Copies that are read alike get equal gradients and stay copies for ever. The weights that read them may differ, as long
+as the parts of each weight keep their sum (D + N with N E = 0 is as good as D). So two equal parts p of a number become
+p + e and p - e. To keep the last bit of the sum, e comes from a rounding in the dtype itself:
 
     a = p * (1 + amount * t), rounded        t in [0, 1) from a table of random numbers
     e = a - p                                exact, and so are p + e and p - e
@@ -33,8 +33,8 @@ from modelsurgeon.tensors.arithmetic import SCRATCH, holds_tiny, is_finite
 
 WORD = 4  # random bytes for each number of a table
 TABLES = 4  # cached at a time, since a tensor is written piece by piece
-# A smaller part may have given one unit to its twin (`Dimension.rests`) where shares differ by at most a factor of two.
-# The two are then unequal and get no noise. From this many times the smallest normal number on, twins are equal.
+# Times the smallest normal number: from here on twins are equal. A smaller part may have given one unit to its twin
+# (`Dimension.rests`), where shares differ by at most a factor of two; such twins get no noise.
 EQUAL_FROM = 4.0
 
 
@@ -42,8 +42,8 @@ EQUAL_FROM = 4.0
 class Noise:
     """The noise of one tensor.
 
-    amount  the most by which a part differs from its twin's mean, over that mean: above 0, at most 1
-    key     what the random numbers follow from: the seed and the tensor's name
+    amount  the largest difference between a part and the mean of both twins, over that mean: above 0, at most 1
+    key     seed and tensor's name: the random numbers follow from it
     """
 
     amount: float
@@ -56,7 +56,7 @@ class Noise:
 
 @lru_cache(maxsize=TABLES)
 def _table(noise: Noise, length: int, dtype: torch.dtype, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """([length] 1 + amount * t, [length] signs): a longer table begins with the shorter one."""
+    """([length] factors 1 + amount * t, [length] signs): a longer table begins with the shorter one."""
     words = np.frombuffer(blake3(noise.key.encode()).digest(length=WORD * length), dtype="<u4")
     factors = torch.from_numpy(1.0 + noise.amount * 2.0**-31 * (words >> 1))
     signs = torch.from_numpy(1.0 - 2.0 * (words & 1))
@@ -127,7 +127,7 @@ def _at_a_time(
 def _pair(
     twins: Mapping[int, AbstractContextManager[torch.Tensor]], factors: torch.Tensor, signs: torch.Tensor, tiny: bool
 ) -> None:
-    """Give parts of sums their noise: {1: the first of each pair, -1: the other}, or one of them alone.
+    """Add the noise to parts of sums: {1: the first of each pair, -1: the other}, or one of them alone.
 
     tiny  whether some are so small that they may differ from their twins
     """

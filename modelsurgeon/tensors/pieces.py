@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -20,8 +20,8 @@ class Piece:
     """Consecutive numbers of a tensor: whole rows, or a part of one row.
 
     start, stop  rows, of dimension 0
-    first, last  of dimension 1: all of it unless the piece is a part of a row; 0 and 1 where there is none
-    again        the row at which equal rows begin earlier in this tensor, if they do
+    first, last  of dimension 1: all of it unless the piece is a part of a row; 0 and 1 in a vector
+    again        the row at which equal rows begin earlier in this tensor; None where there are none
     """
 
     start: int
@@ -51,13 +51,12 @@ def spans(source: np.ndarray, start: int, stop: int, size: int, few: int) -> lis
 
 
 def least(column: int) -> int:
-    """How many coordinates of `column` bytes each take no more time to read than one."""
+    """How many coordinates of `column` bytes each can be read in the time of one."""
     return LEAST // max(1, column)
 
 
 def _near(source: np.ndarray, start: int, stop: int, few: int) -> list[Span]:
-    sources = source[start:stop]
-    sources = sources[sources != GAP]
+    sources = source[start:stop][source[start:stop] != GAP]
     low, high = (int(sources.min()), int(sources.max()) + 1) if len(sources) else (0, 0)
     if high - low <= max(2 * (stop - start), few) or stop - start <= 1:
         return [Span(start, stop, low, high)]
@@ -66,20 +65,17 @@ def _near(source: np.ndarray, start: int, stop: int, few: int) -> list[Span]:
 
 
 def rows_or_parts(run: Piece, row: int, most: int) -> Iterator[Piece]:
-    """Rows in pieces of at most `most` bytes, where a row has `row` bytes; larger rows in parts, unless repeated."""
-    rows = max(1, most // max(1, row))
-    for at in range(run.start, run.stop, rows):
-        again = None if run.again is None else run.again + at - run.start
-        piece = replace(run, start=at, stop=min(at + rows, run.stop), again=again)
-        yield from [piece] if row <= most or again is not None else parts(piece, row, most)
+    """Rows in pieces of at most `most` bytes, where a row has `row` bytes; larger rows in parts, unless repeated.
 
-
-def parts(piece: Piece, row: int, most: int) -> Iterator[Piece]:
-    """One row, in parts of at most `most` bytes, or of one coordinate each."""
-    columns = piece.last - piece.first
-    step = max(1, most * columns // row)
-    for at in range(piece.first, piece.last, step):
-        yield replace(piece, first=at, last=min(at + step, piece.last))
+    A part has at least one coordinate.
+    """
+    rows, width = max(1, most // max(1, row)), run.last - run.first
+    columns = max(1, most * width // row) if row > most and run.again is None else max(1, width)
+    for start in range(run.start, run.stop, rows):
+        again = None if run.again is None else run.again + start - run.start
+        for first in range(run.first, max(run.last, run.first + 1), columns):
+            last = min(first + columns, run.last)
+            yield Piece(start, min(start + rows, run.stop), first, last, again)
 
 
 def runs_of_rows(dimension: Dimension, columns: int) -> Iterator[Piece]:

@@ -41,19 +41,23 @@ def in_config(config: Mapping[str, Any]) -> str:
 def refusal(config: Mapping[str, Any], dtypes: Collection[str]) -> str:
     """Which method packed a checkpoint into which dtypes, and the way out. Its config must name one (`in_config`)."""
     key = in_config(config)
-    if not isinstance(config[key], Mapping):
-        return f"config.json: {key} is {config[key]!r}, expected an object or none"
-    method = _method(config[key])
-    odd = [f"{dtype} ({STORED[dtype]})" for dtype in sorted(set(dtypes) & set(STORED))]
-    stored = f", its weights stored as {' and '.join(odd)}" if odd else ""
+    settings = config[key]
+    if not isinstance(settings, Mapping):
+        return f"config.json: {key} is {settings!r}, expected an object or none"
+    method = settings.get("quant_method")
+    if method is None:  # early files of bitsandbytes name only the number of bits
+        method = "bitsandbytes" if settings.get("load_in_8bit") or settings.get("load_in_4bit") else ""
+    method = str(method)[:60]
+    packed = [f"{dtype} ({STORED[dtype]})" for dtype in sorted(set(dtypes) & set(STORED))]
+    stored = f", its weights stored as {' and '.join(packed)}" if packed else ""
     return f"a quantised checkpoint ({key}: {method or 'no quant_method'}{stored}); {way_out(method)}"
 
 
 def way_out(method: str = "") -> str:
     """How to get a checkpoint of floats, as far as that is known for the method."""
     if method in UNDONE_WHILE_LOADED:
-        how = f"quantization_config={UNDONE_WHILE_LOADED[method]}(dequantize=True)"
-        return f"{ORIGINAL}, {LOAD} and {how}, then save_pretrained"
+        option = f"quantization_config={UNDONE_WHILE_LOADED[method]}(dequantize=True)"
+        return f"{ORIGINAL}, {LOAD} and {option}, then save_pretrained"
     if method in UNDONE_AFTERWARDS:
         return f"{ORIGINAL}, {LOAD}, then model.dequantize() and save_pretrained"
     if method:
@@ -65,11 +69,3 @@ def of_tensor(name: str, dtype: str) -> str:
     """The refusal of one tensor that is not stored as floats."""
     kind = STORED.get(dtype, "no floats")
     return f"tensor {name!r} is stored as {dtype} ({kind}): quantised checkpoints cannot be operated on; {way_out()}"
-
-
-def _method(settings: Mapping[str, Any]) -> str:
-    """The method's name. Early files of bitsandbytes name only the number of bits."""
-    method = settings.get("quant_method")
-    if method is None and (settings.get("load_in_8bit") or settings.get("load_in_4bit")):
-        return "bitsandbytes"
-    return str(method)[:60] if method is not None else ""

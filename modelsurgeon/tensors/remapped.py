@@ -41,8 +41,9 @@ class Remapped:
     """A lazy tensor whose every dimension is grown, times a constant.
 
     dimensions  one for each dimension of `base`
-    offset      what the model adds to the tensor before it uses it: 1 for gains of the form (1 + w)
-    fill        what gaps hold: a number, or rows of numbers from (start, stop)
+    constant    the factor that all numbers are multiplied by
+    offset      the number that the model adds to the tensor before it uses it: 1 for gains of the form (1 + w)
+    fill        the contents of gaps: a number, or rows of numbers from (start, stop)
     free        whether gaps may hold anything, since nothing reads them
     noise       makes copies differ that are parts of a sum; None: they stay equal
     turns       the dimensions in the order in which noise is added along them
@@ -91,7 +92,7 @@ class Remapped:
 
     @property
     def computed(self) -> tuple[tuple[Dimension, ...], float]:
-        """(dimensions, constant) to compute by."""
+        """(dimensions, constant) of the arithmetic."""
         return _arithmetic(self.dimensions, self.constant)[:2]
 
     @property
@@ -106,9 +107,9 @@ class Remapped:
             return False
         if FLOATS.index(self.dtype) < FLOATS.index(self.base.dtype) or (self.dtype, self.base.dtype) == ("F16", "BF16"):
             return False
-        if self.offset:
-            return all(factor in (0.0, 1.0) for factor in self.factors)
-        return all(factor == 0 or is_power_of_two(factor) for factor in self.factors)
+        dimensions, constant = self.computed  # sqrt(2) in two places is applied twice, and each time it rounds
+        factors = [constant, *(factor for dimension in dimensions for factor in dimension.factors)]
+        return all(factor in (0.0, 1.0) if self.offset else not factor or is_power_of_two(factor) for factor in factors)
 
     @property
     def fused(self) -> Remapped:
@@ -126,10 +127,9 @@ class Remapped:
             return self
         if inner.offset != self.offset:  # (1 + w) grows as a whole, and w alone is multiplied
             return self
-        grows = self if still[0] else inner
-        found = tuple(one for one in dimensions if one is not None)
-        constant = inner.constant * self.constant
-        return Remapped(inner.base, found, self.dtype, constant, self.offset, grows.fill, grows.free)
+        grows, constant = self if still[0] else inner, inner.constant * self.constant
+        both = tuple(one for one in dimensions if one is not None)
+        return Remapped(inner.base, both, self.dtype, constant, self.offset, grows.fill, grows.free)
 
     def with_noise(self, noise: Noise, turns: tuple[int, ...]) -> Remapped:
         """As `LazyTensor.with_noise`; free gaps are filled for it."""
@@ -168,9 +168,8 @@ class Remapped:
         return len(dimension.runs) <= MOST_RUNS and not len(dimension.rests[0])
 
     def read_piece(self, piece: Piece, device: str = "cpu", empty: Empty = fresh) -> torch.Tensor:
-        """Computed on the device, converted and disturbed."""
-        last = piece.last if len(self.shape) > 1 else None
-        return self._stored(self.compute_piece(piece, device, empty), piece.start, piece.first, last, empty)
+        """Compute a piece on the device, convert it, and add the noise."""
+        return self._stored(self.compute_piece(piece, device, empty), piece.start, piece.first, empty)
 
     def compute_piece(self, piece: Piece, device: str = "cpu", empty: Empty = fresh) -> torch.Tensor:
         """A piece in `work_dtype`, on `device`, in memory from `empty`: before noise, and with NaNs of any bits."""
@@ -180,13 +179,13 @@ class Remapped:
     def read(
         self, start: int, stop: int, empty: Empty = fresh, first: int = 0, last: int | None = None
     ) -> torch.Tensor:
-        return self._stored(self._computed(start, stop, first, last, "cpu", empty), start, first, last, empty)
+        return self._stored(self._computed(start, stop, first, last, "cpu", empty), start, first, empty)
 
-    def _stored(self, block: torch.Tensor, start: int, first: int, last: int | None, empty: Empty) -> torch.Tensor:
+    def _stored(self, block: torch.Tensor, start: int, first: int, empty: Empty) -> torch.Tensor:
         block = converted(block, DTYPES[self.dtype], empty)
         if self.noise:
-            ranges = [(start, start + block.shape[0]), *((0, size) for size in self.shape[1:])]
-            ranges[1:2] = [(first, last)] if last is not None and len(ranges) > 1 else ranges[1:2]
+            lows = (start, first, *[0] * block.ndim)
+            ranges = [(low, low + size) for low, size in zip(lows, block.shape, strict=False)]
             disturb(block, self.noise, self.dimensions, self.turns, ranges)
         block = block.cpu()
         return with_one_nan(block) if self.unusual else block
@@ -217,30 +216,28 @@ class Remapped:
         block = self._averaged(rows, columns, device, empty)
         dimensions, _ = self.computed
         for axis, dimension in list(enumerate(dimensions))[1:]:
-            if axis == 1 and columns:
-                part = columns.start, columns.stop, columns.low
-            else:
-                block, part = with_means(block, axis, dimension.means), (0, dimension.new_size, 0)
-            block = take(block, axis, dimension, *part, self.is_exact, empty)
-        block = take(block, 0, dimensions[0], rows.start, rows.stop, rows.low, self.is_exact, empty)
+            span = columns if axis == 1 else None
+            block = block if span else with_means(block, axis, dimension.means)
+            span = span or Span(0, dimension.new_size, 0, dimension.extended_size)
+            block = take(block, axis, dimension, span, self.is_exact, empty)
+        block = take(block, 0, dimensions[0], rows, self.is_exact, empty)
         return self._filled(block.sub_(self._added) if self._added else block, rows, columns)
 
     def _averaged(self, rows: Span, columns: Span | None, device: str, empty: Empty) -> torch.Tensor:
-        """Old numbers, or means of columns: those have spans of their own unless the row is whole."""
+        """Old numbers, or means of columns. A span holds only one kind, unless the row is whole."""
         if columns is None or columns.high <= self.base.shape[1]:
             return self._old(rows, columns and (columns.low, columns.high), device, empty)
         size, step = self.base.shape[1], group_size(self.base.shape, 1)
         means = self.dimensions[1].means[columns.low - size : columns.high - size]
-        found = [mean_of(lambda a, b: self._old(rows, (a, b), device, fresh), of, 1, step) for of in means]
-        return torch.cat([mean.to(self.work_dtype) for mean in found], 1)
+        averages = [mean_of(lambda a, b: self._old(rows, (a, b), device, fresh), of, 1, step) for of in means]
+        return torch.cat([average.to(self.work_dtype) for average in averages], 1)
 
     def _old(self, rows: Span, columns: tuple[int, int] | None, device: str, empty: Empty) -> torch.Tensor:
         """Old numbers, or means of rows, ready to be gathered."""
-        low, high = rows.low, rows.high
-        if high > self.base.shape[0]:
-            block = mean_rows(self.base, self.dimensions[0].means, low, high, columns=columns)
+        if rows.high > self.base.shape[0]:
+            block = mean_rows(self.base, self.dimensions[0].means, rows.low, rows.high, columns=columns)
         else:
-            block = self.base.read(low, high, empty, *(columns or ()))
+            block = self.base.read(rows.low, rows.high, empty, *(columns or ()))
         return self._multiplied(block, device, empty)
 
     def _multiplied(self, block: torch.Tensor, device: str, empty: Empty) -> torch.Tensor:
@@ -260,19 +257,15 @@ class Remapped:
             block.index_fill_(0, torch.from_numpy(nothing).to(block.device), -self.offset)
         if not callable(self.fill) and not self.fill and not self.offset:
             return block  # gaps are zero already
-        gaps = [torch.from_numpy(found).to(block.device) for found in self._gaps(rows, columns)]
-        for axis, places in enumerate(gaps):
-            if not callable(self.fill):
-                block.index_fill_(axis, places, self.fill)
+        spans = (rows, columns, *[None] * len(self.dimensions))
+        sources = [d.source[s.start : s.stop] if s else d.source for d, s in zip(self.dimensions, spans, strict=False)]
+        gaps = [torch.from_numpy(np.flatnonzero(source == GAP)).to(block.device) for source in sources]
         if callable(self.fill):
             _fill_rows(block, gaps, self.fill, rows, columns)
+            return block
+        for axis, places in enumerate(gaps):
+            block.index_fill_(axis, places, self.fill)
         return block
-
-    def _gaps(self, rows: Span, columns: Span | None) -> list[np.ndarray]:
-        """The gaps along each axis of the block."""
-        ranges = [slice(rows.start, rows.stop), slice(columns.start, columns.stop) if columns else slice(None)]
-        ranges += [slice(None)] * len(self.dimensions)
-        return [np.flatnonzero(d.source[r] == GAP) for d, r in zip(self.dimensions, ranges, strict=False)]
 
 
 def _fill_rows(block: torch.Tensor, gaps: list[torch.Tensor], fill: Fill, rows: Span, columns: Span | None) -> None:
@@ -294,10 +287,10 @@ def _arithmetic(
 
     1/sqrt(2) in two dimensions is 1/2, which rounds nothing. Cached, since many tensors share their dimensions.
     """
-    even = [dimension.factors for dimension in dimensions]
-    if all(len(found) <= 1 for found in even) and not all(is_power_of_two(f) for found in even for f in found):
-        total = math.prod((f for found in even for f in found), start=constant)
-        dimensions, constant = tuple(dimension.without_factors for dimension in dimensions), nearest_power_of_two(total)
+    every = [factor for dimension in dimensions for factor in dimension.factors]
+    if all(len(dimension.factors) <= 1 for dimension in dimensions) and not all(map(is_power_of_two, every)):
+        constant = nearest_power_of_two(math.prod(every, start=constant))
+        dimensions = tuple(dimension.without_factors for dimension in dimensions)
     factors = np.array([constant])
     for dimension in dimensions:
         factors = np.unique(np.outer(factors, dimension.factors or (1.0,)))

@@ -2,56 +2,42 @@
 
     {"tensors": ["lm_head.weight"], "lr": 0.5, "weight_decay": 2.0, "eps": 1.0, "reason": "..."}
 
-Each number multiplies what the source was trained with; AdamW and its kin, whose step does not depend on the size of
-the gradient, are meant. The law is that of `trajectory.py`.
+Each number multiplies the one that the source was trained with. They hold for AdamW and optimizers like it, whose steps
+do not depend on the size of the gradient. `trajectory.py` has the law.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
 
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
-from modelsurgeon.maps.axis_map import AxisMap
-from modelsurgeon.training.trajectory import Scaling, Trajectory
+from modelsurgeon.training.trajectory import Trajectory
 
 
 def recommended(before: Checkpoint, after: Checkpoint) -> Checkpoint:
-    """A growth of `before`, with the learning rates for it on record."""
-    step = after.steps[-1]
-    return replace(after, steps=(*after.steps[:-1], replace(step, learning_rates=learning_rates(before, step.maps))))
+    """`after`, which is `before` with one more growth, with learning rates for that growth on record.
 
-
-def learning_rates(checkpoint: Checkpoint, maps: Mapping[str, AxisMap]) -> tuple[dict[str, Any], ...]:
-    """Groups of templates that want the same, in the order of the table.
-
-    maps  {axis: map} of a growth of `checkpoint`
+    Templates with equal multipliers and reasons are one group.
     """
-    law = Trajectory(checkpoint.architecture, checkpoint.resolved, maps, checkpoint.is_tied)
-    groups: dict[tuple[Any, ...], tuple[list[str], Scaling]] = {}
-    for template in checkpoint.architecture.templates:
-        if template.name in checkpoint.templates:
-            found = law.scaling(template)
-            key = (found.lr, found.weight_decay, found.eps, found.reasons)
-            groups.setdefault(key, ([], found))[0].append(template.name)
-    return tuple(_entry(names, found) for names, found in groups.values())
+    step = after.steps[-1]
+    law = Trajectory(before.architecture, before.resolved, step.maps, before.is_tied)
+    groups: dict[tuple[float, float, float, tuple[str, ...]], list[str]] = {}
+    for template in before.architecture.templates:
+        if template.name in before.templates:
+            scaling = law.scaling(template)
+            key = (scaling.lr, scaling.weight_decay, scaling.eps, scaling.reasons)
+            groups.setdefault(key, []).append(template.name)
+    entries = [
+        {"tensors": names, "lr": lr, "weight_decay": decay, "eps": eps, "reason": _reason(lr, eps, reasons)}
+        for (lr, decay, eps, reasons), names in groups.items()
+    ]
+    return replace(after, steps=(*after.steps[:-1], replace(step, learning_rates=tuple(entries))))
 
 
-def _entry(names: list[str], found: Scaling) -> dict[str, Any]:
-    entry: dict[str, Any] = {"tensors": names, "lr": found.lr, "weight_decay": found.weight_decay, "eps": found.eps}
-    return {**entry, "reason": _reason(found)}
-
-
-def _reason(found: Scaling) -> str:
-    lr, eps = f"{found.lr:.4g}", f"{found.eps:.4g}"
-    said = "weights are as large as they were, and so are the steps that follow the source"
-    if found.lr != 1:
-        said = f"weights are {lr} of the source's, and so must the steps be that follow it; decay stays what it was"
-    if found.eps != 1:
-        said += f"; gradients are {eps} of the source's, and eps with them"
-    return f"{said}; nearly: {_joined(found.reasons)}" if found.reasons else said
-
-
-def _joined(reasons: Iterable[str]) -> str:
-    return ", and ".join(reasons)
+def _reason(lr: float, eps: float, reasons: tuple[str, ...]) -> str:
+    text = "weights are as large as they were, and so are the steps that follow the source"
+    if lr != 1:
+        text = f"weights are {lr:.4g} of the source's, and so must the steps be that follow it; decay stays what it was"
+    if eps != 1:
+        text += f"; gradients are {eps:.4g} of the source's, and eps with them"
+    return f"{text}; nearly: {', and '.join(reasons)}" if reasons else text

@@ -1,12 +1,12 @@
-"""A checkpoint of Hugging Face's Trainer, beside its weights: read, grown, and written into the grown model's folder.
+"""A checkpoint of Hugging Face's Trainer: its state is read, grown, and written into the grown model's folder.
 
-    optimizer.pt          moments and param groups                       grown (`optimizer.py`)
-    scheduler.pt          learning rates, a list entry for each group    as many as there are groups then
-    trainer_state.json    the progress of training                       unchanged
+    optimizer.pt          moments and param groups               grown (`optimizer.py`)
+    scheduler.pt          learning rates, one for each group     one for each new group
+    trainer_state.json    the progress of training               unchanged
 
-training_args.bin and rng_state.pth are pickles of more than tensors; they are not opened and do not go along. The
-groups of a Trainer's state have no names: they are identified by their order, that of the model's parameters in
-`transformers`, and every moment must have the shape that its parameter has.
+training_args.bin and rng_state.pth are pickles of more than tensors; they are neither opened nor copied. The parameters
+in a Trainer's state have no names: their order is that of the model's parameters in `transformers`, and every moment
+must have the shape of its parameter.
 """
 
 from __future__ import annotations
@@ -24,14 +24,13 @@ from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import OutputError, PlanError, SourceError
 from modelsurgeon.files.file import LocalFile
 from modelsurgeon.files.json_file import read_json
-from modelsurgeon.running.reference import LOADING, model_class, quiet
+from modelsurgeon.running.reference import loadable, model_class, quiet
 from modelsurgeon.tensors import budget
 from modelsurgeon.text import show_size
 from modelsurgeon.training.optimizer import AdamState, adam_state, read_state
-from modelsurgeon.training.resume import OPTIMIZER
 from modelsurgeon.training.trajectory import Trajectory
 
-SCHEDULER, TRAINER = "scheduler.pt", "trainer_state.json"
+OPTIMIZER, SCHEDULER, TRAINER = "optimizer.pt", "scheduler.pt", "trainer_state.json"
 FILES = (OPTIMIZER, SCHEDULER, TRAINER)
 RATES = ("base_lrs", "_last_lr")  # of a scheduler: a number for each group
 SHARDED = ("global_step*", "optimizer_*", "pytorch_model_fsdp*", "rank*-optimizer.pt", "optimizer.bin")
@@ -39,9 +38,9 @@ SHARDED = ("global_step*", "optimizer_*", "pytorch_model_fsdp*", "rank*-optimize
 
 @dataclass(frozen=True, eq=False)
 class TrainingState:
-    """What will be written beside a grown model.
+    """The files that will be written beside a grown model.
 
-    files      those that are read
+    files      the source's, by name
     scheduler  grown; None where there is none
     """
 
@@ -52,18 +51,18 @@ class TrainingState:
 
     @property
     def nbytes(self) -> int:
-        """Bytes on disk, near enough."""
+        """Bytes on disk, nearly."""
         return self.optimizer.nbytes
 
     @cached_property
     def peak(self) -> int:
-        """Bytes resident while they are written: old moments, mapped, and the new ones."""
+        """Bytes resident during `write`: the old moments, mapped, and the new ones."""
         return budget.resident() + budget.SLACK + self.optimizer.old_nbytes + self.optimizer.nbytes
 
     def write(self, folder: Path) -> None:
-        """Write the files. The grown moments are in memory meanwhile, whole: torch saves them so.
+        """Write the files, with all grown moments in memory: torch saves them so.
 
-        Raises SourceError where what is read has changed since it was looked at.
+        Raises SourceError where a source file has changed since the plan.
         """
         torch.save(self.optimizer.grown(), folder / OPTIMIZER)
         if self.scheduler is not None:
@@ -75,13 +74,9 @@ class TrainingState:
 
 
 def training_state(
-    before: Checkpoint,
-    after: Checkpoint,
-    folder: str | Path,
-    memory: int | None = None,
-    output: Path | None = None,
+    before: Checkpoint, after: Checkpoint, folder: str | Path, memory: int | None = None, output: Path | None = None
 ) -> TrainingState:
-    """What a Trainer's checkpoint becomes where `before` becomes `after` in one step; moments are not read yet.
+    """The growth of a Trainer's checkpoint where `before` grows to `after` in one step; moments are not read yet.
 
     folder  the Trainer's checkpoint
     memory  bytes that this process may have resident
@@ -94,10 +89,9 @@ def training_state(
         raise OutputError(f"{output}: holds the optimizer's state {folder}, which is never modified")
     _check_one_file(folder)
     files = {name: LocalFile(folder / name) for name in FILES if (folder / name).is_file()}
-    found = read_state(folder / OPTIMIZER)
     shapes, orders = parameters(before)
     law = _law(before, after, tuple(shapes))
-    state = adam_state(folder / OPTIMIZER, found, law, shapes, orders)
+    state = adam_state(folder / OPTIMIZER, read_state(folder / OPTIMIZER), law, shapes, orders)
     if TRAINER in files:
         read_json(files[TRAINER])
     scheduler = _scheduler(folder / SCHEDULER, state) if SCHEDULER in files else None
@@ -120,17 +114,16 @@ def _check_one_file(folder: Path) -> None:
 
 
 def parameters(checkpoint: Checkpoint) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[tuple[str, ...], ...]]]:
-    """({name: shape} of what `transformers` trains, {what it is called: the names of each group, in order}).
+    """({name: shape} of what `transformers` trains, {an order's name for people: the names of each group}).
 
     The model is built without its weights.
     """
     from transformers import AutoConfig, Trainer
 
     chosen = model_class(checkpoint)
-    config = {k: v for k, v in checkpoint.config.items() if k not in LOADING and not k.startswith("_")}
     with quiet(), torch.device("meta"):
-        made = AutoConfig.for_model(**config)
-        model = chosen.from_config(made) if hasattr(chosen, "from_config") else chosen(made)
+        config = AutoConfig.for_model(**loadable(checkpoint.config))
+        model = chosen.from_config(config) if hasattr(chosen, "from_config") else chosen(config)
         if _has_own_head(checkpoint):  # T5's, which the library would tie until it sees that it differs
             model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.lm_head.weight))
     trained = {name: tuple(p.shape) for name, p in model.named_parameters() if p.requires_grad}
@@ -159,8 +152,7 @@ def _scheduler(path: Path, state: AdamState) -> dict[str, Any]:
     """A scheduler's state with a learning rate for each new group. Raises SourceError unless it is a LambdaLR's."""
     found, count = read_state(path), len(state.groups)
     lists = {key: value for key, value in found.items() if isinstance(value, list)}
-    known = {*RATES, "lr_lambdas"}
-    if not {"base_lrs", "lr_lambdas"} <= set(lists) or not set(lists) <= known:
+    if not {"base_lrs", "lr_lambdas"} <= set(lists) <= {*RATES, "lr_lambdas"}:
         raise SourceError(f"{path}: expected the state of a LambdaLR, as get_scheduler makes; found {', '.join(found)}")
     uneven = [key for key, value in lists.items() if len(value) != count]
     if uneven:
@@ -174,11 +166,10 @@ def _scheduler(path: Path, state: AdamState) -> dict[str, Any]:
 
 def _notes(files: Mapping[str, LocalFile], state: AdamState, after: Checkpoint) -> list[str]:
     low, high = state.norms()
-    from_where = files[OPTIMIZER].path.parent
+    names = f"{', '.join(files)} of {files[OPTIMIZER].path.parent}"
     notes = [
-        f"optimizer: {', '.join(files)} of {from_where} go along, {show_size(state.nbytes)}, in memory while written; "
-        f"{len(state.split)} param groups where there were {len(state.groups)}, which "
-        "modelsurgeon.training.param_groups makes again"
+        f"optimizer: {names} go along, {show_size(state.nbytes)}, in memory while written; {len(state.split)} param "
+        f"groups where there were {len(state.groups)}, which modelsurgeon.training.param_groups makes again"
     ]
     if after.steps[-1].arguments.get("noise"):
         notes.append("optimizer: moments grow without noise; copies that differ leave the source's trajectory")
@@ -187,7 +178,30 @@ def _notes(files: Mapping[str, LocalFile], state: AdamState, after: Checkpoint) 
             f"optimizer: gradients are {low:.3g} to {high:.3g} times as long, by tensor: clipping by their norm "
             "(max_grad_norm) acts otherwise wherever it acts"
         )
-    for reason, names in state.reasons().items():
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        notes.append(f"optimizer: {names[0]}{more}: the source's trajectory is followed only nearly: {reason}")
+    for reason, tensors in state.reasons().items():
+        more = f" and {len(tensors) - 1} more" if len(tensors) > 1 else ""
+        notes.append(f"optimizer: {tensors[0]}{more}: the source's trajectory is followed only nearly: {reason}")
     return notes
+
+
+def param_groups(model: Any, folder: str | Path) -> list[dict[str, Any]]:
+    """The groups for torch.optim.AdamW, with which it can load the folder's optimizer.pt.
+
+    model  the folder's, as `transformers` loads it
+    Raises SourceError where the folder has no grown state, or the state of another model.
+    """
+    path = Path(folder) / OPTIMIZER
+    groups, parameters = [], dict(model.named_parameters())
+    for group in read_state(path).get("param_groups", ()):
+        if "param_names" not in group:
+            raise SourceError(f"{path}: its groups name no parameters; expected a state that widen --optimizer wrote")
+        unknown = [name for name in group["param_names"] if name not in parameters]
+        if unknown:
+            raise SourceError(f"{path}: the model has no parameter {unknown[0]!r}; is it the state of another one?")
+        named = [(name, parameters.pop(name)) for name in group["param_names"]]
+        options = {key: value for key, value in group.items() if key not in ("params", "param_names", "initial_lr")}
+        groups.append({**options, "lr": group.get("initial_lr", group["lr"]), "params": named})
+    trained = [name for name, parameter in parameters.items() if parameter.requires_grad]
+    if trained or not groups:
+        raise SourceError(f"{path}: no group has the model's {trained[0]!r}" if trained else f"{path}: no param groups")
+    return groups

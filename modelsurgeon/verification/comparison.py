@@ -1,4 +1,4 @@
-"""How far two models' outputs lie apart, batch after batch: nothing but sums outlives a batch.
+"""The differences between two models' outputs, added up batch by batch: only sums are kept.
 
 deviation = Deviation()       while the source runs
 deviation.add(before)
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -19,8 +19,8 @@ from modelsurgeon.running.reader import UNLABELLED, Batch
 from modelsurgeon.running.token_losses import Means, TokenLosses, token_losses
 
 NUMBERS = 2**22  # compared at a time: 32 MB of float64
-TOKENS = ("logits", "prediction_logits")  # outputs that are over the vocabulary, where they are as wide
-PAIRS = 500  # numbers before and after that a report holds: enough for a plot
+TOKENS = ("logits", "prediction_logits")  # outputs over the vocabulary, if they are as wide as it
+PAIRS = 500  # numbers before and after that a report has: enough for a plot
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,9 @@ class Comparison:
     output       "logits", "prediction_logits", "last_hidden_state", "pooler_output" ...
     positions    how many positions were compared (rows, where an output has one for each row)
     max_abs      the largest difference
-    max_rel      the same over the standard deviation of the source's output for all inputs
-    kl           nats: the mean of KL(source || result), for logits over the vocabulary
-    top1         the share of positions where both have their largest logit at the same token
-    loss_before  nats: the source's mean cross entropy where the text has labels
-    loss_after   nats: the result's
+    max_rel      the largest difference over the standard deviation of the source's output for all inputs
+    kl, top1     nats, the mean of KL(source || result); how often both prefer the same token; None for other outputs
+    loss_before  nats: the source's mean cross entropy where the text has labels; loss_after is the result's
     """
 
     inputs: str
@@ -51,7 +49,7 @@ class Comparison:
 
 @dataclass
 class Deviation:
-    """The standard deviation of one output over all inputs; of a constant output, its size; worked out on `device`.
+    """The standard deviation of one output over all inputs, computed on `device`; of a constant output, its size.
 
     Parts are merged by their means and squares: Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for
     computing sample variances" (1979).
@@ -63,10 +61,8 @@ class Deviation:
     square: float = 0.0
 
     def add(self, value: torch.Tensor) -> None:
-        for piece in pieces(value):
-            part = piece.to(self.device).double()
-            if not part.numel():
-                continue
+        """Add the output of one batch."""
+        for part in (piece.to(self.device).double() for piece in pieces(value) if piece.numel()):
             mean, total = float(part.mean()), self.count + part.numel()
             apart = mean - self.mean
             self.square += float((part - mean).square().sum()) + apart**2 * self.count * part.numel() / total
@@ -79,12 +75,7 @@ class Deviation:
 
 @dataclass
 class Tally:
-    """One output for one kind of input, added up.
-
-    tokens  whether the output is over the vocabulary, and has tokens to agree on
-    device  where it is worked out
-    losses  the source's and the result's
-    """
+    """The sums for one output (over `tokens` or not) and one kind of input, computed on `device`."""
 
     tokens: bool = False
     device: str = "cpu"
@@ -103,68 +94,65 @@ class Tally:
             largest = (old - new).abs().max().cpu()
             self.largest = torch.maximum(self.largest, largest)  # keeps a nan, as Python's max does not
             if self.tokens:
-                self._add_tokens(old, new, labels[at : at + len(old)], places[at : at + len(old)])
+                p, q, label = old.log_softmax(-1), new.log_softmax(-1), labels[at : at + len(old)]
+                kl = (p.exp() * (p - q)).sum(-1).clamp(min=0)  # rounding takes it below zero by 1e-17
+                self.kl += float(kl.sum())
+                self.agreed += int((old.argmax(-1) == new.argmax(-1)).sum())
+                place = places[at : at + len(old)][label != UNLABELLED]
+                self.losses.add(place, token_losses(p, label), token_losses(q, label))
             at += len(old)
 
-    def _add_tokens(self, old: torch.Tensor, new: torch.Tensor, labels: torch.Tensor, places: torch.Tensor) -> None:
-        before, after = old.log_softmax(-1), new.log_softmax(-1)
-        kl = (before.exp() * (before - after)).sum(-1).clamp(min=0)  # rounding takes it below zero by 1e-17
-        self.kl += float(kl.sum())
-        self.agreed += int((old.argmax(-1) == new.argmax(-1)).sum())
-        self.losses.add(places[labels != UNLABELLED], token_losses(before, labels), token_losses(after, labels))
-
     def comparison(self, inputs: str, output: str, deviation: float) -> Comparison:
-        """What was added up."""
+        """The largest difference and the means of all that was added."""
         largest = float(self.largest)
+        found = Comparison(inputs, output, self.positions, largest, largest / deviation)
         if not self.tokens:
-            return Comparison(inputs, output, self.positions, largest, largest / deviation)
+            return found
+        before, after = self.losses.means or (None, None)
         kl, top1 = self.kl / self.positions, self.agreed / self.positions
-        loss = self.losses.means or (None, None)
-        return Comparison(inputs, output, self.positions, largest, largest / deviation, kl, top1, *loss)
+        return replace(found, kl=kl, top1=top1, loss_before=before, loss_after=after)
 
 
 class Tallies:
     """Every output for every kind of input, and a sample of the numbers themselves.
 
-    of       {(inputs, output): Tally}, in the order of the source's answers
+    of       {(inputs, output): Tally}, in the order of the source's outputs
     scatter  [pairs, 2] for each batch: the source's number and the result's, drawn by the seed
     """
 
     def __init__(self, vocab: int, seed: int, device: str = "cpu") -> None:
-        self.vocab, self.device = vocab, device
+        self.vocab, self.device, self._generator = vocab, device, torch.Generator().manual_seed(seed)
         self.of: dict[tuple[str, str], Tally] = {}
         self.scatter: list[torch.Tensor] = []
-        self._generator = torch.Generator().manual_seed(seed)
 
     def add(self, batch: Batch, before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor]) -> None:
         """One batch; outputs that only one of them has are left out."""
         labels, places = batch.labels[batch.real], batch.real.nonzero()[:, 1]
-        for name in (name for name in before if name in after):
+        common = [name for name in before if name in after]
+        for name in common:
             tokens = name in TOKENS and before[name].shape[-1] == self.vocab
             tally = self.of.setdefault((batch.inputs, name), Tally(tokens, self.device))
             tally.add(before[name], after[name], labels, places)
-        first = next((name for name in before if name in after), None)
-        if first:
-            drawn = torch.randint(before[first].numel(), (PAIRS,), generator=self._generator)
-            self.scatter.append(torch.stack([one[first].flatten()[drawn].double() for one in (before, after)], 1))
+        for name in common[:1]:
+            drawn = torch.randint(before[name].numel(), (PAIRS,), generator=self._generator)
+            self.scatter.append(torch.stack([one[name].flatten()[drawn].double() for one in (before, after)], 1))
 
     def comparisons(self, deviations: Mapping[str, Deviation]) -> tuple[Comparison, ...]:
-        return tuple(
-            tally.comparison(inputs, name, float(deviations[name])) for (inputs, name), tally in self.of.items()
-        )
+        """One for each kind of input and output; `deviations` are those of the source's outputs."""
+        return tuple(tally.comparison(*key, float(deviations[key[1]])) for key, tally in self.of.items())
 
     def by_position(self, inputs: str) -> tuple[Means, ...]:
         """(before, after): nats at each position, for the first output over tokens; empty where nothing has labels."""
         found = (tally.losses.by_position() for (kind, _), tally in self.of.items() if kind == inputs)
         return next((means for means in found if means), ())
 
-    def sample(self) -> tuple[list[float], list[float]]:
-        """(before, after): PAIRS numbers, as many of each batch."""
+    def sample(self) -> list[list[float]]:
+        """[before, after]: PAIRS numbers each, the same number from each batch."""
         each = -(-PAIRS // max(1, len(self.scatter)))
-        before, after = torch.cat([pairs[:each] for pairs in self.scatter])[:PAIRS].T.tolist()
-        return before, after
+        sampled: list[list[float]] = torch.cat([pairs[:each] for pairs in self.scatter])[:PAIRS].T.tolist()
+        return sampled
 
 
 def pieces(value: torch.Tensor, width: int | None = None) -> tuple[torch.Tensor, ...]:
-    """Some positions at a time, where each has so many numbers; its last dimension's if `width` is None."""
+    """Some positions at a time, each of `width` numbers; None: the size of the last dimension."""
     return torch.split(value, max(1, NUMBERS // max(1, value.shape[-1] if width is None else width)))

@@ -1,7 +1,7 @@
-"""What two models wrote after the same prompts, token by token and logit by logit (`running/generation.py`).
+"""Compares what two models wrote after the same prompts, token by token and logit by logit.
 
-A difference is reported by its first place and the *margin* there: by how much the source prefers its own token. A
-margin within the error of the logits is a tie, which rounding may decide either way.
+A difference is reported by its first place and the *margin* there: how much the source prefers its own token. A margin
+within the error of the logits is a tie, which rounding may decide either way.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from modelsurgeon.text import printable
 class Divergence:
     """The first place where two continuations of one prompt differ.
 
-    prompt, at       its number, and that of the new token
+    prompt, at       the numbers of the prompt and of the new token
     expected, found  the source's token, the result's
-    margin           the source's logit of its own token minus that of the other
+    margin           the source's logit of its own token minus its logit of the result's
     """
 
     prompt: int
@@ -36,10 +36,10 @@ class Generation:
     """How two models continue the same prompts.
 
     first        the first difference that is no tie, or else the first tie; None: the tokens are equal
-    error        of the logits while the tokens before are equal, over the standard deviation of the source's logits
-    cache_error  the result's logits with the cache against those without, over the same
-    cache_floor  the source's own
-    tolerance    what `error` may be
+    error        of the logits up to the first other token, over the standard deviation of the source's logits
+    cache_error  the result's logits with the cache against those without, over the same deviation
+    cache_floor  the source's own such error
+    tolerance    the limit of `error`
     allowed      the margin up to which a difference is a tie: twice the error of a logit, for two are compared
     """
 
@@ -54,14 +54,10 @@ class Generation:
 
     @property
     def same(self) -> bool:
-        """Whether tokens differ by ties alone, and the cache changes no logit more than it does in the source."""
-        written = self.first is None or self.first.margin <= self.allowed
-        return written and self.error <= self.tolerance and self.cache_error <= max(self.tolerance, self.cache_limit)
-
-    @property
-    def cache_limit(self) -> float:
-        """Models whose positions see the padding differ with it, the source as much as the result."""
-        return 2 * self.cache_floor
+        """Whether tokens differ by ties alone, and the cache changes no logit much more than it does in the source."""
+        # Models whose positions see the padding differ with the cache, the source as much as the result.
+        cache_limit = max(self.tolerance, 2 * self.cache_floor)
+        return (self.first is None or self.tie) and self.error <= self.tolerance and self.cache_error <= cache_limit
 
     @property
     def tie(self) -> bool:
@@ -70,24 +66,18 @@ class Generation:
 
     def to_json(self) -> dict[str, Any]:
         """Its fields, with the verdict."""
-        found = printable(self)
-        return {
-            "prompts": found.pop("prompts"),
-            "tokens": found.pop("tokens"),
-            "same": self.same,
-            "tie": self.tie,
-            **found,
-        }
+        verdict = {"same": self.same, "tie": self.tie}
+        return {"prompts": self.prompts, "tokens": self.tokens, **verdict, **printable(self)}
 
 
 def compare_continuations(
     before: Continued, after: Continued, deviation: float, tolerance: float, logit_error: float
 ) -> Generation:
-    """What the result wrote against what the source wrote.
+    """Compare what the result wrote (`after`) with what the source wrote (`before`).
 
-    deviation    of the source's logits
-    tolerance    what their error may be, over the deviation
-    logit_error  the largest that was measured on other inputs, as it is
+    deviation    the standard deviation of the source's logits
+    tolerance    the limit of the logits' error over the deviation
+    logit_error  the largest difference of a logit on other inputs
     """
     new_tokens = min(before.tokens.shape[1], after.tokens.shape[1])  # fewer where weights wait on the disk
     before, after = before.cut(new_tokens), after.cut(new_tokens)
@@ -102,6 +92,6 @@ def compare_continuations(
     allowed = 2 * logit_error
     first = next((one for one in found if not one.margin <= allowed), found[0] if found else None)
     error = float(torch.stack(errors).max()) / deviation
-    cached = [float((one.logits - one.uncached).abs().max()) / deviation for one in (after, before)]
+    cached, floor = (float((one.logits - one.uncached).abs().max()) / deviation for one in (after, before))
     prompts, tokens = before.tokens.shape
-    return Generation(prompts, tokens, first, error, cached[0], cached[1], tolerance, allowed)
+    return Generation(prompts, tokens, first, error, cached, floor, tolerance, allowed)

@@ -1,10 +1,9 @@
-"""Copies of one coordinate side by side: their weights, and their gradients, in every tensor that has the axis.
+"""Compares the copies of one coordinate: their weights and their gradients, in every tensor that has the axis.
 
-A neuron that was copied is two rows of `up_proj` and two columns of `down_proj`. The two neurons are interchangeable
-where all of these are equal, and then so are their gradients, and so is every later step of training: the model is the
-same with both swapped.
+A neuron that was copied is two rows of `up_proj` and two columns of `down_proj`. If all of these are equal, the model
+is the same with both neurons swapped, so their gradients are equal, and so is every later step of training.
 
-A new coordinate may copy none. Where neither what writes it nor what reads it gets a gradient, it never will.
+A new coordinate may copy none. If neither its writers nor its readers get a gradient, they never will.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ class ComparedCopies:
     """All pairs of an axis, place after place: [pairs] each.
 
     cosine, weight_cosine  of gradients and of weights; NaN where one is zero
-    stuck                  equal weights, equal gradients
-    parallel               weights and gradients of one direction but of other lengths: shares that differ
+    stuck                  whether weights and gradients are equal
+    parallel               whether weights and gradients have the same direction and other lengths: shares that differ
     dead                   how many new coordinates get no gradient
     """
 
@@ -48,7 +47,7 @@ class ComparedCopies:
 
 @dataclass(frozen=True)
 class Sums:
-    """What is added up over tensors.
+    """Sums over the tensors of one layer.
 
     pairs   [4, places, pairs] float64: products, products of lengths, squared differences, squared larger lengths
     energy  [places, m] float64: squared lengths of all coordinates
@@ -59,7 +58,7 @@ class Sums:
 
     @property
     def cosine(self) -> torch.Tensor:
-        """1 only where the slices are parallel in every tensor, however long each of them is."""
+        """[places, pairs]: 1 only where the slices are parallel in every tensor, however long each of them is."""
         return self.pairs[0] / self.pairs[1]
 
 
@@ -69,21 +68,17 @@ def compare(axis: GrownAxis, table: Architecture, sizes: Mapping[str, int], valu
     shared = by_place.pop((), [])
     if not (by_place or shared):
         return None
-    found = []
-    for own in by_place.values() or [[]]:
-        weights, gradients = (_added([*own, *shared], axis, values, part) for part in (0, 1))
-        found.append(_judged(axis, weights, gradients))
-    return ComparedCopies(
-        np.concatenate([part.cosine for part in found]),
-        np.concatenate([part.weight_cosine for part in found]),
-        np.concatenate([part.stuck for part in found]),
-        np.concatenate([part.parallel for part in found]),
-        sum(part.dead for part in found),
-    )
+    layers = [
+        _judged(axis, *(_added([*own, *shared], axis, values, part) for part in (0, 1)))
+        for own in by_place.values() or [[]]
+    ]
+    every = zip(*(arrays for arrays, _ in layers), strict=True)
+    cosine, weight_cosine, stuck, parallel = (np.concatenate(arrays) for arrays in every)
+    return ComparedCopies(cosine, weight_cosine, stuck, parallel, sum(dead for _, dead in layers))
 
 
-def _judged(axis: GrownAxis, weights: Sums, gradients: Sums) -> ComparedCopies:
-    """Judge the pairs of one layer."""
+def _judged(axis: GrownAxis, weights: Sums, gradients: Sums) -> tuple[tuple[np.ndarray, ...], int]:
+    """(cosine, weight_cosine, stuck, parallel), dead: of one layer, as in `ComparedCopies`."""
     _, _, difference, larger = gradients.pairs
     floor = float(larger.mean()) if larger.numel() else 0.0  # a small gradient has the noise of large ones
     equal = weights.pairs[2] <= WEIGHT_NOISE**2 * weights.pairs[3]
@@ -91,38 +86,27 @@ def _judged(axis: GrownAxis, weights: Sums, gradients: Sums) -> ComparedCopies:
     parallel = (1 - weights.cosine < WEIGHT_NOISE**2) & (1 - gradients.cosine < GRADIENT_NOISE**2) & ~stuck
     usual = gradients.energy[:, torch.from_numpy(axis.source >= 0)].mean()
     dead = gradients.energy[:, torch.from_numpy(axis.new)] <= GRADIENT_NOISE**2 * usual
-    cosine, weight_cosine = gradients.cosine.flatten().numpy(), weights.cosine.flatten().numpy()
-    return ComparedCopies(cosine, weight_cosine, stuck.flatten().numpy(), parallel.flatten().numpy(), int(dead.sum()))
+    arrays = tuple(found.flatten().numpy() for found in (gradients.cosine, weights.cosine, stuck, parallel))
+    return arrays, int(dead.sum())
 
 
 def _added(strips: list[Strip], axis: GrownAxis, values: Values, part: int) -> Sums:
-    """The sums over all tensors of one layer: their weights (0) or their gradients (1)."""
+    """The sums over the weights (part 0) or the gradients (part 1) of one layer, some coordinates at a time."""
     places = max(strip.places(values[strip.name][0].shape) for strip in strips)
-    pairs = torch.zeros(4, places, len(axis.pairs[0]), dtype=torch.float64)
+    left, right = axis.pairs
+    pairs = torch.zeros(4, places, len(left), dtype=torch.float64)
     energy = torch.zeros(places, axis.new_size, dtype=torch.float64)
     for strip in strips:
-        own = _sums(strip, values[strip.name][part], axis)
-        at = slice(None) if strip.only is None else slice(strip.only, strip.only + 1)
-        pairs[:, at] += own.pairs
-        energy[at] += own.energy
+        tensor = values[strip.name][part]
+        own = slice(None) if strip.only is None else slice(strip.only, strip.only + 1)
+        step = max(1, NUMBERS // (tensor.numel() // tensor.shape[strip.dimension] * strip.order[:, :, 0].size))
+        for some in (slice(start, start + step) for start in range(0, len(left), step)):
+            compared = _compared(strip.take(tensor, left[some]), strip.take(tensor, right[some]))
+            pairs[:, own, some] += compared.cpu()
+        for some in (slice(start, start + step) for start in range(0, axis.new_size, step)):
+            slices = strip.take(tensor, np.arange(axis.new_size)[some])
+            energy[own, some] += slices.square().sum((0, 3)).cpu()
     return Sums(pairs, energy)
-
-
-def _sums(strip: Strip, values: torch.Tensor, axis: GrownAxis) -> Sums:
-    width = values.numel() // values.shape[strip.dimension] * strip.order[:, :, 0].size
-    left, right = axis.pairs
-    pairs = [
-        _compared(strip.take(values, left[some]), strip.take(values, right[some])) for some in _pieces(len(left), width)
-    ]
-    every = np.arange(axis.new_size)
-    energy = [strip.take(values, every[some]).square().sum((0, 3)) for some in _pieces(len(every), width)]
-    return Sums(torch.cat(pairs, 2).cpu(), torch.cat(energy, 1).cpu())
-
-
-def _pieces(count: int, width: int) -> list[slice]:
-    """One slice or more, of at most NUMBERS numbers where a coordinate has `width`."""
-    step = max(1, NUMBERS // width)
-    return [slice(at, at + step) for at in range(0, max(1, count), step)]
 
 
 def _compared(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

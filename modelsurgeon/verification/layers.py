@@ -1,16 +1,16 @@
-"""Hidden states: where in the model the result first departs from the source, sub-layer by sub-layer.
+"""Hidden states: where in the model the result first differs from the source, sub-layer by sub-layer.
 
-One row is run through both models. Watched are the modules whose tensors write a residual axis (the table tells:
-embeddings, norms, what attention and MLP end in) and the layers around them, in the order in which the source runs
-them:
+One row is run through both models. Compared are the outputs of the modules whose tensors write a residual axis by the
+table (embeddings, norms, the last part of attention and MLP) and of the layers around them, in the order in which the
+source runs them:
 
     model.embed_tokens                        stream
     model.layers.0.input_layernorm            hidden
     model.layers.0.self_attn.o_proj           stream
     ...
-    model.layers.0                            what its last part writes
+    model.layers.0                            the axis that its last part writes
 
-Each state of the result is folded by its axis' map and compared with the source's, which waits on disk.
+Each state of the result is folded by its axis' map and compared with the source's, which is kept on disk.
 """
 
 from __future__ import annotations
@@ -20,27 +20,24 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
-from modelsurgeon.architectures import architecture, registry
+from modelsurgeon.architectures import registry
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import ArchitectureError
 from modelsurgeon.growth.kinds.kind import kind_of
 from modelsurgeon.maps.axis_map import AxisMap
-from modelsurgeon.maps.signature import Signature
 from modelsurgeon.running.forward import folded
 from modelsurgeon.running.outputs import Kept
 from modelsurgeon.text import printable
 from modelsurgeon.verification.comparison import Deviation
 
-# Float32 states of one function lie up to 1.6e-5 of their deviation apart (ten trained families of four layers, both
+# Float32 states of one function differ by up to 1.6e-5 of their deviation (ten trained families of four layers, both
 # rules); an eps that the code fixes where it should have shrunk moves the first norm by 2e-3 (OPT).
 TOLERANCE = 3e-4
-NUMBER = re.compile(r"(?:^|\.)(\d+)(?=\.|$)")
-
-See = Callable[[str, str, torch.Tensor], None]  # (name, axis, state)
 
 
 @dataclass(frozen=True)
@@ -50,8 +47,7 @@ class ComparedState:
     name     the module's path; "(call 2)" after it where it runs more than once
     layer    the first number in the path; None outside of the layers
     part     the path inside of the layer; "" for the layer itself, and the whole path outside of the layers
-    max_abs  the largest difference
-    max_rel  the same over the standard deviation of the source's state
+    max_abs  the largest difference; `max_rel` is that over the standard deviation of the source's state
     """
 
     name: str
@@ -75,16 +71,13 @@ class Layers:
         return next((row for row in self.rows if not row.max_rel <= self.tolerance), None)
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "inputs": self.inputs,
-            "rows": printable(self.rows),
-            "first": self.first.name if self.first else None,
-            "tolerance": self.tolerance,
-        }
+        """Its fields, and the name of the first state that differs."""
+        first = self.first.name if self.first else None
+        return {"inputs": self.inputs, "rows": printable(self.rows), "first": first, "tolerance": self.tolerance}
 
 
 def keep_states(source: Checkpoint, model: Any, run: Callable[[], object], kept: Kept) -> None:
-    """Run the source, and keep every state that is watched."""
+    """Run the source, and keep every state on disk that is to be compared."""
 
     def keep(name: str, axis: str, state: torch.Tensor) -> None:
         if state.shape[-1] == source.sizes[axis]:
@@ -95,17 +88,12 @@ def keep_states(source: Checkpoint, model: Any, run: Callable[[], object], kept:
 
 
 def compare_states(
-    source: Checkpoint,
-    model: Any,
-    run: Callable[[], object],
-    kept: Kept,
-    maps: Mapping[str, AxisMap],
-    inputs: str,
+    source: Checkpoint, model: Any, run: Callable[[], object], kept: Kept, maps: Mapping[str, AxisMap], inputs: str
 ) -> tuple[Layers | None, tuple[str, ...]]:
-    """(the result's states against those that the source left, what could not be compared); None: there are none."""
-    errors: dict[str, tuple[float, float]] = {}
+    """Run the result, and compare its states with the source's: (None if there are none, notes on those left out)."""
+    compared: dict[str, ComparedState] = {}
 
-    def see(name: str, axis: str, state: torch.Tensor) -> None:
+    def compare(name: str, axis: str, state: torch.Tensor) -> None:
         if name not in kept:
             return
         before, after = kept.get(name), folded(state, maps.get(axis))
@@ -113,51 +101,45 @@ def compare_states(
             deviation = Deviation()
             deviation.add(before)
             largest = float((before.double() - after.double()).abs().max())
-            errors[name] = largest, largest / float(deviation)
+            compared[name] = ComparedState(name, *place(name), largest, largest / float(deviation))
 
-    with _watched(source, model, see):
+    with _watched(source, model, compare):
         run()
-    rows = tuple(ComparedState(name, *place(name), *errors[name]) for name in kept.numbers if name in errors)
-    apart = [name for name in kept.numbers if name not in errors]
-    notes: tuple[str, ...] = ()
-    if apart:
-        others = f" and {len(apart) - 1} more" if len(apart) > 1 else ""
-        notes = (f"hidden states not compared: {apart[0]}{others}: no map says how it grew",)
-    return (Layers(inputs, rows) if rows else None), notes
+    left_out = [name for name in kept.numbers if name not in compared]
+    more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
+    notes = [f"hidden states not compared: {name}{more}: no map says how it grew" for name in left_out[:1]]
+    rows = tuple(compared[name] for name in kept.numbers if name in compared)
+    return (Layers(inputs, rows) if rows else None), tuple(notes)
 
 
 @contextmanager
-def _watched(source: Checkpoint, model: Any, see: See) -> Iterator[None]:
-    """While it is entered, `see` gets every state of a forward pass, float32 or float64 on the CPU."""
+def _watched(source: Checkpoint, model: Any, see: Callable[[str, str, torch.Tensor], None]) -> Iterator[None]:
+    """Call `see(name, axis, state)` for every state of the forward passes inside, float32 or float64 on the CPU."""
     axes, calls = written_axes(source, model), Counter[str]()
-    layers = {match for name in axes if (match := _layer(name))}
     last: dict[str, str] = {}  # {layer: the axis of its last part}
 
-    def hook(name: str) -> Callable[[Any, Any, Any], None]:
-        def seen(module: Any, given: Any, returned: Any) -> None:
-            state = returned[0] if isinstance(returned, tuple | list) and returned else returned
-            axis = axes.get(name) or last.get(name)
-            last[_layer(name)] = axis or ""
-            if axis and isinstance(state, torch.Tensor) and state.ndim > 1:
-                calls[name] += 1
-                called = name if calls[name] == 1 else f"{name} (call {calls[name]})"
-                see(called, axis, state.detach().to("cpu", torch.promote_types(state.dtype, torch.float32)))
-
-        return seen
+    def hook(name: str, module: Any, given: Any, returned: Any) -> None:
+        state = returned[0] if isinstance(returned, tuple | list) and returned else returned
+        axis = axes.get(name) or last.get(name)
+        last[_layer(name)] = axis or ""
+        if axis and isinstance(state, torch.Tensor) and state.ndim > 1:
+            calls[name] += 1
+            call = name if calls[name] == 1 else f"{name} (call {calls[name]})"
+            see(call, axis, state.detach().to("cpu", torch.promote_types(state.dtype, torch.float32)))
 
     with ExitStack() as stack:
-        for name in sorted({*axes, *layers} - {""}):
-            stack.enter_context(model.get_submodule(name).register_forward_hook(hook(name)))
+        for name in sorted({*axes, *map(_layer, axes)} - {""}):
+            stack.enter_context(model.get_submodule(name).register_forward_hook(partial(hook, name)))
         yield
 
 
 def written_axes(source: Checkpoint, model: Any) -> dict[str, str]:
-    """{path of a module: the residual axis that its parameters write}, as far as its output can be folded by a map.
+    """{path of a module: the residual axis that its parameters write}, where a map can fold its output.
 
     Left out: what the model multiplies by a power of an axis' size, and convolutions, whose channels come first.
     """
     names = [name for name, _ in model.named_parameters(remove_duplicate=False)]  # a tied tensor has several modules
-    # Parameters may be laid out otherwise than the file's tensors (experts in one), which is another form of the table.
+    # Parameters may be laid out otherwise than the file's tensors (all experts in one): another form of the table.
     table = registry.find(source.config["model_type"]).fitted(source.resolved, names)
     found = {}
     for name in names:
@@ -166,21 +148,18 @@ def written_axes(source: Checkpoint, model: Any) -> dict[str, str]:
             template = table.template(name)
         except ArchitectureError:  # a body's own copy, say, under a name that no file has
             continue
-        axis = _residual(template.signature, table) if template and template.name not in table.multiplied else None
-        if axis and not isinstance(model.get_submodule(path), torch.nn.modules.conv._ConvNd):
-            found[path] = axis
+        if template is None or template.name in table.multiplied:
+            continue
+        written = (expression.alone for expression, _ in template.signature.written)
+        residual = [axis for axis in written if axis in table.axes and kind_of(table.axes[axis]).spans_layers]
+        if residual and not isinstance(model.get_submodule(path), torch.nn.modules.conv._ConvNd):
+            found[path] = residual[0]
     return found
-
-
-def _residual(signature: Signature, table: architecture.Architecture) -> str | None:
-    """The residual axis that a tensor writes; None where it writes none."""
-    named = (expression.alone for expression, _ in signature.written if expression.alone in table.axes)
-    return next((axis for axis in named if kind_of(table.axes[axis]).spans_layers), None)
 
 
 def _layer(name: str) -> str:
     """The path of the layer that holds a module: up to its first number; "" outside of the layers."""
-    found = NUMBER.search(name)
+    found = re.search(r"(?:^|\.)\d+(?=\.|$)", name)
     return name[: found.end()] if found else ""
 
 

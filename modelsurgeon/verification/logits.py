@@ -4,15 +4,15 @@
     >>> report.same
     True
 
-One model at a time is in memory: the source runs first, and all its answers wait on disk; then the result runs on the
-same inputs and is compared batch by batch. An output whose last axis grew is folded by that axis' map (`forward.py`).
-A source that is stored in 16 bits gets a second pair of visits in that dtype.
+One model at a time is in memory: the source runs first, and all its outputs are kept on disk; then the result runs on
+the same inputs and is compared batch by batch. An output whose last axis grew is folded by that axis' map
+(`forward.py`). If the source is stored in 16 bits, both models run a second time in that dtype.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,13 +31,10 @@ from modelsurgeon.verification.continuations import Generation, compare_continua
 from modelsurgeon.verification.layers import Layers
 from modelsurgeon.verification.visits import Answers, ResultAnswers, Visits
 
-__all__ = ["NOISE", "TOLERANCE", "Comparison", "LogitReport", "Pairs", "compare_all"]
-
 # Float32 forward passes of one function in another order of summation differ by 2e-6 to 3e-5 of the outputs' deviation
 # (46 families, design.md); a planted mistake (a share x 1.01, an eps left alone) moves them by more than 1e-3.
 TOLERANCE = 1e-4
-# Two 16-bit passes of one function each lie within the noise floor of its float32 pass: at most twice that far apart.
-NOISE = 2.0
+NOISE = 2.0  # two 16-bit passes of one function differ from its float32 pass by the noise floor each
 NARROW = ("bfloat16", "float16")
 
 
@@ -51,23 +48,25 @@ class Pairs:
 
 @dataclass(frozen=True)
 class LogitReport:
-    """What two models return for the same inputs.
+    """The comparison of what two models return for the same inputs.
 
     dtype             what both computed in
+    noise             16 bits only: the source against itself in more bits, in the order of `comparisons`
     notes             what was not run, and why
     seconds           wall time
-    noise             16 bits only: the source against itself in more bits, in the order of `comparisons`
-    layers            hidden states, where behaviour was asked for
-    generation        continuations of prompts, likewise, of models that write text
+    perplexity        "before" and "after", of the text; None where it has no labels
+    layers            hidden states, where behaviour was compared: where a difference begins, not whether there is one
+    generation        continuations of prompts, where behaviour was compared and the models write text
     loss_by_position  nats: the mean cross entropy at each position of the text's windows
     scatter           some logits of all inputs
     """
 
     dtype: str
     comparisons: tuple[Comparison, ...]
-    notes: tuple[str, ...]
-    seconds: float
     noise: tuple[Comparison, ...] = ()
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+    perplexity: dict[str, float] | None = None
     layers: Layers | None = None
     generation: Generation | None = None
     loss_by_position: Pairs | None = None
@@ -75,48 +74,21 @@ class LogitReport:
 
     @property
     def limits(self) -> tuple[float, ...]:
-        """The largest `max_rel` that each comparison may show: TOLERANCE, or in 16 bits what its output's noise allows.
-
-        Rounded weights hide in that noise: only float32 tells them from the same ones.
-        """
+        """The limit of each comparison's `max_rel`: TOLERANCE, or in 16 bits what the noise of its output allows."""
         return tuple(_limit(self.noise, comparison.output) for comparison in self.comparisons)
 
     @property
     def same(self) -> bool:
-        """Whether something was compared, every difference is finite and within its limit, and so is what was written.
-
-        Hidden states only show where it went wrong: they are as good as the outputs that follow from them.
-        """
+        """Whether outputs were compared, all are within their limits, and written text agrees."""
         pairs = zip(self.comparisons, self.limits, strict=True)
-        answers = bool(self.comparisons) and all(math.isfinite(c.max_rel) and c.max_rel <= limit for c, limit in pairs)
-        return answers and (self.generation is None or self.generation.same)
-
-    @property
-    def perplexity(self) -> tuple[float, float] | None:
-        """(before, after): exp of the mean cross entropy over the text's windows; None where it predicts nothing."""
-        for one in self.comparisons:
-            if one.inputs == TEXT and one.loss_before is not None and one.loss_after is not None:
-                return _exp(one.loss_before), _exp(one.loss_after)
-        return None
+        agree = bool(self.comparisons) and all(math.isfinite(c.max_rel) and c.max_rel <= limit for c, limit in pairs)
+        return agree and (self.generation is None or self.generation.same)
 
     def to_json(self) -> dict[str, Any]:
         """Its fields, with the verdict and the tolerance behind it."""
-        fields = {
-            "dtype": self.dtype,
-            "same": self.same,
-            "tolerance": TOLERANCE,
-            "comparisons": self.comparisons,
-            "noise": self.noise,
-            "notes": self.notes,
-            "seconds": self.seconds,
-            "perplexity": self.perplexity and dict(zip(("before", "after"), self.perplexity, strict=True)),
-            "layers": self.layers and self.layers.to_json(),
-            "generation": self.generation and self.generation.to_json(),
-            "loss_by_position": self.loss_by_position,
-            "scatter": self.scatter,
-        }
-        found: dict[str, Any] = printable(fields)
-        return found
+        layers, generation = (part and part.to_json() for part in (self.layers, self.generation))
+        verdict = {"dtype": self.dtype, "same": self.same, "tolerance": TOLERANCE}
+        return {**verdict, **printable(self), "layers": layers, "generation": generation}
 
 
 def compare_all(
@@ -141,7 +113,7 @@ def compare_all(
     """
     dtype, place = options.dtype, result_path or saved_folder(result)
     stored = next((name for name in NARROW if DTYPE_NAMES[name] == source.dtype and in_stored), None)
-    wanted = tuple(dict.fromkeys([dtype, *([stored] if stored else [])]))
+    wanted = dict.fromkeys(filter(None, [dtype, stored]))
     wide = dtype if dtype not in NARROW else "float32"  # what noise is measured from
     with quiet(), TemporaryDirectory(prefix="modelsurgeon-") as scratch:
         visits = Visits(source, result, place, maps or {}, options, Path(scratch), tell, behaviour)
@@ -154,23 +126,24 @@ def compare_all(
 
 def _report(dtype: str, before: Answers, after: ResultAnswers) -> LogitReport:
     comparisons = after.tallies.comparisons(before.deviations)
-    generation = None
+    generation, positions = None, after.tallies.by_position(TEXT)
     if before.continued and after.continued:
         error = max(one.max_abs for one in comparisons if one.output == "logits")
         tolerance, deviation = _limit(before.noise, "logits"), float(before.deviations["logits"])
         generation = compare_continuations(before.continued, after.continued, deviation, tolerance, error)
-    positions = after.tallies.by_position(TEXT)
+    seconds, perplexity = before.seconds + after.seconds, _perplexity(comparisons)
+    losses, scatter = Pairs(*positions) if positions else None, Pairs(*map(tuple, after.tallies.sample()))
     return LogitReport(
-        dtype,
-        comparisons,
-        after.notes,
-        before.seconds + after.seconds,
-        before.noise,
-        after.layers,
-        generation,
-        Pairs(*positions) if positions else None,
-        Pairs(*map(tuple, after.tallies.sample())),
+        dtype, comparisons, before.noise, after.notes, seconds, perplexity, after.layers, generation, losses, scatter
     )
+
+
+def _perplexity(comparisons: Iterable[Comparison]) -> dict[str, float] | None:
+    """Exp of the mean cross entropy of the first output over tokens that has the text's labels."""
+    for one in comparisons:
+        if one.inputs == TEXT and one.loss_before is not None and one.loss_after is not None:
+            return {"before": _exp(one.loss_before), "after": _exp(one.loss_after)}
+    return None
 
 
 def _limit(noise: tuple[Comparison, ...], output: str) -> float:

@@ -1,4 +1,4 @@
-"""Ranks of grown matrices: what the gradient has, what it could have, and what copies allow it to have.
+"""Ranks of grown matrices' gradients: what they are, what they could be, and what copies allow.
 
 The gradient of a matrix is a sum over the positions of a batch, so its rank is at most their number, its rows and its
 columns. Rows (or columns) that are copies have parallel gradients: then it is at most the size before growth.
@@ -17,17 +17,16 @@ from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.progress import Tell
 from modelsurgeon.verification.copies import Values
 
-LARGEST = 2048  # the smaller side of a matrix that is ranked: singular values take the cube of it
+LARGEST = 2048  # the smaller side of a ranked matrix, at most: the time for singular values grows as its cube
 
 
 @dataclass(frozen=True)
 class MatrixRank:
     """One grown matrix.
 
-    rank          of its gradient
-    possible      the smallest of its rows, its columns and the positions of the batch
-    copies_allow  the same with the rows and columns that it had before it grew
-    weight_rank   of the matrix itself
+    rank, weight_rank  of its gradient, and of the matrix itself
+    possible           the smallest of its rows, its columns and the positions of the batch
+    copies_allow       the same with the rows and columns that it had before it grew
     """
 
     tensor: str
@@ -38,18 +37,15 @@ class MatrixRank:
     weight_rank: int
 
 
-Chosen = Mapping[str, tuple[int, ...]]  # {parameter: its shape before}
-
-
 def chosen(
     table: Architecture, sizes: Mapping[str, int], maps: Mapping[str, AxisMap], values: Values, notes: list[str]
-) -> Chosen:
-    """The grown matrices to be ranked: of each line of the table the first, the middle and the last layer's.
+) -> dict[str, tuple[int, ...]]:
+    """{parameter: its shape before}: for each line of the table the grown matrix of the first, middle and last layer.
 
-    `notes` gets what is left out.
+    notes  gets what is left out
     """
     before = {axis: maps[axis].size if axis in maps else size for axis, size in sizes.items()}
-    named: dict[str, list[tuple[str, tuple[int, ...]]]] = defaultdict(list)
+    by_line: dict[str, list[tuple[str, tuple[int, ...]]]] = defaultdict(list)
     left_out = 0
     for name, (weight, _) in values.items():
         template = table.template(name)
@@ -58,41 +54,35 @@ def chosen(
             continue
         if min(weight.shape) > LARGEST:
             left_out += 1
-            continue
-        named[template.name].append((name, old))
-    found = {name: old for same in named.values() for name, old in [same[0], same[len(same) // 2], same[-1]]}
+        else:
+            by_line[template.name].append((name, old))
+    found = dict(one for layers in by_line.values() for one in (layers[0], layers[len(layers) // 2], layers[-1]))
     if left_out:
         notes.append(f"ranks: {left_out} matrices of more than {LARGEST} rows and columns left out")
-    if len(found) < sum(map(len, named.values())):
+    if len(found) < sum(map(len, by_line.values())):
         notes.append("ranks: of each kind of matrix the first, the middle and the last layer's")
     return found
 
 
-def ranks(matrices: Chosen, values: Values, positions: int, tell: Tell) -> tuple[MatrixRank, ...]:
-    """The rank of each of these. positions: of the batch; 0 where they are not known, and bound nothing."""
+def ranks(
+    matrices: Mapping[str, tuple[int, ...]], values: Values, positions: int, tell: Tell
+) -> tuple[MatrixRank, ...]:
+    """The ranks of matrices {parameter: its shape before}; `positions` of the batch, 0 if unknown."""
     found = []
     for done, (name, old) in enumerate(matrices.items()):
         tell("ranks", done, len(matrices))
         weight, gradient = values[name]
-        bound = [positions] if positions else []
-        found.append(
-            MatrixRank(
-                name,
-                tuple(weight.shape),
-                numerical_rank(gradient),
-                min([*weight.shape, *bound]),
-                min([*old, *bound]),
-                numerical_rank(weight),
-            )
-        )
+        possible, allowed = (min(filter(None, [*shape, positions])) for shape in (weight.shape, old))
+        rank, weight_rank = numerical_rank(gradient), numerical_rank(weight)
+        found.append(MatrixRank(name, tuple(weight.shape), rank, possible, allowed, weight_rank))
     tell("ranks", len(matrices), len(matrices))
     return tuple(found)
 
 
 def numerical_rank(matrix: torch.Tensor) -> int:
-    """How many singular values are above float32's rounding: max(rows, columns) * 2**-23 of the largest one.
+    """How many singular values, computed in float64, are above float32's rounding.
 
-    That is the usual bound (LAPACK's, NumPy's) for numbers that were computed in float32; the values are of float64.
+    That is max(rows, columns) * 2**-23 of the largest one: the bound of LAPACK and NumPy for float32 numbers.
     """
     values = torch.linalg.svdvals(matrix.detach().cpu().double())
     floor = values.max() * max(matrix.shape) * torch.finfo(torch.float32).eps

@@ -1,10 +1,10 @@
-"""What a verification found, in few words: the verdict, three questions answered, one row a level, warnings.
+"""A verification's findings in few words: the verdict, three questions answered, one row a level, warnings.
 
     level  what                                          result
     proof  38 tensors and the config, for all inputs     weights: 39 exact
     logits float32, 4 kinds of input, 1,138 positions    max error 5.3e-06 of their deviation, top-1 1.0000
 
-All of it is read off the report's document (schema.json), so the terminal, the page and a stored report agree.
+All of it is read off the report's document (schema.json), so that the terminal, the page and a stored report agree.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from modelsurgeon.text import number
 Document = Mapping[str, Any]
 
 GOOD, BAD, WARNING, PLAIN = "good", "bad", "warning", "plain"
-STAY = " will stay copies for ever"  # ends what is said of pairs of copies
-MOST_WARNINGS = 10  # of one kind, one line each
-NO_TENSORS = {"config.json", "modelsurgeon.json", "maps"}  # what a verdict may be of besides
+STAY = " will stay copies for ever"  # the end of a finding about pairs of copies
+MOST_WARNINGS = 10  # tensors that are listed as wrong
+NO_TENSORS = {"config.json", "modelsurgeon.json", "maps"}  # verdicts of these names are not of tensors
 
 
 @dataclass(frozen=True)
 class Level:
-    """One level: what it looked at, what it found, and whether that is good, bad, a warning or plain."""
+    """One level: what it examined, what it found, and whether that is good, bad, a warning or plain."""
 
     name: str
     what: str
@@ -47,46 +47,43 @@ class Answer:
 
 
 def verdict(document: Document) -> str:
-    """same function, or different; and what training would never change."""
+    """Same function, or different; and what training would never change."""
     if not document["same"]:
         return "different"
-    said = [line for axis in _stuck(document) for line in _never(axis)]
-    copies = [line.removesuffix(STAY) for line in said if line.endswith(STAY)]
-    never = [f"{_listed(copies)}{STAY}"] if copies else []
-    never += [line for line in said if not line.endswith(STAY)]
-    return f"same function; but {'; '.join(never)}" if never else "same function"
+    findings = [line for axis in _stuck(document) for line in _never(axis)]
+    copies = [line.removesuffix(STAY) for line in findings if line.endswith(STAY)]
+    listed = [" and ".join(filter(None, [", ".join(copies[:-1]), copies[-1]])) + STAY] if copies else []
+    never = "; ".join([*listed, *(line for line in findings if not line.endswith(STAY))])
+    return f"same function; but {never}" if never else "same function"
 
 
 def levels(document: Document) -> list[Level]:
-    """One a level that was run, in the order of the levels."""
-    found = [_proof(document["proof"], document["inferred"])] if document["proof"] else []
-    if document["logits"]:
-        found += _logits(document["logits"])
-    if document["stored"]:
-        found.append(_stored(document["stored"]))
-    if document["trainable"]:
-        found += _trainable(document)
-    return found
+    """The rows of all levels that were run, in order; outputs and copies may have several rows."""
+    rows = [_proof(document["proof"], document["inferred"])] if document["proof"] else []
+    rows += _logits(document["logits"]) if document["logits"] else []
+    if report := document["stored"]:
+        errors, noise = (number(largest(c["max_rel"] for c in report[key])) for key in ("comparisons", "noise"))
+        what, result = f"{report['dtype']}, {_inputs(report)}", f"max error {errors} beside own noise of {noise}"
+        rows.append(Level("16 bits", what, result))
+    return rows + (_trainable(document) if document["trainable"] else [])
 
 
 def warnings(document: Document) -> list[str]:
     """What is wrong or not lossless, one line each."""
-    proof = document["proof"]
-    if not proof:
-        return []
-    wrong = [tensor for tensor in proof["tensors"] if tensor["verdict"] == "wrong"]
-    said = _few([f"wrong: {tensor['name']}: {tensor['detail']}" for tensor in wrong])
-    return said + [f"not lossless: {reason}" for reason in proof["approximations"]]
+    proof = document["proof"] or {"tensors": [], "approximations": []}
+    wrong = [f"wrong: {one['name']}: {one['detail']}" for one in proof["tensors"] if one["verdict"] == "wrong"]
+    more = [f"and {len(wrong) - MOST_WARNINGS:,} more"] if len(wrong) > MOST_WARNINGS else []
+    return [*wrong[:MOST_WARNINGS], *more, *(f"not lossless: {reason}" for reason in proof["approximations"])]
 
 
 def notes(document: Document) -> list[str]:
     """What was not run or not compared, and why, one line each."""
-    levels = [document[level]["notes"] for level in ("logits", "stored", "trainable") if document[level]]
-    return list(dict.fromkeys([*document["notes"], *(note for said in levels for note in said)]))
+    run = [document[level] for level in ("logits", "stored", "trainable") if document[level]]
+    return list(dict.fromkeys(note for part in (document, *run) for note in part["notes"]))
 
 
 def answers(document: Document) -> list[Answer]:
-    """The three questions."""
+    """Is it the same function, does the software agree, and will it learn?"""
     return [_for_all(document), _agrees(document), _learns(document)]
 
 
@@ -100,25 +97,16 @@ def template(name: str) -> str:
     return re.sub(r"(?<![^.])\d+(?![^.])", "{n}", name)
 
 
-def _few(lines: list[str]) -> list[str]:
-    left = len(lines) - MOST_WARNINGS
-    return [*lines[:MOST_WARNINGS], f"and {left:,} more"] if left > 0 else lines
-
-
-def _listed(items: list[str]) -> str:
-    return " and ".join([*([", ".join(items[:-1])] if items[1:] else []), items[-1]])
-
-
 def _stuck(document: Document) -> list[Any]:
     """The axes with coordinates that training would never change, or never separate."""
     return [axis for axis in (document["trainable"] or {"axes": []})["axes"] if axis["stuck"] or axis["dead"]]
 
 
 def _never(axis: Document) -> list[str]:
-    """The part of its sentence on that: copies come first, coordinates last, reasons behind a colon."""
-    said = axis["says"].split("; ")
-    told = said[:1] * bool(axis["stuck"]) + said[-1:] * bool(axis["dead"])
-    return [line.partition(":")[0] for line in dict.fromkeys(told)]
+    """The clauses on such coordinates, without reasons: a sentence begins with copies, and ends with dead ones."""
+    clauses = axis["says"].split("; ")
+    about = clauses[:1] * bool(axis["stuck"]) + clauses[-1:] * bool(axis["dead"])
+    return [clause.partition(":")[0] for clause in dict.fromkeys(about)]
 
 
 # --- one row a level -------------------------------------------------------------------------------------------------
@@ -126,23 +114,20 @@ def _never(axis: Document) -> list[str]:
 
 def _proof(proof: Document, inferred: Document | None) -> Level:
     counted = Counter(tensor["verdict"] for tensor in proof["tensors"])
-    said = ", ".join(f"{counted[word]} {word}" for word in ("exact", "rounded", "wrong") if counted[word])
+    counts = ", ".join(f"{counted[word]} {word}" for word in ("exact", "rounded", "wrong") if counted[word])
     rounded = f" (largest rounding {number(proof['rounding'])})" if proof["rounding"] else ""
     tensors = len({tensor["name"] for tensor in proof["tensors"]} - NO_TENSORS)
     by = "maps derived from the weights" if inferred else "maps on record"
     mood = BAD if counted["wrong"] else WARNING if proof["approximations"] else GOOD
     what = f"{tensors:,} {'tensor' if tensors == 1 else 'tensors'} and the config, all inputs, by {by}"
-    return Level("proof", what, f"weights: {said}{rounded}", mood)
+    return Level("proof", what, f"weights: {counts}{rounded}", mood)
 
 
 def _logits(report: Document) -> list[Level]:
-    mood = GOOD if report["same"] else BAD
-    return [
-        Level("logits", f"{report['dtype']}, {_inputs(report)}", _errors(report["comparisons"]), mood),
-        *_losses(report),
-        *_layers(report["layers"]),
-        *_generation(report["generation"]),
-    ]
+    what, mood = f"{report['dtype']}, {_inputs(report)}", GOOD if report["same"] else BAD
+    rows = [Level("logits", what, _errors(report["comparisons"]), mood), *_losses(report)]
+    rows += [_layers(report["layers"])] if report["layers"] else []
+    return rows + ([_generation(report["generation"])] if report["generation"] else [])
 
 
 def _inputs(report: Document) -> str:
@@ -155,64 +140,52 @@ def _inputs(report: Document) -> str:
 def _errors(compared: list[Any]) -> str:
     if not compared:
         return "nothing was compared"
-    said = [f"max error {number(largest(c['max_rel'] for c in compared))} of their deviation"]
-    over_tokens = [c for c in compared if c["kl"] is not None]
-    if over_tokens:
-        said.append(f"KL {number(largest(c['kl'] for c in over_tokens))}")
-        said.append(f"top-1 {number(-largest(-float(c['top1']) for c in over_tokens), '.4f')}")
-    return ", ".join(said)
+    errors = [f"max error {number(largest(c['max_rel'] for c in compared))} of their deviation"]
+    if over_tokens := [c for c in compared if c["kl"] is not None]:
+        errors.append(f"KL {number(largest(c['kl'] for c in over_tokens))}")
+        errors.append(f"top-1 {number(-largest(-float(c['top1']) for c in over_tokens), '.4f')}")
+    return ", ".join(errors)
 
 
 def _losses(report: Document) -> list[Level]:
-    labelled = [c for c in report["comparisons"] if c["loss_before"] is not None]
-    found = []
-    for c in labelled:
-        said = f"{number(c['loss_before'], '.4f')} -> {number(c['loss_after'], '.4f')}"
-        told = report["perplexity"] if c is labelled[0] else None
-        if told:
-            said += f", perplexity {number(told['before'], '.2f')} -> {number(told['after'], '.2f')}"
-        found.append(Level("loss", f"{c['output']}, {c['inputs']}, {c['positions']:,} positions", said))
-    return found
+    """A row an output with labels; the first has the perplexity, too."""
+    rows: list[Level] = []
+    for c in report["comparisons"]:
+        if c["loss_before"] is None:
+            continue
+        losses = f"{number(c['loss_before'], '.4f')} -> {number(c['loss_after'], '.4f')}"
+        if not rows and (perplexity := report["perplexity"]):
+            losses += f", perplexity {number(perplexity['before'], '.2f')} -> {number(perplexity['after'], '.2f')}"
+        rows.append(Level("loss", f"{c['output']}, {c['inputs']}, {c['positions']:,} positions", losses))
+    return rows
 
 
-def _layers(layers: Document | None) -> list[Level]:
-    if not layers:
-        return []
+def _layers(layers: Document) -> Level:
     what = f"hidden states at {len(layers['rows'])} places, {layers['inputs']}"
     errors = {row["name"]: row["max_rel"] for row in layers["rows"]}
-    first = layers["first"]
-    if not first:
-        return [Level("layers", what, f"none diverges, max error {number(largest(errors.values()))}", GOOD)]
-    return [Level("layers", what, f"first: {first} by {number(errors.get(first))}", BAD)]
+    if first := layers["first"]:
+        return Level("layers", what, f"first: {first} by {number(errors.get(first))}", BAD)
+    return Level("layers", what, f"none diverges, max error {number(largest(errors.values()))}", GOOD)
 
 
-def _generation(found: Document | None) -> list[Level]:
-    if not found:
-        return []
+def _generation(found: Document) -> Level:
     what = f"{found['prompts']} prompts x {found['tokens']} tokens, with the cache"
-    first, mood = found["first"], GOOD if found["same"] else BAD
-    if first:
-        at = f"prompt {first['prompt']}, token {first['at']}: {first['expected']} -> {first['found']}"
+    if first := found["first"]:
         kind = "a tie decided otherwise" if found["tie"] else "first difference"
-        return [Level("generation", what, f"{kind} at {at} (margin {number(first['margin'])})", mood)]
-    error = number(largest([found["error"], found["cache_error"]]))
-    return [
-        Level("generation", what, "equal" if found["same"] else f"equal tokens, but logits are off by {error}", mood)
-    ]
-
-
-def _stored(report: Document) -> Level:
-    errors, noise = (number(largest(c["max_rel"] for c in report[key])) for key in ("comparisons", "noise"))
-    said = f"max error {errors} beside own noise of {noise}"
-    return Level("16 bits", f"{report['dtype']}, {_inputs(report)}", said)
+        at = f"prompt {first['prompt']}, token {first['at']}: {first['expected']} -> {first['found']}"
+        result = f"{kind} at {at} (margin {number(first['margin'])})"
+    else:
+        error = number(largest([found["error"], found["cache_error"]]))
+        result = "equal" if found["same"] else f"equal tokens, but logits are off by {error}"
+    return Level("generation", what, result, GOOD if found["same"] else BAD)
 
 
 def _trainable(document: Document) -> list[Level]:
     stuck, rows = _stuck(document), []
     for axis in document["trainable"]["axes"]:
         what = f"{axis['axis']} {axis['size']:,} -> {axis['new_size']:,}"
-        said = "; ".join(_never(axis)) if axis in stuck else axis["says"]
-        rows.append(Level("trainable", what, said, WARNING if axis in stuck else GOOD))
+        result, mood = ("; ".join(_never(axis)), WARNING) if axis in stuck else (axis["says"], GOOD)
+        rows.append(Level("trainable", what, result, mood))
     return rows or [Level("trainable", "gradients of copies", "there are no copies")]
 
 
@@ -224,9 +197,8 @@ def _for_all(document: Document) -> Answer:
     if not proof:
         return Answer(question, "not proven", "; ".join(document["notes"]) or "No proof was made.", PLAIN)
     row = _proof(proof, document["inferred"])
-    answer = {GOOD: "proven", WARNING: "nearly", BAD: "not by these maps" if document["inferred"] else "no"}[row.mood]
-    if row.mood == GOOD and proof["rounding"]:
-        answer = "proven, up to rounding"
+    proven = "proven, up to rounding" if proof["rounding"] else "proven"
+    answer = {GOOD: proven, WARNING: "nearly", BAD: "not by these maps" if document["inferred"] else "no"}[row.mood]
     return Answer(question, answer, f"{row.result}; {row.what}.", row.mood)
 
 
@@ -235,8 +207,8 @@ def _agrees(document: Document) -> Answer:
     if not report:
         return Answer(question, "not run", "; ".join(document["notes"]) or "The models were not run.", PLAIN)
     rest = [row.result for row in _logits(report)[1:] if row.mood == BAD]
-    said = "; ".join([f"In transformers, {report['dtype']}: {_errors(report['comparisons'])}", *rest])
-    return Answer(question, "yes" if report["same"] else "no", f"{said}.", GOOD if report["same"] else BAD)
+    why = "; ".join([f"In transformers, {report['dtype']}: {_errors(report['comparisons'])}", *rest])
+    return Answer(question, "yes" if report["same"] else "no", f"{why}.", GOOD if report["same"] else BAD)
 
 
 def _learns(document: Document) -> Answer:
@@ -246,6 +218,6 @@ def _learns(document: Document) -> Answer:
     pairs, stuck, dead = (sum(axis[key] for axis in found["axes"]) for key in ("pairs", "stuck", "dead"))
     if not (stuck or dead):
         return Answer(question, "yes", f"All of {pairs:,} pairs of copies get gradients of their own.", GOOD)
-    said = [f"{stuck:,} of {pairs:,} pairs{STAY}"] if stuck else []
-    said += [f"{dead:,} new coordinates get no gradient"] if dead else []
-    return Answer(question, "not all of it", f"{', and '.join(said)}.", WARNING)
+    why = [f"{stuck:,} of {pairs:,} pairs{STAY}"] if stuck else []
+    why += [f"{dead:,} new coordinates get no gradient"] if dead else []
+    return Answer(question, "not all of it", f"{', and '.join(why)}.", WARNING)

@@ -3,24 +3,22 @@
     >>> examine(open_checkpoint("demo-x2"), composed_maps(steps)).axes[1].says
     '1408 of 1408 pairs of MLP neurons will stay copies for ever: equal weights get equal gradients'
 
-Two copies whose weights are equal and whose gradients are equal are interchangeable: the model is the same with both
-swapped, so every later gradient is equal, too, and no optimiser parts them (dropout does, by its own noise). Copies
-whose shares differ are parallel at first, weights and gradients; they part, since a step does not keep proportions.
+Two copies with equal weights and equal gradients are interchangeable: the model is the same with both swapped, so every
+later gradient is equal, too, and no optimiser makes them differ (dropout does, by its own noise). Copies whose shares
+differ begin with parallel weights and gradients, and drift apart, since a step does not keep proportions.
 
-A matrix of copies is no richer than the one that it was grown from: its gradient has the old rank, while it could have
-more.
+A matrix of copies is no richer than the one that it was grown from: its gradient has the old rank, and could have more.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from modelsurgeon.architectures.architecture import Architecture
 from modelsurgeon.architectures.registry import find
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import ModelSurgeonError
@@ -32,7 +30,7 @@ from modelsurgeon.running.gradients import differentiate, dropouts
 from modelsurgeon.running.options import RunOptions
 from modelsurgeon.running.reference import is_offloaded, loaded, quiet, saved_folder
 from modelsurgeon.text import printable
-from modelsurgeon.verification.copies import ComparedCopies, Values, compare
+from modelsurgeon.verification.copies import ComparedCopies, compare
 from modelsurgeon.verification.ranks import MatrixRank, chosen, ranks
 
 
@@ -47,18 +45,17 @@ class Cosines:
 
 @dataclass(frozen=True)
 class CopiedAxis:
-    """What one axis' copies will do.
+    """What training will do to the copies of one axis, over all places (layers, heads, experts) that have their own.
 
-    axis           its name; of axes that norms join, all of them: "stream, hidden, final"
-    through        what it passes through, as in the tables
-    size           before; new_size after
-    pairs          how many pairs of copies were compared, over all places (layers, heads, experts) that have their own
-    cosine         of their gradients; None where nothing was compared, or no gradient came
-    weight_cosine  of their weights
-    stuck          how many pairs will stay copies
-    slow           how many are parallel and differ in their shares alone
-    dead           how many new coordinates, over all places, get no gradient
-    says           the finding as a sentence
+    axis                   its name; for axes that norms join, all names: "stream, hidden, final"
+    through                its kind, in the tables' word
+    size, new_size         before and after it grew
+    pairs                  how many pairs of copies were compared
+    cosine, weight_cosine  of their gradients and weights; None where there are none
+    stuck                  how many pairs will stay copies
+    slow                   how many are parallel and differ in their shares alone
+    dead                   how many new coordinates get no gradient
+    says                   the finding as a sentence
     """
 
     axis: str
@@ -76,11 +73,7 @@ class CopiedAxis:
 
 @dataclass(frozen=True)
 class Trainability:
-    """What one backward pass shows.
-
-    loss     what was differentiated: nats a token, or what `notes` say
-    seconds  wall time
-    """
+    """The findings of one backward pass; `loss` is in nats a token, or as `notes` say."""
 
     loss: float
     axes: tuple[CopiedAxis, ...]
@@ -99,16 +92,12 @@ class Trainability:
 
 
 def examine(
-    result: Checkpoint,
-    maps: Mapping[str, AxisMap],
-    options: RunOptions = RunOptions(),
-    tell: Tell = silent,
+    result: Checkpoint, maps: Mapping[str, AxisMap], options: RunOptions = RunOptions(), tell: Tell = silent
 ) -> Trainability:
-    """Differentiate the loss once, dropout off, and compare the copies that `maps` made.
+    """Differentiate the loss once, with dropout off, and compare the copies that `maps` made.
 
-    maps  {axis: map} from the source, as `composed_maps` gives them
-    tell  is called for batches, then for axes, then for ranks
-    It computes in float64 where that is asked for, else in float32, and all weights must fit in memory.
+    maps  {axis: map} from the source, as `composed_maps` returns them
+    It computes in float64 if the options ask for it, else in float32, and all weights must fit in memory.
     Raises SourceError where `transformers` cannot load the checkpoint whole, ModelSurgeonError for a plan, for weights
     that do not fit in memory, and where a gradient is no number.
     """
@@ -119,97 +108,67 @@ def examine(
             raise ModelSurgeonError(f"{result.origin.id}: gradients need all weights in memory, and they do not fit")
         inputs = make_inputs(model, folder, options)
         passed = differentiate(model, inputs.batches, result.architecture, maps, options.seed, tell)
-        every = [*notes, *inputs.notes, *passed.notes, *dropouts(model)]
-        axes, found = measure(model, result, maps, passed.positions, every, tell)
-    return Trainability(passed.loss, axes, found, tuple(dict.fromkeys(every)), time.perf_counter() - begin)
+        remarks = [*notes, *inputs.notes, *passed.notes, *dropouts(model)]
+        axes, matrices = measure(model, result, maps, passed.positions, remarks, tell)
+    return Trainability(passed.loss, axes, matrices, tuple(dict.fromkeys(remarks)), time.perf_counter() - begin)
 
 
 def measure(
     model: Any, result: Checkpoint, maps: Mapping[str, AxisMap], positions: int, notes: list[str], tell: Tell = silent
 ) -> tuple[tuple[CopiedAxis, ...], tuple[MatrixRank, ...]]:
-    """Compare the copies in a model of this checkpoint's shape that has gradients.
+    """Compare the copies in a model that has gradients and the checkpoint's shape.
 
-    positions  of the batch that they are of; 0 where they are not known
+    positions  how many the batch of the gradients has; 0 if unknown
     notes      gets what was left out
-    Raises ModelSurgeonError where a gradient is no number: nothing follows from it.
+    Raises ModelSurgeonError where a gradient is no number.
     """
     parameters = dict(model.named_parameters())
     values = {n: (weight.detach(), weight.grad) for n, weight in parameters.items() if weight.grad is not None}
     for name, (_, gradient) in values.items():
         if not bool(gradient.isfinite().all()):
             raise ModelSurgeonError(f"{name}: its gradient holds NaN or infinities; expected numbers in every weight")
-    notes += _without(name for name, weight in parameters.items() if weight.requires_grad and weight.grad is None)
+    without = [name for name, weight in parameters.items() if weight.requires_grad and weight.grad is None]
+    more = f", nor have {len(without) - 1} more" if len(without) > 1 else ""
+    notes += [f"no gradient: {name!r} has no part in the loss{more}" for name in without[:1]]
     table = find(result.config["model_type"]).fitted(result.resolved, parameters)  # modules may name them otherwise
-    axes = _axes(table, result.sizes, maps, values, notes, tell)
-    return axes, ranks(chosen(table, result.sizes, maps, values, notes), values, positions, tell)
-
-
-def _without(names: Iterable[str]) -> list[str]:
-    first, *others = [*names, ""]
-    further = f", nor have {len(others) - 1} more" if len(others) > 1 else ""
-    return [f"no gradient: {first!r} has no part in the loss{further}"] if first else []
-
-
-def _axes(
-    table: Architecture,
-    sizes: Mapping[str, int],
-    maps: Mapping[str, AxisMap],
-    values: Values,
-    notes: list[str],
-    tell: Tell,
-) -> tuple[CopiedAxis, ...]:
-    grown, found = grown_axes(table, maps), []
+    grown, axes = grown_axes(table, maps), []
     for done, axis in enumerate(grown):
         tell("copies", done, len(grown))
-        compared = compare(axis, table, sizes, values)
-        if compared is None:
-            continue
-        found.append(_told(axis, compared))
-        if len(axis.pairs[0]) < len(axis.all_pairs[0]):
-            notes.append(
-                f"{', '.join(axis.names)}: {len(axis.pairs[0])} of {len(axis.all_pairs[0])} pairs of each place were "
-                "compared, evenly drawn"
-            )
+        if compared := compare(axis, table, result.sizes, values):
+            axes.append(_finding(axis, compared))
+            drawn, pairs = len(axis.pairs[0]), len(axis.all_pairs[0])
+            note = f"{', '.join(axis.names)}: {drawn} of {pairs} pairs of each place were compared, evenly drawn"
+            notes += [note] if drawn < pairs else []
     tell("copies", len(grown), len(grown))
-    return tuple(found)
+    return tuple(axes), ranks(chosen(table, result.sizes, maps, values, notes), values, positions, tell)
 
 
-def _told(axis: GrownAxis, compared: ComparedCopies) -> CopiedAxis:
-    name = axis.names[0]
-    noun = axis.kind.noun(name)
-    stuck, slow = int(compared.stuck.sum()), int(compared.parallel.sum())
-    return CopiedAxis(
-        ", ".join(axis.names),
-        axis.kind.word,
-        axis.size,
-        axis.new_size,
-        len(compared.stuck),
-        _spread(compared.cosine),
-        _spread(compared.weight_cosine),
-        stuck,
-        slow,
-        compared.dead,
-        sentence(noun, len(compared.stuck), stuck, slow, compared.dead),
-    )
+def _finding(axis: GrownAxis, compared: ComparedCopies) -> CopiedAxis:
+    pairs, stuck, slow = len(compared.stuck), int(compared.stuck.sum()), int(compared.parallel.sum())
+    says = _sentence(axis.kind.noun(axis.names[0]), pairs, stuck, slow, compared.dead)
+    cosine, weight_cosine = _spread(compared.cosine), _spread(compared.weight_cosine)
+    names, sizes, counts = ", ".join(axis.names), (axis.size, axis.new_size), (stuck, slow, compared.dead)
+    return CopiedAxis(names, axis.kind.word, *sizes, pairs, cosine, weight_cosine, *counts, says)
 
 
 def _spread(cosines: np.ndarray) -> Cosines | None:
-    kept = cosines[~np.isnan(cosines)]
-    return Cosines(float(kept.min()), float(kept.mean()), float(kept.max())) if len(kept) else None
+    numbers = cosines[~np.isnan(cosines)]
+    return Cosines(float(numbers.min()), float(numbers.mean()), float(numbers.max())) if len(numbers) else None
 
 
-def sentence(noun: str, pairs: int, stuck: int, slow: int, dead: int) -> str:
+def _sentence(noun: str, pairs: int, stuck: int, slow: int, dead: int) -> str:
     """What a user should know before training begins."""
-    said = []
+    clauses = [f"all {pairs} pairs of {noun} will part"] if pairs and not stuck else []
     if stuck:
-        said.append(
+        clauses.append(
             f"{stuck} of {pairs} pairs of {noun} will stay copies for ever: equal weights get equal gradients"
-            + (f"; the other {pairs - stuck} will part" if stuck < pairs else "")
         )
-    elif pairs:
-        said.append(f"all {pairs} pairs of {noun} will part")
+    if 0 < stuck < pairs:
+        clauses.append(f"the other {pairs - stuck} will part")
     if slow:
-        said.append(f"{slow} of them slowly, since only their shares differ")
+        clauses.append(f"{slow} of them slowly, since only their shares differ")
     if dead:
-        said.append(f"{dead} new {noun} get no gradient: neither what writes them nor what reads them will ever change")
-    return "; ".join(said) or f"the new {noun} get gradients"
+        clauses.append(
+            f"{dead} new {noun} get no gradient: neither what writes them nor what reads them will ever change"
+        )
+    return "; ".join(clauses) or f"the new {noun} get gradients"

@@ -7,9 +7,9 @@
     >>> verify(open_checkpoint("demo"), open_checkpoint("wide")).verdict
     'same function'
 
-The verdict is "same" where the proof finds nothing wrong and the outputs agree. Without a record there is no proof,
-unless the maps can be derived from the weights, and the outputs decide alone; the report has a note. Copies that
-training could never change are reported too, and do not change the verdict.
+The verdict is "same" if the proof finds nothing wrong and the outputs agree. Without a record there is no proof, unless
+the maps can be derived from the weights; then the outputs decide alone, and the report has a note. Copies that training
+could never change are reported, too, and do not change the verdict.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from modelsurgeon.verification.logits import LogitReport, compare_all
 from modelsurgeon.verification.trainable import Trainability, examine
 
 FORMAT = 1  # of the document; schema.json describes it
-NEGLIGIBLE = 1e-6  # of a weight: a rounding that logits computed in float32 do not show
+NEGLIGIBLE = 1e-6  # of a weight: a rounding that does not show in logits computed in float32
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was found, level by level; None where a level was not run, with the reason in `notes`.
+    """The findings of each level; None for a level that was not run, with the reason in `notes`.
 
-    steps           how the result was made of the source: on record, or derived from the weights (`inferred`)
-    by_proof_alone  the models are not on this disk, so nothing was run; the proof covers all inputs
+    steps           how the source became the result: on record, or derived from the weights (`inferred`)
+    by_proof_alone  whether the models are not on this disk, so that nothing was run; the proof covers all inputs
     seconds         {level: wall time}
-    command         the command line that asked for it
+    command         the command line of the verification
     """
 
     source: Checkpoint
@@ -68,20 +68,23 @@ class Report:
 
     @property
     def same(self) -> bool:
+        """Whether no level that was run found a difference; at least the outputs, or the proof alone, must be there."""
         if self.by_proof_alone:
-            proof = self.proof
-            return proof is not None and proof.summary != "wrong" and not proof.lossy and proof.rounding <= NEGLIGIBLE
-        proven = self.proof is None or self.proof.summary != "wrong"
-        return proven and self.logits is not None and self.logits.same
+            return self.proven and self.proof is not None and self.proof.rounding <= NEGLIGIBLE
+        return not self._is_wrong and self.logits is not None and self.logits.same
+
+    @property
+    def _is_wrong(self) -> bool:
+        return self.proof is not None and self.proof.summary == "wrong"
 
     @property
     def proven(self) -> bool:
         """Whether the weights prove it for all inputs, up to rounding."""
-        return self.proof is not None and self.proof.summary != "wrong" and not self.proof.lossy
+        return self.proof is not None and not self._is_wrong and not self.proof.lossy
 
     @property
     def verdict(self) -> str:
-        """same function, or different; and what training would never change."""
+        """Same function, or different; and what training would never change."""
         return summary.verdict(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
@@ -92,41 +95,32 @@ class Report:
             "source": self.source.origin.id,
             "result": self.result.origin.id,
             "checkpoints": {"source": self.source.summary(), "result": self.result.summary()},
-            "maps": self._maps(),
-            "inferred": self.inferred.to_json() if self.inferred else None,
-            "settings": _settings(self.options) if self.logits or self.trainable else None,
-            "proof": self.proof.to_json() if self.proof else None,
-            "logits": self.logits.to_json() if self.logits else None,
-            "stored": self.stored.to_json() if self.stored else None,
-            "trainable": self.trainable.to_json() if self.trainable else None,
+            "maps": None if self.steps is None else self._maps(),
+            "inferred": self.inferred and self.inferred.to_json(),
+            "settings": self._settings() if self.logits or self.trainable else None,
+            "proof": self.proof and self.proof.to_json(),
+            "logits": self.logits and self.logits.to_json(),
+            "stored": self.stored and self.stored.to_json(),
+            "trainable": self.trainable and self.trainable.to_json(),
             "notes": list(self.notes),
             "seconds": dict(self.seconds),
             "environment": self.environment,
             "command": self.command,
         }
-        told: dict[str, Any] = printable({**document, "verdict": summary.verdict(document)})
-        return told
+        printed: dict[str, Any] = printable({**document, "verdict": summary.verdict(document)})
+        return printed
 
-    def _maps(self) -> dict[str, Any] | None:
-        if self.steps is None:
-            return None
-        told = ("operation", "version", "arguments", "lossy")
-        steps = [{key: step.to_json()[key] for key in told} for step in self.steps]
+    def _maps(self) -> dict[str, Any]:
+        shown = ("operation", "version", "arguments", "lossy")
+        steps = [{key: step.to_json()[key] for key in shown} for step in self.steps or ()]
         return {"from": "weights" if self.inferred else "record", "steps": steps}
 
-
-def _settings(options: RunOptions) -> dict[str, Any]:
-    """How the models were run, for the document."""
-    text = SAMPLE.read_text(encoding="utf-8") if options.text is None else options.text
-    return {
-        "text": {"sample": options.text is None, "characters": len(text)},
-        "samples": options.samples,
-        "length": options.length,
-        "dtype": options.dtype,
-        "device": options.device,
-        "seed": options.seed,
-        "memory": options.memory,
-    }
+    def _settings(self) -> dict[str, Any]:
+        """How the models were run; of the text only the length."""
+        settings, text = printable(self.options), self.options.text
+        del settings["trust_remote_code"]
+        characters = len(SAMPLE.read_text(encoding="utf-8") if text is None else text)
+        return {**settings, "text": {"sample": text is None, "characters": characters}}
 
 
 def verify(
@@ -141,18 +135,17 @@ def verify(
 ) -> Report:
     """Compare two checkpoints.
 
-    infer      derive the maps from the weights where no record tells them
-    behaviour  compare layers and generation too
+    infer      derive the maps from the weights if no record has them
+    behaviour  compare layers and generation, too
     trainable  examine whether training would make the copies differ
-    Raises what the levels raise, but for those after a proof that already found something wrong.
+    Raises as each level does, but not where outputs cannot be compared after the proof has found something wrong.
     """
     report = Report(source, result, options, environment(options.device), steps=steps_between(source, result))
     if report.steps is None and infer:
         report = _timed(report, "infer", _inferred, tell)
     report = _timed(report, "proof", _proven, tell)
-    apart = [checkpoint.origin.id for checkpoint in (source, result) if not checkpoint.fetch()]
-    if apart:
-        note = f"logits not compared: {apart[0]} is read where it is, and not stored on this disk"
+    if elsewhere := [checkpoint.origin.id for checkpoint in (source, result) if not checkpoint.fetch()]:
+        note = f"logits not compared: {elsewhere[0]} is read where it is, and not stored on this disk"
         report = replace(report, notes=(*report.notes, note), by_proof_alone=True)
     else:
         report = _timed(report, "logits", _compared, tell, behaviour)
@@ -160,16 +153,16 @@ def verify(
 
 
 def _timed(report: Report, level: str, run: Any, *arguments: Any) -> Report:
-    """The report with what one level adds, and the time that it took."""
+    """The report with the findings of one level and the time that it took."""
     begin = time.perf_counter()
     found: Report = run(report, *arguments)
     return replace(found, seconds={**found.seconds, level: time.perf_counter() - begin})
 
 
 def _inferred(report: Report, tell: Tell) -> Report:
-    kinds = [checkpoint.config.get("model_type") for checkpoint in (report.source, report.result)]
-    if kinds[0] != kinds[1]:
-        return replace(report, notes=(f"proof skipped: model_type {kinds[1]!r} has no maps to {kinds[0]!r}",))
+    before, after = (checkpoint.config.get("model_type") for checkpoint in (report.source, report.result))
+    if before != after:
+        return replace(report, notes=(f"proof skipped: model_type {after!r} has no maps to {before!r}",))
     found = infer(report.source, report.result, tell=tell)
     return replace(report, inferred=found, steps=found.steps)
 
@@ -189,7 +182,7 @@ def _compared(report: Report, tell: Tell, behaviour: bool) -> Report:
     try:
         found = compare_all(report.source, report.result, report.options, maps=maps, behaviour=behaviour, tell=tell)
     except ModelSurgeonError as error:
-        if report.proof is None or report.proof.summary != "wrong":
+        if not report._is_wrong:
             raise
         return replace(report, notes=(*report.notes, f"logits not compared: {error}"))
     return replace(report, logits=found[0], stored=found[1])
@@ -200,6 +193,6 @@ def _examined(report: Report, tell: Tell) -> Report:
         return replace(report, notes=(*report.notes, "trainable: not examined: no maps say what is a copy of what"))
     try:
         found = examine(report.result, composed_maps(report.steps), report.options, tell)
-    except ModelSurgeonError as error:  # what was found before it still counts
+    except ModelSurgeonError as error:  # the findings before it still count
         return replace(report, notes=(*report.notes, f"trainable: not examined: {error}"))
     return replace(report, trainable=found)

@@ -2,9 +2,9 @@
 
     visits = Visits(source, result, ...)
     before = visits.ask_source("float32")                outputs, hidden states and text, kept on disk
-    compared = visits.compare_result("float32", before)  the result's, each compared as it comes
+    compared = visits.compare_result("float32", before)  the result's, each compared as soon as it is computed
 
-Memory is that of one model and of one batch, before and after.
+Memory is that of one model and of two batches, the source's and the result's.
 """
 
 from __future__ import annotations
@@ -34,21 +34,20 @@ from modelsurgeon.verification.layers import Layers, compare_states, keep_states
 
 # What the library raises where a class claims that it can generate, and cannot (WhisperForCausalLM).
 UNABLE = (AttributeError, IndexError, KeyError, NotImplementedError, TypeError, ValueError)
-FEW = 4  # new tokens where weights wait on the disk: each token reads them all once more
+FEW = 4  # new tokens where weights are on the disk: each token reads them all once more
 
-Outputs = dict[str, torch.Tensor]
+Outputs = dict[str, torch.Tensor]  # {name: [positions, width]}, real positions only
 
 
 @dataclass
 class Answers:
-    """What the source answered in one dtype.
+    """What the source returned in one dtype.
 
-    kept        the outputs of each batch, on disk
-    states      hidden states, likewise
-    device      where the model ran, and its answers are compared
-    names       the outputs of each batch
+    kept        the outputs of each batch, on disk; `states` are its hidden states, on disk too
+    device      where the model ran and outputs are compared
+    names       the names of each batch's outputs
     deviations  {output: its standard deviation}
-    noise       against the source's own answers in more bits, where there are some
+    noise       the comparison with the source's own outputs in more bits, if those were computed
     """
 
     kept: Kept
@@ -63,18 +62,20 @@ class Answers:
     seconds: float = 0.0
 
     def keep(self, number: int, returned: Outputs) -> None:
+        """Store the outputs of a batch."""
         for name, value in returned.items():
             self.kept.put(f"{number} {name}", value)
             self.deviations.setdefault(name, Deviation(self.device)).add(value)
         self.names.append(tuple(returned))
 
     def batch(self, number: int) -> Outputs:
+        """Read the outputs of a batch."""
         return {name: self.kept.get(f"{number} {name}") for name in self.names[number]}
 
 
 @dataclass(frozen=True)
 class ResultAnswers:
-    """What the result answered, beside the source."""
+    """What the result returned, compared with the source."""
 
     tallies: Tallies
     notes: tuple[str, ...]
@@ -85,9 +86,10 @@ class ResultAnswers:
 
 @dataclass
 class Visits:
-    """Both checkpoints, how they are run, and the folder that holds outputs meanwhile.
+    """Both checkpoints, how they are run, and the folder for outputs.
 
     behaviour  also long and shifted rows, padding on the left, hidden states, and text that both write
+    inputs     what both models are run on; the first visit to the source prepares it
     """
 
     source: Checkpoint
@@ -98,25 +100,25 @@ class Visits:
     scratch: Path
     tell: Tell
     behaviour: bool = False
-    inputs: Inputs | None = None
+    inputs: Inputs = field(default=Inputs(()))
 
     def ask_source(self, dtype: str, wider: Answers | None = None) -> Answers:
-        """Run the source in one dtype; `wider` are its answers in more bits."""
-        begin, place, what = time.perf_counter(), saved_folder(self.source), f"source in {dtype}"
-        behaves = self._behaves(dtype)
+        """Run the source in one dtype; `wider` are its answers in more bits. Raises as `loaded` and `make_inputs`."""
+        begin, place = time.perf_counter(), saved_folder(self.source)
+        behaves = self.behaviour and dtype == self.options.dtype
         with loaded(self.source, place, replace(self.options, dtype=dtype)) as (model, unread):
-            self.inputs = self.inputs or make_inputs(model, place, self.options, behaviour=self.behaviour)
-            kept, states = (Kept(self.scratch / f"{what} in {dtype}") for what in ("outputs", "states"))
-            vocab, where = int(getattr(model.config, "vocab_size", 0)), str(home(model))
-            answers = Answers(kept, states, vocab, where, notes=unread)
-            noise = Tallies(vocab, self.options.seed, where)
-            for number, batch, returned in self._returned(model, what, behaves):
+            if not self.inputs.batches:
+                self.inputs = make_inputs(model, place, self.options, behaviour=self.behaviour)
+            kept, states = (Kept(self.scratch / f"{kind} in {dtype}") for kind in ("outputs", "states"))
+            answers = Answers(kept, states, int(getattr(model.config, "vocab_size", 0)), str(home(model)), notes=unread)
+            noise = Tallies(answers.vocab, self.options.seed, answers.device)
+            for number, batch, returned in self._returned(model, f"source in {dtype}", behaves):
                 answers.keep(number, returned)
                 if wider:
                     noise.add(batch, wider.batch(number), returned)
             if behaves:
-                keep_states(self.source, model, partial(run_batch, model, self._row), answers.states)
-                answers.continued = self._continued(model, what)
+                keep_states(self.source, model, partial(run_batch, model, self._row), states)
+                answers.continued = self._continued(model, f"source in {dtype}")
             del model
         answers.noise = noise.comparisons(wider.deviations) if wider else ()
         answers.seconds = time.perf_counter() - begin
@@ -124,10 +126,10 @@ class Visits:
 
     def compare_result(self, dtype: str, before: Answers) -> ResultAnswers:
         """Run the result in one dtype, and compare. Raises ModelSurgeonError where nothing is comparable."""
-        begin, what, behaves = time.perf_counter(), f"result in {dtype}", self._behaves(dtype)
+        begin, what, behaves = time.perf_counter(), f"result in {dtype}", self.behaviour and dtype == self.options.dtype
         tallies = Tallies(before.vocab, self.options.seed, before.device)
         layers: Layers | None = None
-        continued, notes = None, self.inputs.notes if self.inputs else ()
+        continued, notes = None, self.inputs.notes
         with loaded(self.result, self.result_path, replace(self.options, dtype=dtype)) as (model, unread):
             for number, batch, returned in self._returned(model, what, behaves):
                 there = before.batch(number)
@@ -142,37 +144,25 @@ class Visits:
         notes = tuple(dict.fromkeys([*notes, *before.notes, *unread]))
         return ResultAnswers(tallies, notes, layers, continued, time.perf_counter() - begin)
 
-    def _behaves(self, dtype: str) -> bool:
-        """Whether behaviour is compared in this dtype."""
-        return self.behaviour and dtype == self.options.dtype
-
-    @property
-    def _asked(self) -> Inputs:
-        assert self.inputs is not None, "the source is asked first"
-        return self.inputs
-
     @property
     def _row(self) -> Batch:
-        """The batch on which hidden states are compared."""
-        first = self._asked.batches[self._asked.row]
+        """The one row on which hidden states are compared."""
+        first = self.inputs.batches[self.inputs.row]
         return replace(first, arguments={name: value[:1] for name, value in first.arguments.items()})
 
     def _returned(self, model: Any, what: str, behaves: bool) -> Iterator[tuple[int, Batch, Outputs]]:
-        """(number, batch, {output: [positions, ...] float32 or float64 on the CPU}), real positions only."""
-        batches = self._asked.batches
+        """(number, batch, its outputs), float32 or float64 on the CPU."""
+        batches = self.inputs.batches
         steps = len(batches) + behaves  # hidden states and text come after
         for number, batch in enumerate(batches):
             self.tell(what, number, steps)
-            yield number, batch, self._named(model, batch, run_batch(model, batch))
+            wanted = compared_outputs(model, run_batch(model, batch), self.source.architecture)
+            masks = {name: batch.read if name.startswith("encoder_") else batch.real for name in wanted}
+            yield number, batch, {name: _real(value.cpu(), masks[name]) for name, value in wanted.items()}
         self.tell(what, len(batches), steps)
 
-    def _named(self, model: Any, batch: Batch, returned: Mapping[str, Any]) -> Outputs:
-        wanted = compared_outputs(model, returned, self.source.architecture)
-        masks = {name: batch.read if name.startswith("encoder_") else batch.real for name in wanted}
-        return {name: _real(value.cpu(), masks[name]) for name, value in wanted.items()}
-
     def _fold(self, name: str, value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        """A result's output in the source's coordinates."""
+        """An output of the result in the source's coordinates."""
         value = folded(value, self.maps.get(self.source.architecture.outputs.get(name, "")))
         if value.shape != like.shape:
             raise ModelSurgeonError(
@@ -183,23 +173,22 @@ class Visits:
 
     def _continued(self, model: Any, what: str) -> Continued | None:
         """What the model writes after the prompts, if it writes text."""
-        asked, steps = self._asked, len(self._asked.batches) + 1
-        found = None
-        if asked.prompts:
-            new = min(FEW, asked.new) if is_offloaded(model) else asked.new
+        inputs, steps, continued = self.inputs, len(self.inputs.batches) + 1, None
+        if inputs.prompts:
+            new = min(FEW, inputs.new) if is_offloaded(model) else inputs.new
             try:
-                found = continue_prompts(model, replace(asked, new=new), home(model))
+                continued = continue_prompts(model, replace(inputs, new=new), home(model))
             except UNABLE as error:
                 why = f"no text generated: {type(model).__name__} cannot: {type(error).__name__}: {error}"
-                if what.startswith("result"):  # where the source can
+                if what.startswith("result"):  # the source can
                     raise ModelSurgeonError(f"{self.result_path}: {why.splitlines()[0]}") from error
-                self.inputs = replace(asked, prompts=None, notes=(*asked.notes, why.splitlines()[0]))
+                self.inputs = replace(inputs, prompts=None, notes=(*inputs.notes, why.splitlines()[0]))
         self.tell(what, steps, steps)
-        return found
+        return continued
 
 
 def _real(value: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
     """[rows, positions, ...] -> [real positions, width]; an output of other positions is taken whole."""
-    kept = value[real] if value.shape[:2] == real.shape else value
-    kept = kept.unsqueeze(-1) if kept.ndim == 1 else kept.flatten(0, -2)
-    return kept.to(torch.promote_types(value.dtype, torch.float32))
+    rows = value[real] if value.shape[:2] == real.shape else value
+    rows = rows.unsqueeze(-1) if rows.ndim == 1 else rows.flatten(0, -2)
+    return rows.to(torch.promote_types(value.dtype, torch.float32))

@@ -3,11 +3,11 @@
     python scripts/bench/bench_diagnose.py --size 3B --rounds 3 --write docs/diagnosis.md
 
 It makes a Llama checkpoint of random bf16 numbers in the shape of Llama 3.2 (1B: 2.5 GB, 3B: 6.4 GB) and then measures,
-in turns that begin with another each round, once with the files in the page cache ("warm") and once after the kernel
-was advised to drop them ("cold"):
+in turns, each round beginning with another one, once with the files in the page cache ("warm") and once after the
+kernel was advised to drop them ("cold"):
 
     diagnose   the command line in a process of its own: seconds of the pass over the weights, and those of the whole
-               command; the peak of what is resident, beside the bound that was asked for
+               command; the peak of resident memory, beside its bound
     dd         the same bytes to /dev/null, at several block sizes
 
 Seconds are medians; GB and MB are powers of ten. On a GPU: --device cuda.
@@ -52,9 +52,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--size", choices=SIZES, default="3B")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--memory", default="1GB", help="what diagnose may have resident")
+    parser.add_argument("--memory", default="1GB", help="memory that diagnose may use")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dir", type=Path, default=Path("build"), help="where to work, and on which disk (build/)")
+    parser.add_argument("--dir", type=Path, default=Path("build"), help="folder for the checkpoints (build/)")
     parser.add_argument("--write", type=Path, help="write the table between its marks in this file")
     parser.add_argument("--make", type=Path, help=argparse.SUPPRESS)  # a process of its own: its memory goes with it
     arguments = parser.parse_args()
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def measure(source: Path, arguments: argparse.Namespace) -> Rounds:
-    """{cache: {what: a measure for each round}}."""
+    """{state of the page cache: {turn: its measure in each round}}."""
     making = ["--make", str(source), "--size", arguments.size, "--device", arguments.device]
     subprocess.run([sys.executable, __file__, *making], check=True)
     files = sorted(source.glob("*.safetensors"))
@@ -80,7 +80,7 @@ def measure(source: Path, arguments: argparse.Namespace) -> Rounds:
 
 
 def make(source: Path, size: str, device: str) -> None:
-    """A Llama of random numbers, in one file."""
+    """Write a Llama of random numbers, in one file."""
     import torch
     from safetensors.torch import save_file
     from transformers import AutoConfig, AutoModelForCausalLM

@@ -1,11 +1,11 @@
-"""How long planning takes for a checkpoint of 1.3 TB, of which there are headers alone: DeepSeek-V3's, and holes.
+"""How long planning takes for a checkpoint of 1.3 TB: DeepSeek-V3's headers, with holes in place of the weights.
 
-    python scripts/bench/bench_plan.py                  seconds, beside those that reading the headers takes
-    python scripts/bench/bench_plan.py --other TREE     and beside another tree of this program, turn by turn
+    python scripts/bench/bench_plan.py                  seconds, beside reading the headers
+    python scripts/bench/bench_plan.py --other TREE     also beside another tree of this program, in turns
 
-    headers   every header is read and judged: the yardstick
+    headers   every header is read and checked: the yardstick
     dry run   open, widen to twice the width, add up: what `widen --dry-run` does
-    begin     the same, then all that `save` does before the first shard is written
+    begin     the dry run, then everything that `save` does before it writes the first shard
 
 `--dtype F32` makes numbers of 32 bits, for which the first choice of rule and attention is a trial.
 """
@@ -53,7 +53,7 @@ CONFIG = {
     "rope_theta": 10000.0,
     "tie_word_embeddings": False,
 }
-# One program for the trees of before and after: what they have in common is what they do.
+# One program for both trees, which uses only what they have in common.
 PROGRAM = """
 import sys, time
 begin = time.perf_counter()
@@ -145,10 +145,10 @@ def write(folder: Path, dtype: str) -> tuple[int, int]:
 
 
 def measured(tree: Path, source: Path, output: Path) -> list[float]:
-    """Seconds until headers are read, until the plan stands, until the first shard would be written."""
+    """Seconds until headers are read, until the plan is complete, until the first shard would be written."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(source), str(output)],
-        cwd=source,  # else the tree that this one lies in would be found first
+        cwd=source,  # else Python would find the tree of this script first
         env={**os.environ, "PYTHONPATH": str(tree)},
         capture_output=True,
         text=True,

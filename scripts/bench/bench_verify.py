@@ -3,25 +3,25 @@
     python scripts/bench/bench_verify.py proof --source-gb 1.5 --rounds 5 --readme README.md
     python scripts/bench/bench_verify.py gpu --device cuda --rounds 3
 
-`proof` makes a Llama checkpoint of random bf16 numbers and widens it by 2, with noise. Then, in turns that begin with
-another each round:
+`proof` makes a Llama checkpoint of random bf16 numbers and widens it by 2, with noise. Then, in turns, each round
+beginning with another one:
 
-    proof   in a process of its own: wall and CPU seconds without start-up (importing torch), peak of what is resident
+    proof   in a process of its own: wall and CPU seconds without start-up (importing torch), peak of resident memory
     dd      the same bytes, source and result, to /dev/null, at several block sizes
 
 once with all files in the page cache ("warm") and once after the kernel was advised to drop them ("cold":
-posix_fadvise DONTNEED; what else holds them, a hypervisor's cache, is not in our hands). The bound is what was resident
-before the proof began plus `modelsurgeon.proof.fold.folding_memory()`.
+posix_fadvise DONTNEED; a hypervisor may still have them in its cache). The bound is the memory before the proof plus
+`modelsurgeon.proof.fold.folding_memory()`.
 
 `gpu` makes a model as large as Llama 3.2 1B and times, in turns, each in a process of its own:
 
     widen           the command line, computing on the CPU and on the device
-    verify          the command line, in each dtype; its share of the proof is told
+    verify          the command line, in each dtype, with the proof's share
     bare passes     both models loaded by from_pretrained in that dtype, run once on the batches that `verify` asks
 
 `verify` does more than its bare passes: the proof, generation, hidden states, and, asked for float32 of a source in 16
 bits, a second pair of visits in the stored dtype. Seconds are medians; GB and MB are powers of ten. Each measure is
-told as it is taken, and as a line of JSON in $OUT/bench_verify.jsonl where OUT is set.
+printed at once, and written as a line of JSON to $OUT/bench_verify.jsonl where OUT is set.
 """
 
 from __future__ import annotations
@@ -82,14 +82,14 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parts = parser.add_subparsers(dest="part", required=True)
     proof, gpu = parts.add_parser("proof"), parts.add_parser("gpu")
-    proof.add_argument("--source-gb", type=float, default=1.5, help="of the source; the result is four times as large")
-    proof.add_argument("--pair", type=Path, nargs=2, help="a source and its result that are there, instead")
+    proof.add_argument("--source-gb", type=float, default=1.5, help="size of the source, a quarter of the result's")
+    proof.add_argument("--pair", type=Path, nargs=2, help="existing source and result to use instead")
     gpu.add_argument("--device", default="cuda")
     gpu.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"])
     gpu.add_argument("--tiny", action="store_true", help="a tiny model, to try the script")
     for part in (proof, gpu):
         part.add_argument("--rounds", type=int, default=5 if part is proof else 3)
-        part.add_argument("--dir", type=Path, default=Path("build"), help="where to work, and on which disk (build/)")
+        part.add_argument("--dir", type=Path, default=Path("build"), help="folder for the checkpoints (build/)")
         part.add_argument("--readme", type=Path, help="write the table between its marks in this file")
     parts.add_parser("child").add_argument("what", nargs="+")
     return parser.parse_args()
@@ -99,7 +99,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def measure_proof(folder: Path, arguments: argparse.Namespace) -> Rounds:
-    """{cache: {what: a measure for each round}}."""
+    """{state of the page cache: {turn: its measure in each round}}."""
     pair = arguments.pair or [folder / f"many-{arguments.source_gb:g}", folder / "wide"]
     if not arguments.pair:
         child("write-source", pair[0])
@@ -130,7 +130,7 @@ def measure_gpu(folder: Path, arguments: argparse.Namespace) -> Rounds:
 
 
 def child(name: str, *arguments: Any) -> Measure:
-    """What a fresh process measured. This one imports no torch: a child's peak memory begins with its parent's."""
+    """The measure of a fresh process. A child's peak memory begins with its parent's: this one imports no torch."""
     command = [sys.executable, __file__, "child", name, *map(str, arguments)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
     found: Measure = json.loads(done.stdout.splitlines()[-1])
@@ -190,7 +190,7 @@ def prove_in_process(source: str, wide: str) -> Measure:
 
 
 def write_model(folder: str, device: str, size: str) -> Measure:
-    """A Llama of random numbers, tensor by tensor on the device, in one file."""
+    """Write a Llama of random numbers, made tensor by tensor on the device, in one file."""
     import torch
     from safetensors.torch import save_file
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -208,7 +208,7 @@ def write_model(folder: str, device: str, size: str) -> Measure:
 
 
 def bare_passes(source: str, wide: str, dtype: str, device: str) -> Measure:
-    """Both models, loaded and run once on the batches that `verify` asks of them: nothing is compared or kept."""
+    """Load both models and run them once on the batches of `verify`; nothing is compared or stored."""
     import torch
     from transformers import AutoModelForCausalLM
 

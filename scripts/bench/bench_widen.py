@@ -1,21 +1,21 @@
-"""How fast checkpoints are written, beside `dd`, `cp` and the peers' ways, and in how much memory.
+"""How fast and in how much memory checkpoints are written, beside `dd`, `cp` and other tools.
 
     python scripts/bench/bench_widen.py --gb 1.5 6 --rounds 5 --mergekit mergekit-yaml --readme README.md
 
-Sharded Llama checkpoints of random bf16 numbers are made, in one file and in files of 0.5 GB. Then, in turns, each in a
-process of its own that begins with another each round:
+It makes Llama checkpoints of random bf16 numbers, in one file and in files of 0.5 GB. Then, in turns, each in a process
+of its own, each round beginning with another one:
 
     widen          open_checkpoint -> widen(factor 2, rule exact, attention heads) -> save, in the default memory
-    plain          the same without noise
+    plain          `widen` without noise
     dd             as many bytes as `widen` wrote, from /dev/zero, conv=fdatasync, at several block sizes
     in memory      HyperCloning's way: load every tensor, repeat and halve it, save_pretrained (smallest size only)
     untie          untie-embeddings of a tied checkpoint of 3 GB, whose other shards stay as they are
     cp             cp -r --reflink=auto of the same folder, and sync
     mergekit       its passthrough of the same folder, where --mergekit names its program
 
-Seconds are medians, without start-up (importing torch) but with everything on the disk at their end; the source is in
-the page cache. The ratio that counts is taken on the seconds that each further GB of output costs: what does not grow
-with the checkpoint drops out. CPU is user and system time of the process, start-up left out. GB and MB are powers of
+Seconds are medians, without start-up (importing torch), until everything is on the disk; the source is in the page
+cache. The ratio that counts compares the seconds for each further GB of output, without costs that do not grow with the
+checkpoint. CPU is user and system time of the process, start-up left out. GB and MB are powers of
 ten. Targets: at most 1.15 x the fastest dd; no more resident than the plan states, at every size.
 """
 
@@ -88,8 +88,8 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--gb", type=float, nargs="+", default=[1.5, 6.0], help="sizes of the source, in GB")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--dir", type=Path, default=Path("build"), help="where to work, and on which disk (build/)")
-    parser.add_argument("--mergekit", help="its program mergekit-yaml, in an environment of its own")
+    parser.add_argument("--dir", type=Path, default=Path("build"), help="folder for the checkpoints (build/)")
+    parser.add_argument("--mergekit", help="path of mergekit-yaml, in its own environment")
     parser.add_argument("--skip", nargs="*", default=[], help="what to leave out: one, many, copies, memory")
     parser.add_argument("--json", action="store_true", help="print every measurement as JSON")
     parser.add_argument("--readme", type=Path, help="write the table between its marks in this file")
@@ -101,7 +101,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def measure(folder: Path, arguments: argparse.Namespace) -> Rounds:
-    """{group: {what: a measure for each round}}."""
+    """{group: {turn: its measure in each round}}."""
     found: Rounds = defaultdict(lambda: defaultdict(list))
     for kind, size in itertools.product(("many", "one"), sorted(arguments.gb)):
         if kind not in arguments.skip:
@@ -146,7 +146,7 @@ def copying(source: Path, output: Path, mergekit: str | None) -> Turns:
 
 
 def take_turns(found: dict[str, list[Measure]], turns: Turns, number: int, source: Path, group: str) -> None:
-    """One round; each begins with another, but that the first needs to know how much `widen` writes."""
+    """Run one round; each begins with another turn, but the very first with `widen`, whose output `dd` imitates."""
     names = list(turns)
     for name in names[number % len(names) :] + names[: number % len(names)]:
         output = source.parent / "out"
@@ -157,7 +157,7 @@ def take_turns(found: dict[str, list[Measure]], turns: Turns, number: int, sourc
 
 
 def settle(source: Path, output: Path) -> None:
-    """Remove what the last turn wrote, wait for the disk, and have the source in the page cache."""
+    """Remove the last turn's output, wait for the disk, and read the source into the page cache."""
     if output.is_dir():
         shutil.rmtree(output)
     output.unlink(missing_ok=True)
@@ -169,7 +169,7 @@ def settle(source: Path, output: Path) -> None:
 
 
 def child(name: str, *paths: Path) -> Measure:
-    """What a fresh process measured. This one imports no torch: a child's peak memory begins with its parent's."""
+    """The measure of a fresh process. A child's peak memory begins with its parent's: this one imports no torch."""
     command = [sys.executable, __file__, "--child", name, *map(str, paths)]
     started = time.monotonic()
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
@@ -179,7 +179,7 @@ def child(name: str, *paths: Path) -> Measure:
 
 
 def timed(command: list[str], output: Path) -> Measure:
-    """A program of somebody else, and all that it wrote on the disk."""
+    """Time another program until all its output is on the disk."""
     started, before = time.monotonic(), os.times()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     sync(output)
@@ -189,7 +189,7 @@ def timed(command: list[str], output: Path) -> Measure:
 
 
 def dd(output: Path, count: int, block: int) -> Measure:
-    """Write `count` bytes and have them on the disk."""
+    """Time `dd` until `count` bytes are on the disk."""
     return timed(
         ["dd", "if=/dev/zero", f"of={output}", f"bs={block}", f"count={ceil(count / block)}", "conv=fdatasync"], output
     ) | {"bytes": count}
@@ -252,7 +252,7 @@ def shapes_of(layers: int, tied: bool = False) -> Shapes:
 
 
 def size_of(shapes: Shapes) -> int:
-    """Bytes in bf16."""
+    """The bytes of such a model in bf16."""
     return sum(2 * shape[0] * (shape[1] if len(shape) > 1 else 1) for shape in shapes.values())
 
 
@@ -294,7 +294,7 @@ def untie_by_modelsurgeon(source: Path, output: Path) -> Measure:
 
 
 def widen_in_memory(source: Path, output: Path) -> Measure:
-    """As https://github.com/apple/ml-hypercloning does: repeat along both dimensions, halve what reads."""
+    """Widen as https://github.com/apple/ml-hypercloning does: repeat along both dimensions, halve the readers."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
     from transformers.initialization import no_init_weights  # type: ignore[import-not-found,unused-ignore]
@@ -326,7 +326,7 @@ def now() -> tuple[float, float]:
 
 
 def outcome(ready: tuple[float, float], output: Path) -> Measure:
-    """Since `ready`: seconds and CPU seconds; bytes written, and the peak of what this process held (bytes)."""
+    """Seconds and CPU seconds since `ready`; bytes written; peak bytes of this process."""
     clock, cpu = now()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     found = {"ready": ready[0], "seconds": clock - ready[0], "cpu": cpu - ready[1]}

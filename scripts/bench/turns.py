@@ -1,6 +1,6 @@
-"""Measures taken in turns, with files in the page cache and without; and a model as large as Llama 3.2 1B.
+"""Measures in turns, with files in the page cache and without; and a model as large as Llama 3.2 1B.
 
-Each round begins with another turn. A measure is printed as it is taken, and written as a line of JSON to
+Each round begins with another turn. A measure is printed at once, and written as a line of JSON to
 $OUT/bench_verify.jsonl where OUT is set.
 """
 
@@ -45,7 +45,7 @@ Rounds = dict[str, dict[str, list[Measure]]]
 
 
 def warm_and_cold(turns: Turns, files: list[Path], rounds: int) -> Rounds:
-    """Every turn in every round, once with the files in the page cache and once without."""
+    """Run every turn in every round, once with the files in the page cache and once without."""
     found: Rounds = defaultdict(lambda: defaultdict(list))
     os.sync()  # pages that wait to be written cannot be dropped
     for number in range(rounds):
@@ -62,7 +62,7 @@ def rotated(names: Any, number: int) -> list[str]:
 
 
 def tell(found: Rounds, group: str, name: str, measure: Measure) -> None:
-    """Keep a measure, and say it at once: a run that is cut short has told what it found."""
+    """Print and write a measure at once, so that a run that is cut short loses nothing."""
     found[group][name].append(measure)
     line = {"group": group, "what": name, "round": len(found[group][name]), **measure}
     print(f"{group}, round {line['round']}, {name}: {measure['seconds']:.2f} s", file=sys.stderr, flush=True)
@@ -102,7 +102,7 @@ def timing() -> Iterator[Measure]:
 
 
 def random_tensors(model: Any, torch: Any, device: str) -> Iterator[tuple[str, Any]]:
-    """Weights of about the deviation that training leaves, gains around 1; what is tied is there once."""
+    """Yield weights of about the deviation of trained ones, gains around 1; tied tensors once."""
     for name, parameter in model.named_parameters():
         numbers = torch.randn(parameter.shape, device=device, dtype=torch.bfloat16) * 0.02
         yield name, (numbers + 1 if parameter.ndim == 1 else numbers).cpu()

@@ -1,11 +1,11 @@
-"""The README's faults: runs that are killed, interrupted, out of disk, or fed with what is broken; each goes on after.
+"""The README's faults: runs that are killed, interrupted, out of disk, or fed with broken files, then run again.
 
     python scripts/campaigns/fault_campaign.py [--kills 240 --signals 40 --full 40 --cuts 80 --flips 600] [--jobs 2]
                                                [--readme README.md]
     python scripts/campaigns/fault_campaign.py --only kill:17 [flip:3 ...]
 
-`tests/support/faults.py` says what a fault is and what must hold after it. What does not is listed on stderr, with
-what repeats it alone. Exits with 1 where anything is wrong. The small disks take root; without, bytes are counted in
+`tests/support/faults.py` says what a fault is and which laws hold after it. stderr lists broken laws, with the command
+that repeats the fault alone. Exits with 1 where a law is broken. Small disks need root; else a counter of bytes takes
 their place.
 """
 
@@ -38,7 +38,7 @@ COUNTS["flips"] = ("flip", 600)
 
 
 def table(found: Iterable[Struck]) -> list[str]:
-    """A line for each kind of fault."""
+    """The table, with a line for each kind of fault."""
     kinds: dict[str, list[Struck]] = defaultdict(list)
     for struck in found:
         kinds[struck.kind].append(struck)
@@ -52,7 +52,7 @@ def table(found: Iterable[Struck]) -> list[str]:
 
 
 def wanted(arguments: argparse.Namespace) -> dict[str, Sequence[int]]:
-    """{kind: numbers}"""
+    """{kind: numbers} that the command line names."""
     if not arguments.only:
         return {kind: range(getattr(arguments, option)) for option, (kind, _) in COUNTS.items()}
     pairs = [one.split(":") for one in arguments.only]

@@ -2,9 +2,9 @@
 
     python scripts/campaigns/mutant_campaign.py [--jobs 2] [--only FAMILY ...] [--readme README.md]
 
-Prints one line a mistake; `tests/support/mutants.py` has them, `tests/support/levels.py` says what the levels
-are. The README's block `levels` counts them by kind. Exits with 1 where one passes, where one is seen by other levels
-than are on record, and where a result without a mistake is called different.
+Prints one line for each mistake of `tests/support/mutants.py`; `tests/support/levels.py` explains the levels. The
+README's block `levels` counts mistakes by kind. Exits with 1 where a mistake passes, where other levels see it than are
+on record, and where a result without a mistake is called different.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ ROW = "| {} |"
 
 @dataclass(frozen=True)
 class Found:
-    """What became of one mistake.
+    """The outcome of one mistake.
 
-    seen   by these levels
-    alarm  the levels that see something in the result without it
+    seen   the levels that see it
+    alarm  the levels that find the result without it different
     """
 
     seen: frozenset[str]
     alarm: frozenset[str]
 
     def wrong(self, mutant: Mutant) -> str:
-        """What should not be; empty where all is well."""
+        """What is not as expected; empty where nothing is."""
         if self.alarm:
             return f"without the mistake it is seen by {', '.join(sorted(self.alarm))}"
         if not self.seen & {*DECIDING}:
@@ -59,7 +59,7 @@ class Found:
 
 
 def tried(numbers: Sequence[int]) -> list[Found]:
-    """Plant mistakes in copies of one result, one at a time, and look."""
+    """Plant mistakes in copies of one result, one at a time, and verify each."""
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -77,7 +77,7 @@ def tried(numbers: Sequence[int]) -> list[Found]:
 
 
 def by_result(numbers: Sequence[int]) -> list[list[int]]:
-    """Those together that are planted in one result."""
+    """The mistakes, grouped by the result that they are planted in."""
     groups: dict[str, list[int]] = {}
     for number in numbers:
         mutant = MUTANTS[number]
@@ -94,7 +94,7 @@ def row(mutant: Mutant, found: Found) -> str:
 
 
 def summary(seen: Sequence[tuple[Mutant, Found]]) -> str:
-    """How many of each kind there are, and how many each level sees."""
+    """The table: how many of each kind there are, and how many each level sees."""
     lines = [ROW.format(" | ".join(["fault", "planted", *LEVELS])), "|---" * (2 + len(LEVELS)) + "|"]
     for kind in [*KINDS, "all"]:
         of_kind = [found for mutant, found in seen if kind in (mutant.kind, "all")]

@@ -1,4 +1,4 @@
-"""What can be counted in the source of a package: lengths, docstrings, dispatches, names that are used twice.
+"""Counts in the source of a package: lengths, docstrings, dispatches, names that are used twice.
 
 counts = Counts(Path("modelsurgeon"))
 counts.functions    {"maps.axis_map.AxisMap.then": 12, ...}
@@ -110,7 +110,7 @@ class Counts:
 
     @cached_property
     def ladders(self) -> list[str]:
-        """Calls of `isinstance`, and cases of `match`, that ask for a class of the package."""
+        """Calls of `isinstance`, and cases of `match`, with a class of the package."""
         own = {one.path[-1] for one in self.defined if isinstance(one.node, ast.ClassDef)}
         return [
             f"{module}:{line} {' '.join(sorted(names & own))}"
@@ -142,7 +142,7 @@ def _lines(node: ast.AST) -> int:
 
 
 def _asked_for(tree: ast.Module) -> Iterator[tuple[int, set[str]]]:
-    """(line, names of classes) of each `isinstance` and each class in a `case`."""
+    """(line, names of classes) of each `isinstance`, and of each class in a `case`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance" and len(node.args) == 2:
             yield node.lineno, _names(node.args[1])

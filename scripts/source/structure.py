@@ -1,18 +1,18 @@
-"""How the package hangs together, read off its source: rooms, arrows between modules, imports inside of functions.
+"""The structure of the package, from its source: rooms, imports between modules, imports inside functions.
 
     python scripts/source/structure.py                     this tree
     python scripts/source/structure.py OTHER/modelsurgeon  another one
 
-A room is a folder; what lies at the root is one at the bottom (`BASE`) and one at the top (`TOP`). In a tree that has
-no rooms every module at the root counts as one.
+A room is a folder; modules at the root are one room at the bottom (`BASE`) and one at the top (`TOP`). In a tree
+without rooms every module at the root counts as one.
 
     depth         rooms on the longest chain of imports, circles counted as one; modules on it
     upward        imports of a room that comes later (`ROOMS`)
     circles       groups of modules that import each other; imports for types and inside functions count
-    in functions  imports of own modules inside of functions, and those of them that are not for weight: a light module
-                  may put off what loads torch or another large library, and nothing else may be put off
+    in functions  imports of own modules inside functions, and those that keep no large library out of start-up: only
+                  for that may a module put an import off
 
-Then follows what `source_counts.py` counts: lengths, docstrings, dispatches on kinds, ladders of isinstance, homonyms.
+Then follow the counts of `source_counts.py`: lengths, docstrings, dispatches on kinds, ladders of isinstance, homonyms.
 `--list` shows each place that is counted.
 """
 
@@ -55,9 +55,9 @@ HEAVY = {
 class Arrow:
     """One import.
 
-    module    full name of what is imported
-    inside    whether it stands in a function
-    for_types whether it is for type checkers alone
+    module     full name of the imported module
+    inside     whether it is inside a function
+    for_types  whether it is only for type checkers
     """
 
     source: str
@@ -84,7 +84,7 @@ class Structure:
 
     @cached_property
     def inner(self) -> tuple[Arrow, ...]:
-        """Those from module to module of the package."""
+        """The imports from module to module of the package."""
         return tuple(arrow for arrow in self.arrows if arrow.module in self.modules)
 
     def _imports(self, name: str) -> Iterator[Arrow]:
@@ -107,7 +107,7 @@ class Structure:
                 yield self._own(f"{node.module}.{alias.name}") or self._own(str(node.module)) or str(node.module)
 
     def _own(self, name: str) -> str | None:
-        """A module of the package by its full name; a folder is its `__init__`."""
+        """The package's module of this full name; a folder is its `__init__`."""
         short = name.removeprefix(f"{self.root.name}.") if name != self.root.name else "__init__"
         if name != self.root.name and short == name:
             return None
@@ -127,7 +127,7 @@ class Structure:
 
     @cached_property
     def upward(self) -> list[Arrow]:
-        """Imports against the order of rooms; `__main__` alone may ask the command line."""
+        """Imports against the order of rooms; only `__main__` may import the command line."""
         order = {room: at for at, room in enumerate(ROOMS)}
         between = [(a, order.get(self.room(a.source), -1), order.get(self.room(a.module), -1)) for a in self.inner]
         found = [a for a, here, there in between if -1 < here < there and a.source != "__main__"]
@@ -156,27 +156,27 @@ class Structure:
 
     @cached_property
     def put_off(self) -> list[Arrow]:
-        """Imports of own modules inside of functions."""
+        """Imports of own modules inside functions."""
         return [arrow for arrow in self.inner if arrow.inside]
 
     @cached_property
     def hidden(self) -> list[Arrow]:
-        """Those of them that keep nothing large out of start-up."""
+        """The imports inside functions that keep no large library out of start-up."""
         return [arrow for arrow in self.put_off if arrow.source in self.heavy or arrow.module not in self.heavy]
 
     @cached_property
     def files_by_room(self) -> Counter[str]:
-        """Files a folder, its own `__init__` and the tables left out."""
+        """{folder: number of files}, its `__init__` and the tables left out."""
         folders = [name.rpartition(".")[0] for name in self.modules if not name.endswith("__init__")]
         return Counter(folder for folder in folders if folder and folder.rpartition(".")[2] not in TABLES)
 
 
 def _levels(names: set[str], pairs: set[tuple[str, str]]) -> int:
-    """How many names are on the longest chain; those that reach each other are one."""
+    """The number of names on the longest chain; names that reach each other count as one."""
     groups = _groups(sorted(names), pairs)
     home = {name: number for number, group in enumerate(groups) for name in group}
     below: dict[int, int] = {}
-    for number in range(len(groups)):  # Tarjan's algorithm gives what is reached first
+    for number in range(len(groups)):  # Tarjan's algorithm yields a group after those that it reaches
         below[number] = 1 + max((below[home[b]] for a, b in pairs if home[a] == number != home[b]), default=0)
     return max(below.values())
 

@@ -1,4 +1,4 @@
-"""What diagnosis finds in trained checkpoints, beside an independent computation of the same numbers.
+"""The diagnosis of trained checkpoints, beside an independent computation of the same numbers.
 
     python scripts/tables/diagnosis.py CHECKPOINTS TEXT --write docs/diagnosis.md
 
@@ -9,7 +9,7 @@ CHECKPOINTS is a folder of checkpoints, TEXT a file that they never saw. Three t
     agreement   singular entropy and anisotropy by scipy, from tensors that safetensors and states that transformers
                 gives: scipy.linalg.svdvals, scipy.stats.entropy, scipy.spatial.distance.pdist
 
-It needs scipy, which nothing else here does. The MiniLM that others trained is told too where its package is installed.
+It needs scipy, which nothing else here does. MiniLM, which others trained, is included where its package is installed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from readme import write_block
 from trained_checkpoints import checkpoints
 
 SAMPLES, LENGTH = 16, 128
-MEMORY = 8 * 10**9  # bytes: what ran before is in this process too
+MEMORY = 8 * 10**9  # bytes: this process also holds what ran before
 Document = Mapping[str, Any]
 
 
@@ -105,12 +105,12 @@ def saturation(found: Mapping[str, Document]) -> str:
 
 
 def kind(model: Document) -> str:
-    """Whether there is a head, and whose its tensor is."""
+    """Whether there is a head, and whether it is the embedding."""
     return "none: embedding" if model["initial_loss"] is None else "own" if model["head"] else "tied"
 
 
 def rise(running: Document, width: int, share: float) -> float | None:
-    """How much the loss rises when the head is cut to a share of its rank, in nats."""
+    """The rise of the loss, in nats, when the head is cut to a share of its rank."""
     if not running["head_cut"]:
         return None
     points = {point["rank"]: point["loss"] for point in running["head_cut"]["points"]}
@@ -118,7 +118,7 @@ def rise(running: Document, width: int, share: float) -> float | None:
 
 
 def agreement(others: Mapping[str, tuple[tuple[float, float], Document]]) -> str:
-    """Both measures twice, and how far they lie apart."""
+    """Both measures, computed both ways, and their differences."""
     rows = []
     for name, ((kl, cosine), model) in others.items():
         pairs = [(model["spectrum"]["entropy"], kl), (last_state(model)["anisotropy"], cosine)]
@@ -142,7 +142,7 @@ def shown(number: float | None) -> str:
     return "" if number is None else f"{number:.3f}"
 
 
-# --- the same by other means ---
+# --- the same numbers by other means ---
 
 
 def independent(folder: Path, text: str, model: Document) -> tuple[float, float]:

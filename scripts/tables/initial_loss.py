@@ -1,4 +1,4 @@
-"""The loss before training of tied models, and what each cure makes of it: predicted beside measured.
+"""The loss of tied models before training, and with each cure: predicted and measured.
 
     python scripts/tables/initial_loss.py [--docs docs/diagnosis.md]
 
@@ -73,7 +73,7 @@ def deviations(width: int, vocab: int) -> dict[str, float]:
 
 
 def fresh(kind: str, width: int, vocab: int, deviation: float, tied: bool = True) -> transformers.PreTrainedModel:
-    """A model of two layers that nobody trained, the same in every run."""
+    """An untrained model of two layers, the same in every run."""
     torch.manual_seed(0)
     shape = {"vocab_size": vocab, "initializer_range": deviation, "tie_word_embeddings": tied}
     shape |= {"bos_token_id": None, "eos_token_id": None}
@@ -92,7 +92,7 @@ def fresh(kind: str, width: int, vocab: int, deviation: float, tied: bool = True
 
 
 def quieten(model: transformers.PreTrainedModel) -> None:
-    """Multiply what every branch writes to the stream by SMALL."""
+    """Multiply the output of every branch by SMALL."""
     table = registry.find(model.config.model_type)
     for name, parameter in model.named_parameters():
         line = table.template(name)
@@ -102,7 +102,7 @@ def quieten(model: transformers.PreTrainedModel) -> None:
 
 
 def loss(model: transformers.PreTrainedModel) -> float:
-    """Mean over all positions, and over every next token but the last one."""
+    """The mean loss over all positions and over every next token but the last one that was read."""
     ids = torch.randint(model.config.vocab_size, (WINDOWS, LENGTH), generator=torch.Generator().manual_seed(1))
     logits = model(input_ids=ids).logits.flatten(0, 1)
     own = logits.gather(1, ids.reshape(-1, 1))[:, 0]
@@ -111,7 +111,7 @@ def loss(model: transformers.PreTrainedModel) -> float:
 
 
 def both(kind: str, width: int, vocab: int, deviation: float) -> tuple[float, float]:
-    """(branches near zero, as the library makes the model)."""
+    """(loss with branches near zero, loss as the library makes the model)."""
     model = fresh(kind, width, vocab, deviation)
     made = loss(model)
     quieten(model)
@@ -161,7 +161,7 @@ def cures() -> Iterator[list[str]]:
 
 
 def remarks(found: list[Law]) -> str:
-    """Where prediction and measurement are farthest apart, for models that are the article's and for others."""
+    """The largest differences of prediction and measurement, for the article's models and for others."""
     worst = max(found, key=lambda law: abs(law.llama[0] - law.rule))
     close = max(found, key=lambda law: abs(law.llama[0] - law.closely))
     made = max(found, key=lambda law: abs(law.llama[1] - law.rule))

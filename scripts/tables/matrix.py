@@ -3,9 +3,9 @@
     python scripts/tables/matrix.py [--jobs 2] [--only FAMILY ...] [--readme README.md]
 
 A cell is the worst of all forms of the family, sizes and rules: max |difference| of any output over its deviation;
-"-" where the family has no such axis, "refused" where no growth of it keeps the function. What is refused, and what a
-plan says to be approximate, is listed on stderr. Exits with 1 where anything is neither lossless nor refused nor said
-to be approximate. `tests/support/growths.py` lists what is tried; the test suite runs a part of it.
+"-" where the family has no such axis, "refused" where no growth of it keeps the function. stderr lists refusals, and
+growths that their plans call approximate. Exits with 1 where a growth loses something that its plan does not mention.
+`tests/support/growths.py` lists what is tried; the test suite runs a part of it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def in_column(trial: Trial, column: str) -> bool:
 
 
 def cell(everything: Sequence[Trial], column: str) -> str:
-    """The worst of one column's trials; of those that speak for it where it has none but refusals."""
+    """The worst of one column's trials; where all are refused, of those whose `also` names the column."""
     found = [trial for trial in everything if in_column(trial, column)]
     if all(trial.refused for trial in found):
         found += [trial for trial in everything if trial.growth.also == column and trial.dtype != "BF16"]
@@ -70,7 +70,7 @@ def row(model_type: str, forms: int, found: Sequence[Trial]) -> str:
 
 
 def remarks(name: str, found: Sequence[Trial]) -> list[str]:
-    """What stderr says of one variant, each refusal once."""
+    """The lines for stderr about one variant, each refusal once."""
     wrong = [f"WRONG {name}: {trial}: {trial.wrong}" for trial in found if trial.wrong]
     why = [(trial.growth, trial.refused or "; ".join(trial.lossy)) for trial in found]
     return [*wrong, *dict.fromkeys(f"{name}: {growth}: {reason}" for growth, reason in why if reason)]

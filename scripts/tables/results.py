@@ -84,7 +84,7 @@ def rows(name: str, source: Checkpoint, text: str, samples: int) -> Iterator[tup
 
 
 def own_error(source: Checkpoint, text: str, samples: int) -> float:
-    """What float32 itself does to the source: its largest error against float64, over the same inputs."""
+    """The source's own largest error in float32 against float64, over the same inputs."""
     with quiet(), tempfile.TemporaryDirectory() as scratch:
         place = source.origin.path
         visits = Visits(source, source, place, {}, RunOptions(text, samples), Path(scratch), silent)

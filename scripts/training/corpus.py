@@ -1,8 +1,7 @@
-"""Text to train small models on, where there is none: the Python source that is installed, in tokens learnt from it.
+"""A text for training small models: the installed Python source, in tokens learnt from it.
 
-Files are taken in the order of the hashes of their names: the first twentieth is kept back, the others are learnt from.
-A paragraph is taken once, so that what is kept back stands nowhere in what is learnt. The same folders give the same
-tokens.
+Files are in the order of the hashes of their names: the first twentieth is kept back, models learn from the others.
+Each paragraph is used once, so that none that is kept back is also learnt. The same folders give the same tokens.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ FILES = 512  # encoded at a time
 
 @dataclass(frozen=True)
 class Data:
-    """Rows to learn from and rows kept back, [rows, length + 1] int32, on the device; what is told of them."""
+    """Rows to learn from and rows kept back, [rows, length + 1] int32, on the device; and facts about them."""
 
     learnt: torch.Tensor
     kept: torch.Tensor
@@ -36,7 +35,7 @@ class Data:
     says: dict[str, Any]
 
     def batches(self, count: int, seed: int) -> Iterator[torch.Tensor]:
-        """[count, length + 1] without end, each pass in another order."""
+        """Batches [count, length + 1], endlessly, each pass in another order."""
         generator = torch.Generator().manual_seed(seed)
         while True:
             order = torch.randperm(len(self.learnt), generator=generator).to(self.learnt.device)
@@ -68,7 +67,7 @@ def data(options: argparse.Namespace) -> Data:
 
 
 def texts(folders: Sequence[Path], most: int) -> tuple[list[str], list[str]]:
-    """(kept back, to learn from), together `most` bytes: files by the hashes of their names, no paragraph twice."""
+    """(kept back, to learn from), together `most` bytes: files by the hashes of their names, each paragraph once."""
     paths = {path: path.relative_to(folder).as_posix() for folder in folders for path in folder.rglob("*.py")}
     files = sorted((path for path in paths if path.is_file()), key=lambda path: blake2b(paths[path].encode()).digest())
     cut = math.ceil(len(files) * KEPT_BACK)
@@ -81,7 +80,7 @@ def texts(folders: Sequence[Path], most: int) -> tuple[list[str], list[str]]:
 
 
 def unseen(path: Path, seen: set[str]) -> str:
-    """A file's text without the paragraphs that stood before: much is copied from file to file."""
+    """A file's text without paragraphs of earlier files: much is copied from file to file."""
     found = []
     for paragraph in path.read_text(encoding="utf-8", errors="replace").split("\n\n"):
         if paragraph not in seen:
@@ -91,7 +90,7 @@ def unseen(path: Path, seen: set[str]) -> str:
 
 
 def first(items: Sequence[Any], most: float, size: Callable[[Any], int]) -> Iterator[Any]:
-    """Items until their sizes add up to more."""
+    """The first items, as long as their sizes add up to at most `most`."""
     for item in items:
         most -= size(item)
         if most < 0:
@@ -100,7 +99,7 @@ def first(items: Sequence[Any], most: float, size: Callable[[Any], int]) -> Iter
 
 
 def learn(parts: Sequence[str], vocab: int) -> Tokenizer:
-    """Byte pairs (fewer than `vocab` where the text is short)."""
+    """A tokenizer of byte pairs (fewer than `vocab` where the text is short)."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
@@ -112,7 +111,7 @@ def learn(parts: Sequence[str], vocab: int) -> Tokenizer:
 
 
 def encoded(tokenizer: Tokenizer, parts: Sequence[str]) -> torch.Tensor:
-    """[tokens] int32 of all files, each with its end."""
+    """[tokens] int32 of all files, each followed by the end token."""
     found = []
     for at in range(0, len(parts), FILES):
         batch = tokenizer.encode_batch_fast([part + END for part in parts[at : at + FILES]])
@@ -121,11 +120,11 @@ def encoded(tokenizer: Tokenizer, parts: Sequence[str]) -> torch.Tensor:
 
 
 def packed(ids: torch.Tensor, length: int) -> torch.Tensor:
-    """[rows, length + 1]: what a row predicts is one token on."""
+    """[rows, length + 1]: a row's labels are its ids, one token on."""
     return ids[: len(ids) // (length + 1) * (length + 1)].view(-1, length + 1)
 
 
 def spread(rows: torch.Tensor, most: int) -> torch.Tensor:
-    """At most so many of them, from everywhere."""
+    """At most so many of them, evenly spread."""
     count = min(most, len(rows))
     return rows[torch.arange(count) * len(rows) // max(1, count)]

@@ -1,12 +1,12 @@
-"""What training makes of copies: a trained checkpoint is grown, with noise and without, and trained on for some steps.
+"""How training separates copies: a trained checkpoint is grown, with noise and without, and trained for some steps.
 
     python scripts/training/train.py demo
     python scripts/training/train.py CHECKPOINT --seeds 3 --steps 800 --device cuda --text heldout.txt > train.md
 
-For each noise and seed: AdamW in float32, dropout off, windows of the text in an order that the seed gives; the last
-tenth of the text is kept back. Printed are two tables in Markdown, then all numbers as JSON: the rank of the grown
-matrices (beside what they could have), how many pairs of copies are stuck, the cosines between copies' weights, and the
-loss, of what is kept back and of the last batches learnt. Without noise ranks must stay as they are, and cosines 1.
+For each noise and seed: AdamW in float32, dropout off, windows of the text in an order drawn from the seed; the last
+tenth of the text is kept back. It prints two tables in Markdown, then all numbers as JSON: the rank of the grown
+matrices (beside the full one), how many pairs of copies are stuck, the cosines between copies' weights, and the loss on
+the text that is kept back and of the last batches. Without noise ranks must stay as they are, and cosines 1.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it CUDA adds up in any order
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it CUDA adds in any order
 
 import torch
 
@@ -47,7 +47,7 @@ LAST = 50  # steps whose batches' losses are averaged
 class State:
     """A model at one time.
 
-    loss   nats a token, of the text that was kept back
+    loss   nats a token, on the text that is kept back
     axes   copies: cosines of weights and gradients
     ranks  of grown matrices
     """
@@ -58,12 +58,12 @@ class State:
 
     @property
     def rank(self) -> int:
-        """Of all grown matrices together."""
+        """The sum over all grown matrices."""
         return sum(rank.weight_rank for rank in self.ranks)
 
     @property
     def full(self) -> int:
-        """What it could be."""
+        """The largest possible `rank`."""
         return sum(min(rank.shape) for rank in self.ranks)
 
 
@@ -95,7 +95,7 @@ class Text:
         return cls(ids[:cut], [list(ids[at : at + length]) for at in starts][:WINDOWS])
 
     def rows(self, count: int, length: int, generator: torch.Generator) -> TokenRows:
-        """Windows from anywhere."""
+        """Random windows."""
         starts = torch.randint(len(self.ids) - length + 1, (count,), generator=generator).tolist()
         return [list(self.ids[at : at + length]) for at in starts]
 
@@ -145,7 +145,7 @@ def mean_loss(model: Any, batch: Batch) -> torch.Tensor:
 
 
 def state(model: Any, grown: Checkpoint, kept: Batch) -> State:
-    """What copies and ranks are now, by one backward pass on the text that was kept back."""
+    """The present copies and ranks, by one backward pass on the text that is kept back."""
     model.zero_grad()
     loss = mean_loss(model, kept)
     loss.backward()
@@ -193,12 +193,12 @@ def tables(runs: Sequence[Trained]) -> str:
 
 
 def _cosine(at: State, axis: str) -> float:
-    """The mean over its pairs of the cosine of weights."""
+    """The mean cosine of the weights of an axis's pairs."""
     return next(a.weight_cosine.mean for a in at.axes if a.axis == axis and a.weight_cosine)
 
 
 def _over(values: Sequence[float], digits: int) -> str:
-    """The mean of all seeds, and their deviation where it is not zero."""
+    """The mean over the seeds, and its deviation where that is not zero."""
     spread = stdev(values) if len(values) > 1 else 0.0
     return f"{mean(values):.{digits}f}" + (f" ± {spread:.{digits}f}" if spread else "")
 
@@ -213,15 +213,15 @@ def main() -> None:
         "checkpoint", help="a folder, a Hub id or demo: a model that predicts tokens, with its tokenizer"
     )
     parser.add_argument("--factor", type=int, default=2)
-    parser.add_argument("--rule", default="auto", help="how to grow: auto, orthogonal or exact")
+    parser.add_argument("--rule", default="auto", help="rule of the growth: auto, orthogonal or exact")
     parser.add_argument("--noise", type=float, nargs="+", default=[0.0, NOISE], metavar="AMOUNT")
-    parser.add_argument("--seeds", type=int, default=3, help="how many: of the noise, and of the order of the text")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds, for the noise and the order of the text")
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--batch", type=int, default=8, help="windows a step")
     parser.add_argument("--length", type=int, default=128, help="tokens a window")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--weight-decay", type=float, default=0.01)
-    parser.add_argument("--text", type=Path, default=SAMPLE, help="the sample that comes with the program if left out")
+    parser.add_argument("--text", type=Path, default=SAMPLE, help="file to train on [default: the bundled sample]")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     torch.use_deterministic_algorithms(True)  # equal copies must get gradients that are equal to the last bit

@@ -50,7 +50,7 @@ DECAY = 0.1  # of matrices; Pythia's
 CLIPPED = 1.0
 EVERY = 250  # steps between two lines on stderr
 LAST = 50  # steps whose batches' losses are averaged
-POSITIONS = 8192  # whose logits are in memory at a time, where a loss is measured
+POSITIONS = 8192  # rows whose logits are in memory at a time when a loss is measured
 SNAPSHOTS = (0, 1 / 128, 1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 5 / 8, 3 / 4, 7 / 8, 1)  # of the long training
 
 
@@ -73,7 +73,7 @@ def new_model(width: int, vocab: int, options: argparse.Namespace) -> Any:
 
 
 def autocast(device: str) -> torch.autocast:
-    """bfloat16 on a GPU; nothing elsewhere."""
+    """Autocast to bfloat16 on a GPU; nothing elsewhere."""
     return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=torch.device(device).type == "cuda")
 
 
@@ -89,7 +89,7 @@ def fit(
 ) -> None:
     """AdamW with warmup and a cosine.
 
-    snapshots  what to call, with the last batches' loss, after how many steps
+    snapshots  {steps: called after so many, with the last batches' loss}
     """
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": DECAY},
@@ -115,7 +115,7 @@ def fit(
 
 
 def share_of_rate(step: int, steps: int) -> float:
-    """Up, then down a cosine."""
+    """The share of the learning rate at a step: linear warmup, then a cosine."""
     warmup = max(1, int(steps * WARMUP))
     if step < warmup:
         return (step + 1) / warmup
@@ -131,7 +131,7 @@ def train(
     options: argparse.Namespace,
     record: Callable[[Measured], None],
 ) -> None:
-    """Record what the model is after each of those numbers of steps; its head is cut after the last."""
+    """Train a model and measure it after each of these numbers of steps; cut its head after the last."""
     width, started = model.config.hidden_size, time.perf_counter()
 
     def loss_of(rows: torch.Tensor) -> torch.Tensor:
@@ -171,7 +171,7 @@ def measured(model: Any, data: Data, cut: bool) -> dict[str, Any]:
 
 @torch.no_grad()
 def states_of(model: Any, data: Data) -> torch.Tensor:
-    """[positions, d] float32: what the head reads of the text that was kept back, after the last norm."""
+    """[positions, d] float32: the head's inputs, after the last norm, on the text that is kept back."""
     step = max(1, POSITIONS // data.kept.shape[1])
     return torch.cat([model.model(rows[:, :-1]).last_hidden_state.flatten(0, 1) for rows in data.kept.split(step)])
 
@@ -194,7 +194,7 @@ def right_basis(head: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def project(states: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
-    """The states as a head sees them that is cut to these directions: h V V' W' is h (W V V')'."""
+    """The states projected to these directions, which cuts the head: h V V' W' is h (W V V')'."""
     basis = basis.to(states)
     return (states @ basis.T) @ basis
 
@@ -207,7 +207,7 @@ def anisotropy(states: torch.Tensor) -> float:
 
 
 def trained_head(model: Any, rank: int, data: Data, options: argparse.Namespace) -> dict[str, float]:
-    """W = A B, A [n, r] and B [r, d], trained from the cut on, on the states of a model that is frozen."""
+    """W = A B, A [n, r] and B [r, d], trained from the cut on, on the states of a frozen model."""
     head, states = model.lm_head.weight.detach(), states_of(model, data)
     basis = right_basis(head)[0][:rank].to(head)
     a, b = torch.nn.Parameter(head @ basis.T), torch.nn.Parameter(basis.clone())
@@ -227,7 +227,7 @@ def trained_head(model: Any, rank: int, data: Data, options: argparse.Namespace)
 
 
 def run(options: argparse.Namespace) -> Results:
-    """Everything; written to --json after each model and snapshot."""
+    """Run everything; write --json after each model and snapshot."""
     name = torch.cuda.get_device_name() if torch.device(options.device).type == "cuda" else "CPU"
     environment = {"torch": torch.__version__, "transformers": transformers.__version__, "device": name}
     how = {k: v for k, v in vars(options).items() if k not in ("json", "read", "write", "corpus")}
@@ -254,22 +254,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--widths", type=int, nargs="+", default=[64, 128, 256, 512])
     parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--tied", action="store_true", help="the embedding is the head")
+    parser.add_argument("--tied", action="store_true", help="tie the head to the embedding")
     parser.add_argument("--vocab", type=int, default=16384)
     parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--head-steps", type=int, default=500, help="of each head on frozen states; 0: none is trained")
+    parser.add_argument("--head-steps", type=int, default=500, help="steps of each head on frozen states; 0: none")
     parser.add_argument("--long", type=int, default=8000, help="steps of the narrowest model's snapshots; 0: none")
     parser.add_argument("--batch", type=int, default=128, help="rows a step")
     parser.add_argument("--length", type=int, default=256, help="tokens a row")
-    parser.add_argument("--rate", type=float, default=4e-3, help="of width 64; times sqrt(64 / width)")
+    parser.add_argument("--rate", type=float, default=4e-3, help="of width 64; else times sqrt(64 / width)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kept-rows", type=int, default=1024, help="at most, of what is kept back")
+    parser.add_argument("--kept-rows", type=int, default=1024, help="most rows that are kept back")
     parser.add_argument("--corpus", type=Path, nargs="+", default=[Path(torch.__file__).parents[1]], help="folders")
-    parser.add_argument("--megabytes", type=int, default=200, help="at most, of the corpus")
+    parser.add_argument("--megabytes", type=int, default=200, help="most megabytes of the corpus")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path, metavar="FILE", help="all numbers")
-    parser.add_argument("--read", type=Path, metavar="FILE", help="such numbers, instead of training")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="a file that has the blocks, instead of stdout")
+    parser.add_argument("--read", type=Path, metavar="FILE", help="read such numbers instead of training")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write into this file's blocks, not to stdout")
     options = parser.parse_args()
     for name, text in blocks(Results.read(options.read) if options.read else run(options)):
         if options.write:

@@ -1,4 +1,4 @@
-"""What train_widths.py measured: its JSON and its tables."""
+"""The results of train_widths.py: their JSON and their tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HEADINGS = ("loss", "last batches", "entropy", "of random", "effective rank / d"
 class Measured:
     """One model at one step.
 
-    train_loss  of the last batches; None before the first
+    train_loss  of the last batches; None before training
     cuts        (rank, loss with the head cut to it by SVD), by rank; the last one is the whole head
     """
 
@@ -42,7 +42,7 @@ class Measured:
 
 @dataclass
 class Results:
-    """What was measured so far."""
+    """All results so far."""
 
     options: dict[str, Any]
     environment: dict[str, str]
@@ -53,7 +53,7 @@ class Results:
 
     @classmethod
     def read(cls, path: Path) -> Results:
-        """As `dump` wrote it."""
+        """Read what `dump` wrote."""
         raw = json.loads(path.read_text(encoding="ascii"))
         lists = {name: [Measured(**entry) for entry in raw[name]] for name in ("widths", "training")}
         return cls(**{**raw, **lists})
@@ -65,7 +65,7 @@ class Results:
 
 
 def blocks(results: Results) -> Iterator[tuple[str, str]]:
-    """(name, Markdown) of everything that was measured."""
+    """(name, Markdown) of every block that has results."""
     if results.widths:
         yield "widths", "\n\n".join([setting(results), widths_table(results), doublings_table(results)])
         yield "widths-rank", rank_table(results)
@@ -74,7 +74,7 @@ def blocks(results: Results) -> Iterator[tuple[str, str]]:
 
 
 def setting(results: Results) -> str:
-    """What was trained on what."""
+    """A sentence on models and data."""
     how, corpus, where = results.options, results.corpus, results.environment
     tokens = how["steps"] * how["batch"] * how["length"]
     return (
@@ -98,7 +98,7 @@ def cells(m: Measured) -> list[str]:
 
 
 def doublings_table(results: Results) -> str:
-    """What widening gains, and what the measures say beside it."""
+    """The gain of doubling a width, beside the measures."""
     loss = {m.width: m.loss for m in results.widths}
     heads = {int(head["rank"]): head["after"] for head in results.heads}
     lines = []
@@ -131,7 +131,7 @@ def training_table(training: Sequence[Measured]) -> str:
 
 
 def gain(before: float | None, after: float | None) -> str:
-    """How much lower, if both were measured."""
+    """The fall of the loss, if both were measured."""
     return "" if before is None or after is None else number(before - after)
 
 

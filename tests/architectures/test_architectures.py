@@ -12,6 +12,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from modelsurgeon.architectures import registry
+from modelsurgeon.architectures.architecture import Architecture, Form
 from modelsurgeon.architectures.config import lookup
 from modelsurgeon.checkpoints.check import check
 from modelsurgeon.checkpoints.checkpoint import open_checkpoint
@@ -108,6 +109,18 @@ def test_every_axis_of_the_table_has_a_name_from_the_vocabulary(model_type):
 def test_every_form_of_a_table_has_a_name_of_its_own(model_type):
     names = [form.name for form in registry.find(model_type).forms]
     assert all(names) and len(set(names)) == len(names)
+
+
+def test_a_line_for_several_tensors_is_one_line_for_each_in_tables_and_in_forms():
+    form = Form(
+        "wide", when=lambda config, names: True, tensors={"{wi,wi_0}.{weight,bias}?": "mlp <- mlp", "b.a": None}
+    )
+    lines = {"a.{layer}.{gate,up}_proj.{weight,bias?}": "mlp <- mlp", "{a.b,b}.a": "mlp <-"}
+    table = Architecture(axes={}, tensors=lines, norm="rms", model="X")
+    each = {f"a.{{layer}}.{name}_proj.{{weight,bias?}}": "mlp <- mlp" for name in ("gate", "up")}
+    assert list(table.tensors.items()) == [*each.items(), ("a.b.a", "mlp <-"), ("b.a", "mlp <-")]
+    added = {f"{name}.{{weight,bias}}?": "mlp <- mlp" for name in ("wi", "wi_0")}
+    assert form.of(table).tensors == {**each, "a.b.a": "mlp <-", **added}
 
 
 @each_type

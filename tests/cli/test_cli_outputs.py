@@ -90,11 +90,11 @@ def test_what_something_else_is_writing_is_left_alone(small, tmp_path):
 
 
 def fail(error):
-    def write(path, *_, stop, **__):
+    def write(path, _, writing):
         path.write_bytes(b"half of a shard")
         if isinstance(error, signal.Signals):
             os.kill(os.getpid(), error)
-            assert stop.wait(10)
+            assert writing.stop.wait(10)
             raise StoppedError
         raise error
 

@@ -14,10 +14,9 @@ from modelsurgeon.architectures import alibi
 from modelsurgeon.architectures.architecture import Architecture, Axis, Rotary
 from modelsurgeon.checkpoints.checkpoint import open_checkpoint
 from modelsurgeon.errors import PlanError
-from modelsurgeon.growth.commute import clipped_factors, reasons_against
 from modelsurgeon.growth.growth import Growth
 from modelsurgeon.growth.kinds.inner import rotation
-from modelsurgeon.growth.planning import plan_maps
+from modelsurgeon.growth.planning import clipped_factors, plan_maps, reasons_against
 from modelsurgeon.growth.remap import remap
 from modelsurgeon.maps import orders
 from modelsurgeon.maps.axis_map import GAP, MEAN, AxisMap
@@ -266,7 +265,7 @@ def test_a_clamp_passes_queries_keys_and_values_that_are_multiplied_alike() -> N
 
 @pytest.mark.parametrize(("inner", "linear"), [(2**0.25, 1.0), (1.0, 1.0), (2**0.5, 2**0.5)])
 def test_a_clamp_refuses_what_is_multiplied_differently(inner: float, linear: float) -> None:
-    with pytest.raises(PlanError, match="clip clamps queries, keys and values: all must be multiplied by the same"):
+    with pytest.raises(PlanError, match="clip clamps queries, keys and values: all must be multiplied by one factor"):
         reasons(config={**CONFIG, "clip": 1.0}, **clipped(inner, linear))
     assert reasons(config={**CONFIG, "clip": None}, **clipped(inner, linear)) == ()
 

@@ -11,9 +11,9 @@ import pytest
 
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import ModelSurgeonError
-from modelsurgeon.growth.grown_config import grown_config
 from modelsurgeon.growth.growth import Growth
 from modelsurgeon.growth.planning import plan_maps
+from modelsurgeon.growth.remap import grown_config
 from modelsurgeon.growth.targets import target_config
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.maps.orders import identity

@@ -22,6 +22,7 @@ from modelsurgeon.maps import orders
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.proof.infer import infer
 from modelsurgeon.proof.proof import prove
+from modelsurgeon.running.options import RunOptions
 from modelsurgeon.saving.save import save
 from modelsurgeon.verification.trainable import examine
 from support import tiny
@@ -109,7 +110,7 @@ def test_inference_tries_its_candidates(checkpoint: Checkpoint) -> None:
 def test_reports_use_its_noun(checkpoint: Checkpoint, tmp_path: Path) -> None:
     grown = widen(checkpoint, settings={"intermediate_size": 2 * checkpoint.sizes["mlp"]})
     save(grown, tmp_path / "out")
-    found = examine(open_checkpoint(tmp_path / "out"), grown.steps[-1].maps, samples=1, length=8)
+    found = examine(open_checkpoint(tmp_path / "out"), grown.steps[-1].maps, RunOptions(samples=1, length=8))
     (mlp,) = (axis for axis in found.axes if axis.axis == "mlp")
     assert mlp.through == "twins" and "pairs of twins will" in mlp.says
 

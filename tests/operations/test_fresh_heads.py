@@ -14,19 +14,20 @@ import transformers
 from safetensors.torch import load_file
 
 from modelsurgeon.checkpoints.checkpoint import open_checkpoint
-from modelsurgeon.diagnosis.expected import expected
 from modelsurgeon.diagnosis.loss import predicted
+from modelsurgeon.diagnosis.starting import expected
 from modelsurgeon.errors import PlanError
 from modelsurgeon.operations.transforms.fresh_heads import KINDS, SEEDED, half_swap, shuffle, with_fresh_head
 from modelsurgeon.proof.proof import prove
 from modelsurgeon.running.environment import environment
 from modelsurgeon.running.losses import measured_loss
+from modelsurgeon.running.options import RunOptions
 from modelsurgeon.saving.save import save
 from modelsurgeon.saving.shards import Shard, Writing, write_shard
 from modelsurgeon.tensors.budget import SMALLEST, plan_memory
 from modelsurgeon.tensors.random.drawn import uniform
 from modelsurgeon.tensors.random.turned import RandomRotation, Turned, times_transpose
-from modelsurgeon.verification.verify import Asked, Report
+from modelsurgeon.verification.verify import Report
 from support import tiny
 from support.command import run
 from support.grow import widen
@@ -232,8 +233,7 @@ def test_verify_publishes_no_fresh_head(source, tmp_path, monkeypatch):
 def _proof_alone(before, staged):
     """What verification says where models are not run: an exact proof of another function does not pass."""
     after = open_checkpoint(staged)
-    asked = Asked()
-    return Report(before, after, asked, environment("cpu"), proof=prove(before, after), by_proof_alone=True)
+    return Report(before, after, RunOptions(), environment("cpu"), proof=prove(before, after), by_proof_alone=True)
 
 
 def test_a_fresh_head_comes_in_its_turn_when_steps_are_replayed(source, tmp_path):

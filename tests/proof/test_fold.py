@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from modelsurgeon.files.file import LocalFile
 from modelsurgeon.maps import axis_map, dimension, orders
 from modelsurgeon.maps.axis_map import GAP
-from modelsurgeon.proof import blocks, parts
+from modelsurgeon.proof import fold_blocks, parts
 from modelsurgeon.proof.fold import ARITHMETIC, SLACK, TensorVerdict, Workers, fold, folding_memory
 from modelsurgeon.tensors.dtypes import DTYPES
 from modelsurgeon.tensors.remapped import Remapped
@@ -111,8 +111,8 @@ def test_the_verdict_is_the_defined_one_in_any_blocks_by_any_runs_and_threads(
     wide, found = case
     wanted = defined(wide, found)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(blocks, "BLOCK", block)
-        patched.setattr(blocks, "SHORT", short)
+        patched.setattr(fold_blocks, "BLOCK", block)
+        patched.setattr(fold_blocks, "SHORT", short)
         patched.setattr(parts, "SHORT", short)
         with Workers(threads) as workers:
             assert fold("t", wide, Held(found), workers=workers) == wanted  # type: ignore[arg-type]
@@ -173,11 +173,11 @@ def test_no_more_memory_is_taken_than_is_stated(
     save_file({"old": wide.base.values, "new": found}, tmp_path / "t.safetensors")  # type: ignore[union-attr]
     header = read_header(LocalFile(tmp_path / "t.safetensors"))
     on_disk = replace(wide, base=header["old"])
-    monkeypatch.setattr(blocks, "BLOCK", 1 << 14)
+    monkeypatch.setattr(fold_blocks, "BLOCK", 1 << 14)
     stated = folding_memory(1)
     with Workers(1) as workers:
         assert peak(lambda: fold("t", on_disk, header["new"], workers=workers)) <= stated
-    monkeypatch.setattr(blocks, "BLOCK", 1 << 30)
+    monkeypatch.setattr(fold_blocks, "BLOCK", 1 << 30)
     with Workers(1) as workers:
         assert peak(lambda: fold("t", on_disk, header["new"], workers=workers)) > stated
 

@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from modelsurgeon.cli.main import app
+from modelsurgeon.cli.main import program
 from modelsurgeon.errors import OutputError
 from modelsurgeon.reports import console, diagnosis_charts, diagnosis_report, html, png, svg
 from modelsurgeon.reports.blocks import Page, cited
@@ -340,13 +340,13 @@ def test_what_is_no_plot_of_ours_is_never_replaced(tmp_path: Path) -> None:
     ],
 )
 def test_what_contradicts_itself_is_refused_before_anything_is_read(options: str, said: str) -> None:
-    result = CliRunner().invoke(app, ["diagnose", "no/such/checkpoint", *options.split()])
+    result = CliRunner().invoke(program(), ["diagnose", "no/such/checkpoint", *options.split()])
     assert said in f"{result.output}{result.exception}" and result.exit_code
 
 
 def test_plots_without_matplotlib_say_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    result = CliRunner().invoke(app, ["diagnose", "no/such/checkpoint", "--plots", str(tmp_path)])
+    result = CliRunner().invoke(program(), ["diagnose", "no/such/checkpoint", "--plots", str(tmp_path)])
     assert isinstance(result.exception, OutputError)
     assert "pip install 'modelsurgeon[plots]'" in str(result.exception)
 

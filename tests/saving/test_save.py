@@ -264,7 +264,7 @@ def test_weights_that_are_no_numbers_are_named_and_counted(folder, tmp_path):
     path.write_bytes(data)
     for command in ("widen", "untie-embeddings"):
         done = run(command, folder, "-o", tmp_path / command, "--json")
-        line = "tensor 'model.embed_tokens.weight' holds 1 NaN and 2 infinities in the source; they went along"
+        line = "tensor 'model.embed_tokens.weight' holds 1 NaN and 2 infinities, in the source as in the output"
         assert done.code == 0 and line in done.err and line in json.loads(done.out)["notices"]
 
 

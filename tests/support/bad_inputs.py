@@ -1,4 +1,4 @@
-"""The list of bad inputs: what each is called, how it is made, words of its message, the exit code if it is not 2."""
+"""The list of bad inputs: name, the function that makes it, words of the message, the exit code if it is not 2."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from support.spoiling import (
 
 EMBEDDING = "model.embed_tokens.weight"
 EXPERT = "model.layers.1.mlp.experts.{}.up_proj.weight"
-QUIET = ("--quiet",)  # where notes on the plan stand before what fails when it is carried out
+QUIET = ("--quiet",)  # notes on the plan come before the error
 NO_FILE = "no model.safetensors and no model.safetensors.index.json"
 UNSOUND = "model.safetensors: not a sound safetensors file: "
 OUTSIDE = "a checkpoint's files lie in its own folder"

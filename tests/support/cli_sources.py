@@ -23,7 +23,7 @@ def small(source):
 
 @pytest.fixture
 def narrow(source):
-    """The same in bfloat16."""
+    """A tied Llama of width 32 in bfloat16."""
     return source(tiny.named("llama-tied"), "bfloat16")
 
 
@@ -35,7 +35,7 @@ def wide(small, tmp_path):
 
 @pytest.fixture
 def unreadable(monkeypatch):
-    """No tensor may be read."""
+    """Reading any tensor fails."""
 
     def refuse(*_):
         raise AssertionError("a tensor was read")

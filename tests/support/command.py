@@ -1,4 +1,4 @@
-"""The program as users meet it: `run` calls it in this process, `shell` runs a line of bash that knows it."""
+"""The program as users call it: `run` in this process, `shell` in a line of bash."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Finished:
 
 
 def run(*arguments: object, stdin: str = "") -> Finished:
-    """One command in this process, its streams no terminals."""
+    """Run one command in this process; its streams are no terminals."""
     out, err, before = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
     with (
         mock.patch.object(sys, "argv", ["modelsurgeon", *map(str, arguments)]),
@@ -52,7 +52,7 @@ def run(*arguments: object, stdin: str = "") -> Finished:
 
 
 def shell(line: str, folder: Path, *options: str) -> Finished:
-    """A line of bash with pipefail, or with other options too, run in `folder`."""
+    """Run lines of bash in `folder`, with pipefail and with further options."""
     (folder / "bin").mkdir()
     command = preloaded.write_command(folder / "bin")
     done = subprocess.run(

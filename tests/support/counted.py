@@ -1,4 +1,4 @@
-"""What a piece of work takes: bytes at most, and threads that torch may use."""
+"""Counts the peak memory and the threads of a piece of work."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def threads(count: int) -> Iterator[None]:
 
 
 class Counted(TorchDispatchMode):
-    """The bytes that torch's tensors hold at most while this is entered."""
+    """The peak of the bytes in torch's tensors inside this context."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,9 +50,9 @@ class Counted(TorchDispatchMode):
 
 
 def peak(work: Callable[[], Any]) -> int:
-    """Bytes of tensors and of all that Python and numpy hold, at most."""
+    """The peak of the bytes in tensors, Python objects and numpy arrays."""
     with Counted():
-        work()  # what is loaded, or kept, the first time
+        work()  # the first call loads and caches things
     tracemalloc.start()
     with Counted() as counted:
         work()

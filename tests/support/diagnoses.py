@@ -1,4 +1,4 @@
-"""Documents of diagnosis, made up: a trained model with everything measured, and one of which next to nothing was."""
+"""Invented documents of diagnosis: one with every measure, and one with next to none."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MATRICES = ("self_attn.q_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_pro
 
 
 def validator() -> jsonschema.Draft202012Validator:
-    """What raises ValidationError for a document that the package's schema does not describe."""
+    """The validator of the package's schema."""
     text = Path(diagnosis.__file__).with_name("schema.json").read_text(encoding="utf-8")
     return jsonschema.Draft202012Validator(json.loads(text))
 
@@ -28,7 +28,7 @@ def document(*models: dict[str, Any]) -> dict[str, Any]:
 
 
 def full(source: str = "demo", times: float = 1.0) -> dict[str, Any]:
-    """Everything measured; `times` moves every curve, so that two can be told apart."""
+    """A document with every measure; `times` scales every curve, so that two documents differ."""
     head = "model.embed_tokens.weight"
     return {
         **{"source": source, "revision": None, "model_type": "llama", "model": "LlamaForCausalLM", "dtype": "BF16"},
@@ -64,7 +64,7 @@ def full(source: str = "demo", times: float = 1.0) -> dict[str, Any]:
 
 
 def bare(source: str = "org/name") -> dict[str, Any]:
-    """Of the weights alone, of a model without tokens: everything null that may be, and numbers that are none."""
+    """A document of weights alone, of a model without tokens: null wherever allowed, NaN and infinities."""
     nothing = dict.fromkeys(
         ("embedding", "head", "initial_loss", "spectrum", "running", "model", "model_type", "layers")
     )

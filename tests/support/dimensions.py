@@ -1,4 +1,4 @@
-"""Dimensions of every form, drawn by hypothesis, and the dense matrices that they stand for."""
+"""Dimensions of every form, drawn by hypothesis, and the dense matrices that they represent."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def nested(size, count, layout, gain):
 
 
 def old_matrix(grown):
-    """[n + means, n]: what each number that a source may have stands for."""
+    """[n + means, n]: each source as a combination of old coordinates."""
     averages = [np.bincount(mean, minlength=grown.size) / len(mean) for mean in grown.means]
     return np.concatenate([np.eye(grown.size), *(average[None] for average in averages)])
 
@@ -111,7 +111,7 @@ def gathered_matrix(source, factor, old):
 
 
 def grown_matrix(grown):
-    """[m, n]: what a dimension does to a vector that is stored along it."""
+    """[m, n]: a dimension's growth of a vector, as a matrix."""
     return gathered_matrix(grown.source, grown.factor, old_matrix(grown))
 
 

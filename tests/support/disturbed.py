@@ -1,8 +1,8 @@
-"""A run in a child that is forked, and what disturbs it: signals, calls that it strikes at, a disk of few bytes.
+"""Runs a command in a forked child and disturbs it: by signals, at chosen system calls, by a small disk.
 
-The parent has imported everything, which saves seconds a run; it must have one thread. What `disturb` changes, it
-changes in the child alone. Every call that changes the disk, and every read, can be a line of the file CALLS, so that
-moments can be named by their number: there are many that a clock seldom meets.
+The parent has imported everything, which saves seconds a run; it must have one thread. `disturb` changes the child
+alone. The child can list every read, and every call that changes the disk, in the file CALLS: the number of a call
+names a moment, also one that a clock seldom hits.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ CHANGING = "mkdir link rename unlink rmdir fsync fdatasync pwrite copy_file_rang
 READING = "preadv copy_file_range".split()
 CRASHED = 99
 LIMIT = 300  # seconds after which a run hangs
-LOOK = 0.003  # seconds from one look at a child to the next
+LOOK = 0.003  # seconds between two looks at a child
 
 
 @dataclass(frozen=True)
 class Ended:
     """How a run ended; a negative code is a signal's number.
 
-    seen  what was wrong with the output while it ran, and whether it hung
+    seen  what was wrong with the output during the run; whether it hung
     """
 
     code: int
@@ -56,9 +56,9 @@ def attempt(
 ) -> Ended:
     """Run a command in a child.
 
-    disturb  called there before it begins
-    strike   (seconds, the signal sent then)
-    look     called all the while, here; what it returns was wrong
+    disturb  called in the child before the command begins
+    strike   (seconds, the signal to send after them)
+    look     called here again and again during the run; returns what is wrong
     """
     threads = len(os.listdir("/proc/self/task"))
     assert threads == 1, f"{threads} threads cannot be forked"
@@ -94,7 +94,7 @@ def _run(command: Sequence[str], disturb: Callable[[], object]) -> NoReturn:
 
 
 def _interrupt(number: int, frame: Any) -> None:
-    """Ctrl-C, while the program runs: before and after it there is nothing to interrupt."""
+    """Send Ctrl-C while the program runs, not before or after."""
     while frame and frame.f_code is not main.main.__code__:
         frame = frame.f_back
     if frame:
@@ -102,7 +102,7 @@ def _interrupt(number: int, frame: Any) -> None:
 
 
 def _watch(child: int, strike: tuple[float, int] | None, look: Callable[[], str]) -> tuple[int, str]:
-    """(exit code, what was seen) of a child, which is signalled meanwhile, and killed where it hangs."""
+    """Watch a child, send it the signal, kill it where it hangs: (exit code, what was wrong)."""
     began, seen = time.monotonic(), ""
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
@@ -120,7 +120,7 @@ def _watch(child: int, strike: tuple[float, int] | None, look: Callable[[], str]
 
 
 def at_call(number: int, when: str, strike: Callable[[], object]) -> Callable[[], None]:
-    """What makes a child strike at its call of this number that changes the disk: `before`, `amid` or `after` it."""
+    """Make a child strike `before`, `amid` or `after` the call of this number that changes the disk."""
 
     def disturb() -> None:
         is_now = _counted(number)
@@ -138,7 +138,7 @@ def at_call(number: int, when: str, strike: Callable[[], object]) -> Callable[[]
 
 
 def at_read(number: int, strike: Callable[[], object]) -> Callable[[], None]:
-    """What makes a child strike before its read of this number."""
+    """Make a child strike before its read of this number."""
 
     def disturb() -> None:
         is_now = _counted(number)
@@ -149,7 +149,7 @@ def at_read(number: int, strike: Callable[[], object]) -> Callable[[], None]:
 
 
 def _counted(number: int) -> Callable[[str], bool]:
-    """Notes the name of a call in CALLS; whether it is the one of this number."""
+    """A function that appends the name of a call to CALLS, and returns whether the call has this number."""
     log, count = os.open(CALLS, os.O_WRONLY | os.O_APPEND), itertools.count(1)
 
     def is_now(name: str) -> bool:
@@ -181,19 +181,19 @@ def _striking(
 
 
 def no_reserve(descriptor: int, offset: int, length: int) -> NoReturn:
-    """A file system that reserves no room."""
+    """Simulate a file system that cannot reserve room."""
     raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
 
 def no_copy(*rest: object) -> NoReturn:
-    """A file system that copies nothing inside the kernel."""
+    """Simulate a file system that cannot copy inside the kernel."""
     raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
 
 
 class SmallDisk:
-    """A disk of so many bytes, of which none comes back, where no small disk can be mounted.
+    """A disk of so many bytes, for machines that cannot mount a small one; deleted bytes stay used.
 
-    What does not fit is written half. Set up in a child, it stays.
+    A write that does not fit is half written. It is set up in a child, and never removed there.
     """
 
     def __init__(self, size: int) -> None:

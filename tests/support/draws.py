@@ -1,4 +1,4 @@
-"""What is too much to try in every run: each commit draws a part of it; with MODELSURGEON_EXHAUSTIVE=1 all is tried.
+"""Draws, by the commit, a part of the cases that are too many for every run; MODELSURGEON_EXHAUSTIVE=1 tries all.
 
     drawn(VARIANTS, ("float32", "bfloat16"), "untying")  # [(variant, dtype), ...]: each variant once
 
@@ -21,7 +21,7 @@ B = TypeVar("B")
 
 SEED_VARIABLE, EXHAUSTIVE_VARIABLE = "MODELSURGEON_SEED", "MODELSURGEON_EXHAUSTIVE"
 NO_COMMIT = "no-commit"
-TIMES = 20  # as many examples of hypothesis where all is tried
+TIMES = 20  # more examples of hypothesis where all cases are tried
 
 
 def commit() -> str:
@@ -43,7 +43,7 @@ def chance(name: str) -> random.Random:
 
 
 def drawn(things: Iterable[A], ways: Iterable[B], name: str) -> list[tuple[A, B]]:
-    """Every thing in one way, and every way about equally often; or every thing in every way."""
+    """Each thing in one way, every way about equally often; or each thing in every way."""
     things, ways = list(things), list(ways)
     if EXHAUSTIVE:
         return [(thing, way) for thing in things for way in ways]
@@ -69,7 +69,7 @@ def examples(count: int) -> int:
 
 
 def report() -> str:
-    """What a run says of its draws, and how to repeat it."""
+    """The line that a run prints: its seed, and how to repeat it."""
     what = "all is tried" if EXHAUSTIVE else "drawn"
     why = " (no commit was found)" if SEED == NO_COMMIT else ""
     return f"{what} by seed {SEED}{why}; repeat it with {SEED_VARIABLE}={SEED}"

@@ -1,4 +1,4 @@
-"""Planted mistakes in what some families alone have: partial rotations, experts, positions, scales."""
+"""Planted mistakes in parts that only some families have: partial rotations, experts, positions, scales."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Faults: what may happen to a run from outside. Each is followed by the same command, and by the laws of `stand.py`.
+"""Faults: what may happen to a run from outside. The same command runs again after each; `stand.py` checks its laws.
 
-All that a fault is, is drawn from its kind and its number: `fault_campaign.py --only kill:17` repeats one.
+A fault is drawn from its kind and its number: `fault_campaign.py --only kill:17` repeats one.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ _stand: Stand  # of this process, one of a campaign's
 
 @dataclass(frozen=True)
 class Struck:
-    """What became of a fault.
+    """The outcome of a fault.
 
-    what    it was
-    where   it struck: BEFORE, KEPT, STOOD, REFUSED or HARMLESS
+    what    the fault, in words
+    where   where it struck: BEFORE, KEPT, STOOD, REFUSED or HARMLESS
     reused  finished shards that the second run took over
-    wrong   what did not hold
+    wrong   the laws that were broken
     """
 
     kind: str
@@ -96,7 +96,7 @@ def _tried(kind: str, number: int) -> Struck:
 
 @contextmanager
 def _place(stand: Stand, scene: Scene, size: int | None = None) -> Iterator[None]:
-    """An empty place, with the old output if there is one; on a disk of its own where a size is given."""
+    """Yield an empty place with the scene's old output, if any; on a disk of this size where one is given."""
     shutil.rmtree(PLACE, ignore_errors=True)
     PLACE.mkdir()
     if size is not None:
@@ -114,13 +114,13 @@ def _place(stand: Stand, scene: Scene, size: int | None = None) -> Iterator[None
 
 
 def kill(stand: Stand, number: int) -> Struck:
-    """SIGKILL at a moment; of some, a byte of a finished shard changes afterwards, as where a disk lost it."""
+    """SIGKILL at a moment; sometimes a byte of a finished shard then changes, as if the disk had lost it."""
     return _signalled(stand, "kill", number, {-signal.SIGKILL, 0})
 
 
 def interrupt(stand: Stand, number: int) -> Struck:
     """SIGINT or SIGTERM at a moment."""
-    codes = {0, 130, 143, -signal.SIGTERM}  # killed by it: before the program was asked not to be
+    codes = {0, 130, 143, -signal.SIGTERM}  # killed by the signal: it came before the program handled it
     return _signalled(stand, "signal", number, codes)
 
 
@@ -128,7 +128,7 @@ SIGNALS = {"kill": [signal.SIGKILL], "signal": [signal.SIGINT, signal.SIGTERM]}
 
 
 def moment_of(kind: str, draw: random.Random) -> tuple[str, int, float, bool]:
-    """(scene, signal, part of the run, whether of its time), which are drawn first.
+    """Draw (scene, signal, part of the run, whether that is a part of its time or of its calls).
 
     Half of the moments are times, half are calls that change the disk; some are near the end.
     """
@@ -160,7 +160,7 @@ def _send(sent: int) -> None:
 def _told(
     stand: Stand, scene: Scene, ended: Ended, codes: set[int], damage: random.Random | None = None
 ) -> tuple[str, int, tuple[str, ...]]:
-    """(where it struck, shards reused, what does not hold) of a fault that leaves finished shards."""
+    """(where it struck, shards reused, broken laws) of a fault that leaves finished shards."""
     wrong, kept = after_fault(stand, scene, ended, codes), finished()
     stood = OUT.exists() and contents(OUT) == stand.outputs[scene.command]
     where = HARMLESS if ended.code == 0 else STOOD if stood else KEPT if kept else BEFORE
@@ -176,9 +176,9 @@ def _told(
 
 
 def full(stand: Stand, number: int) -> Struck:
-    """A disk that is full: a small one where one can be mounted, else (and every fourth time) bytes are counted.
+    """A full disk: a small one where one can be mounted; else, and every fourth time, one that counts bytes.
 
-    Of eight, one leaves the look at the free space before the run as it is. Half cannot reserve the room of a shard.
+    One in eight keeps the check of free space before the run. Half cannot reserve a shard's room.
     """
     draw = random.Random(f"full {number}")
     name = draw.choice(["widen", "two workers", "untie", "overwrite"])
@@ -208,14 +208,14 @@ def full(stand: Stand, number: int) -> Struck:
 
 
 def _not_told_of_space(ended: Ended, looks: bool) -> list[str]:
-    """What is wrong with the words of a run on a full disk, which may have looked before it wrote."""
+    """What is wrong with a run's message about a full disk, before or during the write."""
     if looks and not ("needs" in ended.err and "free in" in ended.err and os.listdir(PLACE) in ([], [OUT.name])):
         return [f"it was not told before: {ended.err}, {os.listdir(PLACE)}"]
     return [] if ended.code == 0 or "No space left on device" in ended.err else [f"said {ended.err}"]
 
 
 def can_mount() -> bool:
-    """Whether a small disk can be had."""
+    """Whether this machine can mount a small disk."""
     PLACE.mkdir(exist_ok=True)
     try:
         _mount(f"size={PAGE}", "-t", "tmpfs", "tmpfs")
@@ -301,13 +301,13 @@ def _shards() -> list[str]:
 
 
 def _header(path: Path) -> int:
-    """Where the data begins."""
+    """The offset of the data."""
     return 8 + int.from_bytes(path.read_bytes()[:8], "little")
 
 
 @contextmanager
 def _restored(path: Path) -> Iterator[None]:
-    """The file afterwards as it was before, time and all."""
+    """Restore the file afterwards, with its time."""
     data, found = path.read_bytes(), path.stat()
     try:
         yield

@@ -1,10 +1,10 @@
-"""What other tools make of a checkpoint, as folders: from their papers, by plain torch, without anything of ours.
+"""Checkpoints as other tools grow them, from their papers, in plain torch, without this package.
 
     hyperclone    HyperCloning (Samragh et al. 2024, https://arxiv.org/abs/2409.12903): everything twice, W/2 in every
                   block of a matrix, heads in tiles, an output head of its own; with paired noise if asked for
     llama_pro     LLaMA Pro (Wu et al. 2024, https://arxiv.org/abs/2401.02415): copies of blocks that add zero
 
-Each takes the source's folder and writes another one. What is wrong in a wrong one is planted by `change`.
+Each takes the source's folder and writes another one. `change` plants a mistake.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def write(folder: Path, tensors: Mapping[str, torch.Tensor], config: Mapping[str
 
 
 def converted(source: Path, folder: Path, change: Change) -> Path:
-    """The same sizes, with something changed."""
+    """A folder of the same sizes, with `change` applied."""
     tensors, config = read(source)
     change(tensors, config)
     return write(folder, tensors, config)
@@ -99,7 +99,7 @@ def _cloned(name: str, tensor: torch.Tensor, noise: float) -> torch.Tensor:
 def llama_pro(
     source: Path, folder: Path, change: Change | None = None, *, every: int = 1, zeroed: tuple[str, ...] = LAST
 ) -> Path:
-    """A copy of every so manyth block behind it, with the tensors of these names zeroed."""
+    """Insert a copy behind every n-th block, with the tensors of these names zeroed."""
     before, config = read(source)
     key = "n_layer" if "n_layer" in config else "num_hidden_layers"
     order = [(layer, new) for layer in range(config[key]) for new in (False, True)]

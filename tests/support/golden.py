@@ -1,18 +1,18 @@
-"""The golden record: what the program writes, byte by byte, and what it tells, number by number.
+"""The golden record: the files that the program writes, byte by byte, and its documents, number by number.
 
     python tests/support/golden.py CHECKPOINTS_FOLDER                               put all of it on record again
     python tests/support/golden.py CHECKPOINTS_FOLDER --only 'llama/*'   a part
 
-Whoever moves code about shows with it that nothing else changed; whoever changes a result on purpose makes the record
-again, and the diff tells which files of which checkpoints became others. All goes through the command line, in this
-process. Each part of the record is a file of golden_data:
+If you move code, it shows that nothing else changed. If you change a result on purpose, make the record again: its diff
+lists the files and checkpoints that changed. All commands run in this process. Each part of the record is a file of
+golden_data:
 
     llama/inputs.json            BLAKE3 of the checkpoint's own files: is it the one that was put on record?
     llama/files.json             BLAKE3 of every file that each case of `writing` writes; or code and line of a refusal
     llama/verify.json ...        each case of `telling`: a document, as `golden_numbers.kept` leaves it
     families/llama.json ...      what needs no checkpoint
 
-Commands run in folders where nothing else lies and name all by relative paths: two such folders give the same record.
+Commands run in empty folders and use relative paths, so that any folder gives the same record.
 """
 
 import argparse
@@ -35,15 +35,15 @@ from support.golden_numbers import differences, kept, layout, packed, unpacked
 
 DATA = Path(__file__).with_name("golden_data")
 RECORD = "modelsurgeon.json"
-SHOWN = 20  # differences: more tell no more
+SHOWN = 20  # differences that an error lists
 
 
 class ChangedError(AssertionError):
-    """Something is not as it is on record."""
+    """A result differs from the record."""
 
 
 class OtherInputError(AssertionError):
-    """A checkpoint is not the one on record: what becomes of it tells nothing of the program."""
+    """A checkpoint is not the one on record, so its results cannot be compared."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,11 @@ class Place:
             return command.run(*self.words(line))
 
     def words(self, line: str) -> list[str]:
-        """A command as it is run on this checkpoint."""
+        """The arguments of a command for this checkpoint."""
         return (line.format(source=self.name, **vars(CHECKPOINTS[self.name])) if self.name else line).split()
 
     def written(self, line: str) -> dict[str, Any]:
-        """What a command that writes to `out` comes to."""
+        """The record of a command that writes to `out`: hashes, or code and line of its refusal."""
         done = self.run(line + QUIET)
         found = {"command": " ".join(self.words(line))}
         if done.code:
@@ -73,7 +73,7 @@ class Place:
         return {**found, "files": hashes(self.folder / "out")}
 
     def told(self, asked: Telling) -> dict[str, Any]:
-        """The document that a command prints, with what cannot be on record left out."""
+        """The document that a command prints, without values that change from run to run."""
         if asked.before:
             made = self.run(asked.before)
             assert not made.code, made.err
@@ -86,7 +86,7 @@ class Place:
 
 
 def home(name: str, checkpoints: Path | None) -> Path:
-    """Where a checkpoint lies."""
+    """The folder of a checkpoint."""
     if name == DEMO:
         return Path(modelsurgeon.__file__).with_name("demo")
     assert checkpoints, f"{name} lies in no folder that was named"
@@ -101,7 +101,7 @@ def settle(folder: Path, name: str, checkpoints: Path | None) -> Place:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """{file: BLAKE3}; of the program's version in its own record, which is counted up, nothing is said."""
+    """{file: BLAKE3}; modelsurgeon.json counts without the program's version, which changes with each release."""
     return {path.relative_to(folder).as_posix(): _hash(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
@@ -113,13 +113,13 @@ def _hash(path: Path) -> str:
 
 
 def inputs(name: str, checkpoints: Path | None) -> dict[str, str]:
-    """{file: BLAKE3} of a checkpoint; its card is for people."""
+    """{file: BLAKE3} of a checkpoint, without its model card."""
     return {file: digest for file, digest in hashes(home(name, checkpoints)).items() if not file.endswith(".md")}
 
 
 @functools.cache
 def check_inputs(name: str, checkpoints: Path | None) -> None:
-    """Raise OtherInputError for a checkpoint that is another one of the same name."""
+    """Raise OtherInputError for another checkpoint of the same name."""
     found = [*differences(recorded(f"{name}/inputs.json"), inputs(name, checkpoints))]
     if found:
         raise OtherInputError(f"the checkpoint {name} is not the one on record:\n" + "\n".join(found))
@@ -137,7 +137,7 @@ def recorded(part: str, case: str = "") -> Any:
 
 
 def hold(part: str, found: Any, case: str = "") -> None:
-    """Raise ChangedError where something is not as it is on record in a part, or in one case of it."""
+    """Raise ChangedError where a part, or one case of it, differs from the record."""
     lines = [*differences(recorded(part, case), found)]
     if lines:
         more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
@@ -145,7 +145,7 @@ def hold(part: str, found: Any, case: str = "") -> None:
 
 
 def parts(checkpoints: Path | None, names: Iterable[str] = CHECKPOINTS) -> dict[str, Callable[[], Any]]:
-    """{file of the record: what makes its content} of all checkpoints."""
+    """{file of the record: the function that makes its content}, of all checkpoints."""
 
     def cases(name: str, lines: dict[str, str]) -> dict[str, Any]:
         return {what: _somewhere(name, checkpoints, lambda at: at.written(line)) for what, line in lines.items()}  # noqa: B023

@@ -1,7 +1,7 @@
-"""What the golden record is made of: the checkpoints, what is done with each, and the documents that are asked for.
+"""The cases of the golden record: checkpoints, the operations on each, and the documents of each.
 
-A covering set, not all products: every rule, kind of attention, amount of noise and kind of size occurs, and each is
-seen beside two others. What a family does not allow stays in: its refusal is on record as well.
+A covering set, not all products: every rule, kind of attention, amount of noise and kind of size occurs, and each
+together with two others. What a family does not allow stays in: its refusal is on record as well.
 """
 
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ DEMO = "demo"  # comes with the package
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What commands name of one.
+    """The values that commands need for one checkpoint.
 
     hidden, mlp  sizes half as large again: no multiples
     dtype        one that is not its own
-    rotary       whether its positions are
+    rotary       whether its positions are rotary
     """
 
     hidden: str
@@ -38,8 +38,8 @@ CHECKPOINTS = {
     "mt5": Checkpoint("d_model=192", "d_ff=528", "bfloat16"),
 }
 
-QUIET = " --memory 8GB --quiet"  # room for all that a process of many commands holds: it changes no result
-WRITING = {  # what is done: how; it writes to `out`
+QUIET = " --memory 8GB --quiet"  # enough for a process of many commands; it changes no result
+WRITING = {  # {operation: arguments}; each writes to `out`
     "widened by defaults": "widen {source} -o out",
     "widened orthogonally, more heads, copies alike": (
         "widen {source} -o out --factor 2 --rule orthogonal --attention heads --noise 0"
@@ -79,10 +79,10 @@ class Telling:
     """A document.
 
     line    the command that prints it
-    before  one that is run first
-    forget  what that one made, `wide`, loses its record: then maps are derived from weights
-    runs    it runs the model, which takes seconds
-    demo    it is asked of the demo checkpoint alone: others, float32 ones, show bare rounding as a string (7.74e-07)
+    before  the command that is run first
+    forget  whether the result of `before`, `wide`, loses its record: then maps are derived from weights
+    runs    whether it runs the model, which takes seconds
+    demo    whether only the demo checkpoint has it: float32 ones show mere rounding as a string (7.74e-07)
     """
 
     line: str
@@ -93,7 +93,7 @@ class Telling:
 
 
 WIDE = f"widen {{source}} -o wide --seed 1{QUIET}"
-FEW = "--samples 2 --length 48"  # of text: soon done
+FEW = "--samples 2 --length 48"  # of text: a short run
 TELLING = {
     "inspect": Telling("inspect {source} --json"),
     "plan-widen": Telling(f"widen {{source}} --dry-run --json{QUIET}"),
@@ -119,10 +119,10 @@ FAMILIES = {
 
 
 def writing(name: str) -> dict[str, str]:
-    """Of WRITING what has a meaning for a checkpoint."""
+    """The cases of WRITING that apply to a checkpoint."""
     return {what: how for what, how in WRITING.items() if CHECKPOINTS[name].rotary or what not in ROTARY_ALONE}
 
 
 def telling(name: str) -> dict[str, Telling]:
-    """Of TELLING what is asked of a checkpoint."""
+    """The cases of TELLING that apply to a checkpoint."""
     return {what: one for what, one in TELLING.items() if name == DEMO or not one.demo}

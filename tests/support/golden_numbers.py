@@ -1,10 +1,10 @@
-"""JSON documents as golden data: what is kept of one, how near its numbers must be, and how it lies in a file.
+"""JSON documents as golden data: which values are compared, with which tolerance, and the layout of the file.
 
     kept({"loss": 4.701966368050392, "seconds": 3.2})        {"loss": 4.701966}
     [*differences({"loss": 4.7}, {"loss": 4.8})]             ["loss: 4.7 on record, now 4.8 (may differ by 5.7e-06)"]
 
 Keys and their order, strings, integers, the lengths of lists, and which numbers are whole must be exactly those on
-record. Other numbers depend on the order in which a processor's kernels add: the tolerances below were set beside what
+record. Other numbers depend on the order in which a processor's kernels add: the tolerances below come from what
 moved when every document was made again with one thread and with two, with ATEN_CPU_CAPABILITY as it is, avx2 and
 default, MKL_ENABLE_INSTRUCTIONS=SSE4_2 and MKL_CBWR=COMPATIBLE, ONEDNN_MAX_CPU_ISA=AVX2 and SSE41.
 """
@@ -16,16 +16,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-LEFT_OUT = {  # key: why no record can hold it
+LEFT_OUT = {  # {key: why its value cannot be on record}
     "seconds": "a time",
     "environment": "versions and the machine",
     "version": "of the program: it may be counted up and write the same",
     "peak_memory": "stands on what else this process has resident",
     "peak": "the same, as measured",
 }
-A_NUMBER = "a number"  # in the place of one that is nothing but rounding
-DIGITS = 8  # that are kept: a tenth of the smallest tolerance
-LONG = 24  # numbers: a longer list of them is told by its moments and some of them
+A_NUMBER = "a number"  # in place of a number that is mere rounding
+DIGITS = 8  # of numbers on record: a tenth of the smallest tolerance
+LONG = 24  # numbers: a longer list is summed up
 SOME = 8
 TABLE = "each has"  # no key of a document
 WIDTH = 180  # columns of a file
@@ -33,11 +33,11 @@ WIDTH = 180  # columns of a file
 
 @dataclass(frozen=True)
 class Near:
-    """How near numbers must be that stand at paths of a document.
+    """The tolerance of numbers at some paths of a document.
 
-    where     all of a path without its indices, as a regular expression: models.running.loss
-    relative  how much of the number on record they may be away; None: no such number can be held
-    absolute  how much more
+    where     a regular expression for a whole path without indices: models.running.loss
+    relative  the allowed difference as a share of the number on record; None: the number is not compared
+    absolute  the further difference that is allowed
     """
 
     where: str
@@ -49,7 +49,7 @@ class Near:
         return self.relative * abs(recorded) + self.absolute
 
 
-# The first that fits a path counts. In brackets what moved most.
+# The first one that fits a path counts. In brackets: what moved most.
 NEAR = (
     # A model run in 16 bits rounds every state to 3 digits, and where depends on the kernel (losses: 5e-4 of them;
     # perplexities: 3e-3). What remains between two such runs is that rounding and nothing else (all of it).
@@ -76,7 +76,7 @@ NEAR = (
 
 
 def kept(document: Any, path: str = "") -> Any:
-    """A document as it is put on record and compared: without what no record can hold, long lists told briefly."""
+    """The part of a document that is put on record and compared, with long lists summed up."""
     if isinstance(document, dict):
         return {key: kept(value, _under(path, key)) for key, value in document.items() if key not in LEFT_OUT}
     if isinstance(document, list) and len(document) > LONG and all(isinstance(one, float) for one in document):
@@ -89,14 +89,14 @@ def kept(document: Any, path: str = "") -> Any:
 
 
 def _told(numbers: list[float]) -> dict[str, Any]:
-    """Enough of a long list to see that it is another: how many, their moments, and some of them."""
+    """A summary of a long list: how many numbers, their moments, and some of them."""
     mean, square = math.fsum(numbers) / len(numbers), math.fsum(one * one for one in numbers) / len(numbers)
     some = [numbers[at * (len(numbers) - 1) // (SOME - 1)] for at in range(SOME)]
     return {"count": len(numbers), "mean": mean, "root_mean_square": math.sqrt(square), "some": some}
 
 
 def differences(recorded: Any, found: Any, path: str = "") -> Iterator[str]:
-    """What is not as it was, one line each, with the path to it."""
+    """The differences, one line each, with their paths."""
     if type(recorded) is not type(found):
         yield f"{path}: {_short(recorded)} on record, now {_short(found)}"
     elif isinstance(recorded, dict):
@@ -143,7 +143,7 @@ def _short(value: Any) -> str:
 
 
 def packed(value: Any) -> Any:
-    """A value for a file: a list of things with the same keys as a table, that names them once."""
+    """A value for a file: a list of objects with the same keys becomes a table that names the keys once."""
     if isinstance(value, dict):
         return {key: packed(one) for key, one in value.items()}
     if not isinstance(value, list):
@@ -165,10 +165,10 @@ def unpacked(value: Any) -> Any:
 
 
 def layout(value: Any, indent: int = 0, before: int = 0) -> str:
-    """A value as JSON, everything that fits on a line there: small, and yet a diff shows what changed.
+    """A value as JSON; whatever fits on one line is on one line, so that files are small and diffs readable.
 
-    indent  of its lines, in columns
-    before  columns that its first line holds already
+    indent  columns before each line
+    before  columns that the first line already holds
     """
     line = json.dumps(value, ensure_ascii=False)
     if not isinstance(value, dict | list) or not value or indent + before + len(line) <= WIDTH:

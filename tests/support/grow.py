@@ -1,4 +1,4 @@
-"""Widening as most tests want it: without noise, so that copies can be compared, unless a test asks for it."""
+"""Widening without noise unless a test asks for it, so that copies can be compared."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from modelsurgeon.operations.widen import Widen
 def widen(
     checkpoint: Checkpoint, factor: int | None = None, settings: Mapping[str, Any] | None = None, **options: Any
 ) -> Checkpoint:
-    """The checkpoint at other widths, lazily; `options` are those of `Widen`, `attention` where there is a factor."""
+    """The checkpoint at other widths, lazily; `options` are those of `Widen`."""
     if factor is None and settings:
         options.pop("attention", None)
     return applied(Widen(factor=factor, set=settings or {}, **{"noise": 0.0, **options}), checkpoint)

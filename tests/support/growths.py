@@ -1,10 +1,10 @@
-"""Every growth that is tried on the tiny models, and what comes of it: for test_matrix.py and scripts/tables/matrix.py.
+"""Every growth of the tiny models that is tried, and its outcome: for test_matrix.py and scripts/tables/matrix.py.
 
     for trial in trials(tiny.named("llama-tied"), source, folder):
         print(trial, trial.error, trial.wrong)
 
-Source and result are read back from disk and run under the float64 oracle, whatever they are stored in: in bf16 nothing
-may move that the plan does not store in float32.
+Source and result are read back from disk and run under the float64 oracle, whatever their dtype: in bf16 nothing may
+change but what the plan stores in float32.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from support.grow import widen
 # differ by 1e-7 (tests/architectures/test_alibi.py).
 LOSSLESS = 1e-9
 
-# {column: the axes whose config keys it is about, the telling one first}
+# {column: the axes whose config keys belong to it, the main one first}
 AXES: Mapping[str, tuple[str, ...]] = {
     "hidden": ("stream", "hidden"),
     "mlp": ("mlp", "encoder_mlp", "decoder_mlp"),
@@ -50,8 +50,8 @@ AXES: Mapping[str, tuple[str, ...]] = {
     "embedding": ("embedded",),
     "low ranks": ("q_rank", "kv_rank"),
 }
-OF_FACTORS = ("hidden", "mlp", "heads", "kv heads", "head size")  # what a factor grows
-HEADS = ("num_attention_heads",)  # what some configs want the width to be a multiple of
+OF_FACTORS = ("hidden", "mlp", "heads", "kv heads", "head size")  # the axes that a factor grows
+HEADS = ("num_attention_heads",)  # numbers of which some configs need the width to be a multiple
 ODD = {"hidden": "hidden, no multiple", "mlp": "mlp, no multiple"}  # the columns that keep such sizes apart
 ALL = {attention: f"all ({attention})" for attention in ("heads", "head-dim")}
 UNTIE, NARROW = "untie", "bf16 exact"
@@ -64,10 +64,10 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Growth:
-    """One growth: `settings`, or `factor` with `attention`, or untying. `name` tells it from its source's others.
+    """One growth: `settings`, or `factor` with `attention`, or untying. `name` is unique for its source.
 
-    also  the column that it speaks for where that has nothing of its own: a width with as many more heads
-    seen  whether growths by a factor grow the same axes as much, and others with them
+    also  the column that takes its result if it has none of its own: a width with as many more heads
+    seen  whether a growth by a factor also grows these axes as much
     """
 
     column: str
@@ -89,7 +89,7 @@ class Growth:
 
 
 def growths(checkpoint: Checkpoint, tied: bool) -> tuple[Growth, ...]:
-    """Every growing key to twice its size and to no multiple of it, all of them together; untying where it is tied."""
+    """Each key to twice its size and to no multiple of it, all keys together; untying where the head is tied."""
     return (*_one_by_one(checkpoint), *_together(), *([Growth(UNTIE, UNTIE)] if tied else []))
 
 
@@ -112,7 +112,7 @@ def _together(factor: int = 2) -> Iterator[Growth]:
 
 
 def _keys(checkpoint: Checkpoint) -> Iterator[tuple[str, str, int]]:
-    """(column, config key, size) of every key that sizes an axis which can grow, each once."""
+    """(column, config key, size) of every key of an axis that can grow."""
     seen: set[str] = set()
     for column, names in AXES.items():
         for name in names:
@@ -132,7 +132,7 @@ def _odd(checkpoint: Checkpoint, column: str, size: int) -> int:
 
 
 def _with(checkpoint: Checkpoint, column: str, target: int, size: int) -> dict[str, int]:
-    """What has to grow with a key: the width where heads have no size of their own, the chosen with the experts ..."""
+    """Further keys that must grow along: the width where heads have no size of their own, active experts ..."""
     table, sizes, found = checkpoint.architecture, checkpoint.sizes, {}
     heads, kv = table.axes.get("heads"), table.axes.get("kv")
     if column == "heads":
@@ -152,12 +152,12 @@ def _with(checkpoint: Checkpoint, column: str, target: int, size: int) -> dict[s
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of one growth.
+    """The outcome of one growth.
 
-    error    the largest difference of any output, in units of that output's deviation; None where nothing was made
-    proof    what the proof on the weights says: exact, rounded or wrong
-    refused  why there is no such growth
-    lossy    why the plan says that it is approximate
+    error    the largest difference of any output, in units of that output's deviation; None for a refusal
+    proof    the verdict of the proof on the weights: exact, rounded or wrong
+    refused  the reason why there is no such growth
+    lossy    the plan's reasons why the growth is approximate
     """
 
     growth: Growth
@@ -171,7 +171,7 @@ class Trial:
 
     @property
     def wrong(self) -> str:
-        """What is wrong: a loss that the plan does not mention, a refusal without a reason. Empty where all is well."""
+        """What is wrong: a loss that the plan does not mention, or a refusal without a reason; else empty."""
         if self.refused:
             return "" if len(self.refused.split()) >= 6 and "\n" not in self.refused else f"refused: {self.refused!r}"
         if self.lossy:
@@ -186,7 +186,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Source:
-    """A tiny model on disk, and what it computes."""
+    """A tiny model on disk, and its outputs."""
 
     variant: tiny.Variant
     folder: Path
@@ -200,12 +200,12 @@ class Source:
         return tiny.run64(self.folder, self.variant.kind)
 
     def error(self, folder: Path) -> float:
-        """How far what a result on disk computes is from what its source computes."""
+        """The error of a result on disk against its source."""
         maps: Mapping[str, Any] = composed_maps(open_checkpoint(folder).steps)
         return tiny.error(self.outputs, tiny.run64(folder, self.variant.kind), self.variant, maps)
 
     def try_narrow(self, growth: Growth, folder: Path) -> Iterator[Trial]:
-        """The trial under the rule `exact`, where nothing that is stored in bf16 must be promoted for it."""
+        """The trial by the rule `exact` in bf16, if no tensor must be stored in float32 for it."""
         try:
             stored = {tensor.dtype for tensor in growth.of(self.checkpoint, "exact").tensors.values()}
         except PlanError:
@@ -214,7 +214,7 @@ class Source:
             yield self.try_out(growth, "exact", folder, NOISE)
 
     def try_out(self, growth: Growth, rule: str, folder: Path, noise: float = 0.0) -> Trial:
-        """Plan, save, read back, run, prove. Only a PlanError counts as a refusal; all else is raised."""
+        """Plan, save, read back, run, prove. Only a PlanError counts as a refusal."""
         said = (growth, rule, self.checkpoint.dtype, noise)
         try:
             grown = growth.of(self.checkpoint, rule, noise)
@@ -229,7 +229,7 @@ class Source:
 
 
 def trials(variant: tiny.Variant, source: Callable[[tiny.Variant, str], Path], folder: Path) -> Iterator[Trial]:
-    """What comes of all growths of a variant, each under both rules, with noise and without in turn.
+    """The outcomes of all growths of a variant, under both rules, with noise and without in turn.
 
     source  (variant, dtype) -> the folder of the saved model
     folder  for a result
@@ -244,7 +244,7 @@ def trials(variant: tiny.Variant, source: Callable[[tiny.Variant, str], Path], f
 
 
 def some_trials(variant: tiny.Variant, source: Callable[[tiny.Variant, str], Path], folder: Path) -> Iterator[Trial]:
-    """What comes of a choice of them, drawn by the commit, that sees everything somewhere; or of all of them.
+    """The outcomes of some growths, drawn by the commit so that everything occurs somewhere; or of all.
 
     The two main forms of a family, tied and untied, have between them all axes grown at once by either attention and
     rule (heads by `exact` in bf16), with noise by either rule; and each width alone to a size that is no multiple, and

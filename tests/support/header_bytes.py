@@ -1,4 +1,4 @@
-"""Safetensors files in memory, sound or not: headers put together by hand, and reads that are counted."""
+"""Safetensors files in memory, valid or not: headers made by hand; reads are counted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from modelsurgeon.files.file import File
 
 
 class Bytes(File):
-    """A file in memory, which counts what is read of it."""
+    """A file in memory that counts the bytes read."""
 
     path = None
 
@@ -23,7 +23,7 @@ class Bytes(File):
         view[:] = self.data[at : at + len(view)]
 
     def check_unchanged(self) -> None:
-        """Nobody changes it."""
+        """Do nothing: nobody changes it."""
 
     @property
     def stamp(self) -> tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""Tensors in memory in the place of stored ones, and axis maps that are drawn at random."""
+"""Tensors in memory in place of stored ones, and random axis maps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from modelsurgeon.maps import orders
 from modelsurgeon.maps.axis_map import GAP, MEAN, AxisMap
 from modelsurgeon.tensors.dtypes import DTYPES
 from modelsurgeon.tensors.remapped import Remapped
-from modelsurgeon.tensors.ungrown import Ungrown
+from modelsurgeon.tensors.stored import Ungrown
 
 
 def whole(tensor: Remapped) -> torch.Tensor:
@@ -22,7 +22,7 @@ def whole(tensor: Remapped) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Held(Ungrown):
-    """A tensor in memory, in the place of one on disk."""
+    """A tensor in memory, in place of one on disk."""
 
     values: torch.Tensor
     says = "held"
@@ -62,6 +62,6 @@ def random_map(rng: np.random.Generator, size: int) -> AxisMap:
 
 
 def split_map(rng: np.random.Generator, size: int) -> AxisMap:
-    """The same where writers are parts of a sum, which cannot hold means."""
+    """A random map of an axis whose writers are parts of a sum, which cannot hold means."""
     source = rng.permutation(np.r_[np.arange(size), rng.integers(GAP, size, rng.integers(0, 5))])
     return orders.gathered(size, source, 1 / orders.ranks(source)[1], np.ones(len(source)), 1.0, "writers")

@@ -1,4 +1,4 @@
-"""Have `huggingface_hub`, here or in a new process, meet the Hub on loopback and no other."""
+"""Make `huggingface_hub`, here or in a new process, use the Hub on loopback and no other."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from support.hub_server import HubServer
 
 
 def environment(hub: HubServer, cache: Path, token: str | None = None) -> dict[str, str]:
-    """Variables with which a new process meets this Hub and no other; its home is beside the cache."""
+    """Variables that make a new process use this Hub and no other; its home is beside the cache."""
     return {
         "HF_ENDPOINT": hub.endpoint,
         "HF_HOME": str(cache.with_name(f"{cache.name}-home")),
@@ -38,7 +38,7 @@ def environment(hub: HubServer, cache: Path, token: str | None = None) -> dict[s
 def hub_environment(
     monkeypatch: pytest.MonkeyPatch, hub: HubServer, cache: Path, token: str | None = None
 ) -> Iterator[list[float]]:
-    """Have `huggingface_hub`, as imported here, meet this Hub and no other; yields the waits (s) it was spared."""
+    """Make `huggingface_hub` in this process use this Hub and no other; yields the waits (s) that it skipped."""
     waits: list[float] = []
     variables = environment(hub, cache, token)
     home = Path(variables["HF_HOME"])

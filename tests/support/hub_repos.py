@@ -1,4 +1,4 @@
-"""Repositories of the Hub on loopback, in memory: files, commits, refs, and what a token may do."""
+"""Repositories of the Hub on loopback, in memory: files, commits, refs, and the rights of tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DATE = "2026-01-01T00:00:00.000Z"
 
 @dataclass(frozen=True)
 class Access:
-    """What a token may do: read what is private or gated, write at all."""
+    """The rights of a token: to read what is private or gated, to write."""
 
     user: str
     reads: bool = True
@@ -35,12 +35,12 @@ class File:
 
     @cached_property
     def pointer(self) -> bytes:
-        """What git holds in place of a file that LFS holds."""
+        """The pointer that git stores for a file in LFS."""
         return f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {len(self.data)}\n".encode()
 
     @cached_property
     def blob(self) -> str:
-        """git's name for it."""
+        """git's hash of the content."""
         held = self.pointer if self.lfs else self.data
         return hashlib.sha1(b"blob %d\0" % len(held) + held).hexdigest()
 
@@ -49,7 +49,7 @@ class File:
         return self.sha256 if self.lfs else self.blob
 
     def entry(self, path: str, blob: str = "oid", lfs_name: str = "oid") -> dict[str, Any]:
-        """What the tree tells of it; the info of a model tells the same by other names."""
+        """A file's entry in the tree; a model's info has the same under other names."""
         told = {"type": "file", "path": path, "size": len(self.data), blob: self.blob}
         lfs = {lfs_name: self.sha256, "size": len(self.data), "pointerSize": len(self.pointer)}
         return told | {"lfs": lfs} if self.lfs else told

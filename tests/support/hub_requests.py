@@ -1,4 +1,4 @@
-"""Requests to the Hub on loopback: as they came, the routes that answer them, replies, and faults on demand."""
+"""Requests to the Hub on loopback: their record, the routes that answer them, replies, and faults on demand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 @dataclass
 class Request:
-    """One request as it came, and what it was answered with: status, bytes of body."""
+    """One request, and its answer: status, bytes of body."""
 
     method: str
     host: str
@@ -43,12 +43,12 @@ class Reply:
 
 
 class RefusedError(Exception):
-    """Its one argument is the Reply that says no."""
+    """Its one argument is the Reply that refuses."""
 
 
 @dataclass
 class Fault:
-    """What goes wrong with the next `times` requests whose path holds `part`, after `skip` that go well."""
+    """A fault of the next `times` requests whose path contains `part`, after `skip` that succeed."""
 
     part: str
     method: str | None
@@ -59,7 +59,7 @@ class Fault:
     stall: bool = False
 
     def strikes(self, asked: Request, reply: Reply | None = None) -> bool:
-        """Those with a reply of their own strike before there is one, the others where a body is sent."""
+        """Whether it strikes now: with a reply of its own before the route answers, else while the body is sent."""
         timely = reply is None if self.reply else reply is not None and reply.status in (200, 206)
         if not (timely and self.times and asked.concerns(self.part, self.method)):
             return False
@@ -84,7 +84,7 @@ PARTS = {"repo": "[^/]+/[^/]+", "revision": "[^/]+", "path": ".+", "oid": "[0-9a
 
 
 def route(methods: str, template: str) -> Callable[..., Any]:
-    """Have a method of the server answer "GET|HEAD", "/{repo}/resolve/{revision}/{path}"."""
+    """Let a method of the server answer "GET|HEAD", "/{repo}/resolve/{revision}/{path}"."""
     pattern = re.sub(r"{(\w+)}", lambda name: f"(?P<{name[1]}>{PARTS[name[1]]})", template)
 
     def register(answer: Callable[..., Reply]) -> Callable[..., Reply]:
@@ -95,7 +95,7 @@ def route(methods: str, template: str) -> Callable[..., Any]:
 
 
 def part_of(data: bytes, wanted: str | None, headers: Mapping[str, str]) -> Reply:
-    """All of it, or the one range that was asked for."""
+    """The whole body, or the one range that the request names."""
     headers = {"Accept-Ranges": "bytes", **headers}
     match = re.fullmatch(r"bytes=(?=.*\d)(\d*)-(\d*)", wanted or "")
     if match is None:

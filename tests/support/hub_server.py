@@ -7,7 +7,7 @@
         assert hub.sent("model.safetensors") == 1000 + len(weights)
 
 Small files come from 127.0.0.1; those that LFS holds are redirected to localhost, another origin, which refuses every
-request that brings a token along. Commits are named by what they hold, so that runs repeat.
+request with a token. A commit's name is the hash of its content, so that runs repeat.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from support.hub_requests import ROUTES, Fault, RefusedError, Reply, Request, pa
 
 
 class HubServer(ThreadingHTTPServer):
-    """`with HubServer() as hub` serves at `hub.endpoint`; an error of its own is raised at the end."""
+    """`with HubServer() as hub` serves at `hub.endpoint`, and raises the server's own errors at the end."""
 
     request_queue_size = 64
     daemon_threads = False  # closing waits for them, so that no answer outlives its test
@@ -61,7 +61,7 @@ class HubServer(ThreadingHTTPServer):
             raise self.errors[0]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients may hang up; anything else is a mistake in here."""
+        """Clients may hang up; any other error is a mistake in this file."""
         if not isinstance(error := sys.exc_info()[1], OSError):
             self.errors.append(error)
 
@@ -93,23 +93,23 @@ class HubServer(ThreadingHTTPServer):
         self.faults.append(Fault(part, method, times, skip, refused(status, f"fault {status}", **headers).args[0]))
 
     def cut(self, part: str, after: int, times: int = 1, skip: int = 0, method: str = "GET") -> None:
-        """Hang up after so many bytes of a body."""
+        """Hang up after this many bytes of a body."""
         self.faults.append(Fault(part, method, times, skip, after=after))
 
     def stall(self, part: str, after: int = 0, times: int = 1, skip: int = 0, method: str = "GET") -> None:
-        """Send so many bytes of a body, then nothing more until the server ends."""
+        """Send this many bytes of a body, then nothing more until the server ends."""
         self.faults.append(Fault(part, method, times, skip, after=after, stall=True))
 
     def asked(self, part: str = "", method: str | None = None) -> list[Request]:
-        """The requests whose path holds `part`, in the order they came."""
+        """The requests whose path contains `part`, in their order."""
         return [one for one in self.requests if one.concerns(part, method)]
 
     def sent(self, part: str = "") -> int:
-        """Bytes of bodies, all such requests together."""
+        """The bytes of the bodies of all these requests."""
         return sum(one.sent for one in self.asked(part))
 
     def answer(self, asked: Request) -> tuple[Reply, Fault | None]:
-        """The reply, and the fault that its body meets on the way."""
+        """The reply, and the fault that interrupts its body."""
         with self.lock:
             self.requests.append(asked)
             if fault := next((fault for fault in self.faults if fault.strikes(asked)), None):
@@ -135,7 +135,7 @@ class HubServer(ThreadingHTTPServer):
         return self.tokens.get(asked.token or "")
 
     def _repo(self, asked: Request, repo: str) -> Repo:
-        """The repository, for those who may know of it."""
+        """The repository. Raises RefusedError if the token may not know of it."""
         access, found = self._access(asked), self.repos.get(repo)
         if found is None or (found.private and not (access and access.reads)):
             raise refused(404 if access else 401, "Repository not found", "RepoNotFound")
@@ -147,7 +147,7 @@ class HubServer(ThreadingHTTPServer):
         return commit
 
     def _writable(self, asked: Request, repo: str) -> Repo:
-        """The repository, for those who may push to it; a pull request takes no more than a token that writes."""
+        """The repository. Raises RefusedError if the token may not push; any writing token may make a pull request."""
         found, access = self._repo(asked, repo), self._access(asked)
         if access is None:
             raise refused(401, "Invalid username or password.", "RepoNotFound")

@@ -1,4 +1,4 @@
-"""A Hub that holds the demo, and what comes of widening it: for tests of sources."""
+"""A Hub that holds the demo, and the result of widening it: for tests of sources."""
 
 from __future__ import annotations
 
@@ -57,30 +57,30 @@ def hub(monkeypatch, tmp_path):
 
 @pytest.fixture
 def logged_in(monkeypatch, hub, tmp_path):
-    """logged_in(token) -> the Hub again, for whoever has this token."""
+    """logged_in(token) -> the Hub, for a user with this token."""
     return lambda token: hub_environment(monkeypatch, hub, tmp_path / "cache", token)
 
 
 @pytest.fixture(scope="session")
 def wide(tmp_path_factory):
-    """What widening the demo gives: {name: sha256}."""
+    """The files of the widened demo: {name: sha256}."""
     wide = widen(open_checkpoint("demo"), 2, noise=NOISE)
     return without_record(contents(save(wide, tmp_path_factory.mktemp("wide") / "out")))
 
 
 def streamed(source, out):
-    """The same bytes, read by ranges: {name: sha256}."""
+    """The files of the demo widened by range requests: {name: sha256}."""
     return without_record(contents(save(widen(open_folder(locate(source, stream=True)), 2, noise=NOISE), out)))
 
 
 def refused(done, code, *said):
-    """One line of stderr that says all of this."""
+    """The command was refused, and one line of stderr contains all these words."""
     assert (done.code, done.out, done.err.count("\n")) == (code, "", 1), done.err
     assert all(part in done.err for part in said), done.err
 
 
 def failed(done, *said):
-    """The machine failed; the last line of stderr says all of this."""
+    """The machine failed, and the last line of stderr contains all these words."""
     assert (done.code, done.out) == (3, ""), done.err
     assert all(part in done.err.splitlines()[-1] for part in said), done.err
 

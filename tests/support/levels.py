@@ -4,11 +4,11 @@
 
     proof       the weights do not fold back into the source's
     logits      outputs differ in float32, over one forward pass
-    layers      hidden states do; says where, and decides nothing
-    generation  what is written does, or the cache changes it
+    layers      hidden states differ; it shows where, and does not decide
+    generation  the written text differs, or the cache changes it
     bf16        outputs differ in bfloat16 by more than that type's own noise
 
-A result that the library cannot load or run, or that returns another shape, is seen by all that would have run it.
+A result that the library cannot load or run, or that returns another shape, is seen by all levels that run it.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from modelsurgeon.verification.logits import LogitReport, compare_all
 from support.grow import widen
 from support.mutant import Mutant
 
-DECIDING = ("proof", "logits", "generation")  # what the verdict follows from
+DECIDING = ("proof", "logits", "generation")  # the levels that decide the verdict
 SHORT = RunOptions(length=16, samples=1)
 
 
 def widened(mutant: Mutant, source: Checkpoint, folder: Path) -> Path:
-    """The result that a mistake is to be planted in, without it."""
+    """The correct result, into which a mistake is planted later."""
     factor = None if mutant.settings else 2
     how = {"rule": mutant.rule, "attention": mutant.attention}
     return save(widen(source, factor, mutant.settings, **how, noise=mutant.noise), folder)

@@ -1,4 +1,4 @@
-"""A page as a browser takes it apart, and text that must not come through as markup."""
+"""A page as a browser parses it, and text that must not become markup."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HOSTILE = "</title></style><script>alert(1)</script>\"'><img src=x onerror=alert
 
 
 class Read(HTMLParser):
-    """A page as a browser takes it apart: elements, attributes, text; `wrong` says what is left open or not opened."""
+    """A parsed page: elements, attributes, text; `wrong` lists tags that are not closed or not opened."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)

@@ -1,4 +1,4 @@
-"""What a planted mistake is, and which levels of verification see which: UNSEEN is the record."""
+"""The class of planted mistakes, and UNSEEN, the record of which levels of verification do not see which."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Change = Callable[[dict[str, torch.Tensor]], None]
 class Mutant:
     """A mistake.
 
-    kind       what of: one of KINDS
-    name       what is wrong
-    family     the tiny variant it is planted in
-    plant      what changes the folder of a widened result
-    rule       the rule that it was widened by
-    settings   the sizes that it was widened to; by two where there are none
-    attention  how attention was widened by two
-    noise      of the result that it is planted in
+    kind       one of KINDS
+    name       the mistake in words
+    family     the tiny variant that is widened
+    plant      a function that changes the folder of the widened result
+    rule       the rule of the widening
+    settings   the sizes of the widening; empty: twice the width
+    attention  the option of a widening by two
+    noise      the noise of the widening
     """
 
     kind: str
@@ -74,7 +74,7 @@ BEHIND_THE_LAYERS = (
     "granite-untied: another factor of logits",
 )
 BY_THE_PROOF_ALONE = (
-    "llama-untied: a head tied again",  # where both tensors are there, this version of the library ties nothing
+    "llama-untied: a head tied again",  # this version of the library ties nothing where both tensors are stored
     "gpt2-untied: a head tied again",
     "gpt2-tied: a mean column off by 1%",  # less than the tolerance of float32
     "gpt2-tied: a mean of a bias off by 1%",

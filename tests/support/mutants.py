@@ -1,4 +1,4 @@
-"""Planted mistakes: what surgery gets wrong elsewhere, done on purpose to a finished result.
+"""Planted mistakes: errors of other tools, made on purpose in a finished result.
 
 Each takes the folder of a result and changes it on disk. The proof must call every one of them wrong; UNSEEN of
 `mutant.py` says which other levels of verification see it, too.
@@ -127,7 +127,7 @@ def every_mutant() -> Iterator[Mutant]:
 
 
 def every_noisy_mutant() -> Iterator[Mutant]:
-    """What goes wrong where noise is on: the results are widened with it."""
+    """Mistakes in results that were widened with noise."""
     layer, wider = "model.layers.1", {"hidden_size": 48}
     yield Mutant(
         "noise",
@@ -234,7 +234,7 @@ def orders() -> Iterator[Mutant]:
 
 
 def factors() -> Iterator[Mutant]:
-    """Factors and biases that were forgotten, and the numbers of configs that stand for some."""
+    """Forgotten factors and biases, also those that are numbers of a config."""
     layer, bert = "model.layers.0", "bert.encoder.layer.0"
     yield Mutant(
         "scale",
@@ -284,7 +284,7 @@ def factors() -> Iterator[Mutant]:
 
 
 def layouts_and_ties() -> Iterator[Mutant]:
-    """Axes in each other's place, and heads that are the embedding or are not."""
+    """Axes in each other's place, and heads that are wrongly tied or untied."""
     fused = "attention.query_key_value.weight"
     yield Mutant(
         "layout", "a matrix stored the other way round", "gpt2-tied", transposed("transformer.h.0.attn.c_proj.weight")

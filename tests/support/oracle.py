@@ -10,8 +10,8 @@ is right to 1e-7 only. Inside `in_float64()` these casts go to float64:
 Load the model inside, for its rotary frequencies are computed then. Experts need `experts_implementation="eager"`:
 the grouped kernel that is the default knows no float64.
 
-`narrow()` lists what still is of a narrower type, as seen by the dispatcher below every Python call, so by other means
-than those that `in_float64()` works by.
+`narrow()` lists what still has a narrower type. It watches torch's dispatcher, below every Python call, and so does not
+rely on the means of `in_float64()`.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ _CASTS = {
 
 @contextmanager
 def in_float64() -> Iterator[None]:
-    """Every cast to a narrower floating type goes to float64, every new tensor is of float64."""
+    """Make every cast to a narrower floating type go to float64, and every new tensor float64."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
         with (
-            mock.patch.object(torch, "FloatTensor", torch.DoubleTensor),  # a type's constructor passes by the mode
+            mock.patch.object(torch, "FloatTensor", torch.DoubleTensor),  # the mode does not see a type's constructor
             mock.patch.object(modeling_gpt2, "torch", _Torch()),
             _Wide(),
         ):
@@ -72,7 +72,7 @@ class _Wide(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func is torch.Tensor.view:  # of a type it is no cast: it says what bytes hold, safetensors reads files so
+        if func is torch.Tensor.view:  # view(dtype) is no cast: safetensors reads files so
             return func(*args, **kwargs)
         return _CASTS.get(func, func)(*map(_wider, args), **{key: _wider(value) for key, value in kwargs.items()})
 
@@ -82,7 +82,7 @@ def _wider(argument: Any) -> Any:
 
 
 class _Torch:
-    """What GPT-2's module finds as `torch`: with reorder_and_upcast_attn it asks whether a type *is* float32."""
+    """Replaces `torch` in GPT-2's module, which with reorder_and_upcast_attn asks whether a type *is* float32."""
 
     float32 = torch.float64
 

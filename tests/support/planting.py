@@ -13,7 +13,7 @@ from support.mutant import Change
 
 
 def tensors(change: Change) -> Callable[[Path], None]:
-    """A mutant of the weights."""
+    """Make a mutant that changes the weights."""
 
     def plant(folder: Path) -> None:
         held = load_file(folder / "model.safetensors")
@@ -29,7 +29,7 @@ def tensors(change: Change) -> Callable[[Path], None]:
 
 
 def config(**values: object) -> Callable[[Path], None]:
-    """A mutant of the config."""
+    """Make a mutant that changes the config."""
 
     def plant(folder: Path) -> None:
         held = json.loads((folder / "config.json").read_text())
@@ -40,7 +40,7 @@ def config(**values: object) -> Callable[[Path], None]:
 
 
 def inside(key: str, **values: object) -> Callable[[Path], None]:
-    """A mutant of a nested part of the config."""
+    """Make a mutant that changes a nested part of the config."""
 
     def plant(folder: Path) -> None:
         held = json.loads((folder / "config.json").read_text())

@@ -2,9 +2,8 @@
 
     command = write_command(folder)  # an executable, for scripts of bash
 
-hands the server its arguments, folder, environment and three streams, and ends as the fork ends. That is a process of
-its own; only what was imported before is not imported again. What `modelsurgeon` imports when, and how it begins,
-test_cli.py tries without this.
+hands the server its arguments, folder, environment and three streams, and ends as the fork ends. The fork is a process
+of its own, which only skips the imports. Tests of start-up and of imports (test_cli.py) do not use this.
 """
 
 from __future__ import annotations
@@ -100,7 +99,7 @@ def _answer(connection: socket.socket) -> None:
 
 
 def _end(main: Callable[[], None]) -> NoReturn:
-    """Run it and end as an interpreter does, save that nothing is freed: that takes half a second."""
+    """Run the command and end as an interpreter does, but free nothing: that would take half a second."""
     code: object = LOST
     try:
         main()
@@ -121,7 +120,7 @@ if __name__ == "__main__":
 
     from modelsurgeon.__main__ import main
 
-    gc.freeze()  # so that forks copy no page for it
+    gc.freeze()  # so that the collector makes forks copy no page
     preloaded = (rich.console, torch, transformers.AutoModelForCausalLM, transformers.LlamaForCausalLM)
     _serve(sys.argv[1])
     _end(main)

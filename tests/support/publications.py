@@ -1,4 +1,4 @@
-"""A checkpoint's folder to publish: the files it holds, and what lies where it goes."""
+"""A checkpoint's folder to publish, and the files at its target."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def waits(monkeypatch):
-    """Seconds that were waited, all spared."""
+    """The seconds that the library wanted to wait; none is waited."""
     found = []
     monkeypatch.setattr(publish, "sleep", found.append)
     return found

@@ -1,4 +1,4 @@
-"""Growth that must be refused, under both rules alike, and growth beside it that must change no output."""
+"""Growth that both rules must refuse, and growth beside it that must change no output."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def checkpoint(source):
 
 @pytest.fixture
 def refusal(checkpoint):
-    """refusal(name, **settings) -> what the PlanError says, which must be the same under both rules."""
+    """refusal(name, **settings) -> the PlanError's message, which must be equal under both rules."""
 
     def said(name, **settings):
         found = set()
@@ -42,7 +42,7 @@ def refusal(checkpoint):
 
 @pytest.fixture
 def lossless(source, tmp_path):
-    """lossless(name, **settings): the growth computes what its source computes, under both rules."""
+    """lossless(name, **settings): assert that the growth changes no output, under both rules."""
 
     def tried(name, **settings):
         small = Source(tiny.named(name), source(tiny.named(name), "float64"))

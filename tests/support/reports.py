@@ -1,4 +1,4 @@
-"""Documents of verification, made up: with everything that a page can show, and with as little as there can be."""
+"""Invented documents of verification: one with everything that a page can show, and one with next to nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIDE = {"revision": None, "model_type": "llama", "model": "LlamaForCausalLM", "d
 
 
 def validator() -> jsonschema.Draft202012Validator:
-    """What raises ValidationError for a document that the package's schema does not describe."""
+    """The validator of the package's schema."""
     text = Path(verification.__file__).with_name("schema.json").read_text(encoding="utf-8")
     return jsonschema.Draft202012Validator(json.loads(text))
 

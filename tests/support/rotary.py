@@ -1,4 +1,4 @@
-"""The library's own rotary embeddings, of every family, as the judge of what a config says."""
+"""The library's own rotary embeddings of every family: the test of what a config means."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def embedding(config: dict[str, Any]) -> tuple[Any, torch.nn.Module]:
 
 
 def frequencies(config: dict[str, Any], layer: str = "", length: int | None = None) -> tuple[np.ndarray, float]:
-    """(inverse frequencies [pairs], what cosines and sines are multiplied by)."""
+    """(inverse frequencies [pairs], the factor of cosines and sines)."""
     loaded, module = embedding(config)
     if length is None:
         prefix = f"{layer}_" if layer else ""
@@ -118,7 +118,7 @@ POWER = 4 * EPS32
 
 
 def yarn_bound(record: dict[str, Any]) -> float:
-    """What float32 leaves of a YaRN frequency, relative.
+    """The relative error of a YaRN frequency in float32.
 
     The ramp of both configs is rounded a few times to EPS32 of 1; where it has all but ended, an error of the full
     frequency is `factor` times as large beside the stretched one.

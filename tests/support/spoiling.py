@@ -1,4 +1,4 @@
-"""How a sound checkpoint is spoilt: functions that make functions of its folder, and `bad`, a line of the list."""
+"""Ways to spoil a valid checkpoint: each returns a function of its folder; `bad` makes an entry of the list."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ Spoil = Callable[[Path], Any]
 class Bad:
     """One bad input.
 
-    spoil    makes it of a sound folder; what it returns, if anything, is named in the place of the folder
-    words    of the message
+    spoil    changes a valid folder; may return another source to name in the command
+    words    words of the message
     of       the tiny model that is spoilt; "sharded": a Llama in several files
-    output   where the result is asked for, beside the folder
+    output   the path of the output, relative to the folder's parent
     """
 
     spoil: Spoil
@@ -151,7 +151,7 @@ def index(change: Callable[[dict[str, str]], Any]) -> Spoil:
 
 
 def leads_to(place: str) -> Spoil:
-    """A weight_map whose first shard lies elsewhere, and is there: {} is the folder around."""
+    """A weight_map whose first shard lies elsewhere and exists; {} is the parent folder."""
 
     def spoil(folder: Path) -> None:
         shard = next(iter(sorted(folder.glob("model-*.safetensors"))))
@@ -177,7 +177,7 @@ def in_two_shards(folder: Path) -> None:
 
 
 def linked(name: str) -> Spoil:
-    """The file lies outside, and a link leads there."""
+    """Move the file outside, and link to it."""
 
     def spoil(folder: Path) -> None:
         (folder / name).touch()
@@ -211,7 +211,7 @@ def listening(path: Path) -> None:
 
 
 class Bomb:
-    """What a pickle of it does when it is opened: a folder appears."""
+    """A pickle that creates a folder when it is opened."""
 
     def __init__(self, place: Path) -> None:
         self.place = place

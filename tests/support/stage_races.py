@@ -1,4 +1,4 @@
-"""Runs in processes of their own, that race or are killed; and mistakes planted in what keeps them apart.
+"""Runs in their own processes, which race or are killed; and mistakes planted in the code that keeps them apart.
 
 `elsewhere("NAME", ...)` calls a function of this module in a new process.
 """
@@ -39,12 +39,12 @@ def says(process: subprocess.Popen[str]) -> str:
 
 
 def end(process: subprocess.Popen[str]) -> str:
-    """Let it go on, and wait until it is done; what it said."""
+    """Let the process go on, wait for its end, and return its output."""
     return process.communicate("\n", timeout=60)[0].strip()
 
 
 def stay(out: str, shards: str) -> None:
-    """Finish some shards, say so, and stay until told to go on."""
+    """Finish some shards, print that, and wait for a line on stdin."""
     with staged(out, "a", shards=3, needed=0) as stage:
         write(stage, after=int(shards))
         print("ready", flush=True)
@@ -65,7 +65,7 @@ def die_between_renames(out: str) -> None:
 
 
 def race(folder: str, before: str, mutant: str = "") -> None:
-    """Rounds of four runs that begin at once; prints what became of them, of a mutant until it is seen."""
+    """Start rounds of four runs at once and print their outcomes; of a mutant, until it is seen."""
     if mutant:
         MUTANTS[mutant](setattr)
     for number in range(ROUNDS):
@@ -78,7 +78,7 @@ def race(folder: str, before: str, mutant: str = "") -> None:
 
 
 def prepare(out: Path, before: str) -> None:
-    """What the runs find: nothing, a dead owner, or what a run kept that failed."""
+    """Prepare what the runs find: nothing, a dead owner, or the shards of a failed run."""
     if before != "nothing":
         if (child := os.fork()) == 0:
             with staged(out, "a", shards=3, needed=0) as stage:
@@ -90,7 +90,7 @@ def prepare(out: Path, before: str) -> None:
 
 
 def contend(out: Path, count: int) -> str:
-    """What becomes of processes that begin at once: + has the stage until all have tried, - is refused, ! fails."""
+    """The outcomes of processes that start at once: + holds the stage until all have tried, - is refused, ! fails."""
     begin, answers, leave = os.pipe(), os.pipe(), os.pipe()
     children = []
     for _ in range(count):
@@ -119,7 +119,7 @@ def contend(out: Path, count: int) -> str:
 
 
 def finish_often(out: str, times: str, met: str) -> None:
-    """Save again and again, until runs have met, which the file `met` says; prints how often that was refused."""
+    """Save again and again until runs have met, which the file `met` shows; print how often a run was refused."""
     done = refused = 0
     while done < int(times) or not Path(met).exists():
         try:

@@ -19,7 +19,7 @@ def data(name: str, request: object = "a") -> bytes:
 
 
 def write(stage: Stage, request: object = "a", *, after: int = 3, error: BaseException | None = None) -> list[str]:
-    """Write the shards that are not there, and one more half, then raise; the names of those written."""
+    """Write the missing ones of the first `after` shards; with an error: half a shard more, then raise it."""
     written = []
     for name in SHARDS[:after]:
         if not stage.reusable(name):
@@ -51,7 +51,7 @@ def fail(out: Path, request: object = "a", *, error: BaseException, after: int =
 
 
 def whole(out: Path, request: object = "a") -> bool:
-    """Whether the output is what `save` writes, and nothing lies beside it."""
+    """Whether the output has the content that `save` writes, with nothing beside it."""
     expected = {**{name: data(name, request) for name in SHARDS}, "config.json": b"{}"}
     return {path.name: path.read_bytes() for path in out.iterdir()} == expected and os.listdir(out.parent) == [out.name]
 

@@ -1,8 +1,8 @@
-"""Where faults are tried, and the laws: what must hold after a fault, and after the same command once more.
+"""The place where faults are tried, and the laws that hold after a fault and after the same command once more.
 
-The output is absent or whole, the source is what it was, and stderr tells in one line what happened. The same command
-then ends well: it goes on with the shards that were finished, its output is that of an undisturbed run to the last
-byte, and nothing lies beside it.
+After a fault the output is absent or whole, the source is unchanged, and one line of stderr says what happened. The
+same command then succeeds: it reuses finished shards, its output equals an undisturbed run's to the last byte, and
+nothing lies beside it.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ UNTIE = ("untie-embeddings", "source", "-o", "place/out")  # whole files are cop
 
 @dataclass(frozen=True)
 class Scene:
-    """What is disturbed.
+    """A run to disturb.
 
-    command  the run
-    old      the command whose output stands there before
-    again    the command afterwards; the same where there is none
+    command  its command
+    old      the command that wrote the output that is there before
+    again    the command after the fault; None: `command`
     """
 
     command: Command
@@ -67,7 +67,7 @@ COMMANDS = sorted({command for scene in SCENES.values() for command in (scene.co
 
 
 def nothing() -> None:
-    """What disturbs a run that is left alone."""
+    """Disturb nothing."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,10 @@ class Stand:
     """A folder with `source` and `place` in it, which is the working directory.
 
     outputs  {command: contents of what it writes undisturbed}
-    seconds  {command: how long it takes}
-    calls    {command: how many calls of it change the disk}
-    reads    {command: how often it reads}
-    plant    a mistake made on purpose, in every run
+    seconds  {command: its duration}
+    calls    {command: the number of its calls that change the disk}
+    reads    {command: the number of its reads}
+    plant    plants a mistake in every run
     """
 
     folder: Path
@@ -100,9 +100,9 @@ class Stand:
         return disturbed.attempt(command, lambda: (self.plant(), disturb()), strike, self._look)
 
     def _look(self) -> str:
-        """What is wrong with the names in the output, at two looks: it may go away meanwhile.
+        """What is wrong with the file names in the output, at two looks: it may disappear in between.
 
-        They are those of an undisturbed run, or of a record: a source that changed may be another model.
+        They must be those of an undisturbed run, or of a record: a changed source may be another model.
         """
         for _ in range(2):
             try:
@@ -121,7 +121,7 @@ def _on_record() -> set[str]:
 
 
 def build(folder: Path) -> Stand:
-    """A stand in the folder, entered; its source is the bundled model in shards, with a record of maps."""
+    """Make a stand in the folder and enter it; its source is the bundled model in shards, with a record of maps."""
     torch.set_num_threads(1)
     (folder / "made").mkdir()
     _enter(folder / "first")
@@ -144,7 +144,7 @@ def build(folder: Path) -> Stand:
 
 
 def enter_copy(stand: Stand) -> None:
-    """Work in a copy of the stand, as one of several processes."""
+    """Enter a copy of the stand, as one of several processes."""
     _enter(stand.folder / str(os.getpid()))
     shutil.copytree(stand.folder / "first" / SOURCE, SOURCE)
 
@@ -155,11 +155,11 @@ def _enter(folder: Path) -> None:
     PLACE.mkdir()
 
 
-# What must hold: each returns what does not
+# The laws: each function returns those that are broken
 
 
 def after_fault(stand: Stand, scene: Scene, ended: Ended, codes: set[int]) -> list[str]:
-    """After a run that was disturbed, which may end with these codes."""
+    """The laws that a disturbed run broke, which may end with these codes."""
     wrong, old = list[str](), stand.outputs[scene.old] if scene.old else None
     if OUT.exists():
         if contents(OUT) not in (stand.outputs[scene.command], old):
@@ -172,7 +172,7 @@ def after_fault(stand: Stand, scene: Scene, ended: Ended, codes: set[int]) -> li
 
 
 def of_words(stand: Stand, ended: Ended, codes: set[int]) -> list[str]:
-    """Of what a run says, and of the source."""
+    """The broken laws of a run's messages and of the source."""
     wrong = [ended.seen] if ended.seen else []
     if ended.code not in codes:
         wrong.append(f"exit code {ended.code}: {ended.err}")
@@ -187,7 +187,7 @@ def of_words(stand: Stand, ended: Ended, codes: set[int]) -> list[str]:
 
 
 def after_all(stand: Stand, scene: Scene, kept: Mapping[str, object]) -> tuple[int, list[str]]:
-    """(shards reused, what does not hold) of the same command once more; `kept` are those that it must use."""
+    """Run the same command again: (shards reused, broken laws); `kept` are the shards that it must reuse."""
     command, wrong = scene.last, list[str]()
     if OUT.exists() and "--overwrite" not in command:
         refused = stand.attempt(command)
@@ -205,7 +205,7 @@ def after_all(stand: Stand, scene: Scene, kept: Mapping[str, object]) -> tuple[i
 
 
 def not_whole() -> list[str]:
-    """Of an output by itself, which need not be that of the sound source."""
+    """The broken laws of an output by itself, whatever its source."""
     try:
         found = check_files(open_checkpoint(OUT).origin)
     except ModelSurgeonError as error:

@@ -1,4 +1,4 @@
-"""Tiny models of every architecture, every parameter random: the oracle that surgery is tried on.
+"""Tiny models of every architecture, with every parameter random: the oracle of the surgery.
 
 Fresh models have gains of 1 and biases of 0, which hides most errors; here gains lie around 1 by 0.3, biases around
 0 by 0.3, and matrices have the deviation that keeps activations near 1. `variants.py` lists the models, from their
@@ -108,7 +108,7 @@ def load(folder: Path, kind: str) -> Any:
 
 
 def load64(folder: Path, kind: str) -> Any:
-    """The same in float64, to be run inside `oracle.in_float64()` too."""
+    """The model from disk, in float64; run it inside `oracle.in_float64()`, too."""
     with in_float64():
         return _load(folder, kind, dtype=torch.float64, experts_implementation="eager")
 
@@ -195,7 +195,7 @@ def run64(folder: Path, kind: str) -> Mapping[str, torch.Tensor]:
 
 
 def _written(folder: Path) -> tuple[tuple[str, int, int, int], ...]:
-    """What tells the files of a folder from others that were there before."""
+    """The identity of a folder's files: it changes when they are written again."""
     found = ((path.name, path.stat()) for path in sorted(folder.iterdir()))
     return tuple((name, stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in found)
 

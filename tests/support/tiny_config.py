@@ -1,7 +1,7 @@
-"""Tiny configs: sizes from a family's table, and what it needs besides.
+"""Tiny configs: sizes from a family's table, and further settings that it needs.
 
-Sizes differ from one another where the family allows it, so that a swapped axis cannot fit by chance. What a table does
-not imply is an entry of OVERRIDES; most families need none.
+Sizes differ from one another where the family allows it, so that a swapped axis cannot fit by chance. Settings that a
+table does not imply are entries of OVERRIDES; most families need none.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from modelsurgeon.architectures import architecture, registry
 
 VOCAB, LENGTH, POSITIONS = 61, 9, 24
 
-# What a table's axes and counters get: heads of 8 (four rotary pairs), sizes that no other axis has by chance.
+# Sizes of a table's axes and counters: heads of 8 (four rotary pairs), sizes that no other axis has by chance.
 BY_AXIS = {
     "vocab": VOCAB,
     "positions": POSITIONS,
@@ -136,7 +136,7 @@ def shares_eps_with_head(table: architecture.Architecture) -> bool:
 
 
 def sizes(model_type: str) -> dict[str, Any]:
-    """A tiny config of a family, from its table alone where OVERRIDES has nothing to say."""
+    """A tiny config of a family, from its table and OVERRIDES."""
     table = registry.find(model_type)
     known = transformers.CONFIG_MAPPING[model_type]().to_dict()
     found: dict[str, Any] = dict.fromkeys(table.counters.values(), 2)

@@ -1,4 +1,4 @@
-"""Tiny models trained for a while with AdamW, saved as a Trainer would, and how they went on."""
+"""Tiny models trained for a few steps with AdamW, saved as a Trainer does, and their further losses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support.grow import widen
 from support.oracle import in_float64
 
 BEFORE, AFTER = range(6), range(6, 26)  # steps: of the small model, and of both
-SOON = 8  # steps after which a mistake is seen
+SOON = 8  # steps that are enough to see a mistake
 
 # Logits of twice as many summands may be 140 eps apart (`tiny.ROUNDING`): the mean of 16 of them, each either way, by a
 # quarter of that, which is 4e-6, or nine steps of a loss near 5 in float32. In float64 a thousand such steps; a mistake
@@ -28,7 +28,7 @@ SINGLE, DOUBLE = 5e-6, 1e-12
 
 @dataclass(frozen=True)
 class Case:
-    """A model trained for a while, saved as a Trainer would; how it is grown; and how it went on."""
+    """A model trained for a few steps and saved as a Trainer does; how it is grown; its further losses."""
 
     variant: tiny.Variant
     folder: Path
@@ -70,7 +70,7 @@ def _trained(name: str, folder: Path) -> Case:
     variant = tiny.named(kind)
     with in_float64() if wide else nullcontext():
         model = still(tiny.build(variant).to(torch.float64 if wide else torch.float32))
-        optimizer = torch.optim.AdamW(_as_trainer(model), lr=3e-3, eps=1e-4)  # an eps that matters
+        optimizer = torch.optim.AdamW(_as_trainer(model), lr=3e-3, eps=1e-4)  # large enough to matter
         scheduler = schedule(optimizer)
         train(model, optimizer, scheduler, BEFORE)
         model.save_pretrained(folder)
@@ -97,7 +97,7 @@ def parameters_of(model: Any) -> tuple[list[str], list[str]]:
 
 
 def still(model: Any) -> Any:
-    """In training, without dropout."""
+    """The model in training mode, without dropout."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0

@@ -12,7 +12,7 @@ from modelsurgeon.saving.save import save
 from support import tiny
 
 TOLERANCE = tiny.ROUNDING
-NOTICED = 10 * TOLERANCE  # what a mistake must move the outputs by
+NOTICED = 10 * TOLERANCE  # a mistake must change the outputs by as much
 
 
 VARIANTS = tiny.variants()
@@ -22,7 +22,7 @@ FAMILIES = [v for v in VARIANTS if v.main and not v.tied]  # one form of each
 
 
 def eps(variant):
-    """What a variant's norms have for eps; 0 where their code says it."""
+    """The eps of a variant's norms; 0 where it is fixed in the code."""
     return (variant.table.eps and {**tiny.sizes(variant.model_type), **variant.config}[variant.table.eps]) or 0
 
 

@@ -22,8 +22,8 @@ class Variant:
     """One form of one family.
 
     kind       the transformers class
-    own_head   the output head differs from the embedding, and the library has no flag for that (T5)
-    main       the family's usual form, tied or untied: tried with every choice, the others with fewer
+    own_head   whether the output head differs from the embedding without a flag of the library for it (T5)
+    main       whether it is the family's usual form, tied or untied, which is tried with every choice
     """
 
     name: str
@@ -47,7 +47,7 @@ class Variant:
 
     @property
     def has_head(self) -> bool:
-        if self.kind == "ElectraForPreTraining":  # tells replaced words from others
+        if self.kind == "ElectraForPreTraining":  # finds replaced words
             return False
         return any(kind in self.kind for kind in ("CausalLM", "MaskedLM", "LMHead", "PreTraining", "Conditional"))
 

@@ -1,4 +1,4 @@
-"""A grown tensor of every kind, from numbers that are hard to add: for tests of pieces, threads and memory."""
+"""A grown tensor of every kind, made of numbers that are hard to add: for tests of pieces, threads and memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MOST = (1, 7, 64, 1000, 1 << 30)
 
 
 def numbers(shape: tuple[int, ...], dtype: torch.dtype, unusual: bool) -> torch.Tensor:
-    """Random numbers of all magnitudes, among them those near the smallest, and what is no number."""
+    """Random numbers of all magnitudes, also near the smallest, and NaN and infinities."""
     random = torch.Generator().manual_seed(math.prod(shape))
     values = torch.randn(shape, generator=random, dtype=torch.float64).reshape(-1)
     smallest = torch.finfo(dtype).smallest_normal
@@ -47,7 +47,7 @@ def tiled(size: int, count: int, side: str = "readers", scale: float = 1.0) -> D
 
 
 def made_of(size: int, source: list[int] | np.ndarray, side: str = "writers", scale: float = 1.0) -> Dimension:
-    """Of these sources, in this order, each read with its part."""
+    """A dimension of these sources, in this order."""
     rank, count = orders.ranks(np.asarray(source))
     factor, part = np.full(len(source), scale), orders.shares(rank, count) if scale == 1.0 else 1 / count / scale
     return along(orders.gathered(size, np.asarray(source), factor, part, 1.0), side)
@@ -109,7 +109,7 @@ def gaps_behind(size: int) -> Dimension:
 
 
 def free_behind(size: int) -> Dimension:
-    """Gaps that may hold anything."""
+    """Free gaps behind the coordinates, filled with old ones."""
     return made_of(size, [*range(size), GAP, GAP], "readers").filled
 
 
@@ -129,7 +129,7 @@ def many(size: int) -> Dimension:
 
 
 def ignored(size: int) -> Dimension:
-    """Sources that are multiplied by nothing."""
+    """Sources with the factor zero."""
     factor = np.r_[np.ones(size), np.zeros(size)]
     axis = orders.gathered(size, np.tile(np.arange(size), 2), np.ones(2 * size), factor, 1.0)
     return along(axis, "readers")
@@ -210,7 +210,7 @@ def whole(lazy: Remapped) -> bytes:
 
 
 def in_pieces(lazy: Remapped, most: int) -> bytes:
-    """What a writer would write."""
+    """The bytes that a writer writes."""
     arena, row = Arena(), lazy.nbytes // lazy.shape[0] if lazy.shape and lazy.shape[0] else 0
     found = bytearray()
     for piece in lazy.pieces(most):

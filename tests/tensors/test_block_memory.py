@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from modelsurgeon.files.file import LocalFile
 from modelsurgeon.maps.dimension import ungrown
-from modelsurgeon.proof import blocks, fold
+from modelsurgeon.proof import fold, fold_blocks
 from modelsurgeon.tensors import means
 from modelsurgeon.tensors.arena import Arena, fresh
 from modelsurgeon.tensors.dtypes import DTYPES
@@ -54,7 +54,7 @@ def test_working_sets_of_matrices_are_a_few_pieces(tmp_path: Path) -> None:
 def test_experts_are_folded_in_memory_that_does_not_depend_on_their_size(
     side: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(blocks, "BLOCK", 1 << 14)
+    monkeypatch.setattr(fold_blocks, "BLOCK", 1 << 14)
     found = []
     for columns in (256, 1024):
         base = stored(numbers((2, columns, 128), torch.bfloat16, unusual=False), tmp_path)

@@ -17,7 +17,7 @@ from modelsurgeon.checkpoints.checkpoint import open_checkpoint
 from modelsurgeon.files.file import LocalFile
 from modelsurgeon.maps import axis_map, dimension, orders
 from modelsurgeon.maps.axis_map import GAP, MEAN
-from modelsurgeon.proof import blocks
+from modelsurgeon.proof import fold_blocks
 from modelsurgeon.proof.fold import fold
 from modelsurgeon.tensors import means
 from modelsurgeon.tensors.arithmetic import nearest_power_of_two
@@ -110,6 +110,16 @@ def test_only_near_misses_become_powers_of_two() -> None:
     assert nearest_power_of_two(-0.5) == -0.5
 
 
+def test_factors_that_round_are_not_called_exact_because_their_product_rounds_nothing() -> None:
+    root = np.nextafter(2**0.5, 0)  # times sqrt(2) it is 2, while bfloat16 rounds after each of the two
+    axis = orders.gathered(1, np.array([0, 0]), np.array([root, root / 2]), np.array([0.5 / root, 1 / root]), 1.0)
+    old = Held(torch.tensor([-1.71875], dtype=torch.bfloat16))
+    wide = Remapped(old, (dimension.along(axis, "writers"),), "BF16", constant=2**0.5)
+    assert wide.factors == (1.0, 2.0)
+    assert not wide.is_exact
+    assert whole(wide).tolist() == [-3.4375, -1.71875]
+
+
 def test_layers_share_their_dimensions_so_that_a_plan_does_not_grow_with_depth() -> None:
     before = open_checkpoint("demo")
     wide = widen(before, 2)
@@ -175,7 +185,7 @@ def test_the_fold_is_the_same_in_blocks_of_any_size(
     wide, _, _ = case
     held = Held(whole(wide))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(blocks, "BLOCK", block)
+        patched.setattr(fold_blocks, "BLOCK", block)
         patched.setattr(means, "MEAN_BLOCK", block)
         assert fold("t", wide, held).verdict in ("exact", "rounded")  # type: ignore[arg-type]
 
@@ -188,7 +198,7 @@ def test_the_verdict_is_the_same_in_blocks_of_any_size(
     held = Held(whole(wide))
     expected = fold("t", wide, held)  # type: ignore[arg-type]
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(blocks, "BLOCK", block)
+        patched.setattr(fold_blocks, "BLOCK", block)
         assert fold("t", wide, held) == expected  # type: ignore[arg-type]
 
 

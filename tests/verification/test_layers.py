@@ -125,7 +125,7 @@ def test_hidden_states_tell_and_do_not_judge() -> None:
     layers = Layers("text", rows)
     assert layers.first == rows[1]
     assert layers.to_json()["first"] == "b.0.c" and layers.to_json()["rows"][1]["max_rel"] == "nan"
-    assert not LogitReport("float32", (), (), 0.0, layers=layers).same
+    assert not LogitReport("float32", (), layers=layers).same
 
 
 def test_behaviour_is_run_on_long_and_shifted_rows_padded_on_both_sides(pair: Callable[[str], Pair]) -> None:

@@ -151,7 +151,7 @@ def test_a_nan_is_not_the_same_and_can_be_written_as_json(demo: Checkpoint, tmp_
 
 
 def test_a_report_with_nothing_in_it_is_not_the_same() -> None:
-    assert not LogitReport("float32", (), (), 0.0).same
+    assert not LogitReport("float32", ()).same
 
 
 def test_a_report_survives_json(demo: Checkpoint, wider: Checkpoint) -> None:

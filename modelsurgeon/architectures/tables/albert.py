@@ -1,19 +1,14 @@
-"""ALBERT: a post-norm encoder whose layers share their weights, under embeddings of a size of their own.
-
-`num_hidden_layers` passes go through `num_hidden_groups` groups of `inner_group_num` layers. The embeddings are always
-projected, so their size never has to grow with the stream; the masked-LM head works at that size, too.
-"""
+"""ALBERT: a post-norm encoder whose layers share their weights, under projected embeddings of a size of their own."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Tie
-from modelsurgeon.architectures.axes import attention, tokens
-from modelsurgeon.architectures.layouts import TOKENS, multiple_choice, unpooled
+from modelsurgeon.architectures.recurring import attention, classifiers, embeddings, tokens
 
 ARCHITECTURE = Architecture(
     model="AlbertForMaskedLM",
     norm="layer",
     eps="layer_norm_eps",
     prefix="albert.",
-    counters={"group": "num_hidden_groups", "inner": "inner_group_num"},
+    counters={"group": "num_hidden_groups", "inner": "inner_group_num"},  # num_hidden_layers passes go through them
     tie=Tie(
         "predictions.decoder.weight",
         "albert.embeddings.word_embeddings.weight",
@@ -24,9 +19,7 @@ ARCHITECTURE = Architecture(
     axes={
         **tokens(positions="max_position_embeddings", types="type_vocab_size"),
         "hidden": Axis("hidden_size", through="residual"),
-        "embedded": Axis("embedding_size", through="rank"),
-        "transform": Axis("embedding_size", through="pointwise"),
-        "final": Axis("embedding_size", through="rank"),
+        **embeddings(),
         "pooled": Axis("hidden_size", through="pointwise"),
         "mlp": Axis("intermediate_size", through="pointwise"),
         **attention(),
@@ -59,7 +52,7 @@ ARCHITECTURE = Architecture(
         "classifier.{weight,bias}?": "labels <- pooled",
         "qa_outputs.{weight,bias}?": "labels <- hidden",
     },
-    forms=(unpooled("albert.pooler.weight"), TOKENS, multiple_choice("pooled")),
+    forms=classifiers("albert.pooler.weight"),
     outputs={"last_hidden_state": "hidden", "pooler_output": "pooled"},
     keys="classifier_dropout_prob hidden_act num_hidden_layers",
     requires={"position_embedding_type": (None, "absolute")},

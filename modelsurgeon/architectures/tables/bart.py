@@ -1,11 +1,7 @@
-"""BART: a post-norm encoder and decoder, learned positions with two rows of padding before them, a fixed eps (1e-5).
-
-The output of each norm is the residual; the last one of the decoder is what the head reads. The token embeddings may be
-multiplied by sqrt(d_model), positions never. The decoder alone, with a head, is a causal language model.
-"""
+"""BART: a post-norm encoder and decoder, learned positions with two rows of padding before them, a fixed eps (1e-5)."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Tie, labels
-from modelsurgeon.architectures.axes import attention, residual
+from modelsurgeon.architectures.recurring import attention, residual
 
 
 def layer(at: str, side: str, attentions: tuple[str, ...], last: str = "hidden") -> dict[str, str]:
@@ -36,15 +32,11 @@ ARCHITECTURE = Architecture(
     model="BartForConditionalGeneration",
     norm="layer",
     eps=None,
-    prefix="model.",
     counters={"layer": "encoder_layers", "decoder_layer": "decoder_layers"},
     tie=Tie(
         "lm_head.weight",
         "model.shared.weight",
-        also={
-            "model.encoder.embed_tokens.weight": "model.shared.weight",
-            "model.decoder.embed_tokens.weight": "model.shared.weight",
-        },
+        also={f"model.{side}.embed_tokens.weight": "model.shared.weight" for side in ("encoder", "decoder")},
         default=True,
     ),
     axes={
@@ -77,9 +69,8 @@ ARCHITECTURE = Architecture(
         f"model.{name}.weight": ("hidden", 0.5, "scale_embedding")
         for name in ("shared", "encoder.embed_tokens", "decoder.embed_tokens")
     },
-    keys="""
-        activation_dropout activation_function decoder_layerdrop encoder_layerdrop is_decoder max_position_embeddings
-    """,
+    keys="""activation_dropout activation_function decoder_layerdrop encoder_layerdrop is_decoder
+        max_position_embeddings""",
     defaults={"scale_embedding": False},
     aliases={
         "hidden_size": "d_model",

@@ -1,25 +1,14 @@
-"""BERT: a post-norm encoder, in every usual form: masked-LM, next-sentence, pooler, classifiers, or the bare body.
+"""BERT: a post-norm encoder, in every usual form: masked-LM, next-sentence, pooler, classifiers, or the bare body."""
 
-The output of each norm is the residual, so `hidden` is both. The masked-LM head's dense layer ends in an activation:
-its axis `transform` is copied with scale 1, whatever the rule.
-"""
-
-from modelsurgeon.architectures.architecture import Architecture, Tie
-from modelsurgeon.architectures.axes import encoder
-from modelsurgeon.architectures.layouts import TOKENS, multiple_choice, unpooled
+from modelsurgeon.architectures.architecture import Architecture
+from modelsurgeon.architectures.recurring import bert_tie, classifiers, encoder
 
 ARCHITECTURE = Architecture(
     model="BertForMaskedLM",
     norm="layer",
     eps="layer_norm_eps",
     prefix="bert.",
-    tie=Tie(
-        "cls.predictions.decoder.weight",
-        "bert.embeddings.word_embeddings.weight",
-        also={"cls.predictions.decoder.bias": "cls.predictions.bias"},
-        requires="cls.predictions.transform.dense.weight",
-        default=True,
-    ),
+    tie=bert_tie("bert."),
     axes=encoder(),
     tensors={
         "bert.embeddings.word_embeddings.weight": "vocab -> hidden",
@@ -43,7 +32,7 @@ ARCHITECTURE = Architecture(
         "classifier.{weight,bias}?": "labels <- pooled",
         "qa_outputs.{weight,bias}?": "labels <- hidden",
     },
-    forms=(unpooled("pooler.dense.weight"), TOKENS, multiple_choice("pooled")),
+    forms=classifiers("pooler.dense.weight"),
     outputs={"last_hidden_state": "hidden", "pooler_output": "pooled"},
     keys="hidden_act is_decoder",
     requires={"position_embedding_type": (None, "absolute")},

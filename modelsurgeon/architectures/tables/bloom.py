@@ -1,12 +1,10 @@
-"""BLOOM: pre-norm with ALiBi, a norm behind the embedding, queries, keys and values in one tensor, head by head.
-
-The MLP is four times as wide as the stream, in the code. With `apply_residual_connection_post_layernorm` the sums start
-from the norms' outputs: every norm then writes the residual, as in a post-norm model.
-"""
+"""BLOOM: pre-norm with ALiBi, a norm behind the embedding, queries, keys and values in one tensor, head by head."""
 
 from modelsurgeon.architectures import alibi
 from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Multiple, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.recurring import attention, residual, tokens
+
+QKV = "transformer.h.{layer}.self_attention.query_key_value.{weight,bias}"
 
 ARCHITECTURE = Architecture(
     model="BloomForCausalLM",
@@ -25,9 +23,7 @@ ARCHITECTURE = Architecture(
         "transformer.word_embeddings.weight": "vocab -> embedded",
         "transformer.word_embeddings_layernorm.{weight,bias}": "embedded => stream",
         "transformer.h.{layer}.input_layernorm.{weight,bias}": "stream => hidden",
-        "transformer.h.{layer}.self_attention.query_key_value.{weight,bias}": (
-            "(heads (head~ + head + value)) <- hidden"
-        ),
+        QKV: "(heads (head~ + head + value)) <- hidden",
         "transformer.h.{layer}.self_attention.dense.{weight,bias}": "stream <- (heads value)",
         "transformer.h.{layer}.post_attention_layernorm.{weight,bias}": "stream => hidden",
         "transformer.h.{layer}.mlp.dense_h_to_4h.{weight,bias}": "mlp <- hidden",
@@ -40,13 +36,11 @@ ARCHITECTURE = Architecture(
     },
     forms=(
         Form(
-            "post-norm",
+            "post-norm",  # sums start from the norms' outputs
             when=lambda c, names: bool(c.get("apply_residual_connection_post_layernorm")),
             tensors={
                 "transformer.h.{layer}.input_layernorm.{weight,bias}": "stream => stream",
-                "transformer.h.{layer}.self_attention.query_key_value.{weight,bias}": (
-                    "(heads (head~ + head + value)) <- stream"
-                ),
+                QKV: "(heads (head~ + head + value)) <- stream",
                 "transformer.h.{layer}.post_attention_layernorm.{weight,bias}": "stream => stream",
                 "transformer.h.{layer}.mlp.dense_h_to_4h.{weight,bias}": "mlp <- stream",
             },

@@ -1,18 +1,12 @@
-"""Cohere: LayerNorms without biases, one for attention and MLP, which run side by side; interleaved rotary pairs.
+"""Cohere: LayerNorms without biases, one for attention and MLP, which run side by side; interleaved rotary pairs."""
 
-With `use_qk_norm`, a LayerNorm over each head's query and key has a row of gains for each head.
-"""
-
-from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Key, Quotient, Rotary, Tie
-from modelsurgeon.architectures.axes import attention, residual
-
-HEAD_DIM = Quotient("hidden_size", "num_attention_heads")
+from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Key, Rotary, Tie
+from modelsurgeon.architectures.recurring import HEAD_SIZE, attention, residual
 
 ARCHITECTURE = Architecture(
     model="CohereForCausalLM",
     norm="layer",
     eps="layer_norm_eps",
-    prefix="model.",
     rotary=Rotary("interleaved"),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=True),
     axes={
@@ -28,8 +22,7 @@ ARCHITECTURE = Architecture(
         "model.layers.{layer}.self_attn.k_proj.{weight,bias?}": "(kv head) <- hidden",
         "model.layers.{layer}.self_attn.v_proj.{weight,bias?}": "(kv value) <- hidden",
         "model.layers.{layer}.self_attn.o_proj.{weight,bias?}": "stream <- (heads value)",
-        "model.layers.{layer}.mlp.gate_proj.weight": "mlp <- hidden",
-        "model.layers.{layer}.mlp.up_proj.weight": "mlp <- hidden",
+        "model.layers.{layer}.mlp.{gate,up}_proj.weight": "mlp <- hidden",
         "model.layers.{layer}.mlp.down_proj.weight": "stream <- mlp",
         "model.norm.weight": "stream => final",
         "lm_head.weight?": "vocab <- final",
@@ -38,7 +31,7 @@ ARCHITECTURE = Architecture(
         Form(
             "qk norm",
             when=lambda config, names: bool(config.get("use_qk_norm")),
-            axes={"prehead": Axis("head_dim", HEAD_DIM, through="normed", follows="head")},
+            axes={"prehead": Axis("head_dim", HEAD_SIZE, through="normed", follows="head")},
             tensors={
                 "model.layers.{layer}.self_attn.q_proj.{weight,bias?}": "(heads prehead) <- hidden",
                 "model.layers.{layer}.self_attn.k_proj.{weight,bias?}": "(kv prehead) <- hidden",

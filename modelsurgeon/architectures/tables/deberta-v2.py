@@ -1,14 +1,11 @@
 """DeBERTa v2 and v3: a post-norm encoder with disentangled attention.
 
-Beside q.k, queries meet keys of relative positions (`c2p`) and keys meet queries of them (`p2c`); both come from one
-table, through projections of their own or through those of the content. The scores are divided by
-sqrt(head * (1 + the number of such terms)). After the first layer a convolution may be added: its activation writes the
-stream, which then only copies of scale 1 pass.
+Beside q.k, queries meet keys of relative positions (`c2p`) and keys meet queries of them (`p2c`). Both come from one
+table. The scores are divided by sqrt(head * (1 + the number of such terms)).
 """
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Form, Key, Quotient, Tie, labels
-from modelsurgeon.architectures.axes import attention, residual
-from modelsurgeon.architectures.layouts import TOKENS, multiple_choice, unpooled
+from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Form, Key, Tie, labels
+from modelsurgeon.architectures.recurring import HEAD_SIZE, attention, bert_tie, classifiers, embeddings, residual
 
 
 def buckets(config: Config) -> int:
@@ -18,20 +15,13 @@ def buckets(config: Config) -> int:
 
 
 SUPPORTED = {"conv_groups": (None, 1), "conv_kernel_size": (None, 0, 3)}
-HEAD = Quotient("hidden_size", "num_attention_heads")
 
 ARCHITECTURE = Architecture(
     model="DebertaV2ForMaskedLM",
     norm="layer",
     eps="layer_norm_eps",
     prefix="deberta.",
-    tie=Tie(
-        "cls.predictions.decoder.weight",
-        "deberta.embeddings.word_embeddings.weight",
-        also={"cls.predictions.decoder.bias": "cls.predictions.bias"},
-        requires="cls.predictions.transform.dense.weight",
-        default=True,
-    ),
+    tie=bert_tie("deberta."),
     axes={
         "vocab": Axis("vocab_size"),
         "positions": Axis("max_position_embeddings"),
@@ -77,13 +67,12 @@ ARCHITECTURE = Architecture(
         "qa_outputs.{weight,bias}?": "labels <- hidden",
     },
     outputs={"last_hidden_state": "hidden"},
-    keys="""
-        cls_dropout conv_act hidden_act legacy max_relative_positions norm_rel_ebd pooler_dropout pooler_hidden_act
-        pos_att_type position_biased_input position_buckets relative_attention share_att_key type_vocab_size
-    """,
+    keys="""cls_dropout conv_act hidden_act legacy max_relative_positions norm_rel_ebd pooler_dropout
+        pooler_hidden_act pos_att_type position_biased_input position_buckets relative_attention share_att_key
+        type_vocab_size""",
     requires=SUPPORTED,
     projected=("embedded", "hidden"),
-    equal={"attention_head_size": HEAD, "embedding_size": "hidden_size", "pooler_hidden_size": "hidden_size"},
+    equal={"attention_head_size": HEAD_SIZE, "embedding_size": "hidden_size", "pooler_hidden_size": "hidden_size"},
     synonyms=((".gamma", ".weight"), (".beta", ".bias")),
     ignored=(r".*embeddings\.position_ids", r"mask_predictions\..*"),
     forms=(
@@ -91,15 +80,11 @@ ARCHITECTURE = Architecture(
             "projected",
             when=lambda config, names: "deberta.embeddings.embed_proj.weight" in names,
             tensors={"deberta.embeddings.LayerNorm.{weight,bias}": "hidden => hidden"},
-            axes={
-                "embedded": Axis("embedding_size", Key("hidden_size"), through="rank"),
-                "transform": Axis("embedding_size", Key("hidden_size"), through="pointwise"),
-                "final": Axis("embedding_size", Key("hidden_size"), through="rank"),
-            },
-            fields={"equal": {"attention_head_size": HEAD, "pooler_hidden_size": "hidden_size"}},
+            axes=embeddings(Key("hidden_size")),
+            fields={"equal": {"attention_head_size": HEAD_SIZE, "pooler_hidden_size": "hidden_size"}},
         ),
         Form(
-            "convolution",
+            "convolution",  # its activation writes the stream: only copies of scale 1 pass
             when=lambda config, names: "deberta.encoder.conv.conv.weight" in names,
             axes={"hidden": Axis("hidden_size", through="pointwise residual")},
         ),
@@ -117,8 +102,6 @@ ARCHITECTURE = Architecture(
                 "requires": {**SUPPORTED, "tie_word_embeddings": (None, True)},
             },
         ),
-        unpooled("pooler.dense.weight"),
-        TOKENS,
-        multiple_choice("pooled"),
+        *classifiers("pooler.dense.weight"),
     ),
 )

@@ -1,28 +1,13 @@
-"""DeepSeek-V3: DeepSeek-V2 with a sigmoid router and a bias that decides which experts are chosen, not how they weigh.
-
-Rotated pairs lie interleaved unless `rope_interleave` says otherwise. Released files hold one layer more, number 61,
-that predicts further tokens: the library leaves it out of the model.
-"""
+"""DeepSeek-V3: DeepSeek-V2 with a sigmoid router, and a bias that has a say only in which experts are chosen."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Form, Rotary, Tie
-from modelsurgeon.architectures.axes import residual, tokens
-from modelsurgeon.architectures.layouts import by_layer, fused_experts
+from modelsurgeon.architectures.recurring import by_layer, fused_experts
 from modelsurgeon.architectures.tables.deepseek_v2 import ARCHITECTURE as V2
 from modelsurgeon.architectures.tables.deepseek_v2 import DIRECT_QUERIES
 
 
-def layout(config: Config) -> str:
-    """Which coordinates of the rotated part make a pair."""
-    return "interleaved" if config.get("rope_interleave", True) else "half"
-
-
-def sparse(config: Config, layer: int) -> bool:
-    """Whether a layer holds experts."""
-    return bool(layer >= config.get("first_k_dense_replace", 3))
-
-
 def copies_count_once(config: Config) -> bool:
-    """Whether twice the experts, twice as many of them active, compute the same.
+    """Whether twice as many experts, with twice as many of them active, compute the same.
 
     A group's score is the sum of its best two experts, which copies change, so every group must be open; and the
     weights of the chosen must be normalised.
@@ -34,25 +19,12 @@ def copies_count_once(config: Config) -> bool:
 ARCHITECTURE = Architecture(
     model="DeepseekV3ForCausalLM",
     norm="rms",
-    eps="rms_norm_eps",
-    prefix="model.",
-    rotary=Rotary(layout, axis="rope"),
+    rotary=Rotary(lambda c: "interleaved" if c.get("rope_interleave", True) else "half", axis="rope"),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={
-        **tokens(),
-        **residual("hidden_size"),
-        "mlp": Axis("intermediate_size", through="pointwise"),
-        "expert_mlp": Axis("moe_intermediate_size", through="pointwise"),
+        **V2.axes,
         "shared_mlp": Axis("n_shared_experts", 1, why="shared experts widen with moe_intermediate_size"),
         "experts": Axis("n_routed_experts", 256, through="experts", active="num_experts_per_tok", groups="n_group"),
-        "pre_q_rank": Axis("q_lora_rank", 1536, through="rank"),
-        "q_rank": Axis("q_lora_rank", 1536, through="rank"),
-        "pre_kv_rank": Axis("kv_lora_rank", 512, through="rank"),
-        "kv_rank": Axis("kv_lora_rank", 512, through="rank"),
-        "heads": Axis("num_attention_heads", through="heads"),
-        "nope": Axis("qk_nope_head_dim", 128, through="inner", scaled=-0.5, over=("nope", "rope")),
-        "rope": Axis("qk_rope_head_dim", 64, through="inner", scaled=-0.5, over=("nope", "rope")),
-        "value": Axis("v_head_dim", 128, through="linear"),
         "choice": Axis("n_routed_experts", 256, through="choice", follows="experts"),
     },
     tensors={
@@ -67,14 +39,11 @@ ARCHITECTURE = Architecture(
         "model.layers.{layer}.self_attn.o_proj.{weight,bias?}": "stream <- (heads value)",
         "model.layers.{layer}.post_attention_layernorm.weight": "stream => hidden",
         "model.layers.{layer}.mlp.gate.weight": "experts <- hidden",
-        "model.layers.{layer}.mlp.experts.{experts}.gate_proj.weight": "expert_mlp <- hidden",
-        "model.layers.{layer}.mlp.experts.{experts}.up_proj.weight": "expert_mlp <- hidden",
+        "model.layers.{layer}.mlp.experts.{experts}.{gate,up}_proj.weight": "expert_mlp <- hidden",
         "model.layers.{layer}.mlp.experts.{experts}.down_proj.weight": "stream <- expert_mlp",
-        "model.layers.{layer}.mlp.shared_experts.gate_proj.weight": "(shared_mlp expert_mlp) <- hidden",
-        "model.layers.{layer}.mlp.shared_experts.up_proj.weight": "(shared_mlp expert_mlp) <- hidden",
+        "model.layers.{layer}.mlp.shared_experts.{gate,up}_proj.weight": "(shared_mlp expert_mlp) <- hidden",
         "model.layers.{layer}.mlp.shared_experts.down_proj.weight": "stream <- (shared_mlp expert_mlp)",
-        "model.layers.{layer}.mlp.gate_proj.weight": "mlp <- hidden",
-        "model.layers.{layer}.mlp.up_proj.weight": "mlp <- hidden",
+        "model.layers.{layer}.mlp.{gate,up}_proj.weight": "mlp <- hidden",
         "model.layers.{layer}.mlp.down_proj.weight": "stream <- mlp",
         "model.norm.weight": "stream => final",
         "lm_head.weight?": "vocab <- final",
@@ -83,7 +52,7 @@ ARCHITECTURE = Architecture(
         "score.bias?": "labels <-",
     },
     fills={"model.layers.{layer}.mlp.gate.e_score_correction_bias": -8192.0},
-    only=by_layer(sparse, ".mlp.gate.", ".mlp.experts.", ".mlp.shared_experts."),
+    only=by_layer(lambda c, layer: layer >= c.get("first_k_dense_replace", 3), "gate experts shared_experts"),
     forms=(
         DIRECT_QUERIES,
         fused_experts("expert_mlp"),
@@ -93,20 +62,15 @@ ARCHITECTURE = Architecture(
             axes={"experts": Axis("n_routed_experts", 256, through="experts", groups="n_group")},
         ),
         Form(
-            "layer 61 left out",
+            "layer 61 left out",  # it predicts further tokens, and the library has no such part
             when=lambda config, names: config.get("num_hidden_layers") in range(62),
             fields={"ignored": (r"(model\.)?layers\.61\..*",)},
         ),
     ),
-    fixed_eps=(
-        "model.layers.{layer}.self_attn.q_a_layernorm.weight",
-        "model.layers.{layer}.self_attn.kv_a_layernorm.weight",
-    ),
-    keys="""
-        attention_bias first_k_dense_replace hidden_act max_position_embeddings n_group norm_topk_prob
+    fixed_eps=V2.fixed_eps,
+    keys="""attention_bias first_k_dense_replace hidden_act max_position_embeddings n_group norm_topk_prob
         num_experts_per_tok output_router_logits pretraining_tp routed_scaling_factor topk_group
-        num_nextn_predict_layers rope_interleave
-    """,
+        num_nextn_predict_layers rope_interleave""",
     defaults={"n_group": 8, "num_experts_per_tok": 8, "num_key_value_heads": 128},
     equal=V2.equal,
     aliases={"num_local_experts": "n_routed_experts", "num_mtp_layers": "num_nextn_predict_layers"},

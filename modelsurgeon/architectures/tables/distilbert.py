@@ -1,8 +1,7 @@
 """DistilBERT: half of BERT's layers, no token types, no pooler, norms whose eps is fixed in the code (1e-12)."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
-from modelsurgeon.architectures.layouts import multiple_choice, unpooled
+from modelsurgeon.architectures.recurring import attention, multiple_choice, residual, tokens, unpooled
 
 ARCHITECTURE = Architecture(
     model="DistilBertForMaskedLM",

@@ -1,12 +1,7 @@
-"""ELECTRA: BERT's body under embeddings of a size of their own; a generator, or a discriminator of replaced tokens.
-
-Between embeddings and body lies a projection only where their sizes differ. Where they are one size the embeddings'
-norm writes the stream itself, and both sizes grow together.
-"""
+"""ELECTRA: BERT's body under embeddings of a size of their own; a generator, or a discriminator of replaced tokens."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Tie
-from modelsurgeon.architectures.axes import encoder
-from modelsurgeon.architectures.layouts import multiple_choice
+from modelsurgeon.architectures.recurring import encoder, multiple_choice, projected
 
 ARCHITECTURE = Architecture(
     model="ElectraForMaskedLM",
@@ -40,16 +35,12 @@ ARCHITECTURE = Architecture(
         "generator_lm_head.bias?": "vocab <-",
         "discriminator_predictions.dense.{weight,bias}?": "pooled <- hidden",
         "discriminator_predictions.dense_prediction.{weight,bias}?": "1 <- pooled",
-        "sequence_summary.summary.{weight,bias}?": "pooled <- hidden",
-        "classifier.dense.{weight,bias}?": "pooled <- hidden",
+        "{sequence_summary.summary,classifier.dense}.{weight,bias}?": "pooled <- hidden",
         "classifier.out_proj.{weight,bias}?": "labels <- pooled",
-        "classifier.{weight,bias}?": "labels <- hidden",
-        "qa_outputs.{weight,bias}?": "labels <- hidden",
+        "{classifier,qa_outputs}.{weight,bias}?": "labels <- hidden",
     },
-    keys="""
-        hidden_act is_decoder summary_activation summary_first_dropout summary_last_dropout summary_type
-        summary_use_proj
-    """,
+    keys="""hidden_act is_decoder summary_activation summary_first_dropout summary_last_dropout summary_type
+        summary_use_proj""",
     requires={"position_embedding_type": (None, "absolute")},
     synonyms=((".gamma", ".weight"), (".beta", ".bias")),
     ignored=(r".*embeddings\.position_ids",),
@@ -57,17 +48,7 @@ ARCHITECTURE = Architecture(
     outputs={"last_hidden_state": "hidden"},
     projected=("embedded", "hidden"),
     forms=(
-        Form(
-            "projected",
-            when=lambda config, names: "electra.embeddings_project.weight" in names,
-            tensors={"electra.embeddings.LayerNorm.{weight,bias}": "embedded => embedded"},
-            axes={
-                "embedded": Axis("embedding_size", through="rank"),
-                "transform": Axis("embedding_size", through="pointwise"),
-                "final": Axis("embedding_size", through="rank"),
-            },
-            fields={"equal": {}},
-        ),
+        projected("electra."),
         multiple_choice("hidden"),
         Form(
             "summary",

@@ -1,24 +1,10 @@
-"""Falcon in its three layouts: per-head attention (rw), one key-value head for all (7b), groups of queries (40b, 11b).
-
-Attention and MLP are side by side behind one norm or two, or one after the other. Positions are rotary or ALiBi;
-ALiBi is added before the division by sqrt(head), so that there a head's size has a say in the slopes.
-"""
+"""Falcon: attention per head (rw), with one key-value head for all (7b), or with groups of queries (40b, 11b)."""
 
 from modelsurgeon.architectures import alibi
-from modelsurgeon.architectures.architecture import (
-    Architecture,
-    Axis,
-    Config,
-    Form,
-    Key,
-    Multiple,
-    Quotient,
-    Rotary,
-    Tie,
-)
-from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Form, Key, Multiple, Rotary, Tie
+from modelsurgeon.architectures.recurring import HEAD_SIZE, attention, residual, tokens
 
-_QKV = "transformer.h.{layer}.self_attention.query_key_value.{weight,bias?}"
+QKV = "transformer.h.{layer}.self_attention.query_key_value.{weight,bias?}"
 
 
 def _grouped(config: Config) -> bool:
@@ -41,7 +27,7 @@ ARCHITECTURE = Architecture(
     tensors={
         "transformer.word_embeddings.weight": "vocab -> stream",
         "transformer.h.{layer}.input_layernorm.{weight,bias}": "stream => hidden",
-        _QKV: "(heads (head~ + head + value)) <- hidden",
+        QKV: "(heads (head~ + head + value)) <- hidden",
         "transformer.h.{layer}.self_attention.dense.{weight,bias?}": "stream <- (heads value)",
         "transformer.h.{layer}.mlp.dense_h_to_4h.{weight,bias?}": "mlp <- hidden",
         "transformer.h.{layer}.mlp.dense_4h_to_h.{weight,bias?}": "stream <- mlp",
@@ -55,14 +41,14 @@ ARCHITECTURE = Architecture(
         Form(
             "multi-query",
             when=lambda c, names: not _grouped(c) and bool(c.get("multi_query", True)),
-            tensors={_QKV: "(heads head~ + kv head + kv value) <- hidden"},
+            tensors={QKV: "(heads head~ + kv head + kv value) <- hidden"},
             axes={"kv": Axis(default=1, through="heads", follows="heads")},
             fields={"equal": {}},  # whatever num_kv_heads says
         ),
         Form(
             "grouped",
             when=lambda c, names: _grouped(c),
-            tensors={_QKV: "kv[heads head~ + kv head + kv value] <- hidden"},
+            tensors={QKV: "kv[heads head~ + kv head + kv value] <- hidden"},
             axes={"kv": Axis("num_kv_heads", Key("num_attention_heads"), through="heads", follows="heads")},
             fields={"equal": {}},
         ),
@@ -71,8 +57,7 @@ ARCHITECTURE = Architecture(
             when=lambda c, names: _grouped(c) and c.get("num_ln_in_parallel_attn") in (None, 2),
             tensors={
                 "transformer.h.{layer}.input_layernorm.{weight,bias}": None,
-                "transformer.h.{layer}.ln_attn.{weight,bias}": "stream => hidden",
-                "transformer.h.{layer}.ln_mlp.{weight,bias}": "stream => hidden",
+                "transformer.h.{layer}.{ln_attn,ln_mlp}.{weight,bias}": "stream => hidden",
             },
         ),
         Form(
@@ -85,19 +70,14 @@ ARCHITECTURE = Architecture(
             when=lambda c, names: bool(c.get("alibi")),
             axes={
                 "heads": Axis("num_attention_heads", through="heads", slopes=alibi.falcon),
-                "head": Axis(
-                    default=Quotient("hidden_size", "num_attention_heads"),
-                    why="attention divides ALiBi's slopes by sqrt(head)",
-                ),
+                "head": Axis(default=HEAD_SIZE, why="attention divides ALiBi's slopes by sqrt(head)"),
             },
             fields={"rotary": None},
         ),
     ),
-    keys="""
-        activation alibi apply_residual_connection_post_layernorm bias max_position_embeddings multi_query
+    keys="""activation alibi apply_residual_connection_post_layernorm bias max_position_embeddings multi_query
         new_decoder_architecture num_kv_heads num_ln_in_parallel_attn parallel_attn rope_parameters rope_scaling
-        rope_theta
-    """,
+        rope_theta""",
     equal={"num_kv_heads": "num_attention_heads"},
     aliases={"n_embed": "hidden_size"},
     ignored=(r".*rotary_emb\.inv_freq",),

@@ -1,13 +1,11 @@
 """Gemma: Llama with gains of the form (1 + w), embeddings times sqrt(hidden), and a head size of its own."""
 
 from modelsurgeon.architectures.architecture import Architecture, Rotary, Tie
-from modelsurgeon.architectures.axes import decoder
+from modelsurgeon.architectures.recurring import decoder
 
 ARCHITECTURE = Architecture(
     model="GemmaForCausalLM",
     norm="rms",
-    eps="rms_norm_eps",
-    prefix="model.",
     rotary=Rotary("half"),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=True),
     offset=1.0,
@@ -21,8 +19,7 @@ ARCHITECTURE = Architecture(
         "model.layers.{layer}.self_attn.v_proj.{weight,bias?}": "(kv value) <- hidden",
         "model.layers.{layer}.self_attn.o_proj.{weight,bias?}": "stream <- (heads value)",
         "model.layers.{layer}.post_attention_layernorm.weight": "stream => hidden",
-        "model.layers.{layer}.mlp.gate_proj.weight": "mlp <- hidden",
-        "model.layers.{layer}.mlp.up_proj.weight": "mlp <- hidden",
+        "model.layers.{layer}.mlp.{gate,up}_proj.weight": "mlp <- hidden",
         "model.layers.{layer}.mlp.down_proj.weight": "stream <- mlp",
         "model.norm.weight": "stream => final",
         "lm_head.weight?": "vocab <- final",

@@ -1,13 +1,11 @@
 """Gemma 2: Gemma with norms before and after every branch, and attention scaled by a number in the config."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Rotary, Tie
-from modelsurgeon.architectures.axes import decoder
+from modelsurgeon.architectures.recurring import decoder
 
 ARCHITECTURE = Architecture(
     model="Gemma2ForCausalLM",
     norm="rms",
-    eps="rms_norm_eps",
-    prefix="model.",
     rotary=Rotary("half"),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=True),
     offset=1.0,
@@ -26,17 +24,15 @@ ARCHITECTURE = Architecture(
         "model.layers.{layer}.self_attn.o_proj.{weight,bias?}": "branch <- (heads value)",
         "model.layers.{layer}.post_attention_layernorm.weight": "branch => stream",
         "model.layers.{layer}.pre_feedforward_layernorm.weight": "stream => hidden",
-        "model.layers.{layer}.mlp.gate_proj.weight": "mlp <- hidden",
-        "model.layers.{layer}.mlp.up_proj.weight": "mlp <- hidden",
+        "model.layers.{layer}.mlp.{gate,up}_proj.weight": "mlp <- hidden",
         "model.layers.{layer}.mlp.down_proj.weight": "branch <- mlp",
         "model.layers.{layer}.post_feedforward_layernorm.weight": "branch => stream",
         "model.norm.weight": "stream => final",
         "lm_head.weight?": "vocab <- final",
         "score.{weight,bias}?": "labels <- final",
     },
-    keys="""
-        attention_bias attn_logit_softcapping cache_implementation final_logit_softcapping hidden_act hidden_activation
-        layer_types max_position_embeddings query_pre_attn_scalar sliding_window use_bidirectional_attention
-    """,
+    keys="""attention_bias attn_logit_softcapping cache_implementation final_logit_softcapping hidden_act
+        hidden_activation layer_types max_position_embeddings query_pre_attn_scalar sliding_window
+        use_bidirectional_attention""",
     multiples={"hidden_size": "num_attention_heads"},
 )

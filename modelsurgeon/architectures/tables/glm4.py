@@ -1,16 +1,11 @@
-"""GLM-4: norms before and after each branch, half of each head rotated in adjacent pairs, gate and up in one tensor.
-
-Queries, keys and values have biases, the output projection has none. `post_attention_layernorm` is what the MLP reads.
-"""
+"""GLM-4: norms before and after each branch, half of each head rotated in adjacent pairs, gate and up in one tensor."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Rotary, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.recurring import attention, residual, tokens
 
 ARCHITECTURE = Architecture(
     model="Glm4ForCausalLM",
     norm="rms",
-    eps="rms_norm_eps",
-    prefix="model.",
     rotary=Rotary("interleaved", partial=0.5),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={

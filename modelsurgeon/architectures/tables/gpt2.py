@@ -1,7 +1,7 @@
 """GPT-2: pre-norm, learned positions, Conv1D weights stored [in, out], queries, keys and values in one tensor."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Multiple, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.recurring import attention, residual, tokens
 
 ARCHITECTURE = Architecture(
     model="GPT2LMHeadModel",
@@ -31,11 +31,9 @@ ARCHITECTURE = Architecture(
         "classifier.{weight,bias}?": "labels <- final",
         "qa_outputs.{weight,bias}?": "2 <- final",
     },
-    keys="""
-        activation_function attn_pdrop embd_pdrop n_ctx reorder_and_upcast_attn resid_pdrop
+    keys="""activation_function attn_pdrop embd_pdrop n_ctx reorder_and_upcast_attn resid_pdrop
         scale_attn_by_inverse_layer_idx summary_activation summary_first_dropout summary_proj_to_labels summary_type
-        summary_use_proj
-    """,
+        summary_use_proj""",
     defaults={"scale_attn_weights": True},
     aliases={
         "hidden_size": "n_embd",

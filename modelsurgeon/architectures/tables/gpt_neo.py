@@ -3,7 +3,7 @@
 from itertools import islice
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Multiple, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.recurring import attention, residual, tokens
 from modelsurgeon.errors import SourceError
 
 

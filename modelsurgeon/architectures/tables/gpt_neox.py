@@ -1,7 +1,7 @@
 """GPT-NeoX (Pythia): pre-norm, a quarter of each head rotated, queries, keys and values in one tensor, head by head."""
 
 from modelsurgeon.architectures.architecture import Architecture, Rotary, Tie
-from modelsurgeon.architectures.axes import decoder
+from modelsurgeon.architectures.recurring import decoder
 
 ARCHITECTURE = Architecture(
     model="GPTNeoXForCausalLM",
@@ -25,9 +25,8 @@ ARCHITECTURE = Architecture(
         "classifier.{weight,bias}?": "labels <- final",
         "qa_outputs.{weight,bias}?": "2 <- final",
     },
-    keys="""
-        attention_bias hidden_act is_decoder max_position_embeddings rotary_emb_base rotary_pct use_parallel_residual
-    """,
+    keys="""attention_bias hidden_act is_decoder max_position_embeddings rotary_emb_base rotary_pct
+        use_parallel_residual""",
     synonyms=(("lm_head.weight", "embed_out.weight"),),
     ignored=(r".*\.attention\.(masked_)?bias",),
 )

@@ -1,38 +1,21 @@
-"""gpt-oss: experts in every layer, stored in one tensor, and a sink for each head that takes part in its softmax.
-
-Gate and up projections alternate along the last dimension, and [in, out] is the stored order. The router's bias enters
-before the softmax over the chosen experts.
-"""
+"""gpt-oss: experts in every layer, stored in one tensor, and a sink for each head that takes part in its softmax."""
 
 from typing import Any
 
-from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Key, Null, Quotient, Rotary, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Key, Null, Rotary, Tie
+from modelsurgeon.architectures.recurring import HEAD_SIZE, attention, residual, tokens
 
 
 def rope(config: Config) -> dict[str, Any]:
-    """The rotary parameters of a config that lacks this key: the older one's, or else YaRN."""
-    scaling = config.get("rope_scaling") or {
-        "rope_type": "yarn",
-        "factor": 32.0,
-        "beta_fast": 32.0,
-        "beta_slow": 1.0,
-        "truncate": False,
-        "original_max_position_embeddings": 4096,
-    }
+    """What the absence of `rope_parameters` means: the older `rope_scaling`, or else YaRN."""
+    yarn = {"rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False}
+    scaling = config.get("rope_scaling") or {**yarn, "original_max_position_embeddings": 4096}
     return {"rope_theta": config.get("rope_theta", 150000.0), **scaling}
-
-
-def head_size(config: Config) -> int:
-    """64 where the key is absent, a quotient where it is null."""
-    return Quotient("hidden_size", "num_attention_heads")(config) if "head_dim" in config else 64
 
 
 ARCHITECTURE = Architecture(
     model="GptOssForCausalLM",
     norm="rms",
-    eps="rms_norm_eps",
-    prefix="model.",
     rotary=Rotary("half"),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={
@@ -42,7 +25,9 @@ ARCHITECTURE = Architecture(
         "experts": Axis("num_local_experts", 128, through="experts", active="num_experts_per_tok"),
         "choice": Axis("num_local_experts", 128, through="choice", follows="experts"),
         **attention(
-            kv=Null("num_key_value_heads", absent=8, null=Key("num_attention_heads")), key="head_dim", size=head_size
+            kv=Null("num_key_value_heads", absent=8, null=Key("num_attention_heads")),
+            key="head_dim",
+            size=Null("head_dim", absent=64, null=HEAD_SIZE),
         ),
     },
     tensors={
@@ -64,14 +49,9 @@ ARCHITECTURE = Architecture(
         "lm_head.weight?": "vocab <- final",
         "score.{weight,bias}?": "labels <- final",
     },
-    fills={"model.layers.{layer}.mlp.router.bias": -8192.0},
-    keys="""
-        attention_bias hidden_act layer_types max_position_embeddings output_router_logits router_aux_loss_coef
-        sliding_window swiglu_alpha swiglu_limit
-    """,
-    defaults={
-        "num_experts_per_tok": 4,
-        "rope_parameters": rope,
-    },
+    fills={"model.layers.{layer}.mlp.router.bias": -8192.0},  # it enters before the softmax over the chosen
+    keys="""attention_bias hidden_act layer_types max_position_embeddings output_router_logits router_aux_loss_coef
+        sliding_window swiglu_alpha swiglu_limit""",
+    defaults={"num_experts_per_tok": 4, "rope_parameters": rope},
     aliases={"num_experts": "num_local_experts"},
 )

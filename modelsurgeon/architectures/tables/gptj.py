@@ -1,10 +1,7 @@
-"""GPT-J: attention and MLP side by side behind one norm, the first `rotary_dim` of each head turned in adjacent pairs.
-
-The frequencies are of the fixed base 10000, over `rotary_dim`. The head has a bias of its own, tied or not.
-"""
+"""GPT-J: attention and MLP side by side behind one norm, part of each head (`rotary_dim`) turned in adjacent pairs."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Multiple, Rotary, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.recurring import attention, residual, tokens
 
 ARCHITECTURE = Architecture(
     model="GPTJForCausalLM",
@@ -12,7 +9,7 @@ ARCHITECTURE = Architecture(
     eps="layer_norm_epsilon",
     prefix="transformer.",
     counters={"layer": "n_layer"},
-    rotary=Rotary("interleaved", size_key="rotary_dim"),
+    rotary=Rotary("interleaved", size_key="rotary_dim"),  # the base is fixed: 10000
     tie=Tie("lm_head.weight", "transformer.wte.weight", requires="lm_head.bias", default=False),
     axes={
         **tokens(),

@@ -1,16 +1,11 @@
-"""Llama: pre-norm RMSNorm, rotary grouped-query attention, gated MLP.
-
-Files of its question-answering class say `transformer.` where others say `model.`.
-"""
+"""Llama: pre-norm RMSNorm, rotary grouped-query attention, gated MLP."""
 
 from modelsurgeon.architectures.architecture import Architecture, Key, Rotary, Tie
-from modelsurgeon.architectures.axes import decoder
+from modelsurgeon.architectures.recurring import decoder
 
 ARCHITECTURE = Architecture(
     model="LlamaForCausalLM",
     norm="rms",
-    eps="rms_norm_eps",
-    prefix="model.",
     rotary=Rotary("half"),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes=decoder(kv=Key("num_attention_heads"), key="head_dim"),
@@ -22,8 +17,7 @@ ARCHITECTURE = Architecture(
         "model.layers.{layer}.self_attn.v_proj.{weight,bias?}": "(kv value) <- hidden",
         "model.layers.{layer}.self_attn.o_proj.{weight,bias?}": "stream <- (heads value)",
         "model.layers.{layer}.post_attention_layernorm.weight": "stream => hidden",
-        "model.layers.{layer}.mlp.gate_proj.{weight,bias?}": "mlp <- hidden",
-        "model.layers.{layer}.mlp.up_proj.{weight,bias?}": "mlp <- hidden",
+        "model.layers.{layer}.mlp.{gate,up}_proj.{weight,bias?}": "mlp <- hidden",
         "model.layers.{layer}.mlp.down_proj.{weight,bias?}": "stream <- mlp",
         "model.norm.weight": "stream => final",
         "lm_head.weight?": "vocab <- final",
@@ -32,5 +26,5 @@ ARCHITECTURE = Architecture(
     },
     keys="attention_bias hidden_act max_position_embeddings mlp_bias pretraining_tp",
     multiples={"hidden_size": "num_attention_heads"},
-    synonyms=(("transformer.", "model."),),
+    synonyms=(("transformer.", "model."),),  # files of the question-answering class
 )

@@ -1,18 +1,11 @@
-"""Mixtral: Mistral with a router and experts in place of each MLP; the weights of the chosen ones always sum to 1.
-
-Upstream: transformers/models/mixtral/modeling_mixtral.py. Files name each expert's matrices `w1` (gate), `w3` (up) and
-`w2` (down); the module's own names hold all experts in one tensor.
-"""
+"""Mixtral: Mistral with a router and experts in place of each MLP; the weights of the chosen ones always sum to 1."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Key, Null, Rotary, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
-from modelsurgeon.architectures.layouts import fused_experts
+from modelsurgeon.architectures.recurring import attention, fused_experts, residual, tokens
 
 ARCHITECTURE = Architecture(
     model="MixtralForCausalLM",
     norm="rms",
-    eps="rms_norm_eps",
-    prefix="model.",
     rotary=Rotary("half"),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={
@@ -31,8 +24,7 @@ ARCHITECTURE = Architecture(
         "model.layers.{layer}.self_attn.o_proj.weight": "stream <- (heads value)",
         "model.layers.{layer}.post_attention_layernorm.weight": "stream => hidden",
         "model.layers.{layer}.mlp.gate.weight": "experts <- hidden",
-        "model.layers.{layer}.mlp.experts.{experts}.w1.weight": "mlp <- hidden",
-        "model.layers.{layer}.mlp.experts.{experts}.w3.weight": "mlp <- hidden",
+        "model.layers.{layer}.mlp.experts.{experts}.{w1,w3}.weight": "mlp <- hidden",  # gate, up
         "model.layers.{layer}.mlp.experts.{experts}.w2.weight": "stream <- mlp",
         "model.norm.weight": "stream => final",
         "lm_head.weight?": "vocab <- final",
@@ -40,9 +32,8 @@ ARCHITECTURE = Architecture(
         "qa_outputs.{weight,bias}?": "2 <- final",
     },
     forms=(fused_experts("mlp", "w1", "w3", "w2"),),
-    keys="""
-        hidden_act max_position_embeddings output_router_logits router_aux_loss_coef router_jitter_noise sliding_window
-    """,
+    keys="""hidden_act max_position_embeddings output_router_logits router_aux_loss_coef router_jitter_noise
+        sliding_window""",
     defaults={"num_experts_per_tok": 2},
     aliases={"num_experts": "num_local_experts"},
     synonyms=((".block_sparse_moe.", ".mlp."),),

@@ -1,17 +1,12 @@
-"""ModernBERT: a pre-norm encoder with rotary positions, gated MLPs, and layers that see all or a window.
-
-The embeddings' norm writes the stream, and the first layer's attention reads it as it is: it has no norm of its own.
-"""
+"""ModernBERT: a pre-norm encoder with rotary positions, gated MLPs, and layers that see all or a window."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Rotary, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
-from modelsurgeon.architectures.layouts import multiple_choice
+from modelsurgeon.architectures.recurring import attention, multiple_choice, residual, tokens
 
 ARCHITECTURE = Architecture(
     model="ModernBertForMaskedLM",
     norm="layer",
     eps="norm_eps",
-    prefix="model.",
     rotary=Rotary("half"),
     tie=Tie("decoder.weight", "model.embeddings.tok_embeddings.weight", default=True),
     axes={
@@ -39,14 +34,12 @@ ARCHITECTURE = Architecture(
         "decoder.bias?": "vocab <-",
         "classifier.{weight,bias}?": "labels <- final",
     },
-    only={"attn_norm": lambda config, layer: layer > 0},
+    only={"attn_norm": lambda config, layer: layer > 0},  # layer 0 reads what the embeddings' norm writes
     forms=(multiple_choice("final"),),
     outputs={"last_hidden_state": "hidden"},
-    keys="""
-        attention_bias classifier_activation classifier_bias classifier_pooling cls_token_id decoder_bias
+    keys="""attention_bias classifier_activation classifier_bias classifier_pooling cls_token_id decoder_bias
         deterministic_flash_attn embedding_dropout global_attn_every_n_layers global_rope_theta hidden_activation
         initializer_cutoff_factor layer_types local_attention local_rope_theta max_position_embeddings mlp_bias
-        mlp_dropout norm_bias position_embedding_type reference_compile repad_logits_with_grad sparse_pred_ignore_index
-        sparse_prediction
-    """,
+        mlp_dropout norm_bias position_embedding_type reference_compile repad_logits_with_grad
+        sparse_pred_ignore_index sparse_prediction""",
 )

@@ -1,19 +1,9 @@
-"""MPT: pre-norm with ALiBi, no biases at all (its norms included), queries, keys and values one after another.
-
-The MLP is four times as wide as the stream, in the code. Upstream reads only `clip_qkv` and `softmax_scale` of what
-`attn_config` says of the function, and neither `expansion_ratio`, `no_bias`, `learned_pos_emb` nor `logit_scale`.
-"""
+"""MPT: pre-norm with ALiBi, no biases at all (its norms included), queries, keys and values one after another."""
 
 from modelsurgeon.architectures import alibi
-from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Multiple, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.architecture import Architecture, Axis, Multiple, Tie
 from modelsurgeon.architectures.config import lookup
-
-
-def _scales_by_head(config: Config) -> bool:
-    """Whether attention is divided by sqrt(head): the config has no scale of its own."""
-    return lookup(config, "attn_config.softmax_scale") is None
-
+from modelsurgeon.architectures.recurring import attention, residual, tokens
 
 ARCHITECTURE = Architecture(
     model="MptForCausalLM",
@@ -27,7 +17,9 @@ ARCHITECTURE = Architecture(
         **tokens(),
         **residual("d_model"),
         "mlp": Axis(default=Multiple("d_model", 4), through="pointwise"),
-        **attention("d_model", "n_heads", when=_scales_by_head, slopes=alibi.mpt),
+        **attention(
+            "d_model", "n_heads", when=lambda c: lookup(c, "attn_config.softmax_scale") is None, slopes=alibi.mpt
+        ),
     },
     tensors={
         "transformer.wte.weight": "vocab -> stream",
@@ -43,9 +35,9 @@ ARCHITECTURE = Architecture(
         "classifier.{weight,bias}?": "labels <- final",
         "qa_outputs.{weight,bias}?": "2 <- final",
     },
-    keys="""
-        attn_config emb_pdrop embedding_fraction expansion_ratio init_device learned_pos_emb logit_scale max_seq_len
-        no_bias norm_type resid_pdrop
-    """,
+    # Upstream reads clip_qkv and softmax_scale of attn_config alone. It ignores expansion_ratio, no_bias,
+    # learned_pos_emb and logit_scale.
+    keys="""attn_config emb_pdrop embedding_fraction expansion_ratio init_device learned_pos_emb logit_scale
+        max_seq_len no_bias norm_type resid_pdrop""",
     aliases={"hidden_size": "d_model", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"},
 )

@@ -1,16 +1,11 @@
-"""OLMo2: Llama that norms what each branch returns, not what it reads; queries and keys are normed over all heads.
+"""OLMo2: Llama that norms what each branch returns, not what it reads; queries and keys are normed over all heads."""
 
-Projections read the residual as it is, so there is no axis `hidden`.
-"""
-
-from modelsurgeon.architectures.architecture import Architecture, Axis, Key, Quotient, Rotary, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
+from modelsurgeon.architectures.architecture import Architecture, Axis, Key, Rotary, Tie
+from modelsurgeon.architectures.recurring import HEAD_SIZE, attention, residual, tokens
 
 ARCHITECTURE = Architecture(
     model="Olmo2ForCausalLM",
     norm="rms",
-    eps="rms_norm_eps",
-    prefix="model.",
     rotary=Rotary("half"),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={
@@ -21,7 +16,7 @@ ARCHITECTURE = Architecture(
         "branch": Axis("hidden_size", through="residual"),
         "preheads": Axis("num_attention_heads", through="normed", follows="heads"),
         "prekv": Axis("num_key_value_heads", Key("num_attention_heads"), through="normed", follows="kv"),
-        "prehead": Axis("head_dim", Quotient("hidden_size", "num_attention_heads"), through="normed", follows="head"),
+        "prehead": Axis("head_dim", HEAD_SIZE, through="normed", follows="head"),
     },
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
@@ -32,8 +27,7 @@ ARCHITECTURE = Architecture(
         "model.layers.{layer}.self_attn.v_proj.{weight,bias?}": "(kv value) <- stream",
         "model.layers.{layer}.self_attn.o_proj.{weight,bias?}": "branch <- (heads value)",
         "model.layers.{layer}.post_attention_layernorm.weight": "branch => stream",
-        "model.layers.{layer}.mlp.gate_proj.weight": "mlp <- stream",
-        "model.layers.{layer}.mlp.up_proj.weight": "mlp <- stream",
+        "model.layers.{layer}.mlp.{gate,up}_proj.weight": "mlp <- stream",
         "model.layers.{layer}.mlp.down_proj.weight": "branch <- mlp",
         "model.layers.{layer}.post_feedforward_layernorm.weight": "branch => stream",
         "model.norm.weight": "stream => final",

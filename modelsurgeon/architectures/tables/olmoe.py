@@ -1,17 +1,11 @@
-"""OLMoE: experts in every layer, and an RMSNorm over all queries together and all keys together, then a clamp.
+"""OLMoE: experts in every layer, and an RMSNorm over all queries together and all keys together, then a clamp."""
 
-The norm of the queries is as wide as the hidden stream, so heads x head size is always hidden_size.
-"""
-
-from modelsurgeon.architectures.architecture import Architecture, Axis, Key, Quotient, Rotary, Tie
-from modelsurgeon.architectures.axes import residual
-from modelsurgeon.architectures.layouts import fused_experts
+from modelsurgeon.architectures.architecture import Architecture, Axis, Key, Rotary, Tie
+from modelsurgeon.architectures.recurring import HEAD_SIZE, fused_experts, residual
 
 ARCHITECTURE = Architecture(
     model="OlmoeForCausalLM",
     norm="rms",
-    eps="rms_norm_eps",
-    prefix="model.",
     rotary=Rotary("half"),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={
@@ -23,9 +17,9 @@ ARCHITECTURE = Architecture(
         "preheads": Axis("num_attention_heads", through="normed", follows="heads"),
         "kv": Axis("num_key_value_heads", Key("num_attention_heads"), through="heads", follows="heads"),
         "prekv": Axis("num_key_value_heads", Key("num_attention_heads"), through="normed", follows="kv"),
-        "head": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="inner", scaled=-0.5),
-        "prehead": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="normed", follows="head"),
-        "value": Axis(default=Quotient("hidden_size", "num_attention_heads"), through="linear"),
+        "head": Axis(default=HEAD_SIZE, through="inner", scaled=-0.5),
+        "prehead": Axis(default=HEAD_SIZE, through="normed", follows="head"),
+        "value": Axis(default=HEAD_SIZE, through="linear"),
     },
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
@@ -38,8 +32,7 @@ ARCHITECTURE = Architecture(
         "model.layers.{layer}.self_attn.o_proj.{weight,bias?}": "stream <- (heads value)",
         "model.layers.{layer}.post_attention_layernorm.weight": "stream => hidden",
         "model.layers.{layer}.mlp.gate.weight": "experts <- hidden",
-        "model.layers.{layer}.mlp.experts.{experts}.gate_proj.weight": "mlp <- hidden",
-        "model.layers.{layer}.mlp.experts.{experts}.up_proj.weight": "mlp <- hidden",
+        "model.layers.{layer}.mlp.experts.{experts}.{gate,up}_proj.weight": "mlp <- hidden",
         "model.layers.{layer}.mlp.experts.{experts}.down_proj.weight": "stream <- mlp",
         "model.norm.weight": "stream => final",
         "lm_head.weight?": "vocab <- final",
@@ -48,6 +41,6 @@ ARCHITECTURE = Architecture(
     clip="clip_qkv",
     keys="attention_bias hidden_act max_position_embeddings norm_topk_prob output_router_logits router_aux_loss_coef",
     defaults={"num_experts_per_tok": 8},
-    equal={"head_dim": Quotient("hidden_size", "num_attention_heads")},
+    equal={"head_dim": HEAD_SIZE},  # the queries' norm is as wide as the stream
     aliases={"num_local_experts": "num_experts"},
 )

@@ -1,19 +1,15 @@
 """OPT: pre-norm, learned positions with two rows of padding before them, norms whose eps is fixed in the code (1e-5).
 
-Opt-350m is post-norm, without a norm at the end, and projects its narrower embedding in and out. There the output of
-each norm is the residual, so `hidden` is both. In the usual layout norms may also hold no tensors.
+Opt-350m is post-norm, without a norm at the end, and projects its narrower embedding in and out.
 """
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Form, Tie, labels
-from modelsurgeon.architectures.axes import attention, residual
+from modelsurgeon.architectures.recurring import attention, residual
 
 NORMS = ("layers.{layer}.self_attn_layer_norm", "layers.{layer}.final_layer_norm", "final_layer_norm")
 AS_PUBLISHED = {"_remove_final_layer_norm": (None, False), "layer_norm_elementwise_affine": (None, True)}
 
-PROJECTED = {
-    "embedded": Axis("word_embed_proj_dim", through="rank"),
-    "final": Axis("word_embed_proj_dim", through="rank"),
-}
+PROJECTED = {name: Axis("word_embed_proj_dim", through="rank") for name in ("embedded", "final")}
 POST_NORM = {
     "model.decoder.embed_tokens.weight": "vocab -> hidden",
     "model.decoder.embed_positions.weight": "positions -> hidden",
@@ -37,7 +33,6 @@ ARCHITECTURE = Architecture(
     model="OPTForCausalLM",
     norm="layer",
     eps=None,
-    prefix="model.",
     tie=Tie("lm_head.weight", "model.decoder.embed_tokens.weight", default=True),
     axes={
         "vocab": Axis("vocab_size"),

@@ -1,18 +1,12 @@
-"""Phi: attention and MLP side by side behind one norm, biases everywhere (the head's too), half of each head rotated.
+"""Phi: attention and MLP side by side behind one norm, biases everywhere (the head too), half of each head rotated."""
 
-`qk_layernorm` adds a norm on each head's query and key, of size hidden / heads whatever `head_dim` says.
-"""
-
-from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Key, Quotient, Rotary, Tie
-from modelsurgeon.architectures.axes import decoder
-
-_SIZE = Quotient("hidden_size", "num_attention_heads")
+from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Key, Rotary, Tie
+from modelsurgeon.architectures.recurring import HEAD_SIZE, decoder
 
 ARCHITECTURE = Architecture(
     model="PhiForCausalLM",
     norm="layer",
     eps="layer_norm_eps",
-    prefix="model.",
     rotary=Rotary("half", partial=0.5),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", requires="lm_head.bias", default=False),
     axes=decoder(kv=Key("num_attention_heads"), key="head_dim"),
@@ -40,11 +34,11 @@ ARCHITECTURE = Architecture(
                 "model.layers.{layer}.self_attn.k_layernorm.{weight,bias}": "prehead => head",
             },
             axes={
-                "head": Axis(default=_SIZE, through="inner", scaled=-0.5),
-                "prehead": Axis(default=_SIZE, through="normed", follows="head"),
-                "value": Axis(default=_SIZE, through="linear"),
+                "head": Axis(default=HEAD_SIZE, through="inner", scaled=-0.5),
+                "prehead": Axis(default=HEAD_SIZE, through="normed", follows="head"),
+                "value": Axis(default=HEAD_SIZE, through="linear"),
             },
-            fields={"equal": {"head_dim": _SIZE}},
+            fields={"equal": {"head_dim": HEAD_SIZE}},  # the size of the norms
         ),
     ),
     keys="embd_pdrop hidden_act max_position_embeddings qk_layernorm resid_pdrop",

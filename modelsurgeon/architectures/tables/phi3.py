@@ -1,13 +1,8 @@
-"""Phi-3: Llama with queries, keys and values in one tensor, and gate and up in another.
+"""Phi-3: Llama with queries, keys and values in one tensor, and gate and up in another."""
 
-Under long-range scaling the library checks its lists of factors against hidden / heads, whatever `head_dim` says.
-"""
-
-from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Form, Key, Quotient, Rotary, Tie
-from modelsurgeon.architectures.axes import decoder
+from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Form, Key, Rotary, Tie
 from modelsurgeon.architectures.config import lookup
-
-_SIZE = Quotient("hidden_size", "num_attention_heads")
+from modelsurgeon.architectures.recurring import HEAD_SIZE, decoder
 
 
 def _has_factors(config: Config) -> bool:
@@ -19,8 +14,6 @@ def _has_factors(config: Config) -> bool:
 ARCHITECTURE = Architecture(
     model="Phi3ForCausalLM",
     norm="rms",
-    eps="rms_norm_eps",
-    prefix="model.",
     rotary=Rotary("half", partial=1.0),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes=decoder(kv=Key("num_attention_heads"), key="head_dim"),
@@ -41,10 +34,10 @@ ARCHITECTURE = Architecture(
             "long range",
             when=lambda c, names: _has_factors(c),
             axes={
-                "head": Axis(default=_SIZE, through="inner", scaled=-0.5),
-                "value": Axis(default=_SIZE, through="linear"),
+                "head": Axis(default=HEAD_SIZE, through="inner", scaled=-0.5),
+                "value": Axis(default=HEAD_SIZE, through="linear"),
             },
-            fields={"equal": {"head_dim": _SIZE}},
+            fields={"equal": {"head_dim": HEAD_SIZE}},  # the library checks the lists' length against it
         ),
     ),
     keys="embd_pdrop hidden_act max_position_embeddings original_max_position_embeddings resid_pdrop sliding_window",

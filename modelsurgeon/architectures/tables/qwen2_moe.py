@@ -1,15 +1,11 @@
-"""Qwen2-MoE: Qwen2 with experts in some layers, beside them one shared expert behind a gate of its own.
-
-A layer is sparse unless `mlp_only_layers` names it or `decoder_sparse_step` skips it; the others hold a plain MLP.
-"""
+"""Qwen2-MoE: Qwen2 with experts in some layers, beside them one shared expert behind a gate of its own."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Rotary, Tie
-from modelsurgeon.architectures.axes import attention, residual, tokens
-from modelsurgeon.architectures.layouts import by_layer, fused_experts
+from modelsurgeon.architectures.recurring import attention, by_layer, fused_experts, residual, tokens
 
 
 def sparse(config: Config, layer: int) -> bool:
-    """Whether a layer holds experts."""
+    """Whether a layer holds experts: `mlp_only_layers` does not name it, `decoder_sparse_step` does not skip it."""
     step = config.get("decoder_sparse_step", 1)
     return layer not in (config.get("mlp_only_layers") or ()) and (layer + 1) % step == 0
 
@@ -17,8 +13,6 @@ def sparse(config: Config, layer: int) -> bool:
 ARCHITECTURE = Architecture(
     model="Qwen2MoeForCausalLM",
     norm="rms",
-    eps="rms_norm_eps",
-    prefix="model.",
     rotary=Rotary("half"),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={
@@ -39,26 +33,21 @@ ARCHITECTURE = Architecture(
         "model.layers.{layer}.self_attn.o_proj.weight": "stream <- (heads value)",
         "model.layers.{layer}.post_attention_layernorm.weight": "stream => hidden",
         "model.layers.{layer}.mlp.gate.weight": "experts <- hidden",
-        "model.layers.{layer}.mlp.experts.{experts}.gate_proj.weight": "expert_mlp <- hidden",
-        "model.layers.{layer}.mlp.experts.{experts}.up_proj.weight": "expert_mlp <- hidden",
+        "model.layers.{layer}.mlp.experts.{experts}.{gate,up}_proj.weight": "expert_mlp <- hidden",
         "model.layers.{layer}.mlp.experts.{experts}.down_proj.weight": "stream <- expert_mlp",
         "model.layers.{layer}.mlp.shared_expert_gate.weight": "1 <- hidden",
-        "model.layers.{layer}.mlp.shared_expert.gate_proj.weight": "shared_mlp <- hidden",
-        "model.layers.{layer}.mlp.shared_expert.up_proj.weight": "shared_mlp <- hidden",
+        "model.layers.{layer}.mlp.shared_expert.{gate,up}_proj.weight": "shared_mlp <- hidden",
         "model.layers.{layer}.mlp.shared_expert.down_proj.weight": "stream <- shared_mlp",
-        "model.layers.{layer}.mlp.gate_proj.weight": "mlp <- hidden",
-        "model.layers.{layer}.mlp.up_proj.weight": "mlp <- hidden",
+        "model.layers.{layer}.mlp.{gate,up}_proj.weight": "mlp <- hidden",
         "model.layers.{layer}.mlp.down_proj.weight": "stream <- mlp",
         "model.norm.weight": "stream => final",
         "lm_head.weight?": "vocab <- final",
         "score.{weight,bias}?": "labels <- final",
         "qa_outputs.{weight,bias}?": "2 <- final",
     },
-    only=by_layer(sparse, ".mlp.gate.", ".mlp.experts.", ".mlp.shared_expert"),
+    only=by_layer(sparse, "gate experts shared_expert shared_expert_gate"),
     forms=(fused_experts("expert_mlp"),),
-    keys="""
-        decoder_sparse_step hidden_act layer_types max_position_embeddings max_window_layers mlp_only_layers
-        norm_topk_prob output_router_logits qkv_bias router_aux_loss_coef sliding_window use_sliding_window
-    """,
+    keys="""decoder_sparse_step hidden_act layer_types max_position_embeddings max_window_layers mlp_only_layers
+        norm_topk_prob output_router_logits qkv_bias router_aux_loss_coef sliding_window use_sliding_window""",
     defaults={"num_experts_per_tok": 4},
 )

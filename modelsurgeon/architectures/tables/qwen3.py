@@ -1,13 +1,11 @@
 """Qwen3: Llama with an RMSNorm on each head's query and key, and a head size of its own."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Rotary, Tie
-from modelsurgeon.architectures.axes import decoder
+from modelsurgeon.architectures.recurring import decoder
 
 ARCHITECTURE = Architecture(
     model="Qwen3ForCausalLM",
     norm="rms",
-    eps="rms_norm_eps",
-    prefix="model.",
     rotary=Rotary("half"),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes={
@@ -24,17 +22,14 @@ ARCHITECTURE = Architecture(
         "model.layers.{layer}.self_attn.v_proj.{weight,bias?}": "(kv value) <- hidden",
         "model.layers.{layer}.self_attn.o_proj.{weight,bias?}": "stream <- (heads value)",
         "model.layers.{layer}.post_attention_layernorm.weight": "stream => hidden",
-        "model.layers.{layer}.mlp.gate_proj.weight": "mlp <- hidden",
-        "model.layers.{layer}.mlp.up_proj.weight": "mlp <- hidden",
+        "model.layers.{layer}.mlp.{gate,up}_proj.weight": "mlp <- hidden",
         "model.layers.{layer}.mlp.down_proj.weight": "stream <- mlp",
         "model.norm.weight": "stream => final",
         "lm_head.weight?": "vocab <- final",
         "score.{weight,bias}?": "labels <- final",
         "qa_outputs.{weight,bias}?": "2 <- final",
     },
-    keys="""
-        attention_bias hidden_act layer_types max_position_embeddings max_window_layers sliding_window
-        use_sliding_window
-    """,
+    keys="""attention_bias hidden_act layer_types max_position_embeddings max_window_layers sliding_window
+        use_sliding_window""",
     synonyms=(("transformer.", "model."),),
 )

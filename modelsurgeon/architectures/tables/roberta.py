@@ -1,11 +1,7 @@
-"""RoBERTa: BERT with another head, whose positions begin after the padding's: two of the table's rows are unused.
-
-The table has as many rows as the config says (`max_position_embeddings`), the unused ones among them.
-"""
+"""RoBERTa: BERT with another head, whose positions begin after the padding's: two of the table's rows are unused."""
 
 from modelsurgeon.architectures.architecture import Architecture, Tie
-from modelsurgeon.architectures.axes import encoder
-from modelsurgeon.architectures.layouts import multiple_choice
+from modelsurgeon.architectures.recurring import encoder, multiple_choice
 
 ARCHITECTURE = Architecture(
     model="RobertaForMaskedLM",
@@ -40,8 +36,7 @@ ARCHITECTURE = Architecture(
         "lm_head.decoder.{weight,bias}?": "vocab <- final",
         "classifier.dense.{weight,bias}?": "pooled <- hidden",
         "classifier.out_proj.{weight,bias}?": "labels <- pooled",
-        "classifier.{weight,bias}?": "labels <- hidden",
-        "qa_outputs.{weight,bias}?": "labels <- hidden",
+        "{classifier,qa_outputs}.{weight,bias}?": "labels <- hidden",
     },
     forms=(multiple_choice("pooled"),),
     outputs={"last_hidden_state": "hidden", "pooler_output": "pooled"},

@@ -1,15 +1,10 @@
-"""RoFormer: BERT with rotary positions, read from a stored table of sines and cosines.
+"""RoFormer: BERT with rotary positions, read from a stored table of sines and cosines."""
 
-The table's columns are the axis `angles`: pairs that growth inserts turn at the frequencies of the wider head.
-Embeddings may have a size of their own, with a projection to the stream's, as in ELECTRA.
-"""
-
-from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Key, Quotient, Rotary, Tie
-from modelsurgeon.architectures.axes import residual, tokens
-from modelsurgeon.architectures.layouts import multiple_choice
+from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Key, Rotary
+from modelsurgeon.architectures.recurring import HEAD_SIZE, bert_tie, multiple_choice, projected, residual, tokens
 from modelsurgeon.architectures.sinusoid import sinusoid
 
-HEAD = Quotient("hidden_size", "num_attention_heads")
+TURNING = "values turn with the keys, by angles that depend on its size"
 
 ARCHITECTURE = Architecture(
     model="RoFormerForMaskedLM",
@@ -17,13 +12,7 @@ ARCHITECTURE = Architecture(
     eps="layer_norm_eps",
     prefix="roformer.",
     rotary=Rotary("interleaved"),
-    tie=Tie(
-        "cls.predictions.decoder.weight",
-        "roformer.embeddings.word_embeddings.weight",
-        also={"cls.predictions.decoder.bias": "cls.predictions.bias"},
-        requires="cls.predictions.transform.dense.weight",
-        default=True,
-    ),
+    tie=bert_tie("roformer."),
     axes={
         **tokens(positions="max_position_embeddings", types="type_vocab_size"),
         **residual("hidden_size", "hidden embedded"),
@@ -32,16 +21,16 @@ ARCHITECTURE = Architecture(
         "pooled": Axis("hidden_size", through="pointwise"),
         "mlp": Axis("intermediate_size", through="pointwise"),
         "heads": Axis("num_attention_heads", through="heads"),
-        "head": Axis(default=HEAD, through="inner", scaled=-0.5),
-        "angles": Axis(default=HEAD, through="angles", follows="head"),
-        "value": Axis(default=HEAD, through="linear"),
+        "head": Axis(default=HEAD_SIZE, through="inner", scaled=-0.5),
+        "angles": Axis(default=HEAD_SIZE, through="angles", follows="head"),
+        "value": Axis(default=HEAD_SIZE, through="linear"),
     },
     tensors={
         "roformer.embeddings.word_embeddings.weight": "vocab -> embedded",
         "roformer.embeddings.token_type_embeddings.weight": "types -> embedded",
         "roformer.embeddings.LayerNorm.{weight,bias}": "embedded => hidden",
         "roformer.embeddings_project.{weight,bias}?": "hidden <- embedded",
-        "roformer.encoder.embed_positions.weight": "positions -> angles",
+        "roformer.encoder.embed_positions.weight": "positions -> angles",  # sines and cosines
         "roformer.encoder.layer.{layer}.attention.self.query.{weight,bias}": "(heads head~) <- hidden",
         "roformer.encoder.layer.{layer}.attention.self.key.{weight,bias}": "(heads head) <- hidden",
         "roformer.encoder.layer.{layer}.attention.self.value.{weight,bias}": "(heads value) <- hidden",
@@ -56,8 +45,7 @@ ARCHITECTURE = Architecture(
         "cls.predictions.decoder.{weight,bias}?": "vocab <- final",
         "classifier.dense.{weight,bias}?": "pooled <- hidden",
         "classifier.out_proj.{weight,bias}?": "labels <- pooled",
-        "classifier.{weight,bias}?": "labels <- hidden",
-        "qa_outputs.{weight,bias}?": "labels <- hidden",
+        "{classifier,qa_outputs}.{weight,bias}?": "labels <- hidden",
     },
     computed={"roformer.encoder.embed_positions.weight": sinusoid},
     outputs={"last_hidden_state": "hidden"},
@@ -66,25 +54,13 @@ ARCHITECTURE = Architecture(
     equal={"embedding_size": "hidden_size"},
     synonyms=((".gamma", ".weight"), (".beta", ".bias")),
     forms=(
-        Form(
-            "projected",
-            when=lambda config, names: "roformer.embeddings_project.weight" in names,
-            tensors={"roformer.embeddings.LayerNorm.{weight,bias}": "embedded => embedded"},
-            axes={
-                "embedded": Axis("embedding_size", Key("hidden_size"), through="rank"),
-                "transform": Axis("embedding_size", Key("hidden_size"), through="pointwise"),
-                "final": Axis("embedding_size", Key("hidden_size"), through="rank"),
-            },
-            fields={"equal": {}},
-        ),
+        projected("roformer.", Key("hidden_size")),
         Form(
             "rotary values",
             when=lambda config, names: bool(config.get("rotary_value")),
             axes={
-                "head": Axis(
-                    default=HEAD, scaled=-0.5, why="values turn with the keys, by angles that depend on its size"
-                ),
-                "value": Axis(default=HEAD, why="values turn with the keys, by angles that depend on its size"),
+                "head": Axis(default=HEAD_SIZE, scaled=-0.5, why=TURNING),
+                "value": Axis(default=HEAD_SIZE, why=TURNING),
             },
         ),
         multiple_choice("hidden"),

@@ -1,19 +1,17 @@
 """Seed-OSS: Llama with a head size of its own, and flags of their own for the biases of each kind of projection."""
 
-from modelsurgeon.architectures.architecture import Architecture, Key, Null, Quotient, Rotary, Tie
-from modelsurgeon.architectures.axes import decoder
+from modelsurgeon.architectures.architecture import Architecture, Key, Null, Rotary, Tie
+from modelsurgeon.architectures.recurring import HEAD_SIZE, decoder
 
 ARCHITECTURE = Architecture(
     model="SeedOssForCausalLM",
     norm="rms",
-    eps="rms_norm_eps",
-    prefix="model.",
     rotary=Rotary("half"),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes=decoder(
         kv=Null("num_key_value_heads", absent=8, null=Key("num_attention_heads")),
         key="head_dim",
-        size=Null("head_dim", absent=128, null=Quotient("hidden_size", "num_attention_heads")),
+        size=Null("head_dim", absent=128, null=HEAD_SIZE),
     ),
     tensors={
         "model.embed_tokens.weight": "vocab -> stream",
@@ -23,16 +21,14 @@ ARCHITECTURE = Architecture(
         "model.layers.{layer}.self_attn.v_proj.{weight,bias?}": "(kv value) <- hidden",
         "model.layers.{layer}.self_attn.o_proj.{weight,bias?}": "stream <- (heads value)",
         "model.layers.{layer}.post_attention_layernorm.weight": "stream => hidden",
-        "model.layers.{layer}.mlp.gate_proj.{weight,bias?}": "mlp <- hidden",
-        "model.layers.{layer}.mlp.up_proj.{weight,bias?}": "mlp <- hidden",
+        "model.layers.{layer}.mlp.{gate,up}_proj.{weight,bias?}": "mlp <- hidden",
         "model.layers.{layer}.mlp.down_proj.{weight,bias?}": "stream <- mlp",
         "model.norm.weight": "stream => final",
         "lm_head.weight?": "vocab <- final",
         "score.{weight,bias}?": "labels <- final",
         "qa_outputs.{weight,bias}?": "2 <- final",
     },
-    keys="""
-        attention_bias attention_out_bias hidden_act max_position_embeddings mlp_bias pretraining_tp residual_dropout
-    """,
+    keys="""attention_bias attention_out_bias hidden_act max_position_embeddings mlp_bias pretraining_tp
+        residual_dropout""",
     synonyms=(("transformer.", "model."),),
 )

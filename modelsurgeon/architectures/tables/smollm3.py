@@ -1,16 +1,11 @@
-"""SmolLM3: Llama with tied embeddings, in which every fourth layer has no rotary positions.
-
-`no_rope_layers` says which layers turn (1) and which do not (0); heads of both kinds grow by the same map.
-"""
+"""SmolLM3: Llama with tied embeddings; every fourth layer has no rotary positions, and grows as the others do."""
 
 from modelsurgeon.architectures.architecture import Architecture, Rotary, Tie
-from modelsurgeon.architectures.axes import decoder
+from modelsurgeon.architectures.recurring import decoder
 
 ARCHITECTURE = Architecture(
     model="SmolLM3ForCausalLM",
     norm="rms",
-    eps="rms_norm_eps",
-    prefix="model.",
     rotary=Rotary("half"),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=True),
     axes=decoder(kv=4, key="head_dim"),
@@ -22,17 +17,14 @@ ARCHITECTURE = Architecture(
         "model.layers.{layer}.self_attn.v_proj.{weight,bias?}": "(kv value) <- hidden",
         "model.layers.{layer}.self_attn.o_proj.{weight,bias?}": "stream <- (heads value)",
         "model.layers.{layer}.post_attention_layernorm.weight": "stream => hidden",
-        "model.layers.{layer}.mlp.gate_proj.{weight,bias?}": "mlp <- hidden",
-        "model.layers.{layer}.mlp.up_proj.{weight,bias?}": "mlp <- hidden",
+        "model.layers.{layer}.mlp.{gate,up}_proj.{weight,bias?}": "mlp <- hidden",
         "model.layers.{layer}.mlp.down_proj.{weight,bias?}": "stream <- mlp",
         "model.norm.weight": "stream => final",
         "lm_head.weight?": "vocab <- final",
         "score.{weight,bias}?": "labels <- final",
         "qa_outputs.{weight,bias}?": "2 <- final",
     },
-    keys="""
-        attention_bias hidden_act layer_types max_position_embeddings max_window_layers mlp_bias no_rope_layer_interval
-        no_rope_layers pretraining_tp sliding_window use_sliding_window
-    """,
+    keys="""attention_bias hidden_act layer_types max_position_embeddings max_window_layers mlp_bias
+        no_rope_layer_interval no_rope_layers pretraining_tp sliding_window use_sliding_window""",
     synonyms=(("transformer.", "model."),),
 )

@@ -1,18 +1,12 @@
-"""StableLM: Llama with LayerNorm, a quarter of each head rotated, and optionally a norm of its own for every head.
+"""StableLM: Llama with LayerNorm, a quarter of each head rotated, and optionally a norm of its own for every head."""
 
-Attention and MLP follow one another, or side by side behind one norm.
-"""
-
-from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Quotient, Rotary, Tie
-from modelsurgeon.architectures.axes import decoder
-
-_SIZE = Quotient("hidden_size", "num_attention_heads")
+from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Rotary, Tie
+from modelsurgeon.architectures.recurring import HEAD_SIZE, decoder
 
 ARCHITECTURE = Architecture(
     model="StableLmForCausalLM",
     norm="layer",
     eps="layer_norm_eps",
-    prefix="model.",
     rotary=Rotary("half", partial=0.25),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=False),
     axes=decoder(kv=32),
@@ -24,8 +18,7 @@ ARCHITECTURE = Architecture(
         "model.layers.{layer}.self_attn.v_proj.{weight,bias?}": "(kv value) <- hidden",
         "model.layers.{layer}.self_attn.o_proj.weight": "stream <- (heads value)",
         "model.layers.{layer}.post_attention_layernorm.{weight,bias}": "stream => hidden",
-        "model.layers.{layer}.mlp.gate_proj.weight": "mlp <- hidden",
-        "model.layers.{layer}.mlp.up_proj.weight": "mlp <- hidden",
+        "model.layers.{layer}.mlp.{gate,up}_proj.weight": "mlp <- hidden",
         "model.layers.{layer}.mlp.down_proj.weight": "stream <- mlp",
         "model.norm.{weight,bias}": "stream => final",
         "lm_head.weight?": "vocab <- final",
@@ -46,7 +39,7 @@ ARCHITECTURE = Architecture(
                 "model.layers.{layer}.self_attn.q_layernorm.norms.{heads}.weight": "prehead => head~",
                 "model.layers.{layer}.self_attn.k_layernorm.norms.{kv}.weight": "prehead => head",
             },
-            axes={"prehead": Axis(default=_SIZE, through="normed", follows="head")},
+            axes={"prehead": Axis(default=HEAD_SIZE, through="normed", follows="head")},
         ),
     ),
     keys="hidden_act max_position_embeddings qk_layernorm use_parallel_residual use_qkv_bias",

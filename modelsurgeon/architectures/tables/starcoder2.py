@@ -1,13 +1,12 @@
 """StarCoder2: rotary grouped-query attention as in Llama, with LayerNorms, a plain MLP, and biases everywhere."""
 
 from modelsurgeon.architectures.architecture import Architecture, Rotary, Tie
-from modelsurgeon.architectures.axes import decoder
+from modelsurgeon.architectures.recurring import decoder
 
 ARCHITECTURE = Architecture(
     model="Starcoder2ForCausalLM",
     norm="layer",
     eps="norm_epsilon",
-    prefix="model.",
     rotary=Rotary("half"),
     tie=Tie("lm_head.weight", "model.embed_tokens.weight", default=True),
     axes=decoder(kv=2, key="head_dim"),

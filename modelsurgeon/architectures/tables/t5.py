@@ -1,30 +1,25 @@
-"""T5: an encoder and a decoder, RMSNorm, no biases, no attention scale, relative positions as a bias per head.
-
-The embedding serves as head, and what reaches it is divided by sqrt(d_model) while `scale_decoder_outputs` says so.
-"""
+"""T5: an encoder and a decoder, RMSNorm, no biases, no attention scale, relative positions as a bias per head."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Key, Tie
-from modelsurgeon.architectures.axes import residual
+from modelsurgeon.architectures.recurring import residual
 
 
 def stack(side: str, counter: str, *, biased: str, ends: str) -> dict[str, str]:
     """The tensors of one side; `biased`: which blocks have relative positions, `ends`: what the last norm writes."""
     at, mlp = f"{side}.block.{{{counter}}}", 2 if side == "decoder" else 1
     attentions = {0: "SelfAttention", 1: "EncDecAttention"} if side == "decoder" else {0: "SelfAttention"}
-    found = {f"{side}.block.{biased}.layer.0.SelfAttention.relative_attention_bias.weight": "buckets -> heads"}
+    tensors = {f"{side}.block.{biased}.layer.0.SelfAttention.relative_attention_bias.weight": "buckets -> heads"}
     for number, attention in attentions.items():
-        found |= {
+        tensors |= {
             f"{at}.layer.{number}.layer_norm.weight": "stream => hidden",
             f"{at}.layer.{number}.{attention}.q.weight": "(heads head~) <- hidden",
             f"{at}.layer.{number}.{attention}.k.weight": "(heads head) <- hidden",
             f"{at}.layer.{number}.{attention}.v.weight": "(heads value) <- hidden",
             f"{at}.layer.{number}.{attention}.o.weight": "stream <- (heads value)",
         }
-    return found | {
+    return tensors | {
         f"{at}.layer.{mlp}.layer_norm.weight": "stream => hidden",
-        f"{at}.layer.{mlp}.DenseReluDense.wi.weight?": "mlp <- hidden",
-        f"{at}.layer.{mlp}.DenseReluDense.wi_0.weight?": "mlp <- hidden",
-        f"{at}.layer.{mlp}.DenseReluDense.wi_1.weight?": "mlp <- hidden",
+        f"{at}.layer.{mlp}.DenseReluDense.{{wi,wi_0,wi_1}}.weight?": "mlp <- hidden",
         f"{at}.layer.{mlp}.DenseReluDense.wo.weight": "stream <- mlp",
         f"{side}.final_layer_norm.weight": f"stream => {ends}",
     }
@@ -34,6 +29,7 @@ ARCHITECTURE = Architecture(
     model="T5ForConditionalGeneration",
     norm="rms",
     eps="layer_norm_epsilon",
+    prefix="",
     counters={"layer": "num_layers", "decoder_layer": "num_decoder_layers"},
     tie=Tie("lm_head.weight", "shared.weight", forced="decoder.final_layer_norm.weight", default=True),
     axes={
@@ -48,8 +44,7 @@ ARCHITECTURE = Architecture(
     },
     tensors={
         "shared.weight": "vocab -> stream",
-        "encoder.embed_tokens.weight?": "vocab -> stream",
-        "decoder.embed_tokens.weight?": "vocab -> stream",
+        "{encoder,decoder}.embed_tokens.weight?": "vocab -> stream",
         **stack("encoder", "layer", biased="0", ends="hidden"),
         **stack("decoder", "decoder_layer", biased="0", ends="final"),
         "lm_head.weight?": "vocab <- final",

@@ -1,10 +1,7 @@
-"""ViT: a pre-norm encoder of image patches, which a convolution as wide as its stride embeds.
-
-Files hold BERT-like names; the library's own modules have others by now, and both are read.
-"""
+"""ViT: a pre-norm encoder of image patches, which a convolution as wide as its stride embeds."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Config, Key, labels
-from modelsurgeon.architectures.axes import attention, residual
+from modelsurgeon.architectures.recurring import attention, residual
 
 
 def patches(config: Config) -> int:
@@ -49,13 +46,9 @@ ARCHITECTURE = Architecture(
         "classifier.{weight,bias}?": "labels <- final",
         "decoder.0.{weight,bias}?": "pixels <- final 1 1",
     },
-    outputs={
-        "last_hidden_state": "final",
-        "pooler_output": "pooled",
-        "reconstruction": "pixels",  # laid out as a picture, whose size never grows
-    },
+    outputs={"last_hidden_state": "final", "pooler_output": "pooled", "reconstruction": "pixels"},  # as a picture
     keys="encoder_stride hidden_act image_size pooler_act qkv_bias",
-    synonyms=(
+    synonyms=(  # the names of the library's own modules
         ("layers.", "encoder.layer."),
         (".attention.q_proj.", ".attention.attention.query."),
         (".attention.k_proj.", ".attention.attention.key."),

@@ -1,11 +1,7 @@
-"""Whisper: a pre-norm encoder of sound behind two convolutions, and a pre-norm decoder of tokens.
-
-The second convolution ends in a GELU, which writes the encoder's residual stream: only copies of scale 1 pass it. The
-norms' eps is fixed in the code (1e-5), `scale_embedding` has no effect, and keys have no bias.
-"""
+"""Whisper: a pre-norm encoder of sound behind two convolutions, and a pre-norm decoder of tokens."""
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Form, Tie, labels
-from modelsurgeon.architectures.axes import attention, residual
+from modelsurgeon.architectures.recurring import attention, residual
 
 
 def layer(at: str, side: str, stream: str, attentions: tuple[str, ...]) -> dict[str, str]:
@@ -43,7 +39,6 @@ ARCHITECTURE = Architecture(
     model="WhisperForConditionalGeneration",
     norm="layer",
     eps=None,
-    prefix="model.",
     counters={"layer": "encoder_layers", "decoder_layer": "decoder_layers"},
     tie=Tie("proj_out.weight", "model.decoder.embed_tokens.weight", default=True),
     axes={
@@ -53,7 +48,7 @@ ARCHITECTURE = Architecture(
         "mels": Axis("num_mel_bins"),
         "labels": Axis(default=labels),
         "stem": Axis("d_model", through="pointwise"),
-        "encoder": Axis("d_model", through="pointwise residual"),
+        "encoder": Axis("d_model", through="pointwise residual"),  # the second convolution ends in a GELU
         **residual("d_model"),
         "pooled": Axis("classifier_proj_size", 256, why="the projection has a size of its own"),
         "encoder_mlp": Axis("encoder_ffn_dim", through="pointwise"),
@@ -69,12 +64,10 @@ ARCHITECTURE = Architecture(
         "classifier.{weight,bias}?": "labels <- pooled",
     },
     outputs={"last_hidden_state": "final", "encoder_last_hidden_state": "hidden"},
-    keys="""
-        activation_dropout activation_function apply_spec_augment begin_suppress_tokens decoder_layerdrop
+    keys="""activation_dropout activation_function apply_spec_augment begin_suppress_tokens decoder_layerdrop
         encoder_layerdrop forced_decoder_ids is_decoder mask_feature_length mask_feature_min_masks mask_feature_prob
         mask_time_length mask_time_min_masks mask_time_prob max_length median_filter_width scale_embedding
-        suppress_tokens
-    """,
+        suppress_tokens""",
     requires={"use_weighted_layer_sum": (None, False)},  # it adds what norms have and have not passed
     aliases={
         "hidden_size": "d_model",

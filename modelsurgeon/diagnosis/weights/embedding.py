@@ -2,20 +2,17 @@
 
     measure_table(checkpoint, "model.embed_tokens.weight", memory=64 << 20).far_rows["count"]
 
-Read twice in blocks of rows. The first reading gives what belongs to each row alone (its norm, and which row it equals)
-and the mean of all; the second measures against these.
-
 * Sign-based optimisers (Lion, arXiv 2302.06675; Tiger, https://spaces.ac.cn/archives/9512) step by the same amount
-  whatever the gradient, and leave components near +-100 in rows of rare tokens: against the robust deviation, 1.4826
-  times the median of |x - median|, which such components do not move.
+  whatever the gradient, and leave components near +-100 in rows of rare tokens. They are measured against the robust
+  deviation, 1.4826 times the median of |x - median|, which such components do not move.
 * Rows that no training reached lie at the mean of all rows: resize_token_embeddings of transformers draws new ones from
-  N(mean, 1e-9 covariance), a 3e-5th of the typical distance from it. Others are zero, equal to one another, or belong
-  to no token at all (Land and Bartolo, "Fishing for Magikarp", arXiv 2405.05417).
+  N(mean, 1e-9 covariance), 3e-5 of the typical distance from it. Others are zero, equal to one another, or belong to
+  no token at all (Land and Bartolo, "Fishing for Magikarp", arXiv 2405.05417).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,18 +28,7 @@ from modelsurgeon.progress import Tell, silent
 
 @dataclass(frozen=True)
 class TokenTable:
-    """One table of rows by token; the fields are those of the diagnosis' document.
-
-    mean, deviation  of all components of finite rows
-    norms            L2 norms of rows; a row that is not finite has an infinite one
-    far_rows         more than FAR times longer or shorter than the median; "times": norm / median
-    far_components   more than FAR_COMPONENT robust deviations from 0; "largest" and "times": in these
-    components       robust deviation of all components; deviations by column: a large one is an outlier dimension
-    dead             rows of zeros
-    duplicates       rows equal to an earlier one, dead ones not counted
-    untrained        dead, duplicate, at the mean of all rows, or no token's
-    tokenizer        its tokens; None where no file lists them
-    """
+    """One table of rows by token; schema.json describes the fields."""
 
     tensor: str
     vocab: int
@@ -62,41 +48,35 @@ class TokenTable:
 def measure_table(
     checkpoint: Checkpoint, name: str, *, memory: int, device: str = "cpu", tell: Tell = silent
 ) -> TokenTable:
-    """Measure one table, [vocab, width], an embedding or a head: its rows are tokens.
-
-    name    on disk
-    memory  bytes of it that may stay in memory between the two readings
-    """
+    """Measure an embedding or a head, [vocab, width], by its name on disk; keeps up to `memory` bytes of it."""
     rows = RowBlocks(checkpoint.tensors[name], memory)
     _, vocab, width = rows.shape
     first = read_first(rows, device, lambda done: tell(name, done, 2 * vocab))
     second = read_second(rows, first, device, lambda done: tell(name, vocab + done, 2 * vocab))
-    tokens = read_tokens(checkpoint.side_files)
-    text = tokens.texts.get if tokens else lambda row: None
-    groups = _groups(first)
-    copied = {row: group[0] for group in groups for row in group[1:]}
+    tokens, groups = read_tokens(checkpoint.side_files), _groups(first)
+    texts, (mean, deviation) = tokens.texts, first.moments
+    copied, examples = {row: one[0] for one in groups for row in one[1:]}, [one[:EXAMPLES] for one in groups[:EXAMPLES]]
     return TokenTable(
         tensor=name,
         vocab=vocab,
         width=width,
-        mean=first.mean,
-        deviation=first.deviation,
+        mean=mean,
+        deviation=deviation,
         norms=_norms(first.norms),
-        far_rows=_far_rows(first, text),
+        far_rows=_far_rows(first, texts),
         far_components={
             "count": second.far,
             "largest": second.largest / first.robust if first.robust else None,
-            "examples": [_component(found, first.robust, text) for found in second.farthest],
+            "examples": [
+                {"row": row, "token": texts.get(row), "column": at, "value": value, "times": abs(value) / first.robust}
+                for value, row, at in second.farthest
+            ],
         },
         components={"median_deviation": first.robust, "columns": _columns(first.columns)},
-        dead={"count": int(first.dead.sum()), "examples": _first_of(first.dead)},
-        duplicates={
-            "groups": len(groups),
-            "rows": len(copied),
-            "examples": [group[:EXAMPLES] for group in groups[:EXAMPLES]],
-        },
+        dead={"count": int(first.dead.sum()), "examples": first.dead.nonzero()[:EXAMPLES, 0].tolist()},
+        duplicates={"groups": len(groups), "rows": len(copied), "examples": examples},
         untrained=_untrained(first.dead, copied, second.at_mean, tokens),
-        tokenizer={"tokens": len(tokens.texts), "added": len(tokens.added)} if tokens else None,
+        tokenizer={"tokens": len(texts), "added": len(tokens.added)} if texts else None,
     )
 
 
@@ -110,30 +90,23 @@ def _groups(first: First) -> list[list[int]]:
 
 
 def _norms(norms: torch.Tensor) -> dict[str, Any]:
-    """Norms of rows, with 101 quantiles from 0% to 100%, each the nearest norm that exists."""
+    """Norms of rows with 101 quantiles from 0% to 100%, each of them the norm of some row."""
     ordered = norms.sort().values
     places = torch.linspace(0, len(ordered) - 1, 101, dtype=torch.float64).round().long()
     quantiles: list[float] = ordered[places].tolist()
     return {"median": quantiles[50], "min": quantiles[0], "max": quantiles[-1], "quantiles": quantiles}
 
 
-def _far_rows(first: First, text: Callable[[int], str | None]) -> dict[str, Any]:
+def _far_rows(first: First, texts: Mapping[int, str]) -> dict[str, Any]:
     times = first.norms / first.median if first.median else torch.ones_like(first.norms)
     far = ((times > FAR) | (times < 1 / FAR)) & ~first.dead
     rows = far.nonzero()[:, 0]
-    order = times[rows].log().abs().argsort(descending=True)
-    return {
-        "count": len(rows),
-        "examples": [
-            {"row": row, "token": text(row), "norm": float(first.norms[row]), "times": float(times[row])}
-            for row in rows[order[:EXAMPLES]].tolist()
-        ],
-    }
-
-
-def _component(found: tuple[float, int, int], robust: float, text: Callable[[int], str | None]) -> dict[str, Any]:
-    value, row, column = found
-    return {"row": row, "token": text(row), "column": column, "value": value, "times": abs(value) / robust}
+    farthest = rows[times[rows].log().abs().argsort(descending=True)[:EXAMPLES]].tolist()
+    examples = [
+        {"row": row, "token": texts.get(row), "norm": float(first.norms[row]), "times": float(times[row])}
+        for row in farthest
+    ]
+    return {"count": len(rows), "examples": examples}
 
 
 def _columns(deviations: torch.Tensor) -> dict[str, Any]:
@@ -141,22 +114,15 @@ def _columns(deviations: torch.Tensor) -> dict[str, Any]:
     return {"median": float(deviations.median()), "max": float(deviations[largest]), "column": largest}
 
 
-def _first_of(mask: torch.Tensor) -> list[int]:
-    found: list[int] = mask.nonzero()[:EXAMPLES, 0].tolist()
-    return found
-
-
-def _untrained(
-    dead: torch.Tensor, copied: dict[int, int], at_mean: torch.Tensor, tokens: Tokens | None
-) -> dict[str, Any]:
-    """Rows that training never reached; added tokens are named first, rows without a token last."""
+def _untrained(dead: torch.Tensor, copied: dict[int, int], at_mean: torch.Tensor, tokens: Tokens) -> dict[str, Any]:
+    """Rows that training never reached; the examples begin with added tokens and end with rows without a token."""
     why = {row: f"equal to row {earlier}" for row, earlier in copied.items()}
     why |= dict.fromkeys(at_mean.nonzero()[:, 0].tolist(), "at the mean of all rows")
     why |= dict.fromkeys(dead.nonzero()[:, 0].tolist(), "zero")
-    texts, added = (tokens.texts, tokens.added) if tokens else ({}, frozenset[int]())
-    beyond = [row for row in range(len(dead)) if row not in texts] if tokens else []
+    texts, added = tokens.texts, tokens.added
+    beyond = [row for row in range(len(dead)) if row not in texts] if texts else []
     why |= {row: "no token has this row" for row in beyond if row not in why}
-    named = sorted(why, key=lambda row: (row not in added, bool(tokens) and row not in texts, row))
+    named = sorted(why, key=lambda row: (row not in added, bool(texts) and row not in texts, row))
     return {
         "count": len(why),
         "added": sum(row in added for row in why),

@@ -1,9 +1,9 @@
-"""The two readings of an embedding, block by block: what belongs to each row alone, and what is measured against all.
+"""The two passes over an embedding, block by block: what belongs to each row alone, and what is measured against all.
 
     first = read_first(rows, "cpu", tell)              norms, equal rows, dead ones, sums, the robust deviation
-    second = read_second(rows, first, "cpu", tell)     distances to the mean, far components, deviations by column
+    second = read_second(rows, first, "cpu", tell)     distances to the mean, far components
 
-Memory holds one number for each row, or one for each column; never the whole table.
+Memory holds one number for each row and for each column, never the whole table.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -22,8 +21,8 @@ from modelsurgeon.tensors.lazy import LazyTensor
 
 FAR = 10.0  # a row this many times longer, or shorter, than the median is far
 FAR_COMPONENT = 50.0  # robust deviations
-# A share of the median distance to the mean. Resizing leaves 3e-5 of it, and 16-bit rounding 2^-9 of the mean's length,
-# at most a few times that distance; random rows are all at 1, as nearly as 1/sqrt(2 d).
+# Of the median distance to the mean. Resizing puts new rows at 3e-5 of it, and 16-bit rounding adds 2^-9 of the mean's
+# length, which is at most a few times that distance; random rows are all at 1, as nearly as 1/sqrt(2 d).
 AT_MEAN = 0.05
 NORMAL = 1.4826  # deviation of a normal distribution over its median absolute deviation
 SAMPLE = 1 << 21  # numbers that the robust deviation is estimated from: to 0.1%
@@ -32,13 +31,13 @@ EXAMPLES = 10
 
 @dataclass
 class First:
-    """What the first reading gives.
+    """What the first pass finds.
 
     norms           [n] float64: of each row; infinite where it is not finite
     total, squares  [d] float64: sums of each column, and of its squares, over finite rows
     equal           which rows equal an earlier one, and which are zero
-    centres         where rows are that no training reached
-    robust          the robust deviation
+    centres         [d] float64 each: where rows are that no training reached
+    robust          the robust deviation of all components
     """
 
     norms: torch.Tensor
@@ -48,7 +47,7 @@ class First:
     centres: list[torch.Tensor] = field(default_factory=list)
     robust: float = 0.0
 
-    @cached_property
+    @property
     def dead(self) -> torch.Tensor:
         """[n] bool: rows of zeros."""
         return torch.from_numpy(self.equal.zero[0])
@@ -64,21 +63,15 @@ class First:
 
     @property
     def median(self) -> float:
-        """The median norm of rows that are not dead."""
+        """The median norm of rows that are not zero."""
         return float(self.norms[~self.dead].median()) if not self.dead.all() else 0.0
 
     @property
-    def count(self) -> int:
-        """Finite rows' numbers."""
-        return int(self.finite.sum()) * len(self.total)
-
-    @property
-    def mean(self) -> float:
-        return float(self.total.sum()) / max(1, self.count)
-
-    @property
-    def deviation(self) -> float:
-        return math.sqrt(max(0.0, float(self.squares.sum()) / max(1, self.count) - self.mean**2))
+    def moments(self) -> tuple[float, float]:
+        """(mean, deviation) of all components of finite rows."""
+        count = max(1, int(self.finite.sum()) * len(self.total))
+        mean = float(self.total.sum()) / count
+        return mean, math.sqrt(max(0.0, float(self.squares.sum()) / count - mean**2))
 
     @property
     def columns(self) -> torch.Tensor:
@@ -88,11 +81,11 @@ class First:
 
 
 def read_first(rows: RowBlocks, device: str, tell: Callable[[int], object]) -> First:
-    """What belongs to each row alone, and the sums over all."""
+    """Measure each row alone, and sum over all."""
     _, vocab, width = rows.shape
     norms = torch.zeros(vocab, dtype=torch.float64)
     total, squares = torch.zeros(2, width, dtype=torch.float64, device=device)
-    sketch, step = Sketch(rows), max(1, vocab * width // SAMPLE)  # every so many rows one is kept as a sample
+    sketch, step = Sketch(rows), max(1, vocab * width // SAMPLE)  # every step-th row is part of the sample
     sample = torch.zeros(-(-vocab // step), width)
     for index, start, block in rows.blocks():
         stop = start + len(block)
@@ -110,25 +103,18 @@ def read_first(rows: RowBlocks, device: str, tell: Callable[[int], object]) -> F
         tell(stop)
     found = First(norms, total, squares, sketch.settle().rows)
     found.centres = _centres(rows.tensor, found)
-    found.robust = _robust(sample[found.live[::step]])
+    flat = sample[found.live[::step]].numpy().ravel()
+    found.robust = NORMAL * float(np.median(np.abs(flat - np.median(flat)))) if flat.size else 0.0
     return found
 
 
 def _cleared(wide: torch.Tensor, finite: torch.Tensor) -> torch.Tensor:
-    """[r, d]: rows that are not finite become zeros."""
+    """[r, d]: the rows, with zeros for those that are not finite."""
     return wide if finite.all() else wide.masked_fill(~finite[:, None], 0.0)
 
 
-def _robust(sample: torch.Tensor) -> float:
-    """The deviation of a normal distribution with this median absolute deviation."""
-    if not sample.numel():
-        return 0.0
-    flat = sample.numpy().ravel()
-    return NORMAL * float(np.median(np.abs(flat - np.median(flat))))
-
-
 def _centres(tensor: LazyTensor, first: First) -> list[torch.Tensor]:
-    """[d] float64 each: the mean of all rows, as resizing takes it; and of the usual rows where far ones move it."""
+    """The mean of all rows, as resizing takes it; and that of the usual rows, where far or dead ones move it."""
     live = first.live
     far = live & (first.norms > FAR * first.median)
     centres = [first.total / max(1, int(first.finite.sum()))]
@@ -142,11 +128,11 @@ def _centres(tensor: LazyTensor, first: First) -> list[torch.Tensor]:
 
 @dataclass
 class Second:
-    """What the second reading gives.
+    """What the second pass finds.
 
-    at_mean   [n] bool: rows that lie where resizing puts new ones
-    far       how many components are far; farthest: (value, row, column) of the largest ones
-    largest   the largest |component|
+    at_mean  [n] bool: rows that lie where resizing puts new ones
+    far      how many components are far; `farthest`: (value, row, column) of the largest ones
+    largest  the largest |component|
     """
 
     at_mean: torch.Tensor
@@ -156,7 +142,7 @@ class Second:
 
 
 def read_second(rows: RowBlocks, first: First, device: str, tell: Callable[[int], object]) -> Second:
-    """Measure every row against the mean of all, and every component against the robust deviation."""
+    """Measure every row against the centres, and every component against the robust deviation."""
     vocab, live = rows.shape[1], first.live
     distances = torch.full((len(first.centres), vocab), math.inf)
     found = Second(torch.zeros(vocab, dtype=torch.bool))

@@ -1,17 +1,17 @@
 """Coordinates that training never makes different: those of one axis that are equal in every tensor that has the axis.
 
-Two neurons whose rows of `up_proj` are equal, and whose columns of `down_proj` too, get equal gradients, and stay equal
-after every step: a growth without noise leaves such groups. With noise the rows still are equal, the columns are not,
-and the next step parts them. So labels are refined tensor by tensor:
+Two neurons with equal rows of `up_proj` and equal columns of `down_proj` get equal gradients, and stay equal after
+every step: a growth without noise leaves such groups. With noise the rows are still equal, the columns are not, and the
+next step parts them. So labels are refined tensor by tensor:
 
     found = Coordinates(checkpoint)
     found.refine("model.layers.0.mlp.up_proj.weight", equal)      # neurons 0 and 1 may be copies
     found.refine("model.layers.0.mlp.down_proj.weight", equal)    # they are not
     found.copies()
 
-Equal numbers are no copies where the model itself treats two coordinates differently: rotary positions turn each by an
-angle of its own, and heads may have ALiBi slopes of their own. A key-value head is compared together with its query
-heads. A coordinate that is zero in every tensor learns nothing either: it is dead.
+Equal numbers are no copies where the model treats two coordinates differently: rotary positions turn each by an angle
+of its own, and heads may have ALiBi slopes of their own. A key-value head is compared together with its query heads. A
+coordinate that is zero in every tensor learns nothing either: it is dead.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
@@ -31,21 +30,17 @@ from modelsurgeon.growth.kinds.inner import rotated_size
 from modelsurgeon.proof.coordinates import GrownAxis, Place, Strip, all_axes, counts_experts, place_of, strips
 from modelsurgeon.tensors.lazy import equal as are_equal
 
-Key = tuple[int, Place, int]  # an axis by its number, a place, and the expert whose tensor it is (or one of these)
-ALL, EACH = -2, -1  # no expert's; all experts', each a place of its own
+Key = tuple[int, Place, int]  # an axis by its number, a place, and the expert whose tensor it is, ALL or EACH
+ALL, EACH = -2, -1  # a tensor of no expert; one of all experts, each of which is a place of its own
 
 
 @dataclass(frozen=True)
 class Copies:
-    """The copies of one axis in one place.
+    """The copies of one axis in one place; schema.json describes the fields.
 
-    axis     its name, or the first one of several that norms join
-    layer    None: the axis spans layers, or is of none
-    size     coordinates, of all experts or heads that have their own
-    groups   of equal ones
-    copies   those beyond the first of each group
-    dead     those that are zero in every tensor; under RMS norms, gains left aside: they multiply what is zero
-    example  two coordinates that are equal; None where none are
+    axis  its name, or the first of several that norms join
+    size  coordinates, of all experts or heads that have their own
+    dead  those that are zero in every tensor but gains of RMS norms, which multiply what is zero
     """
 
     axis: str
@@ -62,21 +57,21 @@ class Copies:
 class Labels:
     """Which coordinates of an axis are equal, by the tensors so far.
 
-    of    [places, m] int64: equal ones of one place have one label
-    zero  [places, m] bool: which are zero; None: no tensor shows it
+    of    [places, m] int64: equal coordinates of one place have one label
+    zero  [places, m] bool: which are zero; None where no tensor shows it
     """
 
     of: np.ndarray
     zero: np.ndarray | None = None
 
-    @cached_property
+    @property
     def are_distinct(self) -> bool:
-        """Whether no tensor can tell more: all differ, and none is zero."""
-        told = self.zero is not None and not self.zero.any()
-        return told and all(len(np.unique(place)) == len(place) for place in self.of)
+        """Whether no tensor can change the answer: all differ, and none is zero."""
+        alive = self.zero is not None and not self.zero.any()
+        return alive and all(len(np.unique(place)) == len(place) for place in self.of)
 
     def and_(self, other: Labels) -> Labels:
-        """Equal are those that are equal by both, zero those that are zero by both."""
+        """The coordinates that are equal by both are equal, those that are zero by both are zero."""
         left, right = np.broadcast_arrays(self.of, other.of)
         _, both = np.unique(left * (right.max(initial=0) + 1) + right, return_inverse=True)
         if self.zero is None or other.zero is None:
@@ -84,7 +79,7 @@ class Labels:
         return Labels(both.reshape(left.shape), np.logical_and(self.zero, other.zero))
 
 
-DISTINCT = Labels(np.zeros((1, 0), dtype=np.int64), np.zeros((1, 0), dtype=bool))  # in place of large arrays of them
+DISTINCT = Labels(np.zeros((1, 0), dtype=np.int64), np.zeros((1, 0), dtype=bool))  # stands for large arrays
 
 
 class Coordinates:
@@ -104,65 +99,53 @@ class Coordinates:
                     self._read.add((number, place))
 
     def refine(self, name: str, found: Equal) -> None:
-        """Refine by one tensor; each is to come once.
-
-        found  from `RowBlocks` that are stacked where `is_stack` is true
-        """
+        """Refine by one tensor, each once; `found` is of `RowBlocks` that are stacked where `is_stack` is true."""
         for number, place, strip in self._strips.get(name, ()):
             key = number, place, ALL if strip.only is None else strip.only
             key = (number, place, EACH) if strip.beside is not None else key
             before = self._labels.get(key, Labels(np.zeros((1, 1), dtype=np.int64)))
             if before is not DISTINCT:
-                after = before.and_(self._told(name, strip, found))
+                after = before.and_(self._shown(name, strip, found))
                 self._labels[key] = DISTINCT if after.are_distinct else after
 
     def copies(self, zero: frozenset[str] = frozenset()) -> tuple[Copies, ...]:
-        """The axes with copies or dead coordinates; reads again what equal experts have in tensors of their own.
-
-        zero  names of tensors that hold zeros alone
-        """
+        """The axes with copies or dead coordinates, where the tensors named in `zero` hold only zeros."""
         found = []
         for number, axis in enumerate(self._axes):
             for place in self._places(number):
                 labels = self._final(number, place, zero)
-                counted = _counted(axis, place, labels) if labels is not DISTINCT else None
-                found += [counted] if counted and (counted.copies or counted.dead) else []
-        return tuple(found)
-
-    # --- tensors ---
+                found += [_counted(axis, place, labels)] if labels is not DISTINCT else []
+        return tuple(one for one in found if one.copies or one.dead)
 
     def _placed(self, axis: GrownAxis) -> Iterator[tuple[Place, Strip]]:
         for place, own in strips(axis, self._table, self._sizes, self._templates).items():
             yield from ((place, strip) for strip in own)
         leader = self._leader(axis)
-        if leader is None:
-            return
-        for place, own in strips(leader, self._table, self._sizes, self._templates).items():
-            for strip in own:  # each query head with its key-value head
+        led = strips(leader, self._table, self._sizes, self._templates) if leader else {}
+        for place, own in led.items():
+            for strip in own:  # a query head belongs to its key-value head
                 order = strip.order.reshape(len(strip.order), 1, axis.size, -1).transpose(0, 3, 1, 2)
                 yield place, replace(strip, order=order.reshape(-1, 1, axis.size))
 
     def _leader(self, axis: GrownAxis) -> GrownAxis | None:
-        """The query heads of key-value heads."""
+        """The axis of the query heads, for key-value heads."""
         leader = self._table.axes[axis.names[0]].follows if axis.kind.is_head else None
         return next((other for other in self._axes if leader in other.names), None)
 
-    def _told(self, name: str, strip: Strip, found: Equal) -> Labels:
-        """The labels that one strip gives its axis' coordinates."""
-        template = self._templates[name]
+    def _shown(self, name: str, strip: Strip, found: Equal) -> Labels:
+        """The labels that one strip gives the coordinates of its axis."""
+        template, order = self._templates[name], strip.order
         shape, stacked = self._checkpoint.tensors[name].shape, is_stack(self._table, template)
         first, zero = _along(found, shape, stacked, strip.dimension, strip.beside is not None)
         if strip.beside is None:
-            first, zero = first[0][strip.order], zero[0][strip.order]
+            first, zero = first[0][order], zero[0][order]
         else:
-            first, zero = first[:, strip.order[:, 0]].swapaxes(0, 1), zero[:, strip.order[:, 0]].swapaxes(0, 1)
+            first, zero = (of[:, order[:, 0]].swapaxes(0, 1) for of in (first, zero))
         scales = self._table.norm == "rms" and template.signature.normalises is not None
         return Labels(_merged(np.moveaxis(first, 0, -1)), None if scales else np.all(zero, axis=0))
 
-    # --- places ---
-
     def _places(self, number: int) -> list[Place]:
-        """The layers of an axis, or its one place; none where no tensor reads it: a future reader may separate any."""
+        """The layers of an axis, or its one place; none where no tensor reads it: a new reader may separate any."""
         found = dict.fromkeys(place for of, place, _ in self._labels if of == number)
         places = [place for place in found if place] or list(found)
         return [place for place in places if {(number, place), (number, ())} & self._read]
@@ -176,7 +159,9 @@ class Coordinates:
         if not own or own == [(number, place, ALL)]:
             labels = self._and(labels, (number, place, ALL))
         else:  # neuron 3 of an expert has nothing to do with neuron 3 of another one
-            labels = _stacked([_all_of(self._and(labels, key), axis.size) for key in own])
+            parts = [_all_of(self._and(labels, key), axis.size) for key in own]
+            zeros = [part.zero for part in parts if part.zero is not None]
+            labels = Labels(np.concatenate([part.of for part in parts]), np.concatenate(zeros) if zeros else None)
         if labels is DISTINCT:
             return labels
         for follower, other in enumerate(self._axes):
@@ -186,10 +171,10 @@ class Coordinates:
         return self._of_names(axis, place, labels, zero)
 
     def _and(self, labels: Labels, key: Key) -> Labels:
-        told = self._labels.get(key)
-        if DISTINCT in (labels, told):
+        known = self._labels.get(key)
+        if DISTINCT in (labels, known):
             return DISTINCT
-        return labels.and_(told) if told else labels
+        return labels.and_(known) if known else labels
 
     def _apart(self, axis: GrownAxis) -> np.ndarray:
         """[1, m]: one label for the coordinates that the model treats alike."""
@@ -198,23 +183,20 @@ class Coordinates:
             return np.minimum(np.arange(axis.size), rotated_size(rotary, config, axis.size))[None]
         slopes = self._table.axes[axis.names[0]].slopes
         found = slopes(config, axis.size) if slopes else None
-        alike = np.zeros(axis.size) if found is None else found
-        return np.unique(alike, return_inverse=True)[1].reshape(1, -1)
-
-    # --- coordinates that have tensors of their own, by name ---
+        return np.unique(np.zeros(axis.size) if found is None else found, return_inverse=True)[1].reshape(1, -1)
 
     def _of_names(self, axis: GrownAxis, place: Place, labels: Labels, zero: frozenset[str]) -> Labels:
-        """The labels, refined by tensors that belong to one coordinate: experts with equal routers may differ."""
+        """The labels, refined by tensors that belong to one coordinate: experts of equal routers may differ."""
         named = self._named(axis, place)
         if not named:
             return labels
         of, fresh = labels.of.copy(), labels.of.max() + 1
         for group in _groups(labels.of[0]):
-            seen: list[int] = []
+            firsts: list[int] = []
             for one in group:
-                twin = next((other for other in seen if self._are_equal(named[one], named[other])), one)
+                twin = next((other for other in firsts if self._are_equal(named[one], named[other])), one)
                 of[0, one] = fresh + twin
-                seen += [one] if twin == one else []
+                firsts += [one] if twin == one else []
         dead = np.array([[zero.issuperset(named[one]) for one in range(axis.size)]])
         return Labels(of, None if labels.zero is None else labels.zero & dead)
 
@@ -238,7 +220,7 @@ class Coordinates:
 
 
 def is_stack(table: Architecture, template: Template) -> bool:
-    """Whether a tensor's first dimension counts matrices, or biases: experts, or a dimension of one beside others."""
+    """Whether a tensor's first dimension counts matrices, or biases: it counts experts, or has the size 1."""
     first, *others = [expression.axes() for expression, _ in template.signature.dimensions]
     if not others or (len(others) == 1 and any(side == "readers" for _, side in template.signature.dimensions)):
         return False
@@ -248,12 +230,12 @@ def is_stack(table: Architecture, template: Template) -> bool:
 
 def _shared(checkpoint: Checkpoint) -> tuple[str, ...]:
     """The axes that a tied embedding both writes and reads."""
-    tie, table = checkpoint.architecture.tie, checkpoint.architecture
+    tie, sizes = checkpoint.architecture.tie, checkpoint.sizes
     if tie is None or not checkpoint.is_tied:
         return ()
-    template = next((template for template in table.templates if template.name == tie.embedding), None)
-    written = [name for part, _ in template.signature.written for name in part.axes()] if template else []
-    return (tie.axis, *(name for name in written if checkpoint.sizes[name] == checkpoint.sizes[tie.axis]))
+    tables = (line for line in checkpoint.architecture.templates if line.name == tie.embedding)
+    written = [name for line in tables for part, _ in line.signature.written for name in part.axes()]
+    return (tie.axis, *(name for name in written if sizes[name] == sizes[tie.axis]))
 
 
 def _reads(axis: GrownAxis, template: Template, d: int) -> bool:
@@ -265,19 +247,17 @@ def _reads(axis: GrownAxis, template: Template, d: int) -> bool:
 
 def _along(found: Equal, shape: tuple[int, ...], stacked: bool, d: int, apart: bool) -> tuple[np.ndarray, np.ndarray]:
     """[places, size] of dimension d: (labels, whether zero); `apart`: for every matrix of a stack separately."""
-    lead = 2 if stacked else 1  # what comes before the columns
-    if d < lead:
-        lines = found.matrices if stacked and d == 0 else found.rows
-        first, zero = lines.first[..., None], lines.zero[..., None]
-    else:
-        whole = len(found.columns.first), *shape[lead:]
-        first, zero = (
-            np.moveaxis(of.reshape(whole), d - lead + 1, 1) for of in (found.columns.first, found.columns.zero)
-        )
-        first, zero = (of.reshape(*of.shape[:2], -1) for of in (first, zero))
-    if not apart:
-        first, zero = (np.moveaxis(of, 0, 1).reshape(1, of.shape[1], -1) for of in (first, zero))
-    return _merged(first), np.all(zero, axis=-1)
+    lead = 2 if stacked else 1  # the dimensions before the columns
+    lines = found.columns if d >= lead else found.matrices if stacked and d == 0 else found.rows
+    whole = (len(lines.first), *shape[lead:]) if d >= lead else lines.first.shape
+
+    def spread(of: np.ndarray) -> np.ndarray:
+        """[places, size, whatever else has a part]."""
+        of = np.moveaxis(of.reshape(whole), max(d - lead, 0) + 1, 1)
+        of = of.reshape(*of.shape[:2], -1)
+        return of if apart else np.moveaxis(of, 0, 1).reshape(1, of.shape[1], -1)
+
+    return _merged(spread(lines.first)), np.all(spread(lines.zero), axis=-1)
 
 
 def _merged(labels: np.ndarray) -> np.ndarray:
@@ -290,11 +270,6 @@ def _merged(labels: np.ndarray) -> np.ndarray:
 def _all_of(labels: Labels, size: int) -> Labels:
     """The labels, written out where they are DISTINCT."""
     return Labels(np.arange(size)[None], np.zeros((1, size), dtype=bool)) if labels is DISTINCT else labels
-
-
-def _stacked(parts: list[Labels]) -> Labels:
-    zeros = [part.zero for part in parts if part.zero is not None]
-    return Labels(np.concatenate([part.of for part in parts]), np.concatenate(zeros) if zeros else None)
 
 
 def _groups(labels: np.ndarray) -> list[list[int]]:
@@ -313,13 +288,6 @@ def _counted(axis: GrownAxis, place: Place, labels: Labels) -> Copies:
         for row, alive in zip(of, ~dead, strict=True)
         for group in _groups(row[alive])
     ]
-    return Copies(
-        axis.names[0],
-        axis.kind.word,
-        place[0][1] if place else None,
-        of.size,
-        len(groups),
-        sum(len(group) - 1 for group in groups),
-        int(dead.sum()),
-        (groups[0][0], groups[0][1]) if groups else None,
-    )
+    counts = of.size, len(groups), sum(len(group) - 1 for group in groups), int(dead.sum())
+    example = (groups[0][0], groups[0][1]) if groups else None
+    return Copies(axis.names[0], axis.kind.word, place[0][1] if place else None, *counts, example)

@@ -1,21 +1,19 @@
-"""Which rows of a matrix equal one another, bit by bit, and which columns; which are zero.
+"""Which rows of a matrix equal one another, bit by bit, which columns do, and which are zero.
 
     sketch = Sketch(rows)
     for index, first, block in rows.blocks():
         sketch.add(index, first, block)
     found = sketch.settle()                 # found.rows.first[0] == [0, 1, 0, 3]: row 2 equals row 0
 
-Two equal rows agree in the columns that are looked at first, a sample of them: so almost every matrix is done after
-one hash of few numbers of each row. Rows whose hashes agree are then compared with the first of them, number by number;
-those that differ are hashed again, whole, and so on until no two of one hash differ. Nothing is left to chance.
+Equal rows agree in any sample of columns, so one hash of few numbers of each row is enough for almost every matrix.
+Rows of one hash are then compared with the first of them, number by number. Those that differ are hashed again, whole,
+and so on until no two of one hash differ. Nothing is left to chance.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -28,10 +26,10 @@ BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 @dataclass(frozen=True, eq=False)
 class Lines:
-    """The rows, or the columns, of a stack of matrices.
+    """The rows, or the columns, of a stack of matrices: its lines.
 
-    first  [matrices, n] int64: the first one of its matrix that equals it, itself where there is none
-    zero   [matrices, n] bool: whether it holds zeros alone, of either sign; `first` is the first such one then
+    first  [matrices, n] int64: the first line of the matrix that equals this one, or this one
+    zero   [matrices, n] bool: whether the line holds only zeros, of either sign; `first` is then the first such line
     """
 
     first: np.ndarray
@@ -39,39 +37,21 @@ class Lines:
 
     @property
     def repeats(self) -> int:
-        """How many equal an earlier one, zero ones left out."""
+        """How many lines equal an earlier one, zero ones left out."""
         return int(((self.first != np.arange(self.first.shape[1])) & ~self.zero).sum())
 
     @property
     def zeros(self) -> int:
         return int(self.zero.sum())
 
-    @cached_property
-    def are_distinct(self) -> bool:
-        """Whether no two are equal, and none is zero."""
-        return not (self.repeats or self.zeros)
-
 
 @dataclass(frozen=True, eq=False)
 class Equal:
-    """What `Sketch.settle` found; `matrices` [1, matrices]: of a stack's matrices among themselves."""
+    """Equal rows and columns; `matrices` [1, matrices]: a stack's matrices compared with one another."""
 
     rows: Lines
     columns: Lines
     matrices: Lines
-
-
-class _Kind(Protocol):
-    """How lines of one kind are compared and hashed."""
-
-    def equal(self, lines: np.ndarray, others: np.ndarray) -> np.ndarray:
-        """[k] bool: whether each of the lines equals the other one of its place."""
-
-    def hash(self, lines: np.ndarray, seed: int) -> np.ndarray:
-        """[k] int64: of all numbers of each line."""
-
-    def zero(self, lines: np.ndarray) -> np.ndarray:
-        """[k] bool: whether they hold zeros alone."""
 
 
 class Sketch:
@@ -88,7 +68,7 @@ class Sketch:
         self._column_zero = torch.ones(count, width, dtype=torch.bool)
 
     def add(self, index: int, first: int, block: torch.Tensor) -> None:
-        """A block as `RowBlocks.blocks` gives it; each once."""
+        """Hash a block as `RowBlocks.blocks` gives it; each is to come once."""
         last = first + len(block)
         picked = block.index_select(1, self._columns) if len(self._columns) < block.shape[1] else block
         self._row_hash[index, first:last] = (_bits(picked) * self._column_factors).sum(1)
@@ -100,14 +80,13 @@ class Sketch:
             self._column_zero[index] &= (picked == 0).all(0)
 
     def settle(self) -> Equal:
-        """Compare what the hashes leave open; reads again what they leave open, and only where they do."""
+        """Compare the lines whose hashes are equal, which are read again."""
         stack = range(self._rows.shape[0])
-        rows = [_settled(_OfRows(self._rows, i), self._row_hash[i], self._row_zero[i]) for i in stack]
+        rows = _joined([_settled(_OfRows(self._rows, i), self._row_hash[i], self._row_zero[i]) for i in stack])
         columns = [_settled(_OfColumns(self._rows, i), self._column_hash[i], self._column_zero[i]) for i in stack]
-        found = _joined(rows), _joined(columns)
-        every = (self._row_hash * _factors(self._row_hash.shape[1], 2)).sum(1)
-        zero = torch.from_numpy(found[0].zero.all(1))
-        return Equal(*found, _joined([_settled(_OfMatrices(self._rows), every, zero)]))
+        whole = (self._row_hash * _factors(self._row_hash.shape[1], 2)).sum(1)
+        matrices = _settled(_OfMatrices(self._rows), whole, torch.from_numpy(rows.zero.all(1)))
+        return Equal(rows, _joined(columns), _joined([matrices]))
 
 
 def _sampled(size: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -117,7 +96,7 @@ def _sampled(size: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _factors(count: int, seed: int) -> torch.Tensor:
-    """[count] int64: random odd numbers; sums of products with them, modulo 2^64, are the hashes."""
+    """[count] int64: random odd numbers; a hash is the sum of products with them, modulo 2^64."""
     drawn = np.random.default_rng(abs(seed) * 2 + (seed < 0)).integers(-(1 << 62), 1 << 62, count)
     return torch.from_numpy(2 * drawn + 1)
 
@@ -130,7 +109,9 @@ def _joined(found: list[tuple[np.ndarray, np.ndarray]]) -> Lines:
     return Lines(np.stack([first for first, _ in found]), np.stack([zero for _, zero in found]))
 
 
-def _settled(kind: _Kind, hashes: torch.Tensor, may_be_zero: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+def _settled(
+    kind: _OfRows | _OfColumns | _OfMatrices, hashes: torch.Tensor, may_be_zero: torch.Tensor
+) -> tuple[np.ndarray, np.ndarray]:
     """`Lines.first` and `Lines.zero` of one matrix, by hashes that are equal where the lines are."""
     key, first = hashes.numpy().copy(), np.arange(len(hashes))
     zero = np.zeros(len(key), dtype=bool)
@@ -140,7 +121,10 @@ def _settled(kind: _Kind, hashes: torch.Tensor, may_be_zero: torch.Tensor) -> tu
         first[zero] = np.flatnonzero(zero)[:1].repeat(zero.sum())
     open_, turn = np.flatnonzero(~zero), 0
     while True:
-        lines, leaders = _alike(open_, key[open_])
+        _, at, inverse = np.unique(key[open_], return_index=True, return_inverse=True)
+        leaders = open_[at][inverse]  # the first line of the same hash
+        later = leaders != open_
+        lines, leaders = open_[later], leaders[later]
         if not len(lines):
             return first, zero
         same = kind.equal(lines, leaders)
@@ -150,12 +134,8 @@ def _settled(kind: _Kind, hashes: torch.Tensor, may_be_zero: torch.Tensor) -> tu
             key[open_] = kind.hash(open_, turn)
 
 
-def _alike(lines: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(lines whose key an earlier line has, the first line with that key), ascending."""
-    _, at, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    leaders = lines[at][inverse]
-    later = leaders != lines
-    return lines[later], leaders[later]
+# Each kind of line compares pairs of lines (`equal`), hashes all numbers of a line (`hash`), and says which lines hold
+# only zeros (`zero`), for line numbers [k].
 
 
 @dataclass(frozen=True)
@@ -213,21 +193,19 @@ class _OfMatrices:
         return np.array([self._are_equal(a, b) for a, b in zip(lines.tolist(), others.tolist(), strict=True)])
 
     def hash(self, lines: np.ndarray, seed: int) -> np.ndarray:
-        factors = _factors(self.rows.shape[1], -seed), _factors(self.rows.shape[2], 2 + seed)
-        return np.array([self._hash(line, *factors) for line in lines.tolist()], dtype=np.int64)
+        heights, widths = _factors(self.rows.shape[1], -seed), _factors(self.rows.shape[2], 2 + seed)
+        found = torch.zeros(len(lines), dtype=torch.int64)
+        for at, line in enumerate(lines.tolist()):
+            for _, first, block in self.rows.blocks(line):
+                found[at] += ((_bits(block) * widths).sum(1) * heights[first : first + len(block)]).sum()
+        return found.numpy()
 
     def zero(self, lines: np.ndarray) -> np.ndarray:
-        return np.ones(len(lines), dtype=bool)  # those whose rows are
+        return np.ones(len(lines), dtype=bool)  # asked only of matrices whose rows are all zero
 
     def _are_equal(self, a: int, b: int) -> bool:
         pairs = zip(self.rows.blocks(a), self.rows.blocks(b), strict=True)
         return all(bool((_bits(left) == _bits(right)).all()) for (_, _, left), (_, _, right) in pairs)
-
-    def _hash(self, index: int, heights: torch.Tensor, widths: torch.Tensor) -> int:
-        found = torch.zeros((), dtype=torch.int64)
-        for _, first, block in self.rows.blocks(index):
-            found += ((_bits(block) * widths).sum(1) * heights[first : first + len(block)]).sum()
-        return int(found)
 
 
 def _cat(parts: Iterator[torch.Tensor]) -> np.ndarray:

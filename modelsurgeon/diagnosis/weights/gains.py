@@ -1,12 +1,10 @@
-"""The gains and biases of norms, and where in the model each norm is, by the table alone.
+"""The gains and biases of norms, and the place of each norm in the model, by the table alone.
 
-A masked-LM head has a norm of its own, behind an activation, whose gains are often far larger than the body's: 2.3 to
-2.6 against 0.6 to 1.0 in BERT (Su Jianlin, https://www.kexue.fm/archives/8747).
-
-    head       the norm of such a head: what it normalises has passed an activation, and is no residual stream
-    last       the body's last norm: it writes what the head reads, or the last hidden state
-    embedding  a norm before the first layer
-    body       all others
+head       the norm of a masked-LM head, after an activation: its gains are often far larger than the body's, 2.3 to
+           2.6 against 0.6 to 1.0 in BERT (Su Jianlin, https://www.kexue.fm/archives/8747)
+last       the body's last norm, which writes what the head reads, or the last hidden state
+embedding  a norm before the first layer
+body       all others
 """
 
 from __future__ import annotations
@@ -21,13 +19,7 @@ from modelsurgeon.growth.kinds.kind import kind_of
 
 @dataclass(frozen=True)
 class Gain:
-    """One gain, or bias, of a norm; what the model itself adds to its gains is added.
-
-    kind   "gain" or "bias"
-    layer  None: of no layer
-    part   its name inside of the layer, or of the model: "self_attn.q_norm"
-    place  "body", "last", "head" or "embedding"
-    """
+    """One gain, or bias, of a norm, with the offset that the model adds to gains; schema.json describes the fields."""
 
     tensor: str
     template: str
@@ -44,73 +36,52 @@ class Gain:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether it is as a model begins: a gain of 1, a bias of 0 everywhere."""
+        """Whether it has its initial value: a gain of 1, a bias of 0 everywhere."""
         return self.min == self.max == (1.0 if self.kind == "gain" else 0.0)
 
 
 def gain(table: Architecture, places: Mapping[str, str], name: str, size: int, moments: Moments) -> Gain | None:
-    """The gain or bias of this name; None for another tensor.
-
-    places   as `places` finds them
-    moments  of its finite numbers, as they are stored
-    """
+    """The gain or bias of this name, None for another tensor; `moments`: of its finite numbers as stored."""
     template = table.template(name)
     if name not in places or template is None:
         return None
     is_gain = template.signature.normalises is not None
-    moved = moments.moved(table.offset if is_gain else 0.0)
-    return Gain(
-        name,
-        template.name,
-        "gain" if is_gain else "bias",
-        layer_of(table, template, name),
-        _part(table, template, name),
-        places[name],
-        size,
-        moved.mean,
-        moved.deviation,
-        moved.low,
-        moved.high,
-        moved.rms,
-    )
+    whole = _layered(table, template, name).name
+    counters = [f"{{{counter}}}." for counter in table.counters if f"{{{counter}}}." in whole]
+    inside = whole[max(whole.index(one) + len(one) for one in counters) :] if counters else whole
+    part = inside.removeprefix(table.prefix).removesuffix(".weight").removesuffix(".bias")
+    named = name, template.name, "gain" if is_gain else "bias", layer_of(table, template, name), part, places[name]
+    values = moments.moved(table.offset if is_gain else 0.0)
+    return Gain(*named, size, values.mean, values.deviation, values.low, values.high, values.rms)
 
 
 def places(table: Architecture, names: Iterable[str]) -> dict[str, str]:
     """{name on disk of a norm's gain or bias: place}."""
     order = {template.name: number for number, template in enumerate(table.templates)}
-    norms = {name: norm for name in names if (norm := _norm(table, table.template(name)))}
-    last = _last(table, norms, order)
+    templates = {name: template for name in names if (template := table.template(name))}
+    norms = {name: norm for name, template in templates.items() if (norm := _norm(table, template))}
+    heads = {name for name, norm in norms.items() if _is_of_head(table, norm)}
+    stream = {name: norm for name, norm in norms.items() if name not in heads and _is_of_stream(table, norm)}
+    state = (table.outputs.get("last_hidden_state"),)
+    stream = {name: norm for name, norm in stream.items() if norm.signature.gains == state} or stream
+    where = {name: (order[norm.name], *table.numbers(templates[name], name).values()) for name, norm in stream.items()}
+    last = {name for name in where if where[name] == max(where.values())}
     found = {}
     for name, norm in norms.items():
         is_first = _is_before_layers(table, norm, order)
-        found[name] = "head" if _is_of_head(table, norm) else "embedding" if is_first else "body"
-        found[name] = "last" if name in last else found[name]
+        found[name] = "last" if name in last else "head" if name in heads else "embedding" if is_first else "body"
     return found
 
 
 def layer_of(table: Architecture, template: Template, name: str) -> int | None:
-    """The first counter in a name on disk; also where a line of the table has one layer's number."""
+    """The layer's number in a name on disk, also where a line of the table is for that layer alone; None outside."""
     numbers = table.numbers(_layered(table, template, name), name)
     return next((number for key, number in numbers.items() if key in table.counters), None)
 
 
-def _last(table: Architecture, norms: Mapping[str, Template], order: Mapping[str, int]) -> set[str]:
-    """The names of the body's last norm: among those that write the last hidden state, if some do."""
-    body = {name: norm for name, norm in norms.items() if not _is_of_head(table, norm) and _is_of_stream(table, norm)}
-    written = table.outputs.get("last_hidden_state")
-    body = {name: norm for name, norm in body.items() if norm.signature.gains == (written,)} or body
-    where = {name: (order[norm.name], *_numbers(table, name)) for name, norm in body.items()}
-    return {name for name in where if where[name] == max(where.values())}
-
-
-def _numbers(table: Architecture, name: str) -> tuple[int, ...]:
-    template = table.template(name)
-    return tuple(table.numbers(template, name).values()) if template else ()
-
-
-def _norm(table: Architecture, template: Template | None) -> Template | None:
-    """The gain's line in the table, for a gain or a bias."""
-    if template is None or template.signature.normalises is not None:
+def _norm(table: Architecture, template: Template) -> Template | None:
+    """The table's line of the gain, for a gain or a bias; None for another tensor."""
+    if template.signature.normalises is not None:
         return template
     name = template.name.removesuffix(".bias") + ".weight"
     norms = (other for other in table.templates if other.name == name and other.signature.normalises is not None)
@@ -131,7 +102,7 @@ def _is_of_stream(table: Architecture, norm: Template) -> bool:
 
 
 def _is_before_layers(table: Architecture, norm: Template, order: Mapping[str, int]) -> bool:
-    """Whether it comes before the layers of its part of the model, and after nothing that reads what it writes."""
+    """Whether it comes before the layers of its part of the model, and nothing reads what it writes before them."""
     if norm.placeholders:
         return False
     module = norm.name.split(".")[:-2]
@@ -140,13 +111,11 @@ def _is_before_layers(table: Architecture, norm: Template, order: Mapping[str, i
         layers = [order[other.name] for other in inside if set(other.placeholders) & set(table.counters)]
         if layers:
             return order[norm.name] < min(layers)
-        if depth == len(module) and any(_reads(other) & set(norm.signature.gains) for other in inside):
+        sides = (side for other in inside for side in other.signature.dimensions)
+        read = {name for part, side in sides if side == "readers" for name in part.axes()}
+        if depth == len(module) and read & set(norm.signature.gains):
             return False
     return False
-
-
-def _reads(template: Template) -> set[str]:
-    return {name for part, side in template.signature.dimensions if side == "readers" for name in part.axes()}
 
 
 def _layered(table: Architecture, template: Template, name: str) -> Template:
@@ -156,10 +125,3 @@ def _layered(table: Architecture, template: Template, name: str) -> Template:
     canonical = table.canonical(name)
     counted = (other for other in table.templates if other.placeholders and other.pattern.fullmatch(canonical))
     return next(counted, template)
-
-
-def _part(table: Architecture, template: Template, name: str) -> str:
-    whole = _layered(table, template, name).name
-    counters = [f"{{{counter}}}." for counter in table.counters if f"{{{counter}}}." in whole]
-    inside = whole[max(whole.index(one) + len(one) for one in counters) :] if counters else whole
-    return inside.removeprefix(table.prefix).removesuffix(".weight").removesuffix(".bias")

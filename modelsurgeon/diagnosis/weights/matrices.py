@@ -1,9 +1,9 @@
-"""One matrix of weights: its deviation beside those that matrices begin with, its norm, its equal rows and columns.
+"""One matrix of weights: its deviation beside initial deviations, its norm, its equal rows and columns.
 
-    1 / sqrt(fan-in)    what keeps the size of what passes: Xavier's normal (Glorot, Bengio 2010) of a square matrix
-    0.0176              of the normal of 0.02 cut at two deviations, which BERT begins with: 0.02 * 0.88
+    1 / sqrt(fan-in)    keeps the size of what passes: Xavier's normal (Glorot, Bengio 2010) of a square matrix
+    0.0176              the deviation of BERT's initial weights, a normal of 0.02 cut at two deviations: 0.02 * 0.88
 
-A lookup table reads no sums: its width stands in for the fan-in, since that is what a head that shares it reads.
+A lookup table sums nothing. Its width serves as fan-in, since a head that shares the table reads so many numbers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from modelsurgeon.diagnosis.weights.gains import layer_of
 from modelsurgeon.diagnosis.weights.numbers import Moments
 from modelsurgeon.diagnosis.weights.spectral_norm import Spectral
 from modelsurgeon.growth.kinds.kind import kind_of
-from modelsurgeon.maps.signature import Signature
 from modelsurgeon.tensors.lazy import LazyTensor
 
 TRUNCATED = 0.02 * math.sqrt(1 - 4 * math.exp(-2.0) / math.sqrt(2 * math.pi) / math.erf(math.sqrt(2.0)))  # 0.0176
@@ -26,13 +25,9 @@ TRUNCATED = 0.02 * math.sqrt(1 - 4 * math.exp(-2.0) / math.sqrt(2 * math.pi) / m
 
 @dataclass(frozen=True)
 class Matrix:
-    """One matrix, or a stack of them: experts, with the largest norm and the least stable rank among them.
+    """One matrix, or a stack of experts with the largest norm and the least stable rank among them.
 
-    fan_in         how many numbers are summed for one that it writes; of a lookup table, its width
-    mean           of its finite numbers, and so is `deviation`
-    xavier         1 / sqrt(fan_in); `times_xavier`: the deviation over it
-    norm_error     by how much `spectral_norm` may be too small; `frobenius`: of the whole stack
-    equal_rows     that equal an earlier row bit by bit, zero ones left out; zero_rows: that hold zeros alone
+    schema.json describes the fields; `fan_in` of a lookup table is its width, `frobenius` is of the whole stack.
     """
 
     tensor: str
@@ -57,23 +52,16 @@ class Matrix:
 
 
 def is_matrix(template: Template) -> bool:
-    """Whether a tensor reads something: gains and biases do not."""
+    """Whether a tensor reads an axis: gains and biases do not."""
     return any(side == "readers" for _, side in template.signature.dimensions)
 
 
-def fan_in(table: Architecture, template: Template, shape: tuple[int, ...]) -> int:
-    """How many numbers are summed for one; of a lookup table, its width."""
-    counted = slice(1, None) if is_stack(table, template) else slice(None)
-    sides = [side for _, side in template.signature.dimensions][counted]
-    summed = "writers" if _is_lookup(table, template.signature) else "readers"
-    return math.prod(size for size, side in zip(shape[counted], sides, strict=True) if side == summed)
-
-
-def _is_lookup(table: Architecture, signature: Signature) -> bool:
-    """Whether it is read row by row, as `vocab -> stream`, and reads nothing that grows."""
-    read = [name for part, side in signature.dimensions if side == "readers" for name in part.axes()]
-    is_first = signature.dimensions[0][1] == "readers"
-    return is_first and not any(kind_of(table.axes[name]).is_examined for name in read)
+def _fan_in(table: Architecture, template: Template, shape: tuple[int, ...]) -> int:
+    dimensions = template.signature.dimensions
+    read = [name for part, side in dimensions if side == "readers" for name in part.axes()]
+    is_lookup = dimensions[0][1] == "readers" and not any(kind_of(table.axes[name]).is_examined for name in read)
+    first, summed = int(is_stack(table, template)), "writers" if is_lookup else "readers"
+    return math.prod(size for size, (_, side) in zip(shape[first:], dimensions[first:], strict=True) if side == summed)
 
 
 def matrix(
@@ -82,26 +70,10 @@ def matrix(
     """What was measured of one tensor that `is_matrix`."""
     template = table.template(name)
     assert template is not None
-    summed = fan_in(table, template, tensor.shape)
-    deviation, xavier = moments.deviation, 1 / math.sqrt(summed)
-    return Matrix(
-        name,
-        template.name,
-        layer_of(table, template, name),
-        tensor.shape,
-        tensor.dtype,
-        summed,
-        moments.mean if moments.count else math.nan,
-        deviation,
-        xavier,
-        deviation / xavier,
-        deviation / TRUNCATED,
-        spectral.norm,
-        spectral.error,
-        spectral.frobenius,
-        spectral.stable_rank,
-        equal.rows.repeats,
-        equal.columns.repeats,
-        equal.rows.zeros,
-        equal.columns.zeros,
-    )
+    fan_in = _fan_in(table, template, tensor.shape)
+    mean, deviation, xavier = moments.mean if moments.count else math.nan, moments.deviation, 1 / math.sqrt(fan_in)
+    named = name, template.name, layer_of(table, template, name), tensor.shape, tensor.dtype
+    spread = mean, deviation, xavier, deviation / xavier, deviation / TRUNCATED
+    norms = spectral.norm, spectral.error, spectral.frobenius, spectral.stable_rank
+    lines = equal.rows.repeats, equal.columns.repeats, equal.rows.zeros, equal.columns.zeros
+    return Matrix(*named, fan_in, *spread, *norms, *lines)

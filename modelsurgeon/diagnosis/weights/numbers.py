@@ -1,13 +1,13 @@
-"""What the numbers of a tensor are: counts of unusual ones, exact, and mean and deviation of the others.
+"""The numbers of a tensor: exact counts of unusual ones, and mean and deviation of the finite ones.
 
     census = Census("BF16")
     census.add(block)                  block after block, in any order
     census.numbers                     Numbers(count=1024, nan=0, inf=0, zero=3, ..., float16=Lost(0, 7), ...)
     census.moments.deviation           0.0200
 
-A 16-bit dtype has 65,536 numbers: how often each occurs answers every question. So a block becomes one histogram of its
-bits, which takes 2 ns a number on one core, where a pass for each question takes 5. Wider numbers are counted in
-float64; the few that are so small or so large that some 16-bit dtype would lose them are picked out first.
+A 16-bit dtype has 65,536 numbers, so one histogram of a block's bits answers every question; it takes 2 ns a number on
+one core, where a pass for each question takes 5. Wider numbers are counted in float64, after the few that some 16-bit
+dtype would lose are picked out.
 """
 
 from __future__ import annotations
@@ -22,19 +22,15 @@ from modelsurgeon.tensors.dtypes import DTYPES
 
 PIECE = 1 << 18  # numbers at a time: 2 MB of float64 stay in the caches
 PATTERNS = 1 << 16
-# Rounding to the nearest, ties to even, makes infinity of what is at least halfway from the largest number to the next
-# power of two, and zero of what is at most half of the smallest number.
+# Rounding to the nearest, ties to even, gives infinity from halfway between the largest number and the next power of
+# two, and zero up to half of the smallest number.
 INFINITE = {torch.float16: 65520.0, torch.bfloat16: 2.0**128 - 2.0**119}
 NOTHING = {torch.float16: 2.0**-25, torch.bfloat16: 2.0**-134}
 
 
 @dataclass(frozen=True)
 class Lost:
-    """How many numbers a 16-bit dtype would lose.
-
-    overflow   finite ones that it would store as infinity
-    underflow  ones that are not zero, and that it would store as zero
-    """
+    """How many numbers a 16-bit dtype would lose: finite ones to infinity, others than zero to zero."""
 
     overflow: int = 0
     underflow: int = 0
@@ -45,12 +41,7 @@ class Lost:
 
 @dataclass(frozen=True)
 class Numbers:
-    """Counts of a tensor's numbers, or of several tensors'.
-
-    zero       of either sign
-    subnormal  below the normal numbers of the dtype that they are stored in, zeros left out
-    largest    the largest finite |x|
-    """
+    """Counts of the numbers of one tensor or several; schema.json describes the fields."""
 
     count: int = 0
     nan: int = 0
@@ -67,18 +58,14 @@ class Numbers:
 
     @property
     def is_usual(self) -> bool:
-        """Whether none of them is NaN, infinite or subnormal, and no 16-bit dtype would lose any."""
+        """Whether none is NaN, infinite or subnormal, and no 16-bit dtype would lose any."""
         lost = self.float16 + self.bfloat16
         return not (self.nan or self.inf or self.subnormal or lost.overflow or lost.underflow)
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and spread of finite numbers; of none, the mean is 0.
-
-    square  the sum of squared distances from the mean
-    low, high  the least and the largest; infinite where there is no number
-    """
+    """Mean and spread of finite numbers; `square`: the sum of squared distances from the mean."""
 
     count: int = 0
     mean: float = 0.0
@@ -87,7 +74,7 @@ class Moments:
     high: float = -math.inf
 
     def __add__(self, other: Moments) -> Moments:
-        """Of both together: Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm ..." (1979)."""
+        """Moments of both together: Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm ..." (1979)."""
         count, apart = self.count + other.count, other.mean - self.mean
         if not self.count or not other.count:
             return self if self.count else other
@@ -100,25 +87,22 @@ class Moments:
         )
 
     def moved(self, added: float) -> Moments:
-        """Of the same numbers, each with this added."""
+        """Moments of the same numbers with this added to each."""
         return replace(self, mean=self.mean + added, low=self.low + added, high=self.high + added)
 
     @property
     def deviation(self) -> float:
-        """The standard deviation (of the numbers themselves, no sample); NaN of none."""
+        """The standard deviation of the numbers as a population; NaN where there are none."""
         return math.sqrt(self.square / self.count) if self.count else math.nan
 
     @property
     def rms(self) -> float:
-        """The root of the mean square; NaN of none."""
+        """The root of the mean square; NaN where there are no numbers."""
         return math.hypot(self.deviation, self.mean) if self.count else math.nan
 
 
 class Census:
-    """Counts one tensor's numbers, block after block.
-
-    dtype  as in a safetensors header: BF16, F16, F32 or F64
-    """
+    """Counts one tensor's numbers, block after block; `dtype` as in a safetensors header: BF16, F16, F32 or F64."""
 
     def __init__(self, dtype: str) -> None:
         self._dtype = DTYPES[dtype]
@@ -126,7 +110,7 @@ class Census:
         self._numbers, self._moments = Numbers(), Moments()
 
     def add(self, block: torch.Tensor) -> None:
-        """A block of the tensor as it is stored, on the CPU."""
+        """Count a block of the tensor as it is stored, on the CPU."""
         if self._seen is not None:
             bits = block.reshape(-1).view(torch.int16).to(torch.int32).bitwise_and_(PATTERNS - 1)
             self._seen += torch.bincount(bits, minlength=PATTERNS)
@@ -136,30 +120,26 @@ class Census:
 
     @property
     def numbers(self) -> Numbers:
-        """The counts so far."""
         if self._seen is None:
             return self._numbers
-        there = self._seen.nonzero()[:, 0]
-        return _counted(_values(self._dtype)[there], self._seen[there], self._dtype)
+        found = self._seen.nonzero()[:, 0]
+        return _counted(_values(self._dtype)[found], self._seen[found], self._dtype)
 
     @property
     def moments(self) -> Moments:
-        """Of the finite numbers so far."""
         if self._seen is None:
             return self._moments
-        there = (_values(self._dtype).isfinite() & (self._seen > 0)).nonzero()[:, 0]
-        return _moments(_values(self._dtype)[there], self._seen[there].double())
+        found = (_values(self._dtype).isfinite() & (self._seen > 0)).nonzero()[:, 0]
+        return _moments(_values(self._dtype)[found], self._seen[found].double())
 
     def _add_wide(self, piece: torch.Tensor) -> None:
         sizes = piece.abs()
-        odd = (sizes <= NOTHING[torch.float16]) | ~(sizes < INFINITE[torch.float16])  # NaN is neither
-        picked = piece[odd].double()
+        picked = piece[(sizes <= NOTHING[torch.float16]) | ~(sizes < INFINITE[torch.float16])].double()  # NaN, too
         found = _counted(picked, torch.ones_like(picked, dtype=torch.int64), self._dtype)
         values = (piece[piece.isfinite()] if found.nan or found.inf else piece).double()
         moments = _moments(values)
         largest = max(abs(moments.low), abs(moments.high)) if moments.count else 0.0
-        self._numbers += Numbers(piece.numel(), found.nan, found.inf, found.zero, found.subnormal, largest)
-        self._numbers += Numbers(float16=found.float16, bfloat16=found.bfloat16)
+        self._numbers += replace(found, count=piece.numel(), largest=largest)
         self._moments += moments
 
 
@@ -167,7 +147,7 @@ def _moments(values: torch.Tensor, weights: torch.Tensor | None = None) -> Momen
     """Moments of [n] float64 finite numbers, each counted `weights` times, or once."""
     if not values.numel():
         return Moments()
-    low, high = (float(end) for end in values.aminmax())
+    low, high = map(float, values.aminmax())
     count = float(weights.sum()) if weights is not None else float(len(values))
     mean = float(values.dot(weights) if weights is not None else values.sum()) / count
     apart = values - mean
@@ -181,23 +161,14 @@ def _counted(values: torch.Tensor, times: torch.Tensor, dtype: torch.dtype) -> N
     def count(where: torch.Tensor) -> int:
         return int(times[where].sum())
 
-    sizes, finite, something = values.abs(), values.isfinite(), values != 0
-    there = sizes[finite]
+    sizes, finite, nonzero = values.abs(), values.isfinite(), values != 0
     lost = [
-        Lost(count(finite & (sizes >= INFINITE[narrow])), count(something & (sizes <= NOTHING[narrow])))
-        for narrow in (torch.float16, torch.bfloat16)
+        Lost(count(finite & (sizes >= INFINITE[one])), count(nonzero & (sizes <= NOTHING[one]))) for one in INFINITE
     ]
-    if dtype in INFINITE:
-        lost[dtype == torch.bfloat16] = Lost()
-    return Numbers(
-        int(times.sum()),
-        count(values.isnan()),
-        count(values.isinf()),
-        count(~something),
-        count(something & (sizes < torch.finfo(dtype).smallest_normal)),
-        float(there.max()) if there.numel() else 0.0,
-        *lost,
-    )
+    special = count(values.isnan()), count(values.isinf()), count(~nonzero)
+    subnormal = count(nonzero & (sizes < torch.finfo(dtype).smallest_normal))
+    largest = float(sizes[finite].max()) if finite.any() else 0.0
+    return Numbers(int(times.sum()), *special, subnormal, largest, *lost)
 
 
 @lru_cache

@@ -3,8 +3,8 @@
     found = scan(open_checkpoint("demo"), memory=10**9)
     found.gains, found.matrices, found.copies, found.numbers, found.fresh
 
-Blocks are counted and hashed while they are in the caches. What must be looked at again (norms, lines that may be
-equal) comes from memory where the whole tensor fits, and is read again where not: the document is the same.
+Blocks are counted and hashed while they are in the caches. Norms, and rows that may be equal, need a second look: at
+memory where the whole tensor fits, else at the file again. The document is the same.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -34,7 +33,7 @@ from modelsurgeon.tensors.lazy import LazyTensor
 from modelsurgeon.text import printable
 
 BESIDE = 48 << 20  # bytes that a thread takes beside the tensor that it keeps: blocks in wider dtypes
-LEAST = 2 << 20  # bytes: a tensor of one block is kept whatever the memory
+LEAST = 2 << 20  # bytes: a tensor of one block stays in memory whatever the limit
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Scan:
     """What the weights show.
 
     tensors  {name: counts} of those with NaN, infinite or subnormal numbers, or with some that a 16-bit dtype loses
-    fresh    whether every gain of a norm is 1, and every bias of one 0: never trained; False where no norm has any
+    fresh    whether nobody trained the model: every gain of a norm is 1, every bias 0, and there are some
     """
 
     gains: tuple[Gain, ...]
@@ -61,7 +60,7 @@ class Scan:
 
 @dataclass(frozen=True, eq=False)
 class TensorFindings:
-    """What one tensor shows by itself."""
+    """What one tensor shows alone."""
 
     name: str
     numbers: Numbers
@@ -80,10 +79,10 @@ def scan(
 ) -> Scan:
     """Read every tensor of floating-point numbers, each once where it fits.
 
-    memory  bytes that may be held of tensors and of blocks; a thread holds no less than some blocks
+    memory  bytes of tensors and blocks that may stay in memory; every thread takes at least some blocks
     device  where spectral norms are computed
-    known   {tensor: its spectral norm}, which need not be computed again
-    tell    is called with bytes
+    known   {tensor: spectral norm} of those that need not be computed again
+    tell    gets bytes
     Raises ArchitectureError for a tensor that no table accounts for, SourceError for one that cannot be read.
     """
     table, where = checkpoint.architecture, places(checkpoint.architecture, checkpoint.tensors)
@@ -104,22 +103,18 @@ def scan(
         done += tensor.nbytes
         tell("weights", done, total)
     zero = frozenset(name for name, found in counts.items() if found.zero == found.count)
-    return Scan(
-        tuple(gains),
-        tuple(matrices),
-        coordinates.copies(zero),
-        sum(counts.values(), Numbers()),
-        {name: found for name, found in counts.items() if not found.is_usual},
-        bool(gains) and all(one.is_fresh for one in gains),
-    )
+    unusual = {name: found for name, found in counts.items() if not found.is_usual}
+    fresh = bool(gains) and all(one.is_fresh for one in gains)
+    copies, numbers = coordinates.copies(zero), sum(counts.values(), Numbers())
+    return Scan(tuple(gains), tuple(matrices), copies, numbers, unusual, fresh)
 
 
 def _readings(
     table: Architecture, tensors: dict[str, LazyTensor], memory: int, device: str, known: Mapping[str, Spectral]
 ) -> Iterator[TensorFindings]:
-    """The findings of every tensor, in order; only as many tensors as threads are held at a time."""
+    """The findings of every tensor, in order; at most one tensor for each thread is in memory."""
     threads = _threads(table, tensors, memory)
-    if device != "cpu":  # loads what torch loads at the first call, which several threads at once cannot
+    if device != "cpu":  # torch loads libraries at the first call, which several threads at once cannot
         torch.linalg.qr(torch.ones(1, 1, device=device))
         torch.linalg.eigh(torch.ones(1, 1, device=device))
     capacity = max(LEAST, memory // threads - BESIDE)
@@ -130,7 +125,9 @@ def _readings(
     if threads == 1:
         yield from map(read, tensors)
         return
-    with _one_thread_each(), ThreadPoolExecutor(threads, "scan") as pool:
+    torch_threads = torch.get_num_threads()
+    with ThreadPoolExecutor(threads, "scan") as pool:
+        torch.set_num_threads(1)  # of each thread of the pool
         pending: deque[Future[TensorFindings]] = deque()
         try:
             for name in tensors:
@@ -141,25 +138,15 @@ def _readings(
                 yield pending.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(torch_threads)
 
 
 def _threads(table: Architecture, tensors: dict[str, LazyTensor], memory: int) -> int:
-    """Torch's number, as long as each thread can hold any tensor of a layer; else two, if there is room."""
+    """Torch's number if each thread can hold any tensor of a layer; else two, if there is room."""
     in_layers = [tensor for name, tensor in tensors.items() if (line := table.template(name)) and line.placeholders]
     largest = max((tensor.nbytes for tensor in in_layers), default=0)
     fitting = max(min(2, memory // BESIDE), memory // (BESIDE + largest))
     return max(1, min(torch.get_num_threads(), fitting))
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """While it is entered, torch computes on one thread in each thread of the pool."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _read(
@@ -176,10 +163,6 @@ def _read(
         census.add(block)
         if sketch:
             sketch.add(index, first, block)
-    return TensorFindings(
-        name,
-        census.numbers,
-        census.moments,
-        sketch.settle() if sketch else None,
-        (known or spectral(rows, device)) if template and is_matrix(template) else None,
-    )
+    equal = sketch.settle() if sketch else None
+    norm = (known or spectral(rows, device)) if template and is_matrix(template) else None
+    return TensorFindings(name, census.numbers, census.moments, equal, norm)

@@ -2,8 +2,8 @@
 
     read_tokens(checkpoint.side_files)  ->  Tokens({0: "<s>", 1: "</s>", ...}, added={0, 1})
 
-`tokenizer.json` has it all; without one, `vocab.json` has the tokens, and `added_tokens.json` and
-`tokenizer_config.json` those that were added.
+`tokenizer.json` has all of them. Without it, `vocab.json` has the tokens, and `added_tokens.json` and
+`tokenizer_config.json` have those that were added.
 """
 
 from __future__ import annotations
@@ -19,49 +19,42 @@ from modelsurgeon.files.json_file import read_json
 
 @dataclass(frozen=True)
 class Tokens:
-    """The tokens by their number.
-
-    texts  {number: token as the file spells it}
-    added  the numbers of those in a list of added tokens: special ones, and those that users added
-    """
+    """{number: token as the file spells it}, and the numbers of added tokens: special ones, and those of users."""
 
     texts: Mapping[int, str]
     added: frozenset[int]
 
 
-def read_tokens(side_files: Mapping[str, File]) -> Tokens | None:
-    """The tokens of a checkpoint; None where no file lists them, or the file is broken."""
+def read_tokens(side_files: Mapping[str, File]) -> Tokens:
+    """The tokens of a checkpoint; no texts where no file lists them, or the file is broken."""
     whole = _read(side_files, "tokenizer.json")
     model = whole.get("model")
     vocabulary = model.get("vocab") if isinstance(model, Mapping) else _read(side_files, "vocab.json")
-    texts = {number: text for text, number in _numbered(vocabulary)}
+    texts = dict(_numbered(vocabulary))
     if not texts:
-        return None
+        return Tokens({}, frozenset())
     decoder = _read(side_files, "tokenizer_config.json").get("added_tokens_decoder")
-    added = {
-        **{number: text for text, number in _numbered(_read(side_files, "added_tokens.json"))},
-        **dict(_of_decoder(decoder)),
-        **dict(_of_list(whole.get("added_tokens"))),
-    }
+    added = dict(_numbered(_read(side_files, "added_tokens.json")))
+    added |= {**dict(_of_decoder(decoder)), **dict(_of_list(whole.get("added_tokens")))}
     return Tokens({**texts, **added}, frozenset(added))
 
 
 def _read(side_files: Mapping[str, File], name: str) -> Mapping[str, Any]:
-    """A JSON object; an empty one where there is none or it is broken: tokens are only for display."""
+    """A file's JSON object; an empty one without the file or where it is broken: tokens are only for display."""
     try:
         return read_json(side_files[name]) if name in side_files else {}
     except SourceError:
         return {}
 
 
-def _numbered(vocabulary: Any) -> Iterator[tuple[str, int]]:
-    """(token, number) of {token: number}, or of a list of [token, score] in order of numbers."""
+def _numbered(vocabulary: Any) -> Iterator[tuple[int, str]]:
+    """(number, token) of {token: number}, or of a list of [token, score] in order of numbers."""
     if isinstance(vocabulary, Mapping):
-        yield from ((text, number) for text, number in vocabulary.items() if _is_number(number))
+        yield from ((number, text) for text, number in vocabulary.items() if _is_number(number))
     elif isinstance(vocabulary, list):
         for number, entry in enumerate(vocabulary):
             if isinstance(entry, list) and entry and isinstance(entry[0], str):
-                yield entry[0], number
+                yield number, entry[0]
 
 
 def _of_decoder(decoder: Any) -> Iterator[tuple[int, str]]:

@@ -14,8 +14,6 @@ from modelsurgeon.maps.axis_map import AxisMap
 
 @register
 class Angles(Kind):
-    """Pairs nested as in the axis that is rotated."""
-
     word = "angles"
     sizes = "xk"
     grown_by = ("head-dim",)
@@ -32,7 +30,6 @@ class Angles(Kind):
         return orders.gathered(size, source, np.ones(target), np.ones(target), 1.0)
 
     def check(self, name: str, axis_map: AxisMap) -> None:
-        """Raise PlanError for columns in any other order than the rotary pairs."""
         super().check(name, axis_map)
         nested = orders.nested_pairs(axis_map.size, axis_map.new_size // axis_map.size, "half")
         if not np.array_equal(axis_map.source, nested):

@@ -1,4 +1,4 @@
-"""What is added to a router's scores for the choice alone: one number for each expert."""
+"""Biases that a router adds to its scores for the choice alone: one number for each expert."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from modelsurgeon.maps.orders import gathered
 
 @register
 class Choice(Kind):
-    """The map of its experts, with a gap where one is never chosen."""
-
     word = "choice"
     unit_scale = True
     is_examined = False
@@ -21,7 +19,7 @@ class Choice(Kind):
     only_order = "as the experts"
 
     def map(self, growth: Growth, name: str, maps: Maps) -> AxisMap:
-        """The map of the experts, which are planned before."""
+        """The map of the experts, planned before, with a gap for each expert that is never chosen."""
         experts = maps[str(growth.axis(name).follows)]
         source = np.where(experts.share == 0, GAP, experts.source)
         return gathered(experts.size, source, experts.scale, experts.share, 1.0)

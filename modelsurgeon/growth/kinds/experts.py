@@ -1,10 +1,11 @@
 """More experts: copies that the router chooses together, or further ones that it never chooses.
 
 A router gives every token its `active` best experts. Where each expert has k copies with equal scores and a token gets
-k times as many, it gets the same ones, each copy with a k-th of the weight (a softmax over all experts, or weights made
-to sum to 1, see to that). Copies lie side by side, so that groups of consecutive experts stay groups.
+k times as many experts, it gets all copies of the same ones, each with a k-th of the weight, because the weights are a
+softmax over all experts or are divided by their sum. Copies lie side by side, so that groups of consecutive experts
+stay groups.
 
-Where a bias is added to the scores for the choice alone, further experts can be kept from ever being chosen: they copy
+Where a bias is added to the scores for the choice alone, further experts can be added that are never chosen: they copy
 old ones of their group, and the bias has a gap there, filled with a number that no score reaches.
 """
 
@@ -20,13 +21,11 @@ from modelsurgeon.errors import PlanError
 from modelsurgeon.growth.growth import Growth
 from modelsurgeon.growth.kinds.kind import Kind, Maps, register
 from modelsurgeon.maps.axis_map import AxisMap
-from modelsurgeon.maps.orders import gathered, identity, ranks, tiled
+from modelsurgeon.maps.orders import gathered, ranks, tiled
 
 
 @register
 class Experts(Kind):
-    """A router's choice of some experts out of all."""
-
     word = "experts"
     coordinates = "experts"
     unit_scale = True
@@ -40,27 +39,31 @@ class Experts(Kind):
         return "xk" if axis.active else "fixed"
 
     def map(self, growth: Growth, name: str, maps: Maps) -> AxisMap:
-        """Copies of every expert next to it, so that groups stay; or further ones that are never chosen."""
+        """Copies side by side; or, where no more experts are active, further ones that are never chosen."""
         axis, size, target = growth.axis(name), growth.sizes[name], growth.targets[name]
-        if target == size:
-            _check_active(growth, axis, 1)
-            return identity(size)
-        old, new = _active(growth, axis)
+        configs = growth.config, growth.target
+        old, new = (int(growth.architecture.value(c, axis.active)) if axis.active else 1 for c in configs)
         if _choices(growth.architecture, name) and old == new:
             count = _groups(axis, growth.config)
             if target % count:
                 near = (target // count * count, (target // count + 1) * count)
                 raise growth.refusal(name, f"the {count} groups of experts must stay equal", near)
-            source, asleep = _sleeping(size, target, count)
-            return gathered(size, source, np.ones(target), np.where(asleep, 0.0, 1.0), 1.0)
+            inside = tiled(size // count, target // count)[0]
+            source = (np.arange(count)[:, None] * (size // count) + inside).ravel()
+            return gathered(size, source, np.ones(target), np.where(ranks(source)[0] > 0, 0.0, 1.0), 1.0)
         if target % size:
             raise growth.refusal(name, "experts are copied as often as each other", growth.multiples(name))
-        _check_active(growth, axis, target // size)
-        source = np.repeat(np.arange(size), target // size)
+        copies = target // size
+        if new != copies * old:
+            raise PlanError(
+                f"{axis.key}: {copies} copies of every expert are the same function where {axis.active} is "
+                f"{copies * old}, not {new}: the router chooses among them by their scores alone"
+            )
+        source = np.repeat(np.arange(size), copies)
         return gathered(size, source, np.ones(target), np.full(target, size / target), 1.0)
 
     def reasons_against(self, table: Architecture, config: Config, maps: Maps, name: str) -> tuple[str, ...]:
-        """Raise PlanError for maps after which the router chooses otherwise."""
+        """Raise PlanError for maps after which the router chooses other experts."""
         axis_map, awake = maps[name], np.ones(maps[name].new_size, dtype=bool)
         for choice in _choices(table, name):
             awake = maps[choice].copied
@@ -78,42 +81,18 @@ class Experts(Kind):
         return ()
 
     def settings(self, table: Architecture, config: Config, maps: Maps, name: str) -> dict[str, Any]:
-        """As many times as many experts for each token as the router can choose copies of each."""
+        """The number of active experts, times the copies of each that the router can choose."""
         key = table.axes[name].active
         awake = [int(maps[choice].copied.sum()) for choice in _choices(table, name)]
         copies = min([maps[name].new_size, *awake]) // maps[name].size
         return {key: int(table.value(config, key)) * copies} if key and copies != 1 else {}
 
 
-def _active(growth: Growth, axis: Axis) -> tuple[int, int]:
-    """How many experts a token gets, before and after; (1, 1) where the config does not say."""
-    if axis.active is None:
-        return 1, 1
-    old, new = (growth.architecture.value(config, axis.active) for config in (growth.config, growth.target))
-    return int(old), int(new)
-
-
-def _check_active(growth: Growth, axis: Axis, count: int) -> None:
-    old, new = _active(growth, axis)
-    if new != count * old:
-        raise PlanError(
-            f"{axis.key}: {count} copies of every expert are the same function where {axis.active} is "
-            f"{count * old}, not {new}: the router chooses among them by their scores alone"
-        )
-
-
 def _groups(axis: Axis, config: Config) -> int:
-    """How many groups of consecutive experts the choice is made in."""
+    """The number of groups of consecutive experts among which a router chooses."""
     return int(lookup(config, axis.groups) or 1) if axis.groups else 1
 
 
-def _sleeping(size: int, target: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """(sources [target] int64, which of them are never chosen [target] bool), in `count` groups of one size each."""
-    inside = tiled(size // count, target // count)[0]
-    source = (np.arange(count)[:, None] * (size // count) + inside).ravel()
-    return source, ranks(source)[0] > 0
-
-
 def _choices(table: Architecture, name: str) -> list[str]:
-    """The axes of what is added to the router's scores for the choice alone."""
+    """The axes of the biases that are added to the router's scores for the choice alone."""
     return [other for other, axis in table.axes.items() if axis.follows == name]

@@ -11,8 +11,6 @@ from modelsurgeon.maps.orders import identity
 
 @register
 class Fixed(Kind):
-    """The axis keeps its size and its order."""
-
     word = "fixed"
     sizes = "fixed"
     keeps_size = True

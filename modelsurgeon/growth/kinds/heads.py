@@ -1,10 +1,10 @@
-"""Heads: which old head each new one copies, where query heads share key-value heads and where positions are slopes.
+"""Heads: which old head each new one copies, with shared key-value heads and with ALiBi's slopes.
 
     >>> shared(4, 8, 2, 4)      # four query heads, two for each key-value head, twice over
     (array([0, 1, 2, 3, 0, 1, 2, 3]), array([0, 1, 0, 1]))
 
 Query head h uses key-value head h // group. A new query head may copy h where the new key-value head that it uses
-copies the one that h used: that is the whole law of grouped queries.
+copies the one that h used: that is the whole law of grouped queries. Axes of key-value heads follow their query heads.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ from modelsurgeon.maps.axis_map import AxisMap
 
 @register
 class Heads(Kind):
-    """A softmax for each head. An axis of key-value heads follows its query heads, and both are planned together."""
-
     word = "heads"
     grown_by = ("heads",)
     unit_scale = True
@@ -36,12 +34,11 @@ class Heads(Kind):
         return {"heads": "attention heads", "kv": "key-value heads"}.get(name, f"heads of {name}")
 
     def reach(self, table: Architecture, name: str) -> str:
-        """In groups, and by slopes, where the table has them."""
         rules = {"grouped": table.axes[name].follows or _served(table, name), "slopes": table.axes[name].slopes}
         return " ".join(rule for rule, holds in rules.items() if holds) or "any"
 
     def map(self, growth: Growth, name: str, maps: Maps) -> AxisMap:
-        """Whole copies, each with what it attends with."""
+        """Whole copies; query heads and the key-value heads that they share are planned together."""
         leader = growth.axis(name).follows or name
         before, after = growth.sizes[leader], growth.targets[leader]
         (slopes, wanted), serving = _slopes(growth, leader), _served(growth.architecture, leader)
@@ -58,7 +55,7 @@ class Heads(Kind):
         return orders.gathered(growth.sizes[name], placed, np.ones(len(placed)), parts, 1.0)
 
     def reasons_against(self, table: Architecture, config: Config, maps: Maps, name: str) -> tuple[str, ...]:
-        """A copy of a query head uses a copy of the key-value head that its source used, and has its ALiBi slope."""
+        """Raise PlanError unless copies of a query head use copies of its key-value head, and have its ALiBi slope."""
         axis, keys = table.axes[name], maps[name]
         if axis.slopes and not keys.is_identity:
             try:
@@ -87,18 +84,18 @@ class Heads(Kind):
         slopes, wanted = _slopes(growth, name)
         serving = [(growth.sizes[kv], growth.targets[kv]) for kv in _served(growth.architecture, name)]
         if slopes is not None:
-            found = [("copies by their slopes", alone(before, after, slopes, wanted))]
+            tried = [("copies by their slopes", alone(before, after, slopes, wanted))]
         else:
-            found = [(order, source) for order, source in super().orders(growth, name, maps) if not np.any(source < 0)]
-            found += [pair for kv in serving for pair in _grouped(before, after, *kv)]
-        for order, source in found:
+            tried = [(order, source) for order, source in super().orders(growth, name, maps) if not np.any(source < 0)]
+            tried += [pair for kv in serving for pair in _grouped(before, after, *kv)]
+        for order, source in tried:
             whole = len(source) == after and len(np.unique(source[source >= 0])) == before
             if whole and all(_key_heads(source, before, *kv) is not None for kv in serving):
                 yield order, source
 
 
 class NoHeadsError(PlanError):
-    """There is no such growth: why, and the nearest counts that work. Raised to those who can name the axis."""
+    """No such growth: the reason and the nearest counts that work. Callers add the axis' name."""
 
     def __init__(self, reason: str, nearest: tuple[int, ...] = ()) -> None:
         super().__init__(reason)
@@ -108,14 +105,14 @@ class NoHeadsError(PlanError):
 def alone(before: int, after: int, slopes: np.ndarray | None = None, wanted: np.ndarray | None = None) -> np.ndarray:
     """[after] int64: sources of heads that have keys and values of their own.
 
-    slopes, wanted  ALiBi's slopes of so many heads before and after: a head then goes where its slope is
+    slopes, wanted  ALiBi's slopes before and after: each head goes where its slope is
     Raises NoHeadsError where a slope is not among the new ones.
     """
     if slopes is None or wanted is None or before == after:
         return orders.tiled(before, after)[0]
     placed = alibi.placed(slopes, wanted)
     if placed is None:
-        raise NoHeadsError(f"the ALiBi slopes of {before} heads are not among those of {after}", ())
+        raise NoHeadsError(f"the ALiBi slopes of {before} heads are not among those of {after}")
     return placed
 
 
@@ -124,13 +121,12 @@ def shared(before: int, after: int, kv_before: int, kv_after: int) -> tuple[np.n
 
     Raises NoHeadsError where the old groups do not fit into the new ones.
     """
-    if after % kv_after:
+    (group, (slots, rest)), reason = (before // kv_before, divmod(after, kv_after)), ""
+    if rest:
         reason = f"{after} query heads cannot share {kv_after} key-value heads evenly"
-        raise NoHeadsError(reason, _near(before, after, kv_before, kv_after))
-    group, slots = before // kv_before, after // kv_after
-    needed = -(-group // slots)  # new key-value heads that an old one's queries take
-    if needed * kv_before > kv_after:
+    elif -(-group // slots) * kv_before > kv_after:  # the queries of an old key-value head need several new ones
         reason = f"{slots} query heads share a key-value head where {group} did: {kv_after} key-value heads are too few"
+    if reason:
         raise NoHeadsError(reason, _near(before, after, kv_before, kv_after))
     whole = kv_after % kv_before == 0 and slots >= group
     keys = orders.tiled(kv_before, kv_after)[0] if whole else np.arange(kv_after) * kv_before // kv_after
@@ -156,12 +152,11 @@ def _near(before: int, after: int, kv_before: int, kv_after: int) -> tuple[int, 
 
 
 def check_slopes(sources: np.ndarray, slopes: np.ndarray | None, wanted: np.ndarray | None) -> None:
-    """Raises NoHeadsError unless every copy has the ALiBi slope of its source."""
-    if slopes is None or wanted is None:
+    """Raise NoHeadsError unless every copy has the ALiBi slope of its source."""
+    copied = sources >= 0
+    if slopes is None or wanted is None or np.allclose(wanted[copied], slopes[sources[copied]], rtol=1e-6, atol=0):
         return
-    kept = sources >= 0
-    if not np.allclose(wanted[kept], slopes[sources[kept]], rtol=1e-6, atol=0):
-        raise NoHeadsError("copies of a head would have other ALiBi slopes")
+    raise NoHeadsError("copies of a head would have other ALiBi slopes")
 
 
 def _served(table: Architecture, name: str) -> list[str]:
@@ -171,8 +166,8 @@ def _served(table: Architecture, name: str) -> list[str]:
 
 def _slopes(growth: Growth, name: str) -> tuple[np.ndarray | None, np.ndarray | None]:
     """ALiBi's slopes before and after."""
-    slopes, counts = growth.axis(name).slopes, (growth.sizes[name], growth.targets[name])
-    before, after = (slopes(growth.config, count) if slopes else None for count in counts)
+    slopes = growth.axis(name).slopes
+    before, after = (slopes(growth.config, n[name]) if slopes else None for n in (growth.sizes, growth.targets))
     return before, after
 
 

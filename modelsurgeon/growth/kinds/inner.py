@@ -1,7 +1,7 @@
 """The axis on which queries and keys meet: rotary pairs first, then what is not rotated.
 
-Pairs are nested: pair j goes to pair k j, which keeps its frequency where the whole head grows k times. Where only some
-coordinates are rotated, the pairs may also stay where they are, and plain coordinates are added behind them. A family
+Pairs are nested: pair j goes to pair k j, which has the same frequency in a head k times as large. Where only some
+coordinates are rotated, the pairs may also stay in their places, with plain coordinates added behind them. A family
 that rotates the whole axis grows by whole multiples only.
 """
 
@@ -29,8 +29,6 @@ WHOLE_PAIRS = "rotary pairs keep their frequencies at whole multiples"
 
 @register
 class Inner(Kind):
-    """An inner product."""
-
     word = "inner"
     coordinates = "query and key coordinates"
     grown_by = ("head-dim",)
@@ -45,7 +43,8 @@ class Inner(Kind):
         size, target, gain = growth.sizes[name], growth.targets[name], growth.gain(name)
         turned, rotated = _turned(growth, name)
         rest, plain, clamped = target - len(turned), size - rotated, is_clamped(growth)
-        if clamped or _is_centred(growth, name) or not plain:  # one factor for all: nothing is copied
+        centred = growth.architecture.norm == "layer" and is_written_by_norm(growth.architecture, name)
+        if clamped or centred or not plain:  # one factor for all: nothing is copied
             still = np.r_[np.arange(rotated, size), np.full(rest - plain, GAP)]
         else:
             still = rotated + orders.tiled(plain, rest)[0]
@@ -57,35 +56,33 @@ class Inner(Kind):
         return orders.gathered(size, source, even, even, gain)
 
     def reasons_against(self, table: Architecture, config: Config, maps: Maps, name: str) -> tuple[str, ...]:
-        """That repeated pairs are approximate. Raises PlanError for pairs that grew as the config cannot follow."""
-        found = rotation(table, config, maps, name)
-        if found is None or found.kind == "kept":
+        """Repeated pairs are approximate. Raises PlanError for a growth of pairs that no config expresses."""
+        grown = rotation(table, config, maps, name)
+        if grown is None or grown.kind == "kept":
             return ()
-        reason = rope.reasons_against_nesting(config)
-        if reason:
+        if reason := rope.reasons_against_nesting(config):
             raise PlanError(f"axis {name!r}: {reason}")
-        if found.kind == "repeated":
-            return ("approximate: repeated rotary pairs turn at other frequencies (--rope nested keeps them)",)
-        return ()
+        approximate = "approximate: repeated rotary pairs turn at other frequencies (--rope nested keeps them)"
+        return (approximate,) if grown.kind == "repeated" else ()
 
     def clamped(self, axis_map: AxisMap) -> tuple[np.ndarray, ...]:
         return axis_map.scale, axis_map.share
 
     def settings(self, table: Architecture, config: Config, maps: Maps, name: str) -> dict[str, Any]:
         """Factors for the nested pairs, or the share of coordinates that are rotated."""
-        found, rotary, new_size = rotation(table, config, maps, name), table.rotary, maps[name].new_size
-        if found is None or rotary is None:
+        grown, rotary, new_size = rotation(table, config, maps, name), table.rotary, maps[name].new_size
+        if grown is None or rotary is None:
             return {}
-        if found.kind == "kept":
-            kept = new_size == maps[name].size or rotary.size_key or rotary.partial is None
-            return {} if kept else rope.appended(config, found.rotated, new_size)
-        changed = rope.nested(config, found.rotated, found.times) if found.kind == "nested" else {}
-        if rotary.size_key and found.times > 1:
-            changed[rotary.size_key] = found.rotated * found.times
+        if grown.kind == "kept":
+            appended = new_size != maps[name].size and not rotary.size_key and rotary.partial is not None
+            return rope.appended(config, grown.rotated, new_size) if appended else {}
+        changed = rope.nested(config, grown.rotated, grown.times) if grown.kind == "nested" else {}
+        if rotary.size_key and grown.times > 1:
+            changed[rotary.size_key] = grown.rotated * grown.times
         return changed
 
     def orders(self, growth: Growth, name: str, maps: Maps) -> Iterator[tuple[str, np.ndarray]]:
-        """Every way of the rotated pairs, with copies or zeros behind them."""
+        """Every order of the rotated pairs, with copies or zeros behind them."""
         rotary, size, target = _rotary(growth.architecture, name), growth.sizes[name], growth.targets[name]
         if rotary is None or target < size:
             yield from super().orders(growth, name, maps)
@@ -103,23 +100,18 @@ class Inner(Kind):
             yield f"{order}, then zeros" if len(zeros) else order, np.r_[source, np.arange(before, size), zeros]
 
     def factors(self, growth: Growth, name: str, source: np.ndarray, maps: Maps) -> Iterator[np.ndarray]:
-        """The keys' factors, which those of the queries follow from."""
+        """The factors of the keys; those of the queries follow."""
         gain, count = growth.gain(name), orders.ranks(source)[1]
         yield from (np.ones(len(source)), np.full(len(source), gain), np.sqrt(gain / count), 1 / count)
 
 
 @dataclass(frozen=True)
 class GrownPairs:
-    """How the rotated coordinates of an axis grew.
+    """How the rotated coordinates of an axis grew."""
 
-    kind     "nested", "repeated", or "kept" (plain ones were added, if any)
-    rotated  how many there were
-    times    how many times as many there are
-    """
-
-    kind: str
-    rotated: int
-    times: int
+    kind: str  # "nested", "repeated", or "kept" (at most plain ones were added)
+    rotated: int  # how many there were
+    times: int  # how many times as many there are
 
 
 def rotation(table: Architecture, config: Config, maps: Maps, name: str) -> GrownPairs | None:
@@ -133,8 +125,10 @@ def rotation(table: Architecture, config: Config, maps: Maps, name: str) -> Grow
     if kind is None:
         raise PlanError(f"axis {name!r}: rotary pairs are neither nested nor repeated")
     turned = len(pairs[kind])
-    if not all(_is_even(factor[:turned], rotary.pairs(config)) for factor in (axis_map.scale, axis_map.share)):
-        raise PlanError(f"axis {name!r}: the two coordinates of a rotary pair are multiplied by different factors")
+    for factor in (axis_map.scale[:turned], axis_map.share[:turned]):
+        one, other = factor.reshape(2, -1) if rotary.pairs(config) == "half" else factor.reshape(-1, 2).T
+        if not np.array_equal(one, other):  # a rotation mixes them
+            raise PlanError(f"axis {name!r}: the two coordinates of a rotary pair are multiplied by different factors")
     if kind == "kept" and axis_map.new_size != axis_map.size and not _is_partial(rotary):
         raise PlanError(f"axis {name!r}: this family rotates the whole of it, and plain coordinates were added")
     return GrownPairs(kind, rotated, turned // rotated if rotated else 1)
@@ -146,13 +140,13 @@ def rotated_size(rotary: Rotary, config: Config, size: int) -> int:
 
 
 def is_clamped(growth: Growth) -> bool:
-    """Whether queries, keys and values are clamped: all three must then be multiplied alike."""
+    """Whether queries, keys and values are clamped: all three must then be multiplied by one factor."""
     clip = growth.architecture.clip
     return bool(clip and lookup(growth.config, clip) is not None)
 
 
 def clamp_factor(growth: Growth) -> float:
-    """What queries, keys and values are multiplied by where one clamp bounds all three."""
+    """The factor of queries, keys and values where one clamp bounds all three."""
     inner = next(name for name, axis in growth.architecture.axes.items() if isinstance(kind_of(axis), Inner))
     return sqrt(growth.gain(inner))
 
@@ -186,13 +180,8 @@ def _turned(growth: Growth, name: str) -> tuple[np.ndarray, int]:
     return pairs["nested" if growth.rope == "nested" else "repeated"], before
 
 
-def _is_centred(growth: Growth, name: str) -> bool:
-    """Whether a LayerNorm of its own reads this inner product's axis."""
-    return growth.architecture.norm == "layer" and is_written_by_norm(growth.architecture, name)
-
-
 def _pairs(rotary: Rotary, config: Config, rotated: int, count: int) -> dict[str, np.ndarray]:
-    """{`GrownPairs.kind`: sources} of `count` times as many rotated coordinates, or of as many."""
+    """{`GrownPairs.kind`: sources}; nested and repeated ones are `count` times as many."""
     layout = rotary.pairs(config)
     nested, repeated = (pairs(rotated, count, layout) for pairs in (orders.nested_pairs, orders.repeated_pairs))
     return {"kept": np.arange(rotated), "nested": nested, "repeated": repeated}
@@ -202,9 +191,3 @@ def _begins(source: np.ndarray, turned: np.ndarray, rotated: int) -> bool:
     """Whether the sources are these rotated coordinates, then others."""
     still = source[len(turned) :]
     return np.array_equal(source[: len(turned)], turned) and not np.any((still >= 0) & (still < rotated))
-
-
-def _is_even(factor: np.ndarray, layout: str) -> bool:
-    """Whether both coordinates of each pair have one factor: a rotation mixes them."""
-    pairs = factor.reshape(2, -1) if layout == "half" else factor.reshape(-1, 2).T
-    return bool(np.array_equal(pairs[0], pairs[1]))

@@ -30,41 +30,25 @@ SAME = 1e-14  # factors nearer to each other than this are equal: a few float64 
 
 
 class Kind:
-    """One kind. What a subclass does not say holds for an axis that passes copies of any scale, at any size.
+    """One kind. By default an axis passes copies of any scale and grows to any size."""
 
-    word           what tables call it
-    coordinates    what people call its coordinates, with {} for the axis' name
-    sizes          the sizes that it can grow to, where they do not depend on the table
-    grown_by       the ways of growing attention by a factor, "heads" or "head-dim", under which such axes grow too
-    keeps_size     whether it stays where a factor or a number of parameters grows the model
-    unit_scale     whether only copies of scale 1 pass
-    passes_means   whether a mean of all coordinates passes
-    spans_layers   whether one coordinate is the same one in all layers
-    is_head        whether a coordinate is a head
-    is_expert      whether a coordinate is an expert
-    in_heads       whether every head has coordinates of its own
-    is_examined    whether reports compare its copies
-    joins_leader   whether reports count its coordinates with those of the axis that it follows
-    only_order     what the one map is called that inference tries: the map of this program; empty: it tries several
-    """
-
-    word: ClassVar[str]
-    coordinates: ClassVar[str] = "{} coordinates"
-    sizes: ClassVar[str] = "any"
-    grown_by: ClassVar[tuple[str, ...]] = ()
-    keeps_size: ClassVar[bool] = False
-    unit_scale: ClassVar[bool] = False
-    passes_means: ClassVar[bool] = False
-    spans_layers: ClassVar[bool] = False
-    is_head: ClassVar[bool] = False
-    is_expert: ClassVar[bool] = False
-    in_heads: ClassVar[bool] = False
-    is_examined: ClassVar[bool] = True
-    joins_leader: ClassVar[bool] = False
-    only_order: ClassVar[str] = ""
+    word: ClassVar[str]  # its name in tables
+    coordinates: ClassVar[str] = "{} coordinates"  # the noun for its coordinates, with {} for the axis' name
+    sizes: ClassVar[str] = "any"  # the sizes to which it can grow, where they do not depend on the table
+    grown_by: ClassVar[tuple[str, ...]] = ()  # the ways of growing attention by a factor that grow it, too
+    keeps_size: ClassVar[bool] = False  # whether a factor or a number of parameters never grows it
+    unit_scale: ClassVar[bool] = False  # whether only copies of scale 1 pass
+    passes_means: ClassVar[bool] = False  # whether a mean of all coordinates passes
+    spans_layers: ClassVar[bool] = False  # whether one coordinate is the same one in all layers
+    is_head: ClassVar[bool] = False  # whether a coordinate is a head
+    is_expert: ClassVar[bool] = False  # whether a coordinate is an expert
+    in_heads: ClassVar[bool] = False  # whether every head has coordinates of its own
+    is_examined: ClassVar[bool] = True  # whether reports compare its copies
+    joins_leader: ClassVar[bool] = False  # whether reports count its coordinates with those of its leader
+    only_order: ClassVar[str] = ""  # the name of the one order that inference tries, that of `map`; empty: several
 
     def noun(self, name: str) -> str:
-        """What people call the coordinates of such an axis."""
+        """The noun for the coordinates of such an axis."""
         return self.coordinates.format(name)
 
     def reach(self, table: Architecture, name: str) -> str:
@@ -74,7 +58,7 @@ class Kind:
     # --- planning ---
 
     def map(self, growth: Growth, name: str, maps: Maps) -> AxisMap:
-        """The map of an axis: tiles, the last of them cut short. `maps` has those of the axes planned before.
+        """The map of an axis: tiles, the last of them cut short. `maps` has the maps of the axes planned before.
 
         Raises PlanError, naming the axis and the nearest sizes, where the axis cannot have the size.
         """
@@ -84,13 +68,13 @@ class Kind:
         return orders.gathered(size, source, scale, growth.parts(rank, count) / scale, 1.0)
 
     def scale(self, growth: Growth, count: np.ndarray) -> np.ndarray:
-        """[m] float64: what the writers of tiles are multiplied by, where each coordinate is one of `count` copies."""
+        """[m] float64: the factors of the writers of tiles, where each coordinate is one of `count` copies."""
         return np.ones(len(count))
 
     # --- checking ---
 
     def check(self, name: str, axis_map: AxisMap) -> None:
-        """Raise PlanError where what the axis passes does not commute with a map other than the identity."""
+        """Raise PlanError where a map other than the identity does not commute with what the axis passes through."""
         if self.unit_scale and not np.all(axis_map.scale[~axis_map.gaps] == 1):
             raise PlanError(f"axis {name!r}: only copies of scale 1 pass through {self.word}")
         if axis_map.means.any() and not self.passes_means:
@@ -101,42 +85,46 @@ class Kind:
         return ()
 
     def clamped(self, axis_map: AxisMap) -> tuple[np.ndarray, ...]:
-        """The factors, a side each, that a clamp on queries, keys and values sees."""
+        """The factors of each side of the axis that a clamp on queries, keys and values bounds."""
         return ()
 
     def settings(self, table: Architecture, config: Config, maps: Maps, name: str) -> dict[str, Any]:
-        """{config key: new value} of what depends on the axis besides its size."""
+        """{config key: new value} of settings other than the size that depend on the axis."""
         return {}
 
     # --- inference: the maps that another tool may have used ---
 
     def candidates(self, growth: Growth, name: str, maps: Maps) -> Iterator[tuple[str, AxisMap]]:
-        """(order of the copies, map) of every map to try, the likeliest first. `maps` has what the axis depends on."""
+        """(order of the copies, map) of every map to try, the likeliest first; `maps` has what the axis depends on."""
         if self.only_order:
             yield self.only_order, self.map(growth, name, maps)
             return
+        size, gain = growth.sizes[name], growth.gain(name)
         for order, source in self.orders(growth, name, maps):
-            for scale in self.factors(growth, name, source, maps):
-                yield order, weighed(growth, name, source, scale)
+            copied = source >= 0
+            for scale in self.factors(growth, name, source, maps):  # readers weigh each copy by its factor
+                energy = np.bincount(source[copied], weights=scale[copied] ** 2, minlength=size)
+                share = np.zeros(len(source))
+                share[copied] = gain * scale[copied] / np.where(energy == 0, 1.0, energy)[source[copied]]
+                share = np.where(np.abs(share - scale) < SAME * np.abs(scale), scale, share)  # a clamp wants them equal
+                yield order, orders.gathered(size, source, scale, share, gain)
 
     def orders(self, growth: Growth, name: str, maps: Maps) -> Iterator[tuple[str, np.ndarray]]:
         """(its name, [m] int64 sources) of every order of copies."""
         size, target = growth.sizes[name], growth.targets[name]
-        if target < size:
-            return
         if target == size:
             yield "in place", np.arange(size)
+        if target <= size:
             return
         yield "copies in tiles", orders.tiled(size, target)[0]
         yield "copies side by side", np.arange(target) * size // target
         yield "then zeros", np.r_[np.arange(size), np.full(target - size, GAP)]
         if target % size and growth.architecture.norm == "layer" and is_normalised(growth.architecture, name):
-            whole = target // size
-            tail = np.full(target - whole * size, MEAN)
-            yield "copies in tiles, then their mean", np.r_[np.tile(np.arange(size), whole), tail]
+            tiles = np.tile(np.arange(size), target // size)
+            yield "copies in tiles, then their mean", np.r_[tiles, np.full(target % size, MEAN)]
 
     def factors(self, growth: Growth, name: str, source: np.ndarray, maps: Maps) -> Iterator[np.ndarray]:
-        """[m] float64 each: what the writers of these copies may be multiplied by."""
+        """[m] float64 each: the possible factors of these copies' writers."""
         yield np.ones(len(source))
         if not self.unit_scale:
             count = ranks(source)[1]
@@ -149,18 +137,6 @@ def ranks(source: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     rank, count = orders.ranks(source)
     return rank, np.where(source == MEAN, count.max(initial=1), count)
 
-
-def weighed(growth: Growth, name: str, source: np.ndarray, scale: np.ndarray) -> AxisMap:
-    """The map of these sources and writers' factors, where readers weigh each copy by its factor."""
-    size, gain, copied = growth.sizes[name], growth.gain(name), source >= 0
-    energy = np.bincount(source[copied], weights=scale[copied] ** 2, minlength=size)
-    share = np.zeros(len(source))
-    share[copied] = gain * scale[copied] / np.where(energy == 0, 1.0, energy)[source[copied]]
-    share = np.where(np.abs(share - scale) < SAME * np.abs(scale), scale, share)  # a clamp wants them equal
-    return orders.gathered(size, source, scale, share, gain)
-
-
-# --- the registry ---
 
 _registered: dict[str, Kind] = {}
 

@@ -14,14 +14,12 @@ from modelsurgeon.maps.axis_map import AxisMap
 
 @register
 class Linear(Kind):
-    """What attention carries from the values to the out-projection."""
-
     word = "linear"
     grown_by = ("head-dim",)
     in_heads = True
 
     def scale(self, growth: Growth, count: np.ndarray) -> np.ndarray:
-        """The factor that a clamp wants; else 1, or by the orthogonal rule the root of each copy's part."""
+        """The factor that a clamp allows; without a clamp 1, or by the orthogonal rule sqrt(1 / count)."""
         if is_clamped(growth):
             return np.full(len(count), clamp_factor(growth))
         return np.ones(len(count)) if growth.rule == "exact" else np.sqrt(1 / count)
@@ -30,7 +28,7 @@ class Linear(Kind):
         return (axis_map.scale,)
 
     def factors(self, growth: Growth, name: str, source: np.ndarray, maps: Maps) -> Iterator[np.ndarray]:
-        """With the factor that a clamp wants, where the family can have one."""
+        """Those of all kinds, and the factor that a clamp allows, where the family can have one."""
         yield from super().factors(growth, name, source, maps)
         if growth.architecture.clip:
             yield np.full(len(source), clamp_factor(growth))

@@ -1,4 +1,7 @@
-"""Axes of queries and keys before a norm of their own: each follows the axis behind its norm."""
+"""Axes of queries and keys before a norm of their own: each follows the axis behind its norm.
+
+Coordinates have the places that they have behind the norm, and their mean square changes as the config's eps does.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,12 @@ from modelsurgeon.maps.axis_map import MEAN, AxisMap
 
 @register
 class Normed(Kind):
-    """Each coordinate has the place that it has behind the norm, which sees the mean square that its eps wants."""
-
     word = "normed"
     passes_means = True
     in_heads = True
 
     def map(self, growth: Growth, name: str, maps: Maps) -> AxisMap:
-        """Stretched so that the norm wants the eps that all other norms want, even where the leader does not grow."""
+        """Stretched so that this norm needs the eps that all other norms need, even where the leader does not grow."""
         leader = str(growth.axis(name).follows)
         source = _source(growth, maps[leader])
         scale = _stretch(maps[leader], source, 1.0 if kind_of(growth.axis(leader)).is_head else _eps_ratio(growth))
@@ -32,7 +33,7 @@ class Normed(Kind):
         yield "as behind its norm", _source(growth, maps[str(growth.axis(name).follows)])
 
     def factors(self, growth: Growth, name: str, source: np.ndarray, maps: Maps) -> Iterator[np.ndarray]:
-        """Stretched as the two configs' eps say, not stretched, or copied."""
+        """Stretched by the ratio of the two configs' eps, not stretched, or copied."""
         table, leader = growth.architecture, maps[str(growth.axis(name).follows)]
         eps = [table.value(config, str(table.eps)) for config in (growth.config, growth.target)]
         known = table.eps and all(isinstance(value, float) and value > 0 for value in eps)
@@ -51,9 +52,9 @@ def _stretch(leader: AxisMap, source: np.ndarray, ratio: float) -> np.ndarray:
 
 
 def _eps_ratio(growth: Growth) -> float:
-    """By what the mean square of the residual changes, and so the eps of the config."""
-    name = next(n for n, axis in growth.architecture.axes.items() if kind_of(axis).spans_layers)
+    """The ratio by which the mean square of the residual changes, and so the eps of the config."""
     if growth.architecture.eps is None:
         return 1.0
-    ratio = growth.sizes[name] / growth.targets[name]
-    return ratio * (growth.targets[name] // growth.sizes[name]) if growth.rule == "exact" else ratio
+    name = next(n for n, axis in growth.architecture.axes.items() if kind_of(axis).spans_layers)
+    size, target = growth.sizes[name], growth.targets[name]
+    return size / target * (target // size if growth.rule == "exact" else 1)

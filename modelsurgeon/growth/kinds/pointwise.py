@@ -11,8 +11,6 @@ from modelsurgeon.maps.axis_map import AxisMap
 
 @register
 class Pointwise(Kind):
-    """An activation of each coordinate by itself."""
-
     word = "pointwise"
     grown_by = ("head-dim", "heads")
     unit_scale = True
@@ -24,7 +22,7 @@ class Pointwise(Kind):
         return "xk" if is_normalised(table, name) else "any"
 
     def map(self, growth: Growth, name: str, maps: Maps) -> AxisMap:
-        """Tiles; raises PlanError for a part of a tile where a norm would see it."""
+        """Tiles. Raises PlanError for a part of a tile where a norm would see it."""
         if growth.targets[name] % growth.sizes[name] and is_normalised(growth.architecture, name):
             raise growth.refusal(name, "a norm reads what an activation writes", growth.multiples(name))
         return super().map(growth, name, maps)

@@ -1,6 +1,6 @@
-"""Axes of sums and norms, and of an embedding size or a low rank of its own.
+"""Axes of sums and norms: the residual, an embedding size or a low rank of its own.
 
-Sizes that are no multiple get a tail: where no norm reads, more copies; behind an RMSNorm zeros, or copies that weigh
+A size that is no multiple gets a tail: where no norm reads, more copies; behind an RMSNorm zeros, or copies that weigh
 less; behind a LayerNorm the mean of the old coordinates, which comes out of the norm as zero.
 """
 
@@ -41,30 +41,25 @@ class Residual(Kind):
         return "xk" if self.whole_multiples_only(table, name) else "any"
 
     def whole_multiples_only(self, table: Architecture, name: str) -> str:
-        """Why an axis grows by whole multiples only; empty where any size will do."""
+        """Why an axis grows by whole multiples only; empty where it grows to any size."""
         if table.norm == "layer" and is_normalised(table, name) and is_written_by_norm(table, name):
             return "a LayerNorm reads what another one writes, whose mean must stay (post-norm)"
         return ""
 
     def map(self, growth: Growth, name: str, maps: Maps) -> AxisMap:
         """Repeated coordinates, with factors that every norm and a tied head can pass."""
-        source, gain, size = self._source(growth, name), growth.gain(name), growth.sizes[name]
-        rank, count = ranks(source)
-        parts = growth.parts(rank, count)
+        source, gain = self._source(growth, name), growth.gain(name)
         if growth.reads_tied(name):
-            share = _tied_share(growth, name, maps)
-            total = gain / share
-            scale = total * _tied_parts(growth, total[source >= 0], parts, rank, count)
-            return orders.gathered(size, source, scale, share, gain, split="writers")
+            return _tied_map(growth, name, maps, source)
+        rank, count = ranks(source)
         writers = self._writers(growth, name, count, maps)
-        share = gain / np.where(writers == 0, 1.0, writers) * parts
-        return orders.gathered(size, source, writers, share, gain)
+        share = gain / np.where(writers == 0, 1.0, writers) * growth.parts(rank, count)
+        return orders.gathered(growth.sizes[name], source, writers, share, gain)
 
     def _source(self, growth: Growth, name: str) -> np.ndarray:
         size, target, table = growth.sizes[name], growth.targets[name], growth.architecture
         whole, rest = divmod(target, size)
-        reason = self.whole_multiples_only(table, name) if rest else ""
-        if reason:
+        if rest and (reason := self.whole_multiples_only(table, name)):
             raise growth.refusal(name, reason, growth.multiples(name))
         meets_norm = is_normalised(table, name) or is_written_by_norm(table, name)
         if not rest or not meets_norm or (table.norm == "rms" and growth.rule == "orthogonal"):
@@ -73,24 +68,29 @@ class Residual(Kind):
         return np.concatenate([np.tile(np.arange(size), whole), np.full(rest, MEAN if mean else GAP)])
 
     def _writers(self, growth: Growth, name: str, count: np.ndarray, maps: Maps) -> np.ndarray:
-        """[m] float64: what the writers are multiplied by."""
+        """[m] float64: the factors of the writers."""
         read, exact = growth.weightless(name), growth.rule == "exact"
         if read:
             return np.asarray(gain_factors(maps[read]))
         keeps_eps = not self.takes_factors or (exact and growth.architecture.eps is None)
-        if keeps_eps and is_normalised(growth.architecture, name):  # the norm sees the mean square that it saw
+        if keeps_eps and is_normalised(growth.architecture, name):  # the mean square that the norm sees stays the same
             return np.sqrt(growth.targets[name] / (growth.sizes[name] * count))
-        if exact or not self.takes_factors:
-            return np.ones(len(count))
-        return np.sqrt(growth.gain(name) / count)
+        factored = self.takes_factors and not exact
+        return np.sqrt(growth.gain(name) / count) if factored else np.ones(len(count))
 
     def candidates(self, growth: Growth, name: str, maps: Maps) -> Iterator[tuple[str, AxisMap]]:
-        if growth.reads_tied(name):
-            return _tied_candidates(growth, name, maps)
-        return super().candidates(growth, name, maps)
+        if not growth.reads_tied(name):
+            yield from super().candidates(growth, name, maps)
+            return
+        (written, share), gain = _embedding(growth, maps), growth.gain(name)
+        source = written.behind_norm
+        with np.errstate(divide="ignore", invalid="ignore"):
+            scale = np.where(source == GAP, 0.0, gain / (orders.ranks(source)[1] * share))
+        if np.isfinite(scale).all():
+            yield "as the embedding", orders.gathered(growth.sizes[name], source, scale, share, gain, split="writers")
 
     def factors(self, growth: Growth, name: str, source: np.ndarray, maps: Maps) -> Iterator[np.ndarray]:
-        """Besides those of all copies: a copied gain, the factor of the whole axis, parts of a sum."""
+        """Those of all kinds, and a copied gain, the factor of the whole axis, parts of a sum."""
         yield from super().factors(growth, name, source, maps)
         if self.unit_scale:
             return
@@ -130,46 +130,30 @@ class PointwiseResidual(Residual):
         return "an activation writes what is summed"
 
 
-def _tied_share(growth: Growth, name: str, maps: Maps) -> np.ndarray:
-    """[m] float64: what the embedding will hold of each old number, with which a tied head reads (1 in gaps)."""
-    tie = growth.architecture.tie
+def _tied_map(growth: Growth, name: str, maps: Maps, source: np.ndarray) -> AxisMap:
+    """The map of what a tied head reads: with the embedding's factors, so that the gains before it make up the rest.
+
+    Gains of the form (1 + w) in 16 bits hold 0 and 1 exactly and nothing between: they keep whole copies, then, if the
+    total is a whole number.
+    """
+    tie, gain = growth.architecture.tie, growth.gain(name)
     assert tie is not None
     if growth.weightless(name) and growth.sizes[name] != growth.targets[name]:
         raise PlanError(f"{tie.head} is tied, and the norm before it has no weight to take a factor: untie first")
     written, share = _embedding(growth, maps)
-    return np.asarray(np.where(written.gaps, 1.0, share))
+    share = np.where(written.gaps, 1.0, share)
+    total, (rank, count) = gain / share, ranks(source)
+    parts, copies = growth.parts(rank, count), round(float(total[source >= 0][0]))
+    whole = bool(np.all(total[source >= 0] == copies)) and copies <= int(count.min())
+    if growth.rule == "exact" and growth.architecture.offset and growth.narrow and whole:
+        parts = np.where(rank < copies, 1 / copies, 0.0)
+    return orders.gathered(growth.sizes[name], source, total * parts, share, gain, split="writers")
 
 
 def _embedding(growth: Growth, maps: Maps) -> tuple[AxisMap, np.ndarray]:
-    """(the map of what a tied embedding writes, [m] float64: what it will hold of each old number)."""
+    """(the map of what a tied embedding writes, [m] float64: the factors of its numbers)."""
     table = growth.architecture
     assert table.tie is not None
     written = maps[written_by_embedding(table)]
     constant = multiplier(table, growth.config, table.tie.embedding, growth.sizes, growth.targets)
     return written, written.scale * constant
-
-
-def _tied_parts(
-    growth: Growth, total: np.ndarray, parts: np.ndarray, rank: np.ndarray, count: np.ndarray
-) -> np.ndarray:
-    """[m] float64 that sum to 1 over the copies of each source, for the gains of the norm before a tied head.
-
-    Gains of the form (1 + w) in 16 bits hold 0 and 1 exactly and nothing between: whole copies, then, if the total
-    is a whole number.
-    """
-    copies = round(float(total[0]))
-    whole = bool(np.all(total == copies)) and copies <= int(count.min())
-    if not (growth.rule == "exact" and growth.architecture.offset and growth.narrow and whole):
-        return parts
-    return np.asarray(np.where(rank < copies, 1 / copies, 0.0))
-
-
-def _tied_candidates(growth: Growth, name: str, maps: Maps) -> Iterator[tuple[str, AxisMap]]:
-    """What a tied head reads with is what the embedding is written with; the gains before it are parts of a sum."""
-    (written, share), gain = _embedding(growth, maps), growth.gain(name)
-    source = written.behind_norm
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scale = np.where(source == GAP, 0.0, gain / (orders.ranks(source)[1] * share))
-    if np.isfinite(scale).all():
-        found = orders.gathered(growth.sizes[name], source, scale, share, gain, split="writers")
-        yield "as the embedding", found

@@ -1,1 +1,1 @@
-"""Checkpoint -> Checkpoint, lazily: what operations do, apart from what they say, so that saying it loads no torch."""
+"""The work of operations, Checkpoint -> Checkpoint, lazily: apart from their options, so that --help loads no torch."""

@@ -1,9 +1,9 @@
-"""Layers that were put in between: nothing changes where all that a new layer adds to the sum of the layers is zero.
+"""Inserted layers: the function stays the same where every new layer adds zero to the sum of the layers.
 
     [0, 1, None, 2, 3, None]    the old layers in order, a new one behind the second and behind the last
 
-The signatures show what a layer adds: all tensors that write the axis that is summed (`stream <- mlp`), their biases
-too. Where a norm is behind a projection (`branch => stream`), either its gain is zero or all that it reads. LLaMA Pro
+The signatures show what a layer adds: all tensors that write the summed axis (`stream <- mlp`), with their biases.
+Where a norm follows a projection (`branch => stream`), either its gain must be zero or all that it reads. LLaMA Pro
 (Wu et al., https://arxiv.org/abs/2401.02415) adds copies of blocks in this way.
 """
 
@@ -27,13 +27,12 @@ from modelsurgeon.operations.operation import Demand, Guess
 from modelsurgeon.running.settings import as_read
 from modelsurgeon.tensors.lazy import LazyTensor
 
-OPERATION = "insert-layers"
 LISTS = ("layer_types", "no_rope_layers", "mlp_layer_types")  # one entry a layer
-BY_NUMBER = {"scale_attn_by_inverse_layer_idx": "attention is divided by the layer's number"}
+BY_NUMBER = "scale_attn_by_inverse_layer_idx"
 ADDS_ZERO = "of a new layer, which adds zero"
 SILENT = Demand(True, ADDS_ZERO, "a new layer must add zero")
 FINITE = Demand(False, ADDS_ZERO, "holds NaN or infinity, which times zero is no zero")
-BLOCK = 1 << 20  # numbers that are looked at at a time
+BLOCK = 1 << 20  # numbers that are read at a time
 
 Layout = Sequence[int | None]  # the old layer at each place, or None for a new one
 _Layer = Mapping[str, Sequence[str]]  # {template: names on disk}
@@ -47,13 +46,9 @@ class Depth:
     counter: str
     summed: str
 
-    @property
-    def templates(self) -> list[Template]:
-        return [t for t in self.table.templates if self.counter in t.placeholders]
-
     def silencing(self, held: Mapping[str, Sequence[LazyTensor]]) -> frozenset[str]:
         """The templates of one layer that must be zero; `held` has the layer's tensors, {template: tensors}."""
-        present = [template for template in self.templates if template.name in held]
+        present = [t for t in self.table.templates if self.counter in t.placeholders and t.name in held]
         silent: set[str] = set()
         for template in (t for t in present if self.summed in _written(t)):
             norm = template.signature.normalises
@@ -65,7 +60,7 @@ class Depth:
 
 
 def depth_of(checkpoint: Checkpoint, counter: str) -> Depth:
-    """The axis that the layers of a counter add to. Raises PlanError where no layer can be put in between."""
+    """A counter, with the axis that its layers add to. Raises PlanError where no layer can be inserted."""
     table = checkpoint.architecture
     held = [template for template in table.templates if template.name in checkpoint.templates]
     inside = [template for template in held if counter in template.placeholders]
@@ -76,47 +71,43 @@ def depth_of(checkpoint: Checkpoint, counter: str) -> Depth:
         raise PlanError(f"{table.counters[counter]}: no layer can be added, {post[0]} norms the sum itself (post-norm)")
     if len(sums) != 1:
         raise PlanError(f"{table.counters[counter]}: no layer can be added, its layers have no sum of their own")
-    for key, why in BY_NUMBER.items():
-        if table.value(checkpoint.resolved, key):
-            raise PlanError(f"{key}: {why}, so no layer can be put in between")
+    if table.value(checkpoint.resolved, BY_NUMBER):
+        raise PlanError(f"{BY_NUMBER}: attention is divided by the layer's number, so no layer can be put in between")
     return Depth(table, counter, sums.pop())
 
 
 def insert_layers(checkpoint: Checkpoint, arguments: Mapping[str, Any]) -> Checkpoint:
-    """The checkpoint with further layers, lazily: copies of those before, which the proof wants to be silent."""
+    """The checkpoint with new layers, lazily: copies of those before, which the proof requires to add zero."""
     for counter, layout in arguments["layers"].items():
-        checkpoint = _inserted(checkpoint, counter, layout, arguments.get("kinds") or {})
+        depth_of(checkpoint, counter)
+        table = checkpoint.architecture
+        key, last = table.counters[counter], 0
+        count = table.value(checkpoint.resolved, key)
+        if [old for old in layout if old is not None] != list(range(count)):
+            raise PlanError(f"{key}: the {count} old layers must be in their order among the new ones")
+        like = [last := last if old is None else old for old in layout]
+        tensors: dict[str, LazyTensor] = {}
+        for name, tensor in checkpoint.tensors.items():
+            template = None if table.is_recomputed(name) else table.template(name)
+            if template is None or counter not in template.placeholders:
+                tensors[name] = tensor
+                continue
+            numbers = table.numbers(template, name)
+            for place in (place for place, old in enumerate(like) if old == numbers[counter]):
+                tensors[template.name.format(**{**numbers, counter: place})] = tensor
+        config = assigned(checkpoint.config, key, len(layout))
+        config |= {alias: len(layout) for alias, native in table.aliases.items() if native == key and alias in config}
+        config |= _lists(checkpoint, count, layout, like, arguments.get("kinds") or {})
+        checkpoint = replace(checkpoint, config=config, tensors=tensors)
     return checkpoint
 
 
 def silent_layers(checkpoint: Checkpoint, arguments: Mapping[str, Any]) -> Checkpoint:
-    """The checkpoint with further layers that add zero, lazily: copies of those before, but for what writes the sum."""
+    """The checkpoint with new layers that add zero, lazily: copies of those before, with zeros where they write."""
     deeper = insert_layers(checkpoint, arguments)
-    asked = demands(arguments["layers"], deeper, deeper, {name: name for name in deeper.tensors})
-    silent = {name: zeros(deeper.tensors[name]) for name, demand in asked.items() if demand.zero}
+    required = demands(arguments["layers"], deeper, deeper, {name: name for name in deeper.tensors})
+    silent = {name: zeros(deeper.tensors[name]) for name, demand in required.items() if demand.zero}
     return replace(deeper, tensors={**deeper.tensors, **silent})
-
-
-def _inserted(checkpoint: Checkpoint, counter: str, layout: Layout, kinds: Mapping[str, list[Any]]) -> Checkpoint:
-    table, key = checkpoint.architecture, checkpoint.architecture.counters[counter]
-    depth_of(checkpoint, counter)
-    count = table.value(checkpoint.resolved, key)
-    if [old for old in layout if old is not None] != list(range(count)):
-        raise PlanError(f"{key}: the {count} old layers must be in their order among the new ones")
-    like = [max([old for old in layout[: place + 1] if old is not None], default=0) for place in range(len(layout))]
-    tensors: dict[str, LazyTensor] = {}
-    for name, tensor in checkpoint.tensors.items():
-        template = None if table.is_recomputed(name) else table.template(name)
-        if template is None or counter not in template.placeholders:
-            tensors[name] = tensor
-            continue
-        numbers = table.numbers(template, name)
-        for place in (place for place, old in enumerate(like) if old == numbers[counter]):
-            tensors[template.name.format(**{**numbers, counter: place})] = tensor
-    config = assigned(checkpoint.config, key, len(layout))
-    config |= {alias: len(layout) for alias, native in table.aliases.items() if native == key and alias in config}
-    lists = _lists(checkpoint, count, layout, like, kinds)
-    return replace(checkpoint, config={**config, **lists}, tensors=tensors)
 
 
 def _lists(
@@ -126,10 +117,9 @@ def _lists(
 
     Lists that the file leaves to the library are spelled out: a pattern would count the new layers, too.
     """
-    read = {**(as_read(checkpoint.resolved) or {}), **checkpoint.resolved}
-    found = {}
+    config, found = {**(as_read(checkpoint.resolved) or {}), **checkpoint.resolved}, {}
     for key in LISTS:
-        old = read.get(key)
+        old = config.get(key)
         if not isinstance(old, list) or len(old) != count:
             continue
         new = kinds[key] if len(kinds.get(key, ())) == len(layout) else [old[number] for number in like]
@@ -143,45 +133,40 @@ def _lists(
 def demands(
     layouts: Mapping[str, Layout], expected: Checkpoint, result: Checkpoint, names: Mapping[str, str]
 ) -> dict[str, Demand]:
-    """Of every tensor of a new layer: zero if it must be, else finite.
+    """{tensor of a new layer: whether it must be zero, or finite only}.
 
     layouts  {counter: layout}
     names    {name in `expected`: name in `result`}
     """
     found: dict[str, Demand] = {}
     for counter, layout in layouts.items():
-        depth = depth_of(expected, counter)
-        every = _layers(expected, counter)
+        depth, layers = depth_of(expected, counter), _layers(expected, counter)
         for number in (n for n, old in enumerate(layout) if old is None):
-            layer = {template: [n for n in of if n in names] for template, of in every.get(number, {}).items()}
-            held = {t: [result.tensors[names[n]] for n in of] for t, of in layer.items() if of}
-            silent = depth.silencing(held)
+            layer = {template: [n for n in of if n in names] for template, of in layers.get(number, {}).items()}
+            silent = depth.silencing({t: [result.tensors[names[n]] for n in of] for t, of in layer.items() if of})
             found |= {n: SILENT if template in silent else FINITE for template, of in layer.items() for n in of}
     return found
 
 
 def guess_inserted(source: Checkpoint, result: Checkpoint) -> Guess:
-    """The source with new layers, where the result has more; what kind these are of, the result's config says."""
-    found: dict[str, tuple[int | None, ...]] = {}
+    """The source with new layers, where the result has more; the kinds of these are in the result's config."""
+    layers: dict[str, list[int | None]] = {}
+    lines: list[str] = []
     try:
         for counter, key in source.architecture.counters.items():
             before, after = (c.architecture.value(c.resolved, key) for c in (source, result))
             if isinstance(before, int) and isinstance(after, int) and before < after:
-                found[counter] = _layout(depth_of(source, counter), source, result)
-        if not found:
+                layers[counter] = layout = _layout(depth_of(source, counter), source, result)
+                new = ", ".join(str(place) for place, old in enumerate(layout) if old is None)
+                lines.append(f"{key}: layers {new} of {len(layout)} are new")
+        if not layers:
             return Guess(source)
-        lists = as_read(result.resolved) or result.resolved
-        kinds = {key: lists[key] for key in LISTS if isinstance(lists.get(key), list)}
-        layers = {counter: list(layout) for counter, layout in found.items()}
-        made = Step(OPERATION, {"layers": layers, "kinds": kinds})
-        deeper = insert_layers(source, made.arguments)
+        config = as_read(result.resolved) or result.resolved
+        kinds = {key: config[key] for key in LISTS if isinstance(config.get(key), list)}
+        step = Step("insert-layers", {"layers": layers, "kinds": kinds})
+        return Guess(insert_layers(source, step.arguments), step, tuple(lines))
     except PlanError as error:
         return Guess(source, lines=(f"depth: {error}",))
-    lines = []
-    for counter, layout in found.items():
-        new = ", ".join(str(place) for place, old in enumerate(layout) if old is None)
-        lines.append(f"{source.architecture.counters[counter]}: layers {new} of {len(layout)} are new")
-    return Guess(deeper, made, tuple(lines))
 
 
 def _written(template: Template) -> set[str]:
@@ -190,45 +175,44 @@ def _written(template: Template) -> set[str]:
 
 
 def _layers(checkpoint: Checkpoint, counter: str) -> dict[int, dict[str, list[str]]]:
-    table = checkpoint.architecture
-    found: dict[int, dict[str, list[str]]] = {}
+    """{number of a layer: {template: names on disk}}."""
+    table, found = checkpoint.architecture, dict[int, dict[str, list[str]]]()
     for name in checkpoint.tensors:
-        if table.is_recomputed(name):
-            continue
-        template = table.template(name)
+        template = None if table.is_recomputed(name) else table.template(name)
         if template and counter in template.placeholders:
             number = table.numbers(template, name)[counter]
             found.setdefault(number, {}).setdefault(template.name, []).append(name)
     return found
 
 
-def _layout(depth: Depth, source: Checkpoint, result: Checkpoint) -> tuple[int | None, ...]:
-    """Which layers of the result are new: those that add zero, else those that do not begin as the next old one does.
+def _layout(depth: Depth, source: Checkpoint, result: Checkpoint) -> list[int | None]:
+    """The old layer, or None, at each place: new layers add zero, or do not begin as the next old layer does.
 
-    Where neither shows which, the new ones are spread evenly between the old ones.
+    Where neither tells new layers from old ones, the new ones are spread evenly.
     """
     before, after = (_layers(checkpoint, depth.counter) for checkpoint in (source, result))
-    quiet = [_is_silent(depth, result, after[number]) for number in sorted(after)]
-    was = [_is_silent(depth, source, before[number]) for number in sorted(before)]
-    new, old = len(quiet), len(was)
-    if quiet.count(False) == was.count(False):
-        found = _in_order(new, old, lambda at, kept: quiet[at] == was[kept])
+    silent = [_is_silent(depth, result, after[number]) for number in sorted(after)]
+    was_silent = [_is_silent(depth, source, before[number]) for number in sorted(before)]
+    new, old = len(silent), len(was_silent)
+    if silent.count(False) == was_silent.count(False):
+        layout = _in_order(new, old, lambda place, layer: silent[place] == was_silent[layer])
     else:
-        found = _in_order(new, old, lambda at, kept: _begin_alike(source, result, before[kept], after[at]))
+        layout = _in_order(new, old, lambda place, layer: _begin_alike(source, result, before[layer], after[place]))
+    if set(layout) >= set(range(old)):
+        return layout
     every = new // max(1, new - old)
-    even = _in_order(new, old, lambda at, kept: at % every != every - 1 or new - at <= old - kept)
-    return found if set(found) >= set(range(old)) else even
+    return _in_order(new, old, lambda place, layer: place % every != every - 1 or new - place <= old - layer)
 
 
-def _in_order(new: int, old: int, fits: Callable[[int, int], bool]) -> tuple[int | None, ...]:
+def _in_order(new: int, old: int, fits: Callable[[int, int], bool]) -> list[int | None]:
     """The old layers, one after another, each at the first place where it fits; new ones at all others."""
     layout: list[int | None] = []
-    following = 0
+    layer = 0
     for place in range(new):
-        kept = following < old and fits(place, following)
-        layout.append(following if kept else None)
-        following += kept
-    return tuple(layout)
+        is_old = layer < old and fits(place, layer)
+        layout.append(layer if is_old else None)
+        layer += is_old
+    return layout
 
 
 def _is_silent(depth: Depth, checkpoint: Checkpoint, layer: Mapping[str, Sequence[str]]) -> bool:
@@ -237,7 +221,7 @@ def _is_silent(depth: Depth, checkpoint: Checkpoint, layer: Mapping[str, Sequenc
 
 
 def _differs(tensor: LazyTensor, value: float) -> bool:
-    """Whether a tensor holds any other number than this one; reading stops at the first."""
+    """Whether a tensor holds any other number than this one; reading ends at the first."""
     rows = tensor.shape[0] if tensor.shape else 1
     step = max(1, BLOCK * rows // max(1, math.prod(tensor.shape)))
     blocks = (tensor.read(at, min(at + step, rows)) for at in range(0, rows, step))
@@ -245,10 +229,10 @@ def _differs(tensor: LazyTensor, value: float) -> bool:
 
 
 def _begin_alike(source: Checkpoint, result: Checkpoint, before: _Layer, after: _Layer) -> bool:
-    """Whether the first rows of two layers' tensors are the same numbers, rounded at most."""
+    """Whether the first rows of two layers' tensors are the same numbers, up to rounding."""
     if before.keys() != after.keys():
         return False
     pairs = [(source.tensors[before[t][0]], result.tensors[after[t][0]]) for t in before]
-    if any(old.shape != new.shape for old, new in pairs):
-        return False
-    return all(torch.allclose(old.read(0, 1).double(), new.read(0, 1).double(), 2**-7, 1e-30) for old, new in pairs)
+    return all(old.shape == new.shape for old, new in pairs) and all(
+        torch.allclose(old.read(0, 1).double(), new.read(0, 1).double(), 2**-7, 1e-30) for old, new in pairs
+    )

@@ -1,8 +1,8 @@
 """The nearest size of the same proportions: settings for a number of parameters.
 
-Heads grow in the ratio of query heads to key-value heads, and keep their size; the residual and the MLPs, experts' MLPs
-too, grow as much. Embedding sizes and low ranks of their own stay, and so does the number of experts. SmolLM2-135M has
-9 heads of 64, 3 of them of keys and values, so one step is a third:
+Query heads and key-value heads grow in their ratio, and keep their size; the residual and the MLPs, experts' MLPs too,
+grow as much. Embedding sizes and low ranks of their own stay, and so does the number of experts. SmolLM2-135M has 9
+query heads and 3 key-value heads of 64, so one step is a third:
 
     by_parameters(checkpoint, 360_000_000)    15 heads, 5 of keys and values, hidden 960, MLP 2560: 342 million
 
@@ -12,7 +12,7 @@ Parameters are counted from the signatures: nothing is built.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -29,7 +29,7 @@ from modelsurgeon.growth.targets import by_config, by_settings, grown_keys, targ
 from modelsurgeon.operations.transforms.widening import Widening, widen
 from modelsurgeon.text import parse_count
 
-MULTIPLE = 64  # MLP sizes stay multiples of this, as far as they are
+MULTIPLE = 64  # MLP sizes stay multiples of its largest divisor that divides them now
 MOST_TRIED = 256  # sizes, the nearest first, before the search ends
 
 
@@ -40,7 +40,7 @@ def settings_for(
 
     sizes   {config key: size}, or KEY=VALUE texts
     like    a config.json, a folder or a Hub id
-    params  as people write it: 350M, 1.5B
+    params  such as 350M, 1.5B
     Raises PlanError for what the family does not have, SourceError where there is no such config.
     """
     settings = dict(sizes) if isinstance(sizes, Mapping) else by_settings(checkpoint, sizes)
@@ -57,17 +57,15 @@ def settings_for(
 def by_parameters(
     checkpoint: Checkpoint, count: int, fixed: Mapping[str, int] | None = None
 ) -> tuple[dict[str, int], int]:
-    """(settings of the same proportions, lossless, nearest to `count` parameters; how many parameters they make).
+    """(the lossless settings of the same proportions nearest to `count` parameters, their number of parameters).
 
     fixed  settings that are chosen already
-    Raises PlanError where the model has so many already, or where nothing near is a plan.
+    Raises PlanError where the model has so many already, or where no size nearby has a plan.
     """
     check(checkpoint)
-    proportions = Proportions(checkpoint, dict(fixed or {}))
-    if count <= proportions.present:
-        has = f"the model has {proportions.present:,} already"
-        raise PlanError(f"{count:,} parameters: {has}, and growth never takes away")
-    why = ""
+    proportions, why = Proportions(checkpoint, dict(fixed or {})), ""
+    if count <= (present := proportions.present):
+        raise PlanError(f"{count:,} parameters: the model has {present:,} already, and growth never takes away")
     for parameters, settings in proportions.around(count):
         try:
             lossy = widen(checkpoint, None, settings, Widening()).lossy
@@ -82,7 +80,7 @@ def by_parameters(
 
 @dataclass(frozen=True)
 class Proportions:
-    """What a checkpoint's sizes are in proportion to each other: `unit` steps."""
+    """The proportions of a checkpoint's sizes: `settings(unit)` are the present ones."""
 
     checkpoint: Checkpoint
     fixed: Mapping[str, int] = field(default_factory=dict)
@@ -90,12 +88,11 @@ class Proportions:
     @cached_property
     def templates(self) -> Counter[Template]:
         """{line of the table: how many tensors}."""
-        found = map(self.checkpoint.architecture.template, self.checkpoint.tensors)
-        return Counter(template for template in found if template)
+        return Counter(filter(None, map(self.checkpoint.architecture.template, self.checkpoint.tensors)))
 
     @cached_property
     def grown(self) -> dict[str, str]:
-        """{config key that grows: the axis that says how}; sums before activations, where one key has both."""
+        """{config key that grows: its axis}; the sum, where a sum and an activation have one key."""
         keyed, found = grown_keys(self.checkpoint, "heads"), dict[str, str]()
         for name in sorted(keyed, key=lambda name: not self._kind(name).spans_layers):
             found.setdefault(keyed[name], name)
@@ -103,7 +100,7 @@ class Proportions:
 
     @cached_property
     def unit(self) -> int:
-        """How many steps the present size is: the greatest common divisor of all numbers of heads."""
+        """The number of steps of the present size: the greatest common divisor of all numbers of heads."""
         return gcd(*(self.checkpoint.sizes[n] for n in self.grown.values() if self._kind(n).is_head)) or 1
 
     def _kind(self, name: str) -> Kind:
@@ -111,11 +108,11 @@ class Proportions:
 
     @property
     def present(self) -> int:
-        """How many numbers the model stores."""
+        """The number of parameters that the model stores."""
         return self.parameters(self.checkpoint.sizes)
 
     def parameters(self, sizes: Mapping[str, int]) -> int:
-        """How many numbers these sizes, {axis: size}, would store."""
+        """The number of parameters that a model of these sizes, {axis: size}, stores."""
         table, total = self.checkpoint.architecture, Fraction(0)
         for template, count in self.templates.items():
             times = prod(Fraction(sizes[axis], self.checkpoint.sizes[axis]) for axis in table.spread(template))
@@ -123,45 +120,33 @@ class Proportions:
         return int(total)
 
     def around(self, count: int) -> list[tuple[int, dict[str, int]]]:
-        """(parameters, settings) of the configs that there are around `count` parameters, the nearest first."""
-        middle = self._below(count)
-        steps = range(max(self.unit + 1, middle - MOST_TRIED // 2), middle + MOST_TRIED // 2)
-        found = [candidate for step in steps for candidate in self._candidates(step)]
+        """(parameters, settings) of the possible configs around `count` parameters, the nearest first."""
+        middle, found = self._below(count), list[tuple[int, dict[str, int]]]()
+        for step in range(max(self.unit + 1, middle - MOST_TRIED // 2), middle + MOST_TRIED // 2):
+            settings = self.settings(step)
+            with suppress(ModelSurgeonError):
+                config = target_config(self.checkpoint, settings)
+                found.append((self.parameters(self.checkpoint.architecture.sizes(config)), settings))
         return sorted(found, key=lambda candidate: abs(log(candidate[0] / count)))
-
-    def _candidates(self, step: int) -> Iterator[tuple[int, dict[str, int]]]:
-        settings = self.settings(step)
-        with suppress(ModelSurgeonError):
-            config = target_config(self.checkpoint, settings)
-            yield self.parameters(self.checkpoint.architecture.sizes(config)), settings
 
     def settings(self, step: int) -> dict[str, int]:
         """Sizes `step / unit` times the present ones."""
-        ratio = Fraction(step, self.unit)
-        return {**{key: self._scaled(name, ratio) for key, name in self.grown.items()}, **self.fixed}
-
-    def _scaled(self, name: str, ratio: Fraction) -> int:
-        """A size `ratio` times as large: of heads and sums exactly, if whole; else rounded to a power of two."""
-        size, kind = self.checkpoint.sizes[name], self._kind(name)
-        exact, multiple = size * ratio, gcd(size, MULTIPLE)
-        if exact.denominator == 1 and (kind.is_head or kind.spans_layers):
-            return int(exact)
-        return max(size, round(exact / multiple) * multiple)
+        scaled: dict[str, int] = {}
+        for key, name in self.grown.items():
+            size, kind = self.checkpoint.sizes[name], self._kind(name)
+            exact, multiple = size * Fraction(step, self.unit), gcd(size, MULTIPLE)
+            is_exact = exact.denominator == 1 and (kind.is_head or kind.spans_layers)
+            scaled[key] = int(exact) if is_exact else max(size, round(exact / multiple) * multiple)
+        return {**scaled, **self.fixed}
 
     def _below(self, count: int) -> int:
-        """The last step that has no more parameters than `count`; the present one where there is none."""
-        low, high = self.unit, self.unit * (LARGEST // max(self.checkpoint.sizes[n] for n in self.grown.values()))
+        """The last step with no more parameters than `count`, possible or not; the present one where there is none."""
+        sizes, axes = self.checkpoint.sizes, self.checkpoint.architecture.axes
+        growing = {name: axis.key or "" for name, axis in axes.items() if "heads" in kind_of(axis).grown_by}
+        low, high = self.unit, self.unit * (LARGEST // max(sizes[name] for name in self.grown.values()))
         while high - low > 1:
             step = (low + high) // 2
-            low, high = (step, high) if self._estimate(step) <= count else (low, step)
+            ratio = Fraction(step, self.unit)
+            grown = {n: self.fixed.get(key, max(1, round(sizes[n] * ratio))) for n, key in growing.items()}
+            low, high = (step, high) if self.parameters({**sizes, **grown}) <= count else (low, step)
         return low
-
-    def _estimate(self, step: int) -> int:
-        """The parameters of a step, whether or not it is a config that the family can have."""
-        ratio = Fraction(step, self.unit)
-        grown = {
-            name: self.fixed.get(axis.key or "", max(1, round(self.checkpoint.sizes[name] * ratio)))
-            for name, axis in self.checkpoint.architecture.axes.items()
-            if "heads" in kind_of(axis).grown_by
-        }
-        return self.parameters({**self.checkpoint.sizes, **grown})

@@ -1,10 +1,9 @@
 """Untying: an output head of its own, the same logits to the last bit; or a fresh one, for training from there.
 
 The head becomes a copy of the embedding, and so does every other tensor that the flag gates; then the flag goes off.
-T5 ties whenever both tensors are equal, whatever the flag says, and scales what reaches a head only while a key says
-so: there the head is doubled, the norm before it halved (powers of two), and the key written out. A fresh head
-(`fresh_heads.py`) differs from the embedding as it is, takes the place of one that is there, and is not the same
-function: that is said in `lossy`.
+T5 ties two equal tensors whatever the flag is, and scales the head's input only while a config key asks for it: there
+the head is doubled, the norm before it halved (powers of two), and the key written out. A fresh head (`fresh_heads.py`)
+differs from the embedding anyway, replaces any head, and makes another function: `lossy` records that.
 """
 
 from __future__ import annotations
@@ -31,43 +30,35 @@ def untie_embeddings(checkpoint: Checkpoint) -> Checkpoint:
     checkpoint = replace(checkpoint, notes=(*checkpoint.notes, *check(checkpoint)))
     tie = checkpoint.architecture.tie
     if tie is None or not checkpoint.has_head:
-        return _as_it_is(checkpoint, "no output head that could be tied: copied as it is")
+        return replace(checkpoint, notes=(*checkpoint.notes, "no output head that could be tied: copied as it is"))
     if tie.refused and checkpoint.is_tied:
         raise PlanError(f"{tie.head} cannot be untied: {tie.refused}")
-    own = not _shares_head(checkpoint)
+    head, embedding, tensors = checkpoint.on_disk(tie.head), checkpoint.on_disk(tie.embedding), {**checkpoint.tensors}
+    differs = checkpoint.has(tie.head) and checkpoint.is_tied and not equal(tensors[head], tensors[embedding])
+    own = differs or not checkpoint.is_tied
     if own and (tie.forced or not checkpoint.is_tied):
-        return _as_it_is(checkpoint, "already untied: copied as it is")
-    tensors = dict(checkpoint.tensors)
+        return replace(checkpoint, notes=(*checkpoint.notes, "already untied: copied as it is"))
     for target, source in {tie.head: tie.embedding, **tie.also}.items():
         if not (own and checkpoint.has(target)):  # a head that differs under a flag still on: only the flag goes off
             tensors[checkpoint.on_disk(target)] = tensors[checkpoint.on_disk(source)]
-    config = {**flag_off(checkpoint.config), "tie_word_embeddings": False}
     if tie.forced:
-        _double_head(checkpoint, tie.forced, tensors)
-        config = {**checkpoint.architecture.spelled_out(checkpoint.resolved), **config}
-    step = Step("untie-embeddings", {})
-    return replace(checkpoint, config=config, tensors=tensors, steps=(*checkpoint.steps, step))
+        norm = checkpoint.on_disk(tie.forced)
+        tensors[head], tensors[norm] = scaled(tensors[head], 2.0), scaled(tensors[norm], 0.5)
+    steps = (*checkpoint.steps, Step("untie-embeddings", {}))
+    return replace(checkpoint, config=untied_config(checkpoint), tensors=tensors, steps=steps)
 
 
 def guess_untied(source: Checkpoint, result: Checkpoint) -> Guess:
-    """The source with a head of its own, where the result has one and says so."""
+    """The source with a head of its own, where the result has one and its flag is off."""
     tie = source.architecture.tie
-    if tie is None or not source.is_tied or not result.has(tie.head):
-        return Guess(source)
-    if result.architecture.value(result.resolved, "tie_word_embeddings"):
+    flag = result.architecture.value(result.resolved, "tie_word_embeddings")
+    if tie is None or not source.is_tied or not result.has(tie.head) or flag:
         return Guess(source)
     try:
         untied = untie_embeddings(source)
     except PlanError as error:
         return Guess(source, lines=(f"not untied: {error}",))
     return Guess(untied, Step("untie-embeddings", {}), (f"untied: {tie.head} is a tensor of its own",))
-
-
-def _double_head(checkpoint: Checkpoint, norm: str, tensors: dict[str, LazyTensor]) -> None:
-    """The head times two, the norm before it times a half."""
-    assert checkpoint.architecture.tie is not None
-    head, gain = checkpoint.on_disk(checkpoint.architecture.tie.head), checkpoint.on_disk(norm)
-    tensors[head], tensors[gain] = scaled(tensors[head], 2.0), scaled(tensors[gain], 0.5)
 
 
 def scaled(tensor: LazyTensor, factor: float) -> LazyTensor:
@@ -78,24 +69,14 @@ def scaled(tensor: LazyTensor, factor: float) -> LazyTensor:
     return result
 
 
-def _shares_head(checkpoint: Checkpoint) -> bool:
+def untied_config(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The config with every tie flag off; where the library ties without a flag, its defaults are written out, too."""
     tie = checkpoint.architecture.tie
-    assert tie is not None
-    if not checkpoint.is_tied:
-        return False
-    if not checkpoint.has(tie.head):
-        return True
-    head = checkpoint.tensors[checkpoint.on_disk(tie.head)]
-    embedding = checkpoint.tensors[checkpoint.on_disk(tie.embedding)]
-    return equal(head, embedding)
+    implied = checkpoint.architecture.spelled_out(checkpoint.resolved) if tie and tie.forced else {}
+    return {**implied, **_flag_off(checkpoint.config), "tie_word_embeddings": False}
 
 
-def flag_off(config: Mapping[str, Any]) -> dict[str, Any]:
+def _flag_off(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config with every tie flag off, in nested configs too."""
-    off = {key: flag_off(value) if isinstance(value, dict) else value for key, value in config.items()}
-    nested = {key: False for key in off if key == "tie_word_embeddings"}
-    return {**off, **nested}
-
-
-def _as_it_is(checkpoint: Checkpoint, note: str) -> Checkpoint:
-    return replace(checkpoint, notes=(*checkpoint.notes, note))
+    off = {key: _flag_off(value) if isinstance(value, dict) else value for key, value in config.items()}
+    return {**off, "tie_word_embeddings": False} if "tie_word_embeddings" in off else off

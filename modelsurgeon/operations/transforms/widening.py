@@ -1,10 +1,9 @@
 """Widening: any axis to any size that its family allows; depth and vocabulary stay.
 
-The choices that `auto` makes, with their reasons, are notes of the result:
+Notes of the result name the choices of `auto`, with their reasons:
 
     rule        orthogonal where the stored dtype holds square roots to 1e-7 and the config can scale every norm's eps
-    attention   of a factor: head-dim (the article's: the head count stays) for 32 and 64 bits, heads (nothing rounds)
-                for 16
+    attention   what a factor grows: head-dim (as in the article) for 32 and 64 bits, heads (no rounding) for 16
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from modelsurgeon.architectures import rope as rotary_positions
+from modelsurgeon.architectures import rope
 from modelsurgeon.checkpoints.changes import config_changes
 from modelsurgeon.checkpoints.check import check
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
@@ -22,7 +21,7 @@ from modelsurgeon.errors import PlanError
 from modelsurgeon.growth.growth import ROPES, RULES, Growth
 from modelsurgeon.growth.kinds.kind import kind_of
 from modelsurgeon.growth.planning import plan_maps
-from modelsurgeon.growth.remap import Storage, losses, remap
+from modelsurgeon.growth.remap import Storage, effects, remap
 from modelsurgeon.growth.targets import ATTENTIONS, by_factor, target_config
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.tensors.dtypes import DTYPE_NAMES, HALF_ULP
@@ -33,22 +32,17 @@ WIDE = ("F32", "F64")
 
 @dataclass(frozen=True)
 class Widening:
-    """How to widen; "auto" leaves the choice to this program.
-
-    dtype  the name of the dtype that every tensor is stored in ("float32"); None: as it was
-    noise  how much what reads copies differs among them, from 0 (not at all: they stay copies in training) to 1
-    seed   for the noise
-    """
+    """How to widen; "auto" leaves the choice to this program."""
 
     rule: str = "auto"
     attention: str = "auto"
     rope: str = "nested"
-    dtype: str | None = None
-    noise: float = 0.0
-    seed: int = 0
+    dtype: str | None = None  # the name of the dtype of every stored tensor ("float32"); None: as it was
+    noise: float = 0.0  # how much the weights that read copies differ, from 0 (copies stay equal in training) to 1
+    seed: int = 0  # seed for the noise
 
     def check(self) -> None:
-        """Raise PlanError for a value that is not among the known ones."""
+        """Raise PlanError for an unknown value."""
         if not 0 <= self.noise <= 1:
             most = "1 (a part may be twice what it would be, or nothing)"
             raise PlanError(f"noise is {self.noise}, expected 0 (none) to {most}")
@@ -62,39 +56,42 @@ class Widening:
                 raise PlanError(f"{name} is {value!r}, expected one of {', '.join(str(k) for k in known if k)}")
 
     def stored(self, checkpoint: Checkpoint) -> str:
-        """The narrowest dtype that the result is stored in."""
+        """The narrowest dtype of the result's tensors."""
         return DTYPE_NAMES[self.dtype] if self.dtype else checkpoint.dtype
 
 
 def widen(checkpoint: Checkpoint, factor: int | None, settings: Mapping[str, Any], how: Widening) -> Checkpoint:
     """The checkpoint at other widths, lazily.
 
-    factor    hidden, MLP and attention times so much (2 where `settings` say nothing, either)
-    settings  {config key: size}, on top of the factor's
+    factor    for hidden, MLP and attention (None: 2 if there are no settings)
+    settings  {config key: size}; they override the factor
     Raises PlanError where there is no such growth, and what `check` raises where the source does not fit its table.
     """
     how.check()
     remarks = check(checkpoint)
     planned = _planned(checkpoint, factor, settings, how)
-    dtype, noise = DTYPE_NAMES[how.dtype] if how.dtype else None, Noise(how.noise, f"seed {how.seed}")
-    storage = Storage(dtype, planned.rule == "exact", noise if how.noise else None)
+    noise = Noise(how.noise, f"seed {how.seed}") if how.noise else None
+    storage = Storage(DTYPE_NAMES[how.dtype] if how.dtype else None, planned.rule == "exact", noise)
     result = remap(checkpoint, planned.maps, storage)
     lossy = (*result.lossy, *_rounding(result))
     notes = [f"config: {config_changes(checkpoint, result)}", *planned.notes, *remarks]
-    notes += [*_noise_notes(checkpoint, planned.maps, how), *_position_notes(checkpoint, planned.maps)]
+    notes += _noise_notes(checkpoint, planned.maps, how)
+    turned = planned.maps[checkpoint.architecture.rotary.axis] if checkpoint.architecture.rotary else None
+    if turned and turned.new_size != turned.size and "dynamic" in rope.kinds(checkpoint.resolved):
+        notes.append("rope type 'dynamic': the same function up to max_position_embeddings, another one beyond")
     dropped = sum(checkpoint.architecture.is_recomputed(name) for name in checkpoint.tensors)
     if dropped:
         notes.append(f"{dropped} tensors left out: the library recomputes or ignores them")
     arguments: dict[str, Any] = {"factor": factor, "settings": dict(settings), "rule": planned.rule}
     arguments |= {"attention": planned.attention, "rope": how.rope, "dtype": how.dtype, "noise": how.noise}
-    grew = {axis: axis_map for axis, axis_map in planned.maps.items() if not axis_map.is_identity}
-    step = Step("widen", arguments, seed=how.seed if how.noise else None, lossy=lossy, maps=grew)
+    grown = {axis: axis_map for axis, axis_map in planned.maps.items() if not axis_map.is_identity}
+    step = Step("widen", arguments, seed=how.seed if how.noise else None, lossy=lossy, maps=grown)
     return replace(result, steps=(*checkpoint.steps, step), notes=(*checkpoint.notes, *notes), lossy=lossy)
 
 
 @dataclass(frozen=True)
 class _Planned:
-    """The maps, the rule and the kind of attention's growth that they follow, and why these."""
+    """The maps, with the rule and the growth of attention that they follow, and the reasons for both."""
 
     maps: dict[str, AxisMap]
     rule: str
@@ -110,10 +107,10 @@ def _planned(checkpoint: Checkpoint, factor: int | None, settings: Mapping[str, 
     """
     if factor is None and settings:
         return _by_rule(checkpoint, settings, how, how.attention, ())
-    times, stored = 2 if factor is None else factor, how.stored(checkpoint)
+    factor, stored = 2 if factor is None else factor, how.stored(checkpoint)
 
-    def by(attention: str, why: str) -> _Planned:
-        sizes = {**by_factor(checkpoint, times, attention), **settings}
+    def by(attention: str, why: object) -> _Planned:
+        sizes = {**by_factor(checkpoint, factor, attention), **settings}
         return _by_rule(checkpoint, sizes, how, attention, (f"attention {attention}: {why}",))
 
     if how.attention != "auto":
@@ -123,27 +120,21 @@ def _planned(checkpoint: Checkpoint, factor: int | None, settings: Mapping[str, 
     try:
         return by("head-dim", f"the head count stays, {stored} holds the fourth root")
     except PlanError as error:
-        reason = _against_head_dim(checkpoint, times, how, error if not settings else None)
-        if reason is None:
-            raise
-    return by("heads", str(reason))
-
-
-def _against_head_dim(checkpoint: Checkpoint, factor: int, how: Widening, known: PlanError | None) -> PlanError | None:
-    """Why the factor alone cannot grow the head size; None where it can, so that something else is at fault."""
-    if known:
-        return known
-    try:
-        _maps(checkpoint, target_config(checkpoint, by_factor(checkpoint, factor, "head-dim")), "exact", how)
-    except PlanError as error:
-        return error
-    return None
+        reason = error
+        if settings:  # where the factor alone can grow the head size, the settings are at fault
+            try:
+                _maps(checkpoint, target_config(checkpoint, by_factor(checkpoint, factor, "head-dim")), "exact", how)
+            except PlanError as alone:
+                reason = alone
+            else:
+                raise
+    return by("heads", reason)
 
 
 def _by_rule(
     checkpoint: Checkpoint, sizes: Mapping[str, Any], how: Widening, attention: str, notes: tuple[str, ...]
 ) -> _Planned:
-    """The maps to these sizes, by the rule that was asked for or that loses nothing."""
+    """The maps to these sizes, by the given rule or by one that loses nothing."""
     target, stored = target_config(checkpoint, sizes), how.stored(checkpoint)
 
     def by(rule: str, why: str, maps: dict[str, AxisMap] | None = None) -> _Planned:
@@ -155,8 +146,7 @@ def _by_rule(
     if stored not in WIDE:
         return by("exact", f"{stored} cannot hold a square root to 1e-7")
     maps = _maps(checkpoint, target, "orthogonal", how)
-    reasons = losses(checkpoint, maps)
-    if reasons:
+    if reasons := effects(checkpoint, maps)[1]:
         return by("exact", f"under the orthogonal rule {reasons[0]}")
     return by("orthogonal", f"{stored} holds square roots, and the config can divide every norm's eps", maps)
 
@@ -164,15 +154,6 @@ def _by_rule(
 def _maps(checkpoint: Checkpoint, target: Mapping[str, Any], rule: str, how: Widening) -> dict[str, AxisMap]:
     tied, narrow = checkpoint.is_tied, how.stored(checkpoint) not in WIDE
     return plan_maps(Growth(checkpoint.architecture, checkpoint.resolved, target, rule, how.rope, tied, narrow))
-
-
-def _position_notes(checkpoint: Checkpoint, maps: Mapping[str, AxisMap]) -> list[str]:
-    rotary = checkpoint.architecture.rotary
-    if rotary is None or maps[rotary.axis].new_size == maps[rotary.axis].size:
-        return []
-    if "dynamic" not in rotary_positions.kinds(checkpoint.resolved):
-        return []
-    return ["rope type 'dynamic': the same function up to max_position_embeddings, another one beyond"]
 
 
 def _noise_notes(checkpoint: Checkpoint, maps: Mapping[str, AxisMap], how: Widening) -> list[str]:
@@ -183,17 +164,13 @@ def _noise_notes(checkpoint: Checkpoint, maps: Mapping[str, AxisMap], how: Widen
         return [*(notes if copied else []), *(["noise 0: new coordinates stay unread"] if gaps else [])]
     if not copied and not gaps:
         return []
+    if copied and all(kind_of(checkpoint.architecture.axes[name]).is_expert for name in copied):
+        return [f"{name}: copies of an expert stay copies: noise needs a width inside of them" for name in copied]
     parted = "copies are read differently, to the same sums, so training parts them"
-    alone = [name for name in copied if kind_of(checkpoint.architecture.axes[name]).is_expert]
-    if copied and alone == copied:
-        return [f"{name}: copies of an expert stay copies: noise needs a width inside of them" for name in alone]
     return [f"noise {how.noise:g} (seed {how.seed}): {parted}"]
 
 
 def _rounding(result: Checkpoint) -> list[str]:
     rounded = {t.dtype for t in result.tensors.values() if not t.is_exact}
-    return [
-        f"weights are rounded to {dtype}, by {HALF_ULP[dtype]:.0e} of each at most: "
-        "--rule exact or --dtype float32 keeps them"
-        for dtype in sorted(rounded - set(WIDE))
-    ]
+    exact, narrow = "--rule exact or --dtype float32 keeps them", sorted(rounded - {*WIDE})
+    return [f"weights are rounded to {dtype}, by {HALF_ULP[dtype]:.0e} of each at most: {exact}" for dtype in narrow]

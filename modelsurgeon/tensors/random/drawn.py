@@ -3,10 +3,9 @@
     Drawn((4096, 256), "BF16", 0.02, "0/model.embed_tokens.weight")
 
 Every BLOCK numbers of a tensor, counted in the order of its bytes, come from a counter-based generator (Philox) keyed
-by the seed and the tensor's name: what stands at a place does not depend on how the tensor is cut, on threads or
+by the seed and the tensor's name: the number at a place does not depend on how the tensor is cut, on threads or
 workers. A normal number is the quantile of a uniform one of 24 bits, in float32, rounded once to the dtype: the same
-numbers in every dtype, none beyond 5.42 deviations (where there are 6 of 1e8). The same bits on every machine, too:
-`quantile.py`.
+numbers in every dtype, and on every machine (`quantile.py`). None lies beyond 5.42 deviations, where 6 of 1e8 would.
 
 Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (Philox), doi 10.1145/2063384.2063405.
 """
@@ -23,28 +22,27 @@ import torch
 from blake3 import blake3
 
 from modelsurgeon.tensors.arena import Empty, fresh
-from modelsurgeon.tensors.computed import Computed
 from modelsurgeon.tensors.dtypes import DTYPES
 from modelsurgeon.tensors.random.quantile import Quantile, normal_quantile
+from modelsurgeon.tensors.stored import Ungrown
 
 BLOCK = 1 << 16  # numbers that are drawn at a time: they stay in the processor's cache
-SCRATCH = 48  # bytes for each of them: random words twice, uniform and normal numbers, the quantile's, what is kept
-STEP = 1 << 11  # of a block that is not wanted to its end, so many more at a time
-KEPT = 8  # blocks that are kept: rows that end inside of one
+SCRATCH = 48  # bytes for each of them: random words twice, uniform and normal numbers, the quantile's, those cached
+STEP = 1 << 11  # numbers: a block that is not needed to its end is drawn up to a multiple of this
+KEPT = 8  # blocks that are cached, for rows that end inside of one
 MOST_THREADS = 4  # that draw for one worker
 TRUNCATED = 2.0  # deviations: where a truncated normal ends, as BERT's does
 FAR = 5.5  # deviations: no number lies beyond anyway
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn(Computed):
+class Drawn(Ungrown):
     """Independent normal numbers; with a deviation of 0, one number everywhere.
 
-    deviation  of the normal distribution, before it is cut
-    key        what the numbers follow from: seed and tensor's name
-    cut        deviations beyond which there are none; None: anywhere
-    mean       their mean
-    zeros      rows that are 0: of padding
+    deviation  standard deviation of the normal distribution, before it is cut
+    key        seed and tensor's name: the numbers follow from it
+    cut        deviations from the mean beyond which there is no number; None: no limit
+    zeros      rows of zeros, for padding
     """
 
     shape: tuple[int, ...]
@@ -57,7 +55,7 @@ class Drawn(Computed):
 
     @staticmethod
     def quantile(uniform: np.ndarray) -> np.ndarray:
-        """What makes uniform numbers normal ones."""
+        """[n] float32: the normal numbers that belong to uniform ones."""
         return normal_quantile(uniform)
 
     @property
@@ -69,24 +67,14 @@ class Drawn(Computed):
         return f"new: {kind}, deviation {self.deviation * left(self.cut):.4g}"
 
     def reading(self, rows: int, columns: int) -> int:
-        """The numbers, and the blocks that are drawn for them."""
+        """As `LazyTensor.reading`: the numbers, and the blocks that are drawn for them."""
         drawing = BLOCK * (SCRATCH * MOST_THREADS + 4 * KEPT) if self.deviation else 0
         return super().reading(rows, columns) + drawing
 
     def read(
         self, start: int, stop: int, empty: Empty = fresh, first: int = 0, last: int | None = None
     ) -> torch.Tensor:
-        inner = self.shape[1:2] if last is None else (last - first,)
-        block = empty((stop - start, *inner, *self.shape[2:]), DTYPES[self.dtype])
-        if not self.deviation:
-            block.fill_(self.mean)
-        else:
-            row, column = math.prod(self.shape[1:]), math.prod(self.shape[2:])
-            if inner == self.shape[1:2]:
-                self._draw(block.view(-1), start * row)
-            else:
-                for at in range(start, stop):
-                    self._draw(block[at - start].view(-1), at * row + first * column)
+        block = self._block(start, stop, empty, first, last, self._draw)
         for at in self.zeros:
             if start <= at < stop:
                 block[at - start].zero_()
@@ -94,13 +82,17 @@ class Drawn(Computed):
 
     def _draw(self, out: torch.Tensor, at: int) -> None:
         """Fill `out` with the numbers from place `at` on."""
+        if not self.deviation:
+            out.fill_(self.mean)
+            return
+        out = out.view(-1)
         blocks = range(at // BLOCK, -(-(at + len(out)) // BLOCK))
 
         def draw(block: int) -> None:
             low, high = max(at, block * BLOCK), min(at + len(out), (block + 1) * BLOCK)
             count = min(BLOCK, -(-(high - block * BLOCK) // STEP) * STEP)
-            drawn = _kept if high - low < BLOCK else standard
-            numbers = drawn(self.key, block, self.cut, count, self.quantile)
+            draw_block = _cached_standard if high - low < BLOCK else standard
+            numbers = draw_block(self.key, block, self.cut, count, self.quantile)
             part = numbers[low - block * BLOCK : high - block * BLOCK] * self.deviation
             out[low - at : high - at] = part.add_(self.mean) if self.mean else part
 
@@ -114,11 +106,8 @@ class Drawn(Computed):
 
 
 @dataclass(frozen=True, eq=False)
-class Formula(Computed):
-    """Numbers that a formula gives: sines of positions.
-
-    numbers  as the library makes them, float32
-    """
+class Formula(Ungrown):
+    """Numbers that a formula gives, such as sines of positions: float32, as the library computes them."""
 
     numbers: torch.Tensor
     dtype: str
@@ -144,7 +133,7 @@ class Formula(Computed):
 
 
 def left(cut: float | None) -> float:
-    """What cutting a normal distribution leaves of its deviation.
+    """The deviation of a normal distribution after it is cut, over that before.
 
     At two deviations 0.88: 0.0176 of BERT's 0.02 (Su Jianlin, https://spaces.ac.cn/archives/8747).
     """
@@ -171,4 +160,4 @@ def uniform(key: str, block: int, cut: float | None = None, count: int = BLOCK) 
     return numbers if cut is None else numbers.mul_(math.erf(cut / math.sqrt(2)))
 
 
-_kept = lru_cache(maxsize=KEPT)(standard)
+_cached_standard = lru_cache(maxsize=KEPT)(standard)

@@ -1,6 +1,6 @@
-"""Random numbers as before there were portable ones, so that records which name none (`heads.PORTABLE`) replay.
+"""The random numbers of earlier records, those that do not name `heads.PORTABLE` ones, so that they can be replayed.
 
-They are the same on one kind of processor only: torch's erfinv, and LAPACK's QR, follow it in their last bits.
+They are the same on one kind of processor only: the last bits of torch's erfinv and LAPACK's QR depend on it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,11 @@ from modelsurgeon.tensors.random.turned import RandomRotation
 
 @dataclass(frozen=True, eq=False)
 class EarlierDrawn(Drawn):
-    """Its quantile is torch's."""
+    """Normal numbers by torch's erfinv."""
 
     @staticmethod
     def quantile(uniform: np.ndarray) -> np.ndarray:
-        """By torch's erfinv."""
-        found: np.ndarray = torch.from_numpy(uniform).erfinv_().mul_(math.sqrt(2)).numpy()
-        return found
+        return np.asarray(torch.from_numpy(uniform).erfinv_().mul_(math.sqrt(2)).numpy())
 
 
 class EarlierRotation(RandomRotation):
@@ -42,6 +40,5 @@ class EarlierRotation(RandomRotation):
             q, r = torch.linalg.qr(normal)
         finally:
             torch.set_num_threads(threads)
-        signs = torch.sgn(r.diagonal())
-        turned: torch.Tensor = q.mul_(torch.where(signs == 0, 1.0, signs))
-        return turned
+        rotation: torch.Tensor = q.mul_(torch.where(r.diagonal() < 0, -1.0, 1.0))
+        return rotation

@@ -33,12 +33,10 @@ import numpy as np
 import torch
 
 from modelsurgeon.tensors.arena import Empty, fresh
-from modelsurgeon.tensors.computed import Computed
 from modelsurgeon.tensors.dtypes import DTYPES
 from modelsurgeon.tensors.lazy import LazyTensor
 from modelsurgeon.tensors.random.drawn import Drawn
-from modelsurgeon.tensors.stored import Stored
-from modelsurgeon.tensors.ungrown import SMALL
+from modelsurgeon.tensors.stored import SMALL, Stored, Ungrown
 
 MANTISSA = 53  # bits of a float64
 TOGETHER = 128  # reflections that are applied at a time
@@ -48,23 +46,23 @@ _ONE_AT_A_TIME = threading.Lock()  # threads that read one table ask for the sli
 
 
 class RandomRotation:
-    """One random orthogonal matrix, [size, size] float64, made when it is first asked for."""
+    """One random orthogonal matrix, P [size, size] float64, computed when it is first needed."""
 
-    copies = 4  # of the matrix at most: P, its two slices, and what the first one leaves
+    copies = 4  # of the matrix at most: P, its two slices, and the rest after the first slice
 
     def __init__(self, size: int, key: str) -> None:
         self.size, self.key = size, key
 
     @property
     def normal(self) -> Drawn:
-        """[size, size]: the numbers that it follows from."""
+        """[size, size]: the normal numbers that P follows from."""
         return Drawn((self.size, self.size), "F64", 1.0, self.key)
 
     @property
     def held(self) -> int:
-        """Bytes that making and keeping it takes; what was freed in between may still be resident."""
-        made = 8 * min(self.size, STRIP) + 12 * min(self.size, TOGETHER)  # of each row, in `reflect`
-        return 8 * self.size * (self.copies * self.size + made) + self.normal.reading(0, 0)
+        """Bytes that computing and caching P takes; memory that was freed in between may still be resident."""
+        scratch = 8 * min(self.size, STRIP) + 12 * min(self.size, TOGETHER)  # numbers for each row, in `reflect`
+        return 8 * self.size * (self.copies * self.size + scratch) + self.normal.reading(0, 0)
 
     @cached_property
     def matrix(self) -> torch.Tensor:
@@ -83,7 +81,7 @@ class RandomRotation:
 
 
 @dataclass(frozen=True, eq=False)
-class Turned(Computed):
+class Turned(Ungrown):
     """[n, d]: every row of a table times the transpose of P. A row that holds NaN or Inf becomes NaN."""
 
     table: LazyTensor
@@ -107,12 +105,12 @@ class Turned(Computed):
 
     @property
     def says(self) -> str:
-        """The dtype that it is rounded to."""
+        """As `LazyTensor.says`: the dtype that numbers are rounded to."""
         return f"new: turned, rounded to {self.dtype}"
 
     def reading(self, rows: int, columns: int) -> int:
-        """Whole rows, in float64 slices."""
-        whole = rows * self.shape[1]  # of which columns may be a part: a row is read whole
+        """As `LazyTensor.reading`: whole rows in float64 slices, even where few columns are read."""
+        whole = rows * self.shape[1]
         return self.table.reading(rows, self.shape[1]) + whole * 8 * 8 + SMALL
 
     def read(
