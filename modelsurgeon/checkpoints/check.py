@@ -60,13 +60,12 @@ def _check_numbers(checkpoint: Checkpoint) -> None:
     table, config = checkpoint.architecture, checkpoint.resolved
     labels = config.get("num_labels")
     _expect(labels is None or _is_whole(labels, -math.inf), "num_labels", labels, "a whole number")
-    sizes = checkpoint.sizes  # which may depend on num_labels
     if table.eps:
         eps = table.value(config, table.eps)
         _expect(_is_number(eps) and 0 <= eps < math.inf, table.eps, eps, "a number of 0 or more")
     for key in sorted({key.split(".")[0] for key in table.dotted}):
         _expect(isinstance(config.get(key), Mapping | None), key, config.get(key), "an object")
-    sizes = checkpoint.sizes  # whose own errors say less than those above
+    sizes = checkpoint.sizes  # which may depend on the keys checked above
     for name, axis in table.axes.items():  # a router chooses some of the experts, in groups of one size
         if axis.active:
             active = table.value(config, axis.active)
