@@ -37,7 +37,7 @@ def verify_command(
             raise BadParameter("--files checks one checkpoint alone; leave out RESULT")
         return _verify_files(source, revision, as_json, quiet)
     if result is None:
-        raise BadParameter("no RESULT; name the checkpoint to compare with SOURCE, or check the files of one with --files")
+        raise BadParameter("no RESULT; name the checkpoint to compare with SOURCE, or check files with --files")
     terminal.check_page(report)
     names = terminal.from_stdin(source, result)
     from modelsurgeon.model import verify
