@@ -57,9 +57,10 @@ def check(checkpoint: Checkpoint) -> tuple[str, ...]:
 
 def _check_numbers(checkpoint: Checkpoint) -> None:
     """Check what no tensor's shape depends on, and that sizes fit the memory."""
-    table, config, sizes = checkpoint.architecture, checkpoint.resolved, checkpoint.sizes
+    table, config = checkpoint.architecture, checkpoint.resolved
     labels = config.get("num_labels")
     _expect(labels is None or _is_whole(labels, -math.inf), "num_labels", labels, "a whole number")
+    sizes = checkpoint.sizes  # which may depend on num_labels
     if table.eps:
         eps = table.value(config, table.eps)
         _expect(_is_number(eps) and 0 <= eps < math.inf, table.eps, eps, "a number of 0 or more")
