@@ -64,4 +64,4 @@ def _check(context: Context, weights: bool, stream: bool) -> None:
     given = [name for name, source in sources.items() if source and source.name != "DEFAULT"]
     if weights and given:
         option = f"--{given[0].replace('_', '-')}"
-        raise BadParameter(f"{option} is of running the model, and --weights runs nothing; leave out one of them")
+        raise BadParameter(f"{option} is for running the model, but --weights runs nothing; leave out one of them")

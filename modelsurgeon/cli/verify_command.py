@@ -34,10 +34,10 @@ def verify_command(
         if report:
             raise BadParameter("--report shows a comparison; --files compares nothing")
         if result is not None:
-            raise BadParameter("--files is asked of one result alone")
+            raise BadParameter("--files checks one checkpoint alone; leave out RESULT")
         return _verify_files(source, revision, as_json, quiet)
     if result is None:
-        raise BadParameter("no RESULT; name what was made of SOURCE, or ask for --files of one alone")
+        raise BadParameter("no RESULT; name the checkpoint to compare with SOURCE, or check files with --files")
     terminal.check_page(report)
     names = terminal.from_stdin(source, result)
     from modelsurgeon.model import verify

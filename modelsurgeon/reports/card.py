@@ -60,14 +60,9 @@ def model_card(
     from huggingface_hub import ModelCardData
 
     title, summary = _summary(result)
-    sections = [
-        summary,
-        _grown(result),
-        Section("What was done", [Bullets(list(map(_step, result.steps)), numbered=True)]),
-        _measured(report, list(flagged)),
-        *_again(result, command),
-        *_training(result.steps),
-    ]
+    done = Section("What was done", [Bullets(list(map(_step, result.steps)), numbered=True)])
+    measured = _measured(report, list(flagged))
+    sections = [summary, _grown(result), done, measured, *_again(result, command), *_training(result.steps)]
     metadata = ModelCardData(**_metadata(result.steps, source_card or {})).to_yaml()
     return f"---\n{metadata}\n---\n\n{markdown.rendered([Section(title, sections)], level=1)}\n"
 

@@ -42,6 +42,7 @@ def names(models: Sequence[Document]) -> list[str]:
 
 
 Named = list[tuple[str, Document]]
+Groups = dict[str, list[tuple[float, Document]]]  # {label: [(x, what was measured there)]}
 
 
 def _of(named: Named, key: str) -> list[tuple[int, str, Any]]:
@@ -86,7 +87,7 @@ def _gains(named: Named) -> Chart:
     layers = [gain["layer"] for _, gain in gains if gain["place"] == "body" and gain["layer"] is not None]
     end = max(layers, default=-1)
     outside = {"embedding": -1, "last": end + 1, "head": end + 2}  # in the order of the model
-    groups: dict[str, list[tuple[float, Document]]] = defaultdict(list)
+    groups: Groups = defaultdict(list)
     parts = {gain["template"]: gain["part"] for _, gain in gains}
     shared = Counter(parts.values())  # templates of one layer that share a part have the template as label
     for name, gain in gains:
@@ -96,14 +97,14 @@ def _gains(named: Named) -> Chart:
         groups[label if len(named) == 1 else name].append((x, gain))
     if len(groups) > SERIES:  # more kinds of norms than colours
         groups = {named[0][0]: [one for found in groups.values() for one in found]}
-    series = _beside(groups, "mean", lambda gain: (gain["min"], gain["max"]))
+    series = _beside(groups, "mean", ("min", "max"))
     present = {gain["place"] for _, gain in gains}
     ticks = _layer_ticks(layers, {x: place for place, x in outside.items() if place in present})
     return Chart("gains", "Gains of norms: mean, from least to largest", "layer", "gain", series, ticks=ticks)
 
 
 def _deviations(named: Named) -> Chart:
-    groups: dict[str, list[tuple[float, Document]]] = defaultdict(list)
+    groups: Groups = defaultdict(list)
     for _, name, found in _of(named, "matrices"):
         kinds = {one["template"] for one in found if one["layer"] is not None}
         for one in found:
@@ -117,11 +118,7 @@ def _deviations(named: Named) -> Chart:
     return Chart("deviations", title, "layer", "times Xavier's", series, limits, ticks=ticks, y_log=True)
 
 
-def _beside(
-    groups: Mapping[str, list[tuple[float, Document]]],
-    key: str,
-    reach: Callable[[Document], tuple[Any, Any]] | None = None,
-) -> tuple[Series, ...]:
+def _beside(groups: Groups, key: str, reach: Sequence[str] = ()) -> tuple[Series, ...]:
     """Dots of each group; those of several groups at one layer are side by side."""
     middle = (len(groups) - 1) / 2
     return tuple(
@@ -130,7 +127,7 @@ def _beside(
             ((x + APART * (place - middle), one[key]) for x, one in found),
             "dots",
             names=(one["tensor"] for _, one in found),
-            reach=(reach(one) for _, one in found) if reach else (),
+            reach=((one[reach[0]], one[reach[1]]) for _, one in found) if reach else (),
         )
         for place, (label, found) in enumerate(groups.items())
     )
@@ -155,19 +152,15 @@ def _anisotropy(named: Named) -> Chart:
 
 
 def _residual_norm(named: Named) -> Chart:
-    series = []
-    for label, states in _states(named):
-        reach = tuple((float(state["norm_mean"]), float(state["norm_max"])) for state in states)
-        series.append(replace(_by_layer(label, states, "norm_mean"), reach=reach))
+    series = tuple(_by_layer(label, states, "norm_mean", largest="norm_max") for label, states in _states(named))
     title = "Norm of hidden states: mean, up to the largest"
-    return Chart("residual-norm", title, DEPTH, "L2 norm", tuple(series), whole=True, y_log=True)
+    return Chart("residual-norm", title, DEPTH, "L2 norm", series, whole=True, y_log=True)
 
 
-def _by_layer(label: str, rows: Sequence[Document], key: str, kind: Kind = "line") -> Series:
-    known = [row for row in rows if row[key] is not None]
-    return Series.through(
-        label, ((row["layer"], row[key]) for row in known), kind, names=(row["name"] for row in known)
-    )
+def _by_layer(label: str, rows: Sequence[Document], key: str, kind: Kind = "line", largest: str = "") -> Series:
+    rows = [row for row in rows if row[key] is not None]
+    points, reach = ((row["layer"], row[key]) for row in rows), ((row[key], row[largest]) for row in rows if largest)
+    return Series.through(label, points, kind, names=(row["name"] for row in rows), reach=reach)
 
 
 def _attention_logits(named: Named) -> Chart:

@@ -58,8 +58,7 @@ def _declared() -> dict[str, Any]:
 def _section(name: str, subject: Subject) -> list[Block]:
     found = _declared()["sections"][name]
     show = {"facts": model_facts, "rows": _rows, "figure": _figure, "section": _section}
-    parts = (part.split() for part in found["parts"])
-    shown = [block for kind, of in parts for block in show[kind](of, subject)]
+    shown = [block for kind, of in map(str.split, found["parts"]) for block in show[kind](of, subject)]
     text = [explained(found["text"])] if "text" in found else []
     return [Section(found["title"], [*text, *shown])] if shown else []
 

@@ -38,20 +38,19 @@ def check_folder(folder: Path, names: Iterable[str]) -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise OutputError(
-            f"--plots {folder}: needs matplotlib ({error}); pip install 'modelsurgeon[plots]', or leave it out"
-        ) from None
+        way_out = "pip install 'modelsurgeon[plots]', or leave it out"
+        raise OutputError(f"--plots {folder}: needs matplotlib ({error}); {way_out}") from None
     try:
+        foreign = [path.name for name in names if (path := folder / f"{name}.png").exists() and not _is_ours(path)]
+        problem = f"{foreign[0]} exists and is no plot of ours; name another folder" if foreign else ""
         if not folder.is_dir() and (folder.exists() or not folder.parent.is_dir()):
-            missing = f"no folder {folder.parent}; make it first"
-            raise OutputError(f"--plots {folder}: {'exists and is no folder' if folder.exists() else missing}")
-        for path in (folder / f"{name}.png" for name in names):
-            if path.exists() and not _is_ours(path):
-                raise OutputError(f"--plots {folder}: {path.name} exists and is no plot of ours; name another folder")
-        if not os.access(folder if folder.exists() else folder.parent, os.W_OK | os.X_OK):
-            raise OutputError(f"--plots {folder}: cannot be written (no permission); name another place")
+            problem = "exists and is no folder" if folder.exists() else f"no folder {folder.parent}; make it first"
+        elif not foreign and not os.access(folder if folder.exists() else folder.parent, os.W_OK | os.X_OK):
+            problem = "cannot be written (no permission); name another place"
     except OSError as error:
-        raise OutputError(f"--plots {folder}: cannot be written ({error.strerror}); name another place") from None
+        problem = f"cannot be written ({error.strerror}); name another place"
+    if problem:
+        raise OutputError(f"--plots {folder}: {problem}")
 
 
 def write_charts(folder: Path, charts: Iterable[Chart], names: Collection[str] = ()) -> list[Path]:

@@ -52,6 +52,7 @@ def page(document: Document) -> Page:
     """The whole page of a report's document."""
     same, but = document["same"], summary.verdict(document).partition("; but ")[2]
     levels = {"proof": _proof, "logits": _logits, "stored": _stored, "trainable": _trainable}
+    answers = [(a.mood, a.question, (Phrase(a.answer, f"large {a.mood}"), a.why)) for a in summary.answers(document)]
     warnings, notes = summary.warnings(document), summary.notes(document)
     mood = "bad" if not same else "warning" if warnings else "good"
     command = [Verbatim(document["command"])] if document["command"] else []
@@ -68,9 +69,7 @@ def page(document: Document) -> Page:
         ),
         lines=(),
         blocks=[
-            Cards(
-                [(a.mood, a.question, (Phrase(a.answer, f"large {a.mood}"), a.why)) for a in summary.answers(document)]
-            ),
+            Cards(answers),
             *([Bullets([*warnings, *notes], mood=mood)] if warnings or notes else []),
             Section("Summary", [_levels(document)]),
             _compared(document),
@@ -100,10 +99,9 @@ def environment(found: Document, *more: tuple[str, str]) -> Listing:
 
 
 def _levels(document: Document) -> Listing:
-    rows = [
-        (level.name, level.what, Phrase(level.result, level.mood if level.mood != summary.PLAIN else ""))
-        for level in summary.levels(document)
-    ]
+    moods = {summary.PLAIN: ""}
+    levels = summary.levels(document)
+    rows = [(one.name, one.what, Phrase(one.result, moods.get(one.mood, one.mood))) for one in levels]
     return Listing(("level", "what", "result"), rows, named=True)
 
 
@@ -145,11 +143,9 @@ def _proof(proof: Document) -> Section:
     blocks += cut(_groups(proof["tensors"]), MOST_GROUPS, "{} more names, all of them no worse, are left out here.")
     if inexact:
         columns = ("tensor", "verdict", "rounding", "in last places", "where, expected, found")
-        moods = {"wrong": "bad"}
-        rows = [
-            (Phrase(t["name"], "code"), Phrase(t["verdict"], moods.get(t["verdict"], "")), *_rounding(t), t["detail"])
-            for t in inexact
-        ]
+        verdicts = [Phrase(tensor["verdict"], "bad" * (tensor["verdict"] == "wrong")) for tensor in inexact]
+        tensors = zip(inexact, verdicts, strict=True)
+        rows = [(Phrase(t["name"], "code"), verdict, *_rounding(t), t["detail"]) for t, verdict in tensors]
         worst = Listing(columns, rows, ("rounding", "in last places"))
         blocks.append(Section("Not exact, the worst first", cut(worst, MOST_LISTED, LEFT_OUT)))
     return Section("Proof on the weights", blocks)

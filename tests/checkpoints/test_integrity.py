@@ -93,7 +93,7 @@ def test_what_holds_no_hashes_is_refused(result):
 
 def test_one_result_is_asked_for(result):
     done = run("verify", "--files", "demo", result)
-    assert done.code == 2 and "--files is asked of one result alone" in done.err
+    assert done.code == 2 and "--files checks one checkpoint alone" in done.err
     done = run("verify", result)
     assert done.code == 2 and "no RESULT" in done.err
 

@@ -330,8 +330,8 @@ def test_what_is_no_plot_of_ours_is_never_replaced(tmp_path: Path) -> None:
     ("options", "said"),
     [
         ("--stream", "ask for --weights too"),
-        ("--weights --samples 4", "--samples is of running the model"),
-        ("--weights --trust-remote-code", "--trust-remote-code is of running the model"),
+        ("--weights --samples 4", "--samples is for running the model"),
+        ("--weights --trust-remote-code", "--trust-remote-code is for running the model"),
         ("--report nowhere/out.html", "no folder nowhere"),
         ("--plots nowhere/plots", "no folder nowhere"),
         ("--dtype int3", "expected one of"),
