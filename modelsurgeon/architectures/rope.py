@@ -64,7 +64,7 @@ def rotated_size(config: Config, size: int, partial: float | None, size_key: str
     size_key  the config key that names their number (GPT-J: `rotary_dim`)
     partial   the share where the config names none; None: the family always rotates the whole axis, as the type
               `proportional` does (its idle pairs turn at frequency zero)
-    Raises SourceError where that is no even number from 0 to `size`, or not the same for all layers.
+    Raises SourceError where that is no number from 0 to `size`, or not the same for all layers.
     """
     if size_key is not None and config.get(size_key) is not None:
         counts = {int(_number(config, size_key))}
@@ -74,10 +74,7 @@ def rotated_size(config: Config, size: int, partial: float | None, size_key: str
         counts = {_rotated(record, size, partial) for record in records(config).values()}
     if len(counts) > 1 or not 0 <= min(counts) <= size:
         raise SourceError(f"config.json: {sorted(counts)} of {size} coordinates are rotated, expected one number")
-    (count,) = counts
-    if count % 2:
-        raise SourceError(f"config.json: {count} of {size} coordinates are rotated, expected pairs")
-    return count
+    return counts.pop()
 
 
 def reasons_against_nesting(config: Config) -> str | None:

@@ -128,7 +128,7 @@ class Reader:
 
 def read_off(model: Any, tokenizer: Any, generator: torch.Generator) -> Reader:
     """What a model takes. Raises ModelSurgeonError where that is neither text nor pictures nor speech."""
-    kind, config, signal = type(model).__name__, model.config, _signal(model)
+    kind, config, signal = type(model).__name__, model.config, _picture_or_sound(model)
     takes = set(inspect.signature(model.forward).parameters)
     if not {"input_ids", "decoder_input_ids"} & takes:
         return Reader(vocab=0, longest=0, pad=0, signal=signal)
@@ -152,8 +152,8 @@ def read_off(model: Any, tokenizer: Any, generator: torch.Generator) -> Reader:
     return Reader(vocab, longest, pad, start, mask, prefix, end, choices, signal, first, generates)
 
 
-def _signal(model: Any) -> tuple[str, tuple[int, ...]] | None:
-    """(argument, shape of one row) of a model's pictures or sounds; None where it reads text alone."""
+def _picture_or_sound(model: Any) -> tuple[str, tuple[int, ...]] | None:
+    """(name of the argument, shape of one picture or sound); None where the model reads text alone."""
     config, name = model.config, model.main_input_name
     if name == "pixel_values":
         size = config.image_size

@@ -191,6 +191,7 @@ class Remapped:
         return with_one_nan(block) if self.unusual else block
 
     def _computed(self, start: int, stop: int, first: int, last: int | None, device: str, empty: Empty) -> torch.Tensor:
+        """Grow the rows, and of a matrix the columns, that are asked for: rectangles of the base, side by side."""
         if not self.dimensions:
             block = self._multiplied(self.base.read(0, 1, empty), device, empty)
             return block.sub_(self._added) if self._added else block

@@ -90,12 +90,6 @@ def test_the_rotated_size_may_have_a_key_of_its_own():
     assert rope.rotated_size({"rotary_dim": None}, 256, None, "rotary_dim") == 256
 
 
-@pytest.mark.parametrize(("config", "size"), [({"partial_rotary_factor": 0.5}, 6), ({"rotary_dim": 3}, 8)])
-def test_half_a_pair_cannot_be_rotated(config, size):
-    with pytest.raises(SourceError, match=f"3 of {size} coordinates are rotated, expected pairs"):
-        rope.rotated_size(config, size, 0.5, "rotary_dim")
-
-
 @pytest.mark.parametrize(
     "config",
     [

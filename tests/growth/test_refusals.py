@@ -233,6 +233,13 @@ def test_frequencies_that_depend_on_the_size_of_the_head_are_rewritten(name, los
     lossless(name, head_dim=16)
 
 
+def test_half_a_rotary_pair_is_refused(tmp_path):
+    """GLM-4 runs with 3 of 6 coordinates rotated, as if there were 4; twice as many would be 6."""
+    odd = replace(tiny.named("glm4-untied"), config={"head_dim": 6})
+    with pytest.raises(PlanError, match="axis 'head': 3 of its coordinates are rotated, expected pairs"):
+        widen(open_checkpoint(tiny.save(odd, tmp_path / "odd")), 2)
+
+
 def test_gptjs_rotated_size_grows_with_its_heads_only(checkpoint, refusal, lossless):
     for size in (6, 8):
         assert "rotary_dim" in refusal("gptj-untied", rotary_dim=size)

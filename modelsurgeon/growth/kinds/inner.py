@@ -181,7 +181,12 @@ def _turned(growth: Growth, name: str) -> tuple[np.ndarray, int]:
 
 
 def _pairs(rotary: Rotary, config: Config, rotated: int, count: int) -> dict[str, np.ndarray]:
-    """{`GrownPairs.kind`: sources}; nested and repeated ones are `count` times as many."""
+    """{`GrownPairs.kind`: sources}; nested and repeated ones are `count` times as many.
+
+    Raises PlanError where half a pair is rotated.
+    """
+    if rotated % 2:
+        raise PlanError(f"axis {rotary.axis!r}: {rotated} of its coordinates are rotated, expected pairs")
     layout = rotary.pairs(config)
     nested, repeated = (pairs(rotated, count, layout) for pairs in (orders.nested_pairs, orders.repeated_pairs))
     return {"kept": np.arange(rotated), "nested": nested, "repeated": repeated}
