@@ -73,6 +73,12 @@ def test_sizes_that_a_refusal_names_do_work() -> None:
         heads.shared(*counts)
 
 
+@pytest.mark.parametrize(("before", "kv"), [(2, 4), (6, 4)])
+def test_heads_that_share_unevenly_are_refused(before: int, kv: int) -> None:
+    with pytest.raises(NoHeadsError, match=f"{before} query heads cannot share {kv} key-value heads evenly"):
+        heads.shared(before, 2 * before, kv, kv)
+
+
 def nearest(*counts: int) -> tuple[int, ...]:
     """What a refusal names."""
     try:

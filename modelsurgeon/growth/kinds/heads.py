@@ -119,8 +119,10 @@ def alone(before: int, after: int, slopes: np.ndarray | None = None, wanted: np.
 def shared(before: int, after: int, kv_before: int, kv_after: int) -> tuple[np.ndarray, np.ndarray]:
     """(sources of query heads [after] int64, sources of key-value heads [kv_after] int64).
 
-    Raises NoHeadsError where the old groups do not fit into the new ones.
+    Raises NoHeadsError where the old groups are uneven, or do not fit into the new ones.
     """
+    if before % kv_before:
+        raise NoHeadsError(f"{before} query heads cannot share {kv_before} key-value heads evenly")
     (group, (slots, rest)), reason = (before // kv_before, divmod(after, kv_after)), ""
     if rest:
         reason = f"{after} query heads cannot share {kv_after} key-value heads evenly"
