@@ -38,15 +38,9 @@ def test_one_seed_draws_one_thing_and_another_seed_another(monkeypatch: pytest.M
     assert found[0][0] != found[0][1]  # a draw has a name, too
 
 
-def test_one_of_each_kind_is_drawn(seed: str) -> None:
-    found = draws.one_of_each(THINGS, len, seed)
-    assert sorted(map(len, found)) == [8, 9]
-
-
 def test_all_is_tried_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(draws, "EXHAUSTIVE", True)
     assert draws.drawn("ab", "xy", "") == [("a", "x"), ("a", "y"), ("b", "x"), ("b", "y")]
-    assert draws.one_of_each(THINGS, len, "") == THINGS
     assert draws.examples(50) == 50 * draws.TIMES
     assert draws.report().startswith("all is tried by seed ")
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import random
 import subprocess
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -51,16 +51,6 @@ def drawn(things: Iterable[A], ways: Iterable[B], name: str) -> list[tuple[A, B]
     shuffled = generator.sample(ways, len(ways))
     dealt = [shuffled[index % len(ways)] for index in range(len(things))]
     return list(zip(things, generator.sample(dealt, len(dealt)), strict=True))
-
-
-def one_of_each(things: Sequence[A], kind: Callable[[A], Hashable], name: str) -> list[A]:
-    """One thing of each kind; or all of them."""
-    if EXHAUSTIVE:
-        return list(things)
-    found: dict[Hashable, A] = {}
-    for thing in chance(name).sample(things, len(things)):
-        found.setdefault(kind(thing), thing)
-    return [thing for thing in things if found[kind(thing)] is thing]
 
 
 def examples(count: int) -> int:
