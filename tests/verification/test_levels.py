@@ -24,7 +24,7 @@ MUTANTS = [*every_mutant(), *every_noisy_mutant()]
 
 
 def firsts(mutants: Iterable[Mutant], of: Callable[[Mutant], Hashable]) -> list[Mutant]:
-    """The first one of each, or all. They are not drawn: a level can miss a mistake by little, and these are on record."""
+    """The first one of each, or all. They are not drawn: a level can miss a mistake by little; these are on record."""
     mutants = list(mutants)
     if EXHAUSTIVE:
         return mutants
