@@ -145,9 +145,10 @@ class Tally:
     def _add_kl(self, p: torch.Tensor, q: torch.Tensor, read: torch.Tensor) -> None:
         """Log-probabilities, and the positions that count; what has no probability in the source adds nothing."""
         share = p.exp()
-        terms = (p - q).mul_(share).masked_fill_(share == 0, 0)
-        self.kl += float(terms.sum(-1)[read].clamp(min=0).sum())  # rounding takes it below zero by 1e-17
-        self.read += int(read.sum())
+        kl = (p - q).mul_(share).masked_fill_(share == 0, 0).sum(-1)
+        counted = read & ~kl.isnan()  # where both have a nan, neither has probabilities
+        self.kl += float(kl[counted].clamp(min=0).sum())  # rounding takes it below zero by 1e-17
+        self.read += int(counted.sum())
 
     def comparison(self, inputs: str, output: str, noise: bool = False) -> Comparison:
         """The largest difference and the means of all that was added.

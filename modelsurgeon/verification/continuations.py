@@ -99,7 +99,7 @@ def compare_continuations(before: Continued, after: Continued, tolerance: float,
         read[prompt, : at + 1] = True
         if at < len(old):
             found.append(_divergence(before.logits[prompt, at], deviation, prompt, at, int(old[at]), int(new[at])))
-    first = next((one for one in found if not one.share <= tolerance), None)
+    first = next((one for one in found if not one.share <= max(tolerance, allowed)), None)
     first = first or next((one for one in found if not one.share <= allowed), found[0] if found else None)
     error = _error(before.logits[read], after.logits[read], deviation)
     whole = torch.ones_like(read)

@@ -21,6 +21,8 @@ PAIRS = 1024  # of numbers, drawn at each position: they give the unit to 6%
 CLOSE = 0.25  # the share of pairs that are closer than
 NORMAL = 0.4506  # standard deviations, of normal numbers
 MASKED = 1000.0  # nats: a token that far below another one has no probability, even in float64
+ENOUGH = 6  # pairs of tokens that are not masked: of a tenth of the vocabulary, ten pairs
+MUCH = 20  # times closer than MASKED: logits spread over thousands of nats are closer by chance
 FEW = 8  # numbers: an output with fewer at a position is judged by column, over all positions
 HUGE = 16.0  # deviations: the unit of a larger number is its size over this
 
@@ -106,15 +108,23 @@ class Deviation:
 def spreads(value: torch.Tensor, farthest: float = torch.inf) -> torch.Tensor:
     """[positions, width] -> [positions] float64: a robust standard deviation; 0 where all numbers are equal.
 
-    farthest  pairs of numbers further apart are left out
+    farthest  pairs of numbers further apart are left out, if enough others are much closer
     """
     first, second = (value[:, one].double() for one in _pairs(value.shape[-1]))
     apart = first.sub_(second).abs_()
-    counted = apart.isfinite() & (apart > 0) & (apart < farthest)
-    apart = apart.masked_fill_(~counted, torch.inf).sort(-1).values
-    count = counted.sum(-1)
+    apart = apart.masked_fill_(~(apart.isfinite() & (apart > 0)), torch.inf).sort(-1).values
+    found, _ = _lower_quartile(apart, torch.inf)
+    if farthest < torch.inf:
+        near, count = _lower_quartile(apart, farthest)
+        found = torch.where((count >= ENOUGH) & (near < farthest / MUCH), near, found)
+    return found / NORMAL
+
+
+def _lower_quartile(apart: torch.Tensor, farthest: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of sorted [positions, pairs] numbers below `farthest`: their lower quartile, 0 if there are none; their count."""
+    count = (apart < farthest).sum(-1)
     at = ((count - 1).clamp(min=0).double() * CLOSE).long()
-    return torch.where(count > 0, apart.gather(-1, at.unsqueeze(-1)).squeeze(-1) / NORMAL, 0.0)
+    return torch.where(count > 0, apart.gather(-1, at.unsqueeze(-1)).squeeze(-1), 0.0), count
 
 
 @lru_cache(maxsize=64)

@@ -45,11 +45,11 @@ Outputs = dict[str, torch.Tensor]  # {name: [positions, width]}, real positions 
 class Answers:
     """What the source returned in one dtype.
 
-    kept        the outputs of each batch, on disk; `states` are its hidden states, on disk too
-    device      where the model ran and outputs are compared
-    names       the names of each batch's outputs
-    deviations  {output: Deviation}
-    noise       the comparison with the source's own outputs in more bits, if those were computed
+    kept          the outputs of each batch, on disk; `states` are its hidden states, on disk too
+    device        where the model ran and outputs are compared
+    names         the names of each batch's outputs
+    deviations    {output: Deviation}
+    noise         the comparison with the source's own outputs in more bits, if those were computed
     wider_states  hidden states in more bits, on disk too
     """
 
