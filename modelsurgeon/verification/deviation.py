@@ -24,6 +24,7 @@ MASKED = 1000.0  # nats: a token that far below another one has no probability, 
 ENOUGH = 6  # pairs of tokens that are not masked: of a tenth of the vocabulary, ten pairs
 MUCH = 20  # times closer than MASKED: logits spread over thousands of nats are closer by chance
 FEW = 8  # numbers: an output with fewer at a position is judged by column, over all positions
+SMALLEST = 0.05  # of all numbers: what they have in common, an offset, is no larger than these are
 HUGE = 16.0  # deviations: the unit of a larger number is its size over this
 
 
@@ -33,7 +34,7 @@ class Deviation:
 
     tokens   whether it is logits over the vocabulary
     spreads  [positions] of each batch; of narrow outputs [positions, width] numbers
-    sizes    [positions] of each batch: the median size of the numbers
+    sizes    [positions] of each batch: the size that all numbers but the smallest have
     """
 
     tokens: bool = False
@@ -51,7 +52,8 @@ class Deviation:
             return
         sample = value[:, _pairs(value.shape[-1])[0]].to(self.device).double()
         self.spreads.append(self._spread(value).cpu())
-        self.sizes.append(sample.abs().nan_to_num(0, 0, 0).median(-1).values.cpu())
+        smallest = sample.abs().nan_to_num(0, 0, 0).kthvalue(max(1, int(SMALLEST * sample.shape[-1])), dim=-1)
+        self.sizes.append(smallest.values.cpu())
 
     def units(self, value: torch.Tensor) -> torch.Tensor:
         """The unit of each number of some positions of this output: [positions, width] float64, above 0."""
@@ -75,10 +77,10 @@ class Deviation:
         return self._floor
 
     def grain(self, eps: float) -> float:
-        """Deviations: what rounding to `eps` makes of a number of usual size; infinite for a constant output."""
+        """Deviations: what rounding to `eps` does to numbers, even to small ones; infinite for a constant output."""
         if self.narrow:
             numbers = torch.cat(self.narrow)
-            size, spread = numbers.abs().nan_to_num(0, 0, 0).median(0).values, spreads(numbers.T)
+            size, spread = numbers.abs().nan_to_num(0, 0, 0).amin(0), spreads(numbers.T)
         else:
             size, spread = torch.cat(self.sizes), torch.cat(self.spreads)
         ratio = torch.where(spread > 0, eps * size / spread, torch.inf)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -185,6 +186,15 @@ def test_kl_and_loss_have_a_say_where_16_bits_hide_the_largest_error() -> None:
     found = narrow(wide, before, wrong, labelled=True).reasons
     assert len(found) == 1 and ": loss " in found[0]
     assert any("KL" in line for line in narrow(wide, before, rounded(wide, 2e-2, 2)).reasons)
+
+
+def test_beside_float32_a_run_in_16_bits_counts_where_it_is_far_beyond_its_noise() -> None:
+    wide = normal(0)
+    before = rounded(wide, 2e-3, 1)
+    for error, alone, beside in ((2e-3, False, False), (8e-3, True, False), (4e-2, True, True)):
+        found = narrow(wide, before, rounded(before, error, 2))
+        assert bool(found.reasons) == alone
+        assert bool(replace(found, slack=2.0).reasons) == beside
 
 
 def test_another_preferred_token_is_different_unless_the_margin_is_small() -> None:
