@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,6 +22,7 @@ from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.progress import Tell, silent
 from modelsurgeon.running.batches import TEXT
+from modelsurgeon.running.coverage import Coverage
 from modelsurgeon.running.options import RunOptions
 from modelsurgeon.running.reference import quiet, saved_folder
 from modelsurgeon.tensors.dtypes import DTYPE_NAMES
@@ -59,6 +60,7 @@ class LogitReport:
     generation        continuations of prompts, where behaviour was compared and the models write text
     loss_by_position  nats: the mean cross entropy at each position of the text's windows
     scatter           some logits of all inputs
+    coverage          how much was fed of what the source can look up
     """
 
     dtype: str
@@ -71,6 +73,7 @@ class LogitReport:
     generation: Generation | None = None
     loss_by_position: Pairs | None = None
     scatter: Pairs | None = None
+    coverage: Coverage | None = None
 
     @property
     def limits(self) -> tuple[float, ...]:
@@ -99,6 +102,7 @@ def compare_all(
     result_path: Path | None = None,
     maps: Mapping[str, AxisMap] | None = None,
     behaviour: bool = False,
+    thorough: bool = False,
     in_stored: bool = True,
     tell: Tell = silent,
 ) -> tuple[LogitReport, LogitReport | None]:
@@ -107,6 +111,7 @@ def compare_all(
     result_path  the folder of a result that is not published yet; None: the one that it was opened from
     maps         {axis: map} from source to result; an axis without one did not grow
     behaviour    also long and shifted rows, padding on the left, hidden states, and text that both write
+    thorough     feed every row that can be looked up, and reach beyond windows, as far as a budget goes (no proof)
     in_stored    also in the source's 16 bits, beside the noise floor
     Raises SourceError where `transformers` cannot load a checkpoint whole, ModelSurgeonError where the outputs differ
     in size and no map says how, or where there is nothing to run; OSError where the disk for temporary files is full.
@@ -116,7 +121,7 @@ def compare_all(
     wanted = dict.fromkeys(filter(None, [dtype, stored]))
     wide = dtype if dtype not in NARROW else "float32"  # what noise is measured from
     with quiet(), TemporaryDirectory(prefix="modelsurgeon-") as scratch:
-        visits = Visits(source, result, place, maps or {}, options, Path(scratch), tell, behaviour)
+        visits = Visits(source, result, place, maps or {}, options, Path(scratch), tell, behaviour, thorough)
         before: dict[str, Answers] = {}
         for each in dict.fromkeys([wide, *wanted]):
             before[each] = visits.ask_source(each, before.get(wide))
@@ -133,9 +138,10 @@ def _report(dtype: str, before: Answers, after: ResultAnswers) -> LogitReport:
         generation = compare_continuations(before.continued, after.continued, deviation, tolerance, error)
     seconds, perplexity = before.seconds + after.seconds, _perplexity(comparisons)
     losses, scatter = Pairs(*positions) if positions else None, Pairs(*map(tuple, after.tallies.sample()))
-    return LogitReport(
+    found = LogitReport(
         dtype, comparisons, before.noise, after.notes, seconds, perplexity, after.layers, generation, losses, scatter
     )
+    return replace(found, coverage=before.coverage)
 
 
 def _perplexity(comparisons: Iterable[Comparison]) -> dict[str, float] | None:
