@@ -30,8 +30,14 @@ GPU_SHARE = 0.9  # of a GPU's free memory goes to weights, as in the library: th
 
 
 def loadable(config: Mapping[str, Any], kept: Set[str] = frozenset()) -> dict[str, Any]:
-    """A config without the keys of LOADING and without private ones; `kept` names those of LOADING that stay."""
-    return {k: v for k, v in config.items() if (k not in LOADING or k in kept) and not k.startswith("_")}
+    """A config without the keys of LOADING and without private ones; `kept` names those of LOADING that stay.
+
+    A token for padding that is no row of the embedding is left out, too: the library would build no embedding.
+    """
+    pad, vocab = config.get("pad_token_id"), config.get("vocab_size")
+    no_row = isinstance(pad, int) and isinstance(vocab, int) and not -vocab <= pad < vocab
+    left_out = (LOADING - kept) | ({"pad_token_id"} if no_row else frozenset())
+    return {k: v for k, v in config.items() if k not in left_out and not k.startswith("_")}
 
 
 @contextmanager
