@@ -49,10 +49,19 @@ def check(checkpoint: Checkpoint) -> tuple[str, ...]:
             raise SourceError(f"config.json: {key} = {found!r}, but the rest makes it {wanted!r}")
     _check_tensors(checkpoint)
     notes = {
+        "code that config.json names, which is not copied; transformers runs its own unless told to trust it": _code(
+            config
+        ),
         f"config keys kept as they are, unknown to {config['model_type']}": [*map(shown, unaccounted)],
-        "files left behind": left_behind(checkpoint.origin.folder),
+        "files left behind": left_behind(checkpoint),
     }
     return tuple(f"{note}: {', '.join(names)}" for note, names in notes.items() if names)
+
+
+def _code(config: Mapping[str, Any]) -> list[str]:
+    """What `auto_map` names: a family with a table is one that the library has code for, and runs by default."""
+    named = config.get("auto_map")
+    return [shown(str(code)) for code in named.values()] if isinstance(named, Mapping) else []
 
 
 def _check_numbers(checkpoint: Checkpoint) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from modelsurgeon.checkpoints.weight_files import CONFIG, weight_files
 from modelsurgeon.errors import PlanError, SourceError
 from modelsurgeon.files.file import File, Folder
 from modelsurgeon.files.hashes import ALGORITHM, digest
@@ -93,11 +94,12 @@ class Step:
 
 
 def identify(origin: Origin) -> dict[str, Any]:
-    """Name and commit, or else size and hash of config.json and every safetensors file; only sizes over a network."""
+    """Name and commit, or else size and hash of config.json and of its weights; only sizes over a network."""
+    folder = origin.folder
     if origin.revision:
         return {"id": origin.id, "revision": origin.revision}
-    names = [name for name in origin.folder.names() if name.endswith(".safetensors") or name == "config.json"]
-    files = {name: origin.folder.file(name) for name in names}
+    names = [CONFIG, *weight_files(folder).names] if folder.holds(CONFIG) else []
+    files = {name: folder.file(name) for name in names}
     hashes = {name: {ALGORITHM: digest(file)} if file.path else {} for name, file in files.items()}
     return {"id": origin.id, "files": {name: {"bytes": file.size, **hashes[name]} for name, file in files.items()}}
 

@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 
-from modelsurgeon.checkpoints.checkpoint import INDEX, Checkpoint, read_config, read_tensors
+from modelsurgeon.checkpoints.checkpoint import Checkpoint, read_config, read_tensors
+from modelsurgeon.checkpoints.weight_files import weight_files
 from modelsurgeon.errors import ModelSurgeonError, SourceError, first_line
 from modelsurgeon.files.file import LocalFolder
 from modelsurgeon.running.options import RunOptions
@@ -191,10 +192,11 @@ def auto_class(checkpoint: Checkpoint, folder: Path) -> Any:
 def checked_view(folder: Path, with_code: bool = False) -> Iterator[Path]:
     """A temporary folder that holds config.json, links to the weights and, `with_code`, to Python files; no more."""
     opened = LocalFolder(folder)
-    config = loadable(read_config(opened), {"auto_map"} if with_code else frozenset())
-    files = {tensor.file.name: folder / tensor.file.name for tensor in read_tensors(opened).values()}
-    if (folder / INDEX).exists():
-        files[INDEX] = folder / INDEX
+    found = read_config(opened)
+    config = loadable(found, {"auto_map"} if with_code else frozenset())
+    weights = weight_files(opened, found)
+    read_tensors(opened, weights)
+    files = {known: folder / name for known, name in weights.standard.items()}
     files |= {name: folder / name for name in opened.names() if with_code and name.endswith(".py")}
     with TemporaryDirectory(prefix="modelsurgeon-") as name:
         view = Path(name)
