@@ -91,15 +91,16 @@ def _each_side(what: str, differences: Iterator[str], same: str, notes: list[str
 
 
 def _labels(configs: list[Config]) -> Beside:
-    before, after = ({key: _as_texts(config.get(key)) for key in ("id2label", "label2id")} for config in configs)
-    names = before["id2label"]
-    same = f"{len(names)}: {listed([brief(name) for name in names.values()])}" if isinstance(names, dict) else NEITHER
-    return verdict("label names", apart(before, after, {}), same)
+    before, after = map(_named, configs)
+    names = [brief(name) for name in before["id2label"].values()]
+    return verdict("label names", apart(before, after, {}), f"{len(names)}: {listed(names)}" if names else NEITHER)
 
 
-def _as_texts(names: Any) -> Any:
-    """Keys as JSON has them: the library's are numbers."""
-    return {str(key): value for key, value in names.items()} if isinstance(names, Mapping) else names
+def _named(config: Config) -> dict[str, dict[str, Any]]:
+    """Both directions, with keys as JSON has them; one that is left out is the other's inverse."""
+    names = {str(at): name for at, name in (config.get("id2label") or {}).items()}
+    numbers = config.get("label2id") or {name: int(at) for at, name in names.items()}
+    return {"id2label": names, "label2id": dict(numbers)}
 
 
 def _dropout(configs: list[Config]) -> Beside:

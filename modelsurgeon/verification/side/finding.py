@@ -131,21 +131,22 @@ def by_bytes(name: str, pair: Pair, differences: Callable[[File, File], Iterable
 
     differences  what differs in the files' meaning, where their bytes differ; without it bytes alone count
     """
-    if missing := present(name, name in pair.names[0], name in pair.names[1]):
+    what = shown(name)
+    if missing := present(what, name in pair.names[0], name in pair.names[1]):
         return missing
 
     def compare() -> Beside:
         before, after = pair.files(name)
         if equal(before, after):
-            return Beside(name, SAME, SAME_BYTES)
+            return Beside(what, SAME, SAME_BYTES)
         if differences is None:
-            return Beside(name, DIFFERENT, _sizes(before, after))
+            return Beside(what, DIFFERENT, _sizes(before, after))
         try:
-            return verdict(name, differences(before, after), SAME_VALUES)
+            return verdict(what, differences(before, after), SAME_VALUES)
         except UNREADABLE:
-            return Beside(name, DIFFERENT, _unreadable(pair, name, differences))
+            return Beside(what, DIFFERENT, _unreadable(pair, name, differences))
 
-    return soft(name, compare)
+    return soft(what, compare)
 
 
 def equal(before: File, after: File) -> bool:
