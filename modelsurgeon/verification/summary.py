@@ -28,6 +28,8 @@ PROVEN, NOT_PROVEN, DIFFERENT = (
 GOOD, BAD, WARNING, PLAIN = "good", "bad", "warning", "plain"
 STAY = " will stay copies for ever"  # the end of a finding about pairs of copies
 MOST_WARNINGS = 10  # tensors that are listed as wrong
+COUNTED = ("different", "only in source", "only in result")  # findings beside the function that --strict counts
+NOT_COMPARED = "not compared"
 NO_TENSORS = {"config.json", "modelsurgeon.json", "maps"}  # verdicts of these names are not of tensors
 
 
@@ -71,7 +73,8 @@ def levels(document: Document) -> list[Level]:
         errors, noise = (number(largest(c["max_rel"] for c in report[key])) for key in ("comparisons", "noise"))
         what, result = f"{report['dtype']}, {_inputs(report)}", f"max error {errors} beside own noise of {noise}"
         rows.append(Level("16 bits", what, result))
-    return rows + (_trainable(document) if document["trainable"] else [])
+    rows += _trainable(document) if document["trainable"] else []
+    return rows + ([_beside(document["beside"])] if document["beside"] else [])
 
 
 def warnings(document: Document) -> list[str]:
@@ -87,6 +90,12 @@ def notes(document: Document) -> list[str]:
     """What was not run or not compared, and why, one line each."""
     run = [document[level] for level in ("logits", "stored", "trainable") if document[level]]
     return list(dict.fromkeys(note for part in (document, *run) for note in part["notes"]))
+
+
+def beside(document: Document) -> list[str]:
+    """What differs beside the function, one line each."""
+    counted = [row for row in document["beside"] if row["finding"] in COUNTED]
+    return [f"beside the function: {row['what']}: {_in_full(row)}" for row in counted]
 
 
 def answers(document: Document) -> list[Answer]:
@@ -197,6 +206,19 @@ def _trainable(document: Document) -> list[Level]:
         result, mood = ("; ".join(_never(axis)), WARNING) if axis in stuck else (axis["says"], GOOD)
         rows.append(Level("trainable", what, result, mood))
     return rows or [Level("trainable", "gradients of copies", "there are no copies")]
+
+
+def _beside(rows: list[Any]) -> Level:
+    """All rows in one: the names of those that are not the same, by finding."""
+    kinds = {kind: [row["what"] for row in rows if row["finding"] == kind] for kind in (*COUNTED, NOT_COMPARED)}
+    parts = [f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names]
+    differs = any(kinds[kind] for kind in COUNTED)
+    what = "tokenizer, templates, ids, labels, dropout, dtype, code"
+    return Level("beside", what, "; ".join([*["same"][differs:], *parts]), WARNING if differs else GOOD)
+
+
+def _in_full(row: Document) -> str:
+    return ": ".join(filter(None, [row["finding"], row["detail"]]))
 
 
 # --- the three questions ---------------------------------------------------------------------------------------------
