@@ -2,6 +2,7 @@
 
     ModelSurgeonError           a request that cannot be carried out as asked (exit code 2)
     ├── SourceError             the checkpoint cannot be read, or contradicts itself
+    │   └── FieldError          a field of a record cannot be what it is
     ├── ArchitectureError       no table accounts for what the checkpoint holds
     ├── PlanError               the surgery asked for does not exist, or is not lossless
     │   └── OptionsError        options contradict each other
@@ -20,6 +21,10 @@ class ModelSurgeonError(Exception):
 
 class SourceError(ModelSurgeonError):
     """The checkpoint cannot be read, or contradicts itself."""
+
+
+class FieldError(SourceError):
+    """A field of a record cannot be what it is."""
 
 
 class ArchitectureError(ModelSurgeonError):

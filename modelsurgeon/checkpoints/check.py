@@ -13,7 +13,8 @@ from modelsurgeon.architectures import registry
 from modelsurgeon.architectures.architecture import Architecture, Template
 from modelsurgeon.architectures.config import EFFECTIVE, lookup
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, left_behind
-from modelsurgeon.errors import ArchitectureError, SourceError
+from modelsurgeon.checkpoints.record import RECORD
+from modelsurgeon.errors import ArchitectureError, FieldError, SourceError
 from modelsurgeon.tensors import quantised
 from modelsurgeon.tensors.dtypes import FLOATS
 from modelsurgeon.text import shown
@@ -27,6 +28,7 @@ def check(checkpoint: Checkpoint) -> tuple[str, ...]:
 
     Raises SourceError or ArchitectureError for the first thing that does not fit.
     """
+    check_record(checkpoint)
     table, config = checkpoint.architecture, checkpoint.resolved
     _check_numbers(checkpoint)
     for key, accepted in table.requires.items():
@@ -53,6 +55,13 @@ def check(checkpoint: Checkpoint) -> tuple[str, ...]:
         "files left behind": left_behind(checkpoint.origin.folder),
     }
     return tuple(f"{note}: {', '.join(names)}" for note, names in notes.items() if names)
+
+
+def check_record(checkpoint: Checkpoint) -> None:
+    """Raise FieldError where a field of the record cannot be right."""
+    if checkpoint.misrecorded:
+        way_out = f"remove {RECORD} to treat it as a checkpoint without a record"
+        raise FieldError(f"{checkpoint.origin.id}: {checkpoint.misrecorded}; {way_out}")
 
 
 def _check_numbers(checkpoint: Checkpoint) -> None:

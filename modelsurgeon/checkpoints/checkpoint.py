@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -19,7 +19,7 @@ from modelsurgeon.architectures import registry
 from modelsurgeon.architectures.architecture import Architecture
 from modelsurgeon.checkpoints.record import RECORD, Origin, Step, read_record
 from modelsurgeon.checkpoints.source import locate
-from modelsurgeon.errors import SourceError
+from modelsurgeon.errors import FieldError, SourceError
 from modelsurgeon.files.file import File, Folder
 from modelsurgeon.files.json_file import OF_CONFIGS, OF_INDICES, read_json, shortened
 from modelsurgeon.files.safetensors_file import read_entries
@@ -51,6 +51,7 @@ class Checkpoint:
     notes        what a user should know about this plan: choices, and what is not exact
     lossy        the reasons why the last operation's result is not the same function
     config_file  the file that the config was read from, as it was then
+    misrecorded  what cannot be right in its record, which then tells no steps; empty where nothing is
     """
 
     config: Mapping[str, Any]
@@ -61,6 +62,7 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     lossy: tuple[str, ...] = ()
     config_file: File | None = None
+    misrecorded: str = ""
 
     def __repr__(self) -> str:
         return f"Checkpoint({self.origin.id!r}, {self.config.get('model_type')}, {len(self.tensors)} tensors)"
@@ -96,6 +98,11 @@ class Checkpoint:
     def nbytes(self) -> int:
         """Bytes that its tensors take."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    @property
+    def without_record(self) -> Checkpoint:
+        """The checkpoint as if nothing were on record."""
+        return replace(self, steps=(), misrecorded="")
 
     def on_disk(self, template: str) -> str:
         """The name on disk of a tensor (in the table's spelling); that spelling where the tensor does not exist yet."""
@@ -169,11 +176,19 @@ def open_checkpoint(source: str | Path, revision: str | None = None, *, stream: 
 def open_folder(origin: Origin) -> Checkpoint:
     """Open a folder that was located. Raises SourceError where it cannot be read."""
     folder = origin.folder
-    steps = read_record(folder.file(RECORD)) if folder.holds(RECORD) else ()
+    steps, misrecorded = _steps(folder)
     config_file = folder.file("config.json")  # its stamp is taken before it is read
     config, tensors = read_config(folder), read_tensors(folder)
     side_files = {name: folder.file(name) for name in folder.names() if is_carried(name)}
-    return Checkpoint(config, tensors, side_files, origin, steps, config_file=config_file)
+    return Checkpoint(config, tensors, side_files, origin, steps, config_file=config_file, misrecorded=misrecorded)
+
+
+def _steps(folder: Folder) -> tuple[tuple[Step, ...], str]:
+    """(the steps on record, what cannot be right in the record)."""
+    try:
+        return read_record(folder.file(RECORD)) if folder.holds(RECORD) else (), ""
+    except FieldError as error:
+        return (), str(error)
 
 
 def read_config(folder: Folder) -> dict[str, Any]:

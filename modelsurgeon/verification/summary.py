@@ -22,6 +22,7 @@ Document = Mapping[str, Any]
 
 GOOD, BAD, WARNING, PLAIN = "good", "bad", "warning", "plain"
 STAY = " will stay copies for ever"  # the end of a finding about pairs of copies
+NEGLIGIBLE = 1e-6  # of a weight: a rounding that does not show in logits computed in float32
 MOST_WARNINGS = 10  # tensors that are listed as wrong
 NO_TENSORS = {"config.json", "modelsurgeon.json", "maps"}  # verdicts of these names are not of tensors
 
@@ -73,7 +74,25 @@ def warnings(document: Document) -> list[str]:
     proof = document["proof"] or {"tensors": [], "approximations": []}
     wrong = [f"wrong: {one['name']}: {one['detail']}" for one in proof["tensors"] if one["verdict"] == "wrong"]
     more = [f"and {len(wrong) - MOST_WARNINGS:,} more"] if len(wrong) > MOST_WARNINGS else []
-    return [*wrong[:MOST_WARNINGS], *more, *(f"not lossless: {reason}" for reason in proof["approximations"])]
+    lossy = [f"not lossless: {reason}" for reason in proof["approximations"]]
+    return [*wrong[:MOST_WARNINGS], *more, *lossy, *_rounded(document)]
+
+
+def _rounded(document: Document) -> list[str]:
+    """Where a growth that is right was rounded to 16 bits, and outputs differ by no more than that: the way out."""
+    proof, outputs = document["proof"], document["logits"]
+    if document["same"] or not proof or not outputs or outputs["same"]:
+        return []
+    if proof["verdict"] != "rounded" or proof["rounding"] <= NEGLIGIBLE:
+        return []
+    dtypes = [document["checkpoints"][side]["dtype"] for side in ("source", "result")]
+    what = f"weights were rounded, by {number(proof['rounding'])} of themselves, and that is why outputs differ"
+    steps = (document["maps"] or {"steps": []})["steps"]
+    if dtypes[0] != dtypes[1]:
+        return [f"{what}: stored as {dtypes[1]}, and the source as {dtypes[0]}; the source's dtype would hold them"]
+    if any(step["arguments"].get("rule") == "orthogonal" for step in steps):
+        return [f"{what}: {dtypes[1]} does not hold the factors of --rule orthogonal; --rule exact would round nothing"]
+    return [what]
 
 
 def notes(document: Document) -> list[str]:
@@ -113,6 +132,8 @@ def _never(axis: Document) -> list[str]:
 
 
 def _proof(proof: Document, inferred: Document | None) -> Level:
+    if claim := _unlikely_claim(proof):
+        return claim
     counted = Counter(tensor["verdict"] for tensor in proof["tensors"])
     counts = ", ".join(f"{counted[word]} {word}" for word in ("exact", "rounded", "wrong") if counted[word])
     rounded = f" (largest rounding {number(proof['rounding'])})" if proof["rounding"] else ""
@@ -121,6 +142,16 @@ def _proof(proof: Document, inferred: Document | None) -> Level:
     mood = BAD if counted["wrong"] else WARNING if proof["approximations"] else GOOD
     what = f"{tensors:,} {'tensor' if tensors == 1 else 'tensors'} and the config, all inputs, by {by}"
     return Level("proof", what, f"weights: {counts}{rounded}", mood)
+
+
+def _unlikely_claim(proof: Document) -> Level | None:
+    """The row of a proof that found no maps to fold by; None where it found some."""
+    wrong = [one for one in proof["tensors"] if one["verdict"] == "wrong"]
+    if {one["name"] for one in proof["tensors"]} == {"modelsurgeon.json"}:
+        return Level("proof", "the record", f"cannot be right: {wrong[0]['detail']}", BAD)
+    if {one["name"] for one in proof["tensors"]} == {"maps"}:
+        return Level("proof", "the maps derived from the weights", f"cannot be: {wrong[0]['detail']}", BAD)
+    return None
 
 
 def _logits(report: Document) -> list[Level]:
@@ -199,7 +230,9 @@ def _for_all(document: Document) -> Answer:
     row = _proof(proof, document["inferred"])
     proven = "proven, up to rounding" if proof["rounding"] else "proven"
     answer = {GOOD: proven, WARNING: "nearly", BAD: "not by these maps" if document["inferred"] else "no"}[row.mood]
-    return Answer(question, answer, f"{row.result}; {row.what}.", row.mood)
+    claim = _unlikely_claim(proof) is not None
+    why = f"{row.what[:1].upper()}{row.what[1:]} {row.result}." if claim else f"{row.result}; {row.what}."
+    return Answer(question, answer, why, row.mood)
 
 
 def _agrees(document: Document) -> Answer:

@@ -35,7 +35,6 @@ from modelsurgeon.verification.logits import LogitReport, compare_all
 from modelsurgeon.verification.trainable import Trainability, examine
 
 FORMAT = 1  # of the document; schema.json describes it
-NEGLIGIBLE = 1e-6  # of a weight: a rounding that does not show in logits computed in float32
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class Report:
     def same(self) -> bool:
         """Whether no level that was run found a difference; at least the outputs, or the proof alone, must be there."""
         if self.by_proof_alone:
-            return self.proven and self.proof is not None and self.proof.rounding <= NEGLIGIBLE
+            return self.proven and self.proof is not None and self.proof.rounding <= summary.NEGLIGIBLE
         return not self._is_wrong and self.logits is not None and self.logits.same
 
     @property
