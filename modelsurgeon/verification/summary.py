@@ -20,6 +20,11 @@ from modelsurgeon.text import number
 
 Document = Mapping[str, Any]
 
+PROVEN, NOT_PROVEN, DIFFERENT = (
+    "same function, proven for all inputs",
+    "same on what was run, not proven",
+    "different",
+)
 GOOD, BAD, WARNING, PLAIN = "good", "bad", "warning", "plain"
 STAY = " will stay copies for ever"  # the end of a finding about pairs of copies
 NEGLIGIBLE = 1e-6  # of a weight: a rounding that does not show in logits computed in float32
@@ -48,14 +53,15 @@ class Answer:
 
 
 def verdict(document: Document) -> str:
-    """Same function, or different; and what training would never change."""
+    """One of three verdicts; and what training would never change."""
     if not document["same"]:
-        return "different"
+        return DIFFERENT
     findings = [line for axis in _stuck(document) for line in _never(axis)]
     copies = [line.removesuffix(STAY) for line in findings if line.endswith(STAY)]
     listed = [" and ".join(filter(None, [", ".join(copies[:-1]), copies[-1]])) + STAY] if copies else []
     never = "; ".join([*listed, *(line for line in findings if not line.endswith(STAY))])
-    return f"same function; but {never}" if never else "same function"
+    same = PROVEN if document["proven"] else NOT_PROVEN
+    return f"{same}; but {never}" if never else same
 
 
 def levels(document: Document) -> list[Level]:
@@ -72,7 +78,8 @@ def levels(document: Document) -> list[Level]:
 def warnings(document: Document) -> list[str]:
     """What is wrong or not lossless, one line each."""
     proof = document["proof"] or {"tensors": [], "approximations": []}
-    wrong = [f"wrong: {one['name']}: {one['detail']}" for one in proof["tensors"] if one["verdict"] == "wrong"]
+    word = "not by these maps" if document["inferred"] else "wrong"
+    wrong = [f"{word}: {one['name']}: {one['detail']}" for one in proof["tensors"] if one["verdict"] == "wrong"]
     more = [f"and {len(wrong) - MOST_WARNINGS:,} more"] if len(wrong) > MOST_WARNINGS else []
     lossy = [f"not lossless: {reason}" for reason in proof["approximations"]]
     return [*wrong[:MOST_WARNINGS], *more, *lossy, *_rounded(document)]
@@ -132,8 +139,8 @@ def _never(axis: Document) -> list[str]:
 
 
 def _proof(proof: Document, inferred: Document | None) -> Level:
-    if claim := _unlikely_claim(proof):
-        return claim
+    if row := _no_maps(proof):
+        return row
     counted = Counter(tensor["verdict"] for tensor in proof["tensors"])
     counts = ", ".join(f"{counted[word]} {word}" for word in ("exact", "rounded", "wrong") if counted[word])
     rounded = f" (largest rounding {number(proof['rounding'])})" if proof["rounding"] else ""
@@ -141,16 +148,19 @@ def _proof(proof: Document, inferred: Document | None) -> Level:
     by = "maps derived from the weights" if inferred else "maps on record"
     mood = BAD if counted["wrong"] else WARNING if proof["approximations"] else GOOD
     what = f"{tensors:,} {'tensor' if tensors == 1 else 'tensors'} and the config, all inputs, by {by}"
+    if counted["wrong"] and inferred:
+        first = next(tensor for tensor in proof["tensors"] if tensor["verdict"] == "wrong")
+        return Level("proof", what, f"not proven: the nearest maps fail at {first['name']}; {counts}", WARNING)
     return Level("proof", what, f"weights: {counts}{rounded}", mood)
 
 
-def _unlikely_claim(proof: Document) -> Level | None:
-    """The row of a proof that found no maps to fold by; None where it found some."""
-    wrong = [one for one in proof["tensors"] if one["verdict"] == "wrong"]
-    if {one["name"] for one in proof["tensors"]} == {"modelsurgeon.json"}:
-        return Level("proof", "the record", f"cannot be right: {wrong[0]['detail']}", BAD)
-    if {one["name"] for one in proof["tensors"]} == {"maps"}:
-        return Level("proof", "the maps derived from the weights", f"cannot be: {wrong[0]['detail']}", BAD)
+def _no_maps(proof: Document) -> Level | None:
+    """The row of a proof that has no maps to fold by; None where it has some."""
+    names = {one["name"] for one in proof["tensors"]}
+    if names == {"modelsurgeon.json"}:
+        return Level("proof", "the record", f"cannot be right: {proof['tensors'][0]['detail']}", BAD)
+    if names == {"maps"}:
+        return Level("proof", "maps derived from the weights", f"not proven: {proof['tensors'][0]['detail']}", WARNING)
     return None
 
 
@@ -229,9 +239,9 @@ def _for_all(document: Document) -> Answer:
         return Answer(question, "not proven", "; ".join(document["notes"]) or "No proof was made.", PLAIN)
     row = _proof(proof, document["inferred"])
     proven = "proven, up to rounding" if proof["rounding"] else "proven"
-    answer = {GOOD: proven, WARNING: "nearly", BAD: "not by these maps" if document["inferred"] else "no"}[row.mood]
-    claim = _unlikely_claim(proof) is not None
-    why = f"{row.what[:1].upper()}{row.what[1:]} {row.result}." if claim else f"{row.result}; {row.what}."
+    answer = {GOOD: proven, WARNING: "nearly" if proof["verdict"] != "wrong" else "not proven", BAD: "no"}[row.mood]
+    told = _no_maps(proof) is not None
+    why = f"{row.what[:1].upper()}{row.what[1:]} {row.result}." if told else f"{row.result}; {row.what}."
     return Answer(question, answer, why, row.mood)
 
 
