@@ -12,6 +12,7 @@ from typing import Any
 from modelsurgeon.architectures import registry
 from modelsurgeon.architectures.architecture import Architecture, Template
 from modelsurgeon.architectures.config import EFFECTIVE, lookup
+from modelsurgeon.architectures.settings import LARGEST_SIZE
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, left_behind
 from modelsurgeon.checkpoints.record import RECORD
 from modelsurgeon.errors import ArchitectureError, FieldError, SourceError
@@ -19,7 +20,6 @@ from modelsurgeon.tensors import quantised
 from modelsurgeon.tensors.dtypes import FLOATS
 from modelsurgeon.text import shown
 
-LARGEST = 2**24  # size of an axis; maps take 16 bytes and more for each coordinate
 DIGITS = 9  # of a layer's number
 
 
@@ -87,7 +87,7 @@ def _check_numbers(checkpoint: Checkpoint) -> None:
         positive = _is_number(clip) and 0 < clip < math.inf
         _expect(clip is None or positive, table.clip, clip, "a number above 0, or null")
     for name, size in sizes.items():
-        _expect(size <= LARGEST, table.axes[name].key or name, size, f"{LARGEST} at most")
+        _expect(size <= LARGEST_SIZE, table.axes[name].key or name, size, f"{LARGEST_SIZE} at most")
 
 
 def _expect(holds: bool, key: str, value: Any, expected: str) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from modelsurgeon.architectures import registry
 from modelsurgeon.architectures.architecture import Architecture
+from modelsurgeon.architectures.settings import check_settings
 from modelsurgeon.checkpoints.record import RECORD, Origin, Step, read_record
 from modelsurgeon.checkpoints.source import locate
 from modelsurgeon.errors import FieldError, SourceError
@@ -192,7 +193,11 @@ def _steps(folder: Folder) -> tuple[tuple[Step, ...], str]:
 
 
 def read_config(folder: Folder) -> dict[str, Any]:
-    """config.json. Raises SourceError where it is absent, no JSON object, or that of a quantised checkpoint."""
+    """config.json.
+
+    Raises SourceError where it is absent, no JSON object, or that of a quantised checkpoint, and for a value that its
+    key cannot have.
+    """
     config = read_json(folder.file("config.json"), OF_CONFIGS)
     if quantised.in_config(config):
         raise SourceError(f"{folder}: {quantised.refusal(config, _dtypes(folder))}")
@@ -200,6 +205,8 @@ def read_config(folder: Folder) -> dict[str, Any]:
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         found = shortened(classes)
         raise SourceError(f"{folder}: config.json: architectures is {found}, expected a list of class names")
+    if config.get("model_type") in registry.known():
+        check_settings(config, registry.find(config["model_type"]))
     return config
 
 

@@ -70,7 +70,7 @@ def rounding_of(tensor: LazyTensor, found: LazyTensor) -> Rounding:
             total += HALF_ULP[one.dtype] + IN_FLOAT64
     if not _holds(found.dtype, tensor.dtype):  # somebody stored it again
         total += HALF_ULP[found.dtype]
-    ends = max(HALF_ULP[first.dtype], HALF_ULP[found.dtype])
+    ends = max(HALF_ULP[first.dtype], HALF_ULP[found.dtype], HALF_ULP["F32"])
     narrow = [one.dtype for one in grown if HALF_ULP[one.dtype] > ends and loses(one)]
     factor = 1.0
     for one in grown:
