@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from modelsurgeon.architectures import registry
 from modelsurgeon.checkpoints.checkpoint import INDEX, Checkpoint, read_config, read_tensors
 from modelsurgeon.errors import ModelSurgeonError, SourceError, first_line
 from modelsurgeon.files.file import LocalFolder
@@ -34,11 +35,13 @@ GPU_SHARE = 0.9  # of a GPU's free memory goes to weights, as in the library: th
 def loadable(config: Mapping[str, Any], kept: Set[str] = frozenset()) -> dict[str, Any]:
     """A config without the keys of LOADING and without private ones; `kept` names those of LOADING that stay.
 
-    A padding token that the vocabulary lacks is left out: models compute nothing from it, and torch refuses it.
+    A padding token that the vocabulary lacks is left out where the model computes nothing from it: torch refuses it.
     """
     found = {k: v for k, v in config.items() if (k not in LOADING or k in kept) and not k.startswith("_")}
     pad, vocab = found.get("pad_token_id"), found.get("vocab_size")
-    if isinstance(pad, int) and isinstance(vocab, int) and pad >= vocab:
+    kind = config.get("model_type")
+    counted = kind in registry.known() and "pad_token_id" in registry.find(kind).keys.split()
+    if isinstance(pad, int) and isinstance(vocab, int) and pad >= vocab and not counted:
         found["pad_token_id"] = None
     return found
 
