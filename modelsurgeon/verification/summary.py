@@ -27,6 +27,7 @@ PROVEN, NOT_PROVEN, DIFFERENT = (
 )
 GOOD, BAD, WARNING, PLAIN = "good", "bad", "warning", "plain"
 STAY = " will stay copies for ever"  # the end of a finding about pairs of copies
+NEGLIGIBLE = 1e-6  # of a weight: a rounding that does not show in logits computed in float32
 MOST_WARNINGS = 10  # tensors that are listed as wrong
 COUNTED = ("different", "only in source", "only in result")  # findings beside the function that --strict counts
 NOT_COMPARED = "not compared"
@@ -83,7 +84,25 @@ def warnings(document: Document) -> list[str]:
     word = "not by these maps" if document["inferred"] else "wrong"
     wrong = [f"{word}: {one['name']}: {one['detail']}" for one in proof["tensors"] if one["verdict"] == "wrong"]
     more = [f"and {len(wrong) - MOST_WARNINGS:,} more"] if len(wrong) > MOST_WARNINGS else []
-    return [*wrong[:MOST_WARNINGS], *more, *(f"not lossless: {reason}" for reason in proof["approximations"])]
+    lossy = [f"not lossless: {reason}" for reason in proof["approximations"]]
+    return [*wrong[:MOST_WARNINGS], *more, *lossy, *_rounded(document)]
+
+
+def _rounded(document: Document) -> list[str]:
+    """Where a growth that is right was rounded to 16 bits, and outputs differ by no more than that: the way out."""
+    proof, outputs = document["proof"], document["logits"]
+    if document["same"] or not proof or not outputs or outputs["same"]:
+        return []
+    if proof["verdict"] != "rounded" or proof["rounding"] <= NEGLIGIBLE:
+        return []
+    dtypes = [document["checkpoints"][side]["dtype"] for side in ("source", "result")]
+    what = f"weights were rounded, by {number(proof['rounding'])} of themselves, and that is why outputs differ"
+    steps = (document["maps"] or {"steps": []})["steps"]
+    if dtypes[0] != dtypes[1]:
+        return [f"{what}: stored as {dtypes[1]}, and the source as {dtypes[0]}; the source's dtype would hold them"]
+    if any(step["arguments"].get("rule") == "orthogonal" for step in steps):
+        return [f"{what}: {dtypes[1]} does not hold the factors of --rule orthogonal; --rule exact would round nothing"]
+    return [what]
 
 
 def notes(document: Document) -> list[str]:
@@ -129,6 +148,8 @@ def _never(axis: Document) -> list[str]:
 
 
 def _proof(proof: Document, inferred: Document | None) -> Level:
+    if row := _no_maps(proof):
+        return row
     counted = Counter(tensor["verdict"] for tensor in proof["tensors"])
     counts = ", ".join(f"{counted[word]} {word}" for word in ("exact", "rounded", "wrong") if counted[word])
     rounded = f" (largest rounding {number(proof['rounding'])})" if proof["rounding"] else ""
@@ -140,6 +161,16 @@ def _proof(proof: Document, inferred: Document | None) -> Level:
         first = next(tensor for tensor in proof["tensors"] if tensor["verdict"] == "wrong")
         return Level("proof", what, f"not proven: the nearest maps fail at {first['name']}; {counts}", WARNING)
     return Level("proof", what, f"weights: {counts}{rounded}", mood)
+
+
+def _no_maps(proof: Document) -> Level | None:
+    """The row of a proof that has no maps to fold by; None where it has some."""
+    names = {one["name"] for one in proof["tensors"]}
+    if names == {"modelsurgeon.json"}:
+        return Level("proof", "the record", f"cannot be right: {proof['tensors'][0]['detail']}", BAD)
+    if names == {"maps"}:
+        return Level("proof", "maps derived from the weights", f"not proven: {proof['tensors'][0]['detail']}", WARNING)
+    return None
 
 
 def _logits(report: Document) -> list[Level]:
@@ -231,7 +262,9 @@ def _for_all(document: Document) -> Answer:
     row = _proof(proof, document["inferred"])
     proven = "proven, up to rounding" if proof["rounding"] else "proven"
     answer = {GOOD: proven, WARNING: "nearly" if proof["verdict"] != "wrong" else "not proven", BAD: "no"}[row.mood]
-    return Answer(question, answer, f"{row.result}; {row.what}.", row.mood)
+    told = _no_maps(proof) is not None
+    why = f"{row.what[:1].upper()}{row.what[1:]} {row.result}." if told else f"{row.result}; {row.what}."
+    return Answer(question, answer, why, row.mood)
 
 
 def _agrees(document: Document) -> Answer:
