@@ -90,7 +90,7 @@ class Alignment:
         if name in self.found or not table.axes[name].grows:
             return self.found[name].order if name in self.found else None
         if any(kind_of(table.axes[axis]).spans_layers for axis in group):
-            settled = self._everywhere(group, maps)
+            settled = self._everywhere(group, maps, standard)
         elif kind.is_head:
             settled = attention.heads(self, name, maps, standard)
         elif kind.is_expert:
@@ -191,7 +191,7 @@ class Alignment:
 
     # --- axes ---
 
-    def _everywhere(self, group: tuple[str, ...], maps: Maps) -> Settled | None:
+    def _everywhere(self, group: tuple[str, ...], maps: Maps, standard: Sequence[np.ndarray]) -> Settled | None:
         """The one order that all layers have: a map of the axis says it, and nothing is moved."""
         table = self.growth.architecture
         seats = [
@@ -210,7 +210,8 @@ class Alignment:
             return None
         source = np.where(matched.source == len(wanted) - 1, MEAN, matched.source) if has_means else matched.source
         signs = np.sign(matched.scale) if np.any(matched.scale < 0) else None
-        return Settled(source, Order(source, signs), 0, 1)
+        usual = signs is None and any(np.array_equal(source, one) for one in standard)
+        return Settled(source, None if usual else Order(source, signs), 0, 1)
 
     def _plain(self, name: str, group: tuple[str, ...], maps: Maps, standard: Sequence[np.ndarray]) -> Settled | None:
         """Neurons of each layer or expert, or the coordinates of a rank."""

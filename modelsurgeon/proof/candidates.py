@@ -142,6 +142,8 @@ def _factor(values: np.ndarray) -> str:
 
 
 def _number(value: float) -> str:
+    if value < 0:
+        return f"-{_number(-value)}"
     for root, sign in ((1, ""), (2, "√"), (4, "∜")):
         power = Fraction(value**root).limit_denominator(4096)
         if power and abs(float(power) - value**root) < 1e-10 * value**root:

@@ -62,6 +62,12 @@ class Held:
         """{counter or axis: number} in a name."""
         return dict(self.key(name)[1])
 
+    def serves_all(self, name: str) -> bool:
+        """Whether a tensor belongs to no layer, nor is the one that some layer has in place of the others'."""
+        canonical, own = self.table.canonical(name), self.templates[name]
+        others = (t for t in self.table.templates if t.placeholders and t.pattern.fullmatch(canonical))
+        return not own.placeholders and next(others, None) is None
+
     def expert_dimension(self, name: str) -> int | None:
         """The dimension of a tensor that has one coordinate for each expert, beside others."""
         dimensions = self.templates[name].signature.dimensions
@@ -157,7 +163,7 @@ def _split(names: list[str], paths: list[list[str]], sides: Mapping[str, set[boo
 def _joined(held: Held, found: list[list[str]]) -> list[list[str]]:
     """Modules of the same templates as one, where one of them holds a tensor that has no number of a layer."""
     numbered = [{held.key(name)[0] for name in group if held.numbers(name)} for group in found]
-    shared = [any(not held.numbers(name) for name in group) for group in found]
+    shared = [any(held.serves_all(name) for name in group) for group in found]
     merged: list[list[str]] = []
     for group, templates, shares in zip(found, numbered, shared, strict=True):
         if shares and len(found) > 1:

@@ -162,19 +162,27 @@ def _scaled(writers: list[View], readers: list[View], factor: torch.Tensor) -> N
             view.mul_(by.reshape(-1, *[1] * (view.ndim - 1)).to(view.dtype))
 
 
+INSIDE = {  # dimensions of the stream's size that are not the stream: of all heads together
+    r".*(q_proj|k_proj|v_proj|query|key|value|q|k|v)\.weight": 0,
+    r".*(q_proj|k_proj|v_proj|query|key|value)\.bias": 0,
+    r".*(o_proj|out_proj|attention\.output\.dense|self_attention\.dense|attention\.dense|\.o)\.weight": 1,
+    r".*attn\.c_proj\.weight": 0,
+    r".*attn\.Wo\.weight": 1,
+}
+
+
 def streams(tensors: Tensors, size: int, signs: bool = False) -> None:
-    """Coordinates of the residual stream, where every dimension of its size belongs to it."""
-    order = shuffled(size)
+    """Coordinates of the residual stream in another order; `signs`: some of them negative, too."""
+    order, sign = shuffled(size), torch.randn(size).sign()
     for name, tensor in tensors.items():
+        inside = [dimension for pattern, dimension in INSIDE.items() if re.fullmatch(pattern, name)]
         for dimension, count in enumerate(tensor.shape):
-            if count == size:
-                tensors[name] = tensors[name].index_select(dimension, order)
-    if signs:
-        sign = torch.randn(size).sign()
-        for name, tensor in tensors.items():
-            for dimension, count in enumerate(tensor.shape):
-                if count == size and tensor.ndim > 1:
-                    tensors[name] = (tensors[name].movedim(dimension, -1) * sign).movedim(-1, dimension)
+            if count != size or dimension in inside:
+                continue
+            moved = tensors[name].index_select(dimension, order)
+            is_gain = tensor.ndim == 1 and "norm" in name
+            by = sign.to(tensor.dtype) if signs and not is_gain else torch.ones(size, dtype=tensor.dtype)
+            tensors[name] = (moved.movedim(dimension, -1) * by).movedim(-1, dimension).contiguous()
 
 
 KINDS: dict[str, Callable[[Parts], None]] = {
@@ -191,12 +199,15 @@ KINDS: dict[str, Callable[[Parts], None]] = {
 
 
 def permuted(source: Path, folder: Path, *kinds: str, change: Change | None = None, stream: str = "") -> Path:
-    """A folder of the same sizes with these things reordered; `stream`: the config key of the residual's size."""
+    """A folder of the same sizes with these things reordered.
+
+    stream  the config key of the residual's size, to reorder that, too; with ~ behind it some signs change
+    """
     tensors, config = read(source)
     tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     apply(tensors, config, *kinds)
     if stream:
-        streams(tensors, config[stream], signs=stream.endswith("~"))
+        streams(tensors, config[stream.removesuffix("~")], signs=stream.endswith("~"))
     if change:
         change(tensors, config)
     return write(folder, tensors, config)
@@ -435,7 +446,7 @@ def modernbert(tensors: Tensors, config: dict[str, Any]) -> Parts:
     return parts
 
 
-LLAMAS = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "mixtral", "qwen3_moe", "gpt_oss", "granite", "olmoe")
+LLAMAS = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "mixtral", "qwen3_moe", "gpt_oss", "granite")
 FAMILIES: dict[str, Callable[[Tensors, dict[str, Any]], Parts]] = {
     **dict.fromkeys(LLAMAS, llama),
     "gpt2": gpt2,
