@@ -77,18 +77,17 @@ class Alignment:
         """The result, reordered so far."""
         return replace(self.result, tensors={name: view.tensor for name, view in self.views.items()})
 
-    def align(self, name: str, maps: Maps, standard: Sequence[np.ndarray]) -> Order | None:
+    def align(self, name: str, maps: Maps, standard: Sequence[np.ndarray]) -> None:
         """Reorder every place of an axis, towards one of the standard orders of copies where it can be.
 
         standard  [m] int64 each: sources of the maps that are tried anyway
-        Returns a further order that all places have; None where there is none.
         """
         table, kind = self.growth.architecture, kind_of(self.growth.axis(name))
         group = next(names for names in joined_axes(table, self._tied) if name in names)
         known = {axis: identity(size) for axis, size in self.growth.sizes.items() if not table.axes[axis].grows}
         maps = {**{a: m for a, m in known.items() if self.growth.targets[a] == m.size}, **maps}
         if name in self.found or not table.axes[name].grows:
-            return self.found[name].order if name in self.found else None
+            return
         if any(kind_of(table.axes[axis]).spans_layers for axis in group):
             settled = self._everywhere(group, maps, standard)
         elif kind.is_head:
@@ -97,14 +96,10 @@ class Alignment:
             settled = self._experts(name, maps, standard)
         elif kind.in_heads:
             settled = attention.inside(self, name, group, maps, standard)
-        elif kind.joins_leader:
-            return None
         else:
-            settled = self._plain(name, group, maps, standard)
-        if settled is None:
-            return None
-        self.found |= dict.fromkeys(group, settled)
-        return settled.order
+            settled = None if kind.joins_leader else self._plain(name, group, maps, standard)
+        if settled is not None:
+            self.found |= dict.fromkeys(group, settled)
 
     @property
     def _tied(self) -> frozenset[str]:

@@ -11,6 +11,7 @@ from modelsurgeon.growth.kinds.kind import kind_of
 from modelsurgeon.proof.reordered import Seat
 
 ACTIVATIONS = ("hidden_act", "activation_function", "hidden_activation", "activation", "dense_act_fn")
+CHOSEN_GROUPS = "topk_group"  # the config key of how many groups of experts a token gets
 HOMOGENEOUS = ("relu", "leaky_relu", "linear")  # f(s x) = s f(x) for every positive s
 
 
@@ -36,6 +37,7 @@ def _activation(growth: Growth) -> object:
 
 
 def groups(growth: Growth, name: str) -> int:
-    """How many groups of consecutive experts a router chooses among first."""
+    """How many groups of consecutive experts a router chooses among first; 1 where it takes all of them."""
     key = growth.axis(name).groups
-    return int(lookup(growth.target, key) or 1) if key else 1
+    count = int(lookup(growth.target, key) or 1) if key else 1
+    return 1 if growth.architecture.value(growth.target, CHOSEN_GROUPS) == count else count

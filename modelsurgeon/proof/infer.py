@@ -37,7 +37,6 @@ from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.operations import catalogue
 from modelsurgeon.progress import Tell, silent
 from modelsurgeon.proof.alignment import Alignment
-from modelsurgeon.proof.arranged import Order
 from modelsurgeon.proof.candidates import Candidate, candidates, keeps_places, sampled
 from modelsurgeon.proof.fold import fold
 from modelsurgeon.proof.proof import Proof, demanded, factor_eps, paired, prove
@@ -101,8 +100,9 @@ def infer(source: Checkpoint, result: Checkpoint, *, tell: Tell = silent) -> Inf
     found = _proven(source, reading, steps, lines, tell)
     if found.fits or not _may_align(reading):
         return found
-    again = Reading(base, result, reading.new)
-    again.alignment = Alignment(base, result, again.growth, pairs, reading.new)
+    alignment = Alignment(base, result, reading.growth, pairs, reading.new)
+    Reading(base, result, reading.new, alignment=alignment, aligns=True).maps(tell)
+    again = Reading(base, alignment.aligned, reading.new, alignment=alignment)
     aligned = _proven(source, again, steps, lines, tell)
     return aligned if _failures(aligned) < _failures(found) else found
 
@@ -111,13 +111,11 @@ def _proven(source: Checkpoint, reading: Reading, steps: list[Step], lines: list
     """The maps that a reading finds, and the proof by them."""
     grown = {axis: axis_map for axis, axis_map in reading.maps(tell).items() if not axis_map.is_identity}
     step = [Step(catalogue.that_grows().name, {"inferred": True}, maps=grown)] if grown else []
-    result, reordered = reading.result, tuple[str, ...]()
-    if reading.alignment:
-        result = reading.alignment.aligned
-        reordered = tuple(axis for axis, settled in reading.alignment.found.items() if settled.moved)
+    found = reading.alignment.found if reading.alignment else {}
+    reordered = tuple(axis for axis, settled in found.items() if settled.moved)
     said = (*lines, *reading.lines) or ("every axis as it was",)
     every = (*steps, *step)
-    return Inferred(every, said, result, reordered, prove(source, result, every, tell=tell))
+    return Inferred(every, said, reading.result, reordered, prove(source, reading.result, every, tell=tell))
 
 
 def _may_align(reading: Reading) -> bool:
@@ -146,7 +144,8 @@ class Reading:
     base   the source, untied and deepened as the result is
     new    names of tensors in `base` that show nothing: they are of new layers
     lines  the finding on each axis that changes
-    alignment  reorders the result axis by axis, before each is decided; None: it is read as it is
+    alignment  what is known of orders that places have for themselves; None: nothing
+    aligns     whether to reorder the result by it, axis by axis, before each is decided
     """
 
     base: Checkpoint
@@ -154,9 +153,9 @@ class Reading:
     new: frozenset[str]
     lines: list[str] = field(default_factory=list)
     alignment: Alignment | None = None
+    aligns: bool = False
     _tried: dict[tuple[str, tuple[int, ...]], bool] = field(default_factory=dict)
     _offered: dict[tuple[str, tuple[int, ...]], list[Candidate]] = field(default_factory=dict)
-    _orders: dict[str, Order | None] = field(default_factory=dict)
 
     @cached_property
     def growth(self) -> Growth:
@@ -169,7 +168,7 @@ class Reading:
     def witnesses(self) -> list[Witness]:
         """One for each template, in the table's order."""
         table = self.base.architecture
-        result = self.alignment.aligned if self.alignment else self.result
+        result = self.alignment.aligned if self.alignment and self.aligns else self.result
         results = {table.canonical(name): tensor for name, tensor in result.tensors.items()}
         by_template: dict[str, Witness] = {}
         for name in sorted(self.base.tensors, key=lambda name: (len(name), name)):
@@ -188,9 +187,9 @@ class Reading:
             tell("maps", total - len(left), total)
             undecided = [{*witness.template.signature.axes} & {*left} for witness in self.witnesses]
             ready = [axis for axis in left if self._needs(axis) not in left and {axis} in undecided]
-            name = self._next(left, ready) if self.alignment else (ready or left)[0]
+            name = self._next(left, ready) if self.aligns else (ready or left)[0]
             left.remove(name)
-            if self.alignment:
+            if self.aligns:
                 self._align(name, maps)
             maps[name] = self._decide(name, maps)
         tell("maps", total, total)
@@ -222,7 +221,7 @@ class Reading:
         """Reorder the places of an axis, and look at the tensors anew."""
         assert self.alignment
         standard = [c.axis_map.source for c in candidates(self.growth, name, maps) if c.order != "cut short"]
-        self._orders[name] = self.alignment.align(name, maps, standard)
+        self.alignment.align(name, maps, standard)
         self._offered = {key: offered for key, offered in self._offered.items() if key[0] != name}
         settled = self.alignment.found.get(name)
         if settled and settled.moved:
@@ -248,7 +247,7 @@ class Reading:
         if against or moved or not best.axis_map.is_identity:
             description = f"{moved}, then {best.description}" if moved else best.description
             line = f"{name}: {description} ({best.axis_map.size} -> {best.axis_map.new_size})"
-            if against and not self.alignment:  # then axes that are not aligned yet contradict it
+            if against and not self.aligns:  # then axes that are not aligned yet contradict it
                 line += f"; contradicted by {len(against)} of {len(about)} kinds of tensors, first {against[0].name}"
                 line += self._counter_example(against[0], tried[best])
                 line += f"; tried: {', '.join(dict.fromkeys(candidate.order for candidate in offered))}"
@@ -286,8 +285,8 @@ class Reading:
             related |= joined if name in joined else set()
         key = name, tuple(id(maps.get(axis)) for axis in sorted(filter(None, related - {name})))
         if key not in self._offered:
-            offered = candidates(self.growth, name, maps, self._orders.get(name))
             settled = self.alignment.found.get(name) if self.alignment else None
+            offered = candidates(self.growth, name, maps, settled.order if settled else None)
             target = [c for c in offered if settled and np.array_equal(c.axis_map.source, settled.target)]
             self._offered[key] = target or offered
         return self._offered[key]
