@@ -143,9 +143,12 @@ def demanded(
 
 
 def factor_eps(expected: LazyTensor, found: LazyTensor) -> float:
-    """`earlier_eps` of `fold` for another tool's result: it may have stored a rounded factor, such as 1/sqrt(2)."""
-    rounds = not expected.is_exact and found.dtype in FLOATS
-    return float(torch.finfo(DTYPES[found.dtype]).eps) if rounds else 0.0
+    """`earlier_eps` of `fold` for another tool's result: it may have stored a rounded factor, such as 1/sqrt(2).
+
+    A result that is multiplied again before it is folded (`Inferred.result`) is rounded once more.
+    """
+    rounds = 0 if expected.is_exact and found.is_exact else 1 if found.is_exact else 2
+    return rounds * float(torch.finfo(DTYPES[found.dtype]).eps) if rounds and found.dtype in FLOATS else 0.0
 
 
 def steps_between(source: Checkpoint, result: Checkpoint) -> tuple[Step, ...] | None:
