@@ -67,7 +67,8 @@ class Report:
             return False
         if self.by_proof_alone:
             return self._weights_agree and self.proof is not None and self.proof.rounding <= summary.NEGLIGIBLE
-        return self.logits is not None and self.logits.same
+        stored = self.stored is None or not self.stored.reasons  # what is far beyond its noise, or not finite
+        return self.logits is not None and self.logits.same and stored
 
     @property
     def proven(self) -> bool:

@@ -73,7 +73,7 @@ def levels(document: Document) -> list[Level]:
     if report := document["stored"]:
         errors, noise = (number(largest(c["max_rel"] for c in report[key])) for key in ("comparisons", "noise"))
         what, result = f"{report['dtype']}, {_inputs(report)}", f"max error {errors} beside own noise of {noise}"
-        rows.append(Level("16 bits", what, result))
+        rows.append(Level("16 bits", what, result, BAD if report["reasons"] else PLAIN))
     rows += _trainable(document) if document["trainable"] else []
     return rows + ([_beside(document["beside"])] if document["beside"] else [])
 
@@ -85,7 +85,17 @@ def warnings(document: Document) -> list[str]:
     wrong = [f"{word}: {one['name']}: {one['detail']}" for one in proof["tensors"] if one["verdict"] == "wrong"]
     more = [f"and {len(wrong) - MOST_WARNINGS:,} more"] if len(wrong) > MOST_WARNINGS else []
     lossy = [f"not lossless: {reason}" for reason in proof["approximations"]]
-    return [*wrong[:MOST_WARNINGS], *more, *lossy, *_rounded(document)]
+    apart = [line for level in ("logits", "stored") for line in _apart(document[level])]
+    return [*wrong[:MOST_WARNINGS], *more, *lossy, *apart, *_rounded(document)]
+
+
+def _apart(report: Document | None) -> list[str]:
+    """The differences between outputs that rounding does not explain, one line each."""
+    if not report:
+        return []
+    found = [f"different in {report['dtype']}: {line}" for line in report["reasons"]]
+    more = [f"and {len(found) - MOST_WARNINGS:,} more in {report['dtype']}"] if len(found) > MOST_WARNINGS else []
+    return [*found[:MOST_WARNINGS], *more]
 
 
 def _rounded(document: Document) -> list[str]:
@@ -191,6 +201,8 @@ def _errors(compared: list[Any]) -> str:
     if not compared:
         return "nothing was compared"
     errors = [f"max error {number(largest(c['max_rel'] for c in compared))} of their deviation"]
+    if broken := sum(c["nonfinite"] for c in compared):
+        errors.append(f"{broken:,} numbers finite on one side alone")
     if over_tokens := [c for c in compared if c["kl"] is not None]:
         errors.append(f"KL {number(largest(c['kl'] for c in over_tokens))}")
         errors.append(f"top-1 {number(-largest(-float(c['top1']) for c in over_tokens), '.4f')}")
@@ -221,9 +233,10 @@ def _layers(layers: Document) -> Level:
 def _generation(found: Document) -> Level:
     what = f"{found['prompts']} prompts x {found['tokens']} tokens, with the cache"
     if first := found["first"]:
-        kind = "a tie decided otherwise" if found["tie"] else "first difference"
+        kinds = {"a tie decided otherwise": found["tie"], "not decided in 16 bits": found["undecided"]}
+        kind = next((kind for kind, holds in kinds.items() if holds), "first difference")
         at = f"prompt {first['prompt']}, token {first['at']}: {first['expected']} -> {first['found']}"
-        result = f"{kind} at {at} (margin {number(first['margin'])})"
+        result = f"{kind} at {at} (margin {number(first['margin'])}, {number(first['share'])} of the deviation)"
     else:
         error = number(largest([found["error"], found["cache_error"]]))
         result = "equal" if found["same"] else f"equal tokens, but logits are off by {error}"
