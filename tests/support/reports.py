@@ -53,6 +53,7 @@ def full() -> dict[str, Any]:
         "logits": _report("float32", 5.3e-6) | {"layers": _layers(), "generation": _generation()} | _curves(),
         "stored": _report("bfloat16", 1.2e-2) | {"noise": _report("bfloat16", 9e-3)["comparisons"]} | absent(),
         "trainable": _trainable(),
+        "beside": _beside(),
         "notes": [],
         "seconds": {"proof": 0.2, "logits": 3.1, "trainable": 1.4},
         "environment": {
@@ -70,7 +71,17 @@ def bare() -> dict[str, Any]:
     proof = {"verdict": "wrong", "rounding": "nan", "approximations": [], "tensors": [wrong]}
     note = "logits not compared: org/name is read where it is, and not stored on this disk"
     told = {"same": False, "proven": False, "verdict": "different", "notes": [note], "seconds": {"proof": 0.1}}
-    return {**full(), **nothing, **told, "proof": proof}
+    return {**full(), **nothing, **told, "proof": proof, "beside": []}
+
+
+def _beside() -> list[dict[str, str]]:
+    rows = [
+        ("tokenizer.json", "same", "the same bytes"),
+        ("generation_config.json", "different", "eos_token_id (2 -> [2, 3])"),
+        ("chat templates", "only in source", "default"),
+        ("licence and README", "not compared", "README.md (source)"),
+    ]
+    return [dict(zip(("what", "finding", "detail"), row, strict=True)) for row in rows]
 
 
 def tensor(name: str, verdict: str = "exact", rounding: Any = 0.0, detail: str = "") -> dict[str, Any]:
