@@ -177,6 +177,8 @@ def _groups(tensors: Sequence[Document]) -> Listing:
 
 def _logits(report: Document) -> Section:
     blocks: list[Block] = [explained(TEXT["logits"], report), comparisons(report)]
+    if found := report["coverage"]:
+        blocks.append(Section("What was run", [explained(TEXT["coverage"]), *facts(DECLARED["coverage"], {"": found})]))
     if (points := report.get("scatter")) and points["before"]:
         blocks.append(Figure(against(points), "Sampled logits: equal ones lie on the line."))
     if (losses := report.get("loss_by_position")) and losses["before"]:

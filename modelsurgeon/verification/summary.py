@@ -69,7 +69,7 @@ def verdict(document: Document) -> str:
 def levels(document: Document) -> list[Level]:
     """The rows of all levels that were run, in order; outputs and copies may have several rows."""
     rows = [_proof(document["proof"], document["inferred"])] if document["proof"] else []
-    rows += _logits(document["logits"]) if document["logits"] else []
+    rows += [*_logits(document["logits"]), *_coverage(document["logits"])] if document["logits"] else []
     if report := document["stored"]:
         errors, noise = (number(largest(c["max_rel"] for c in report[key])) for key in ("comparisons", "noise"))
         what, result = f"{report['dtype']}, {_inputs(report)}", f"max error {errors} beside own noise of {noise}"
@@ -188,6 +188,19 @@ def _logits(report: Document) -> list[Level]:
     rows = [Level("logits", what, _errors(report["comparisons"]), mood), *_losses(report)]
     rows += [_layers(report["layers"])] if report["layers"] else []
     return rows + ([_generation(report["generation"])] if report["generation"] else [])
+
+
+def _coverage(report: Document) -> list[Level]:
+    """How much was fed of what the model can look up."""
+    if not (found := report["coverage"]):
+        return []
+    nouns = {"tokens": "tokens", "position_rows": "position rows", "token_types": "token types", "experts": "experts"}
+    shares = {noun: found[name] for name, noun in nouns.items() if found[name] and found[name][1]}
+    parts = [f"{fed:,} of {every:,} {noun}" for noun, (fed, every) in shares.items()]
+    if found["longest"]:
+        most = f" (trained on {found['trained']:,})" if found["trained"] else ""
+        parts.append(f"longest row {found['longest']:,}{most}")
+    return [Level("coverage", "what was run", ", ".join(parts))] if parts else []
 
 
 def _inputs(report: Document) -> str:
