@@ -11,10 +11,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
+from modelsurgeon.checkpoints.check import WITHOUT_RECORD, check_record
+from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.record import RECORD, Step
 from modelsurgeon.errors import FieldError
 from modelsurgeon.files.fields import expect, refuse
 from modelsurgeon.operations import catalogue
+
+
+def check_claims(checkpoint: Checkpoint) -> None:
+    """Raise FieldError, with the way out, where something on a checkpoint's record cannot be right."""
+    check_record(checkpoint)
+    try:
+        check_steps(checkpoint.steps)
+    except FieldError as error:
+        raise FieldError(f"{checkpoint.origin.id}: {error}; {WITHOUT_RECORD}") from None
 
 
 def check_steps(steps: Iterable[Step]) -> None:
