@@ -79,8 +79,8 @@ WORDED = frozenset(["logit_scale"])  # a number, or the name of one
 NUMBERS = frozenset(
     """
     attention_factor attention_multiplier beta_fast beta_slow embedding_fraction embedding_multiplier high_freq_factor
-    logit_scale low_freq_factor mscale mscale_all_dim partial_rotary_factor residual_multiplier rotary_pct routed_scaling_factor
-    swiglu_alpha
+    logit_scale low_freq_factor mscale mscale_all_dim partial_rotary_factor residual_multiplier rotary_pct
+    routed_scaling_factor swiglu_alpha
     """.split()
 )
 FLAGS = frozenset(
