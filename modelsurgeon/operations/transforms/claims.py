@@ -43,7 +43,10 @@ def check_step(step: Step, where: str) -> None:
     if step.operation not in known:
         refuse(f"{where}.operation", f"one of {', '.join(known)}", step.operation)
     operation = known[step.operation]
-    arguments = json.loads(json.dumps(dict(step.arguments)))  # as they are on record: a tuple is a list
+    try:
+        arguments = json.loads(json.dumps(dict(step.arguments)))  # as they are on record: a tuple is a list
+    except RecursionError:
+        refuse(f"{where}.arguments", "fewer levels", step.arguments)
     expect(arguments, dict(operation.recorded()), f"{where}.arguments")
     if step.maps and not operation.grows:
         refuse(f"{where}.maps", f"none, since {step.operation} grows no axis", list(step.maps))
