@@ -85,8 +85,8 @@ def prove(
     try:
         if recorded:
             _check_record(result)
+        stored = step_by_step(source, steps) if recorded else None  # first: its errors name the step
         expected = replay(source, steps)
-        stored = step_by_step(source, steps) if recorded else None
         names = paired(expected, result)
         new = demanded(steps, expected, result, names)
     except (PlanError, SourceError, ArchitectureError) as error:
