@@ -195,10 +195,10 @@ def _logits(report: Document) -> Section:
 def comparisons(report: Document) -> Listing:
     """How outputs differ, a row for each kind of input."""
     if not report["noise"]:
-        return listing(ROWS["compared"], report["comparisons"], 7)
+        return listing(ROWS["compared"], report["comparisons"], 8)
     pairs = zip(report["comparisons"], report["noise"], strict=True)
     parts = [{**compared, "noise": noise["max_rel"]} for compared, noise in pairs]
-    return listing(ROWS["compared"] + ROWS["noise"], parts, 8)
+    return listing(ROWS["compared"] + ROWS["noise"], parts, 9)
 
 
 def _stored(report: Document) -> Section:

@@ -28,7 +28,6 @@ from modelsurgeon.verification.logits import LogitReport
 from modelsurgeon.verification.trainable import Trainability
 
 FORMAT = 2  # of the document; schema.json describes it
-NEGLIGIBLE = 1e-6  # of a weight: a rounding that does not show in logits computed in float32
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,9 @@ class Report:
         if self.is_disproven:
             return False
         if self.by_proof_alone:
-            return self._weights_agree and self.proof is not None and self.proof.rounding <= NEGLIGIBLE
-        return self.logits is not None and self.logits.same
+            return self._weights_agree and self.proof is not None and self.proof.rounding <= summary.NEGLIGIBLE
+        stored = self.stored is None or not self.stored.reasons  # what is far beyond its noise, or not finite
+        return self.logits is not None and self.logits.same and stored
 
     @property
     def proven(self) -> bool:

@@ -52,7 +52,7 @@ def verify(
     Raises as each level does, but not where outputs cannot be compared after the proof has found something wrong, or
     where the families differ. Raises ModelSurgeonError where nothing decides.
     """
-    result = replace(result, steps=()) if ignore_record else result
+    result = result.without_record if ignore_record else result
     report = Report(source, result, options, environment(options.device), steps=steps_between(source, result))
     if len(families := {side.config.get("model_type"): None for side in (source, result)}) > 1:
         names = ", ".join(map(str, families))
