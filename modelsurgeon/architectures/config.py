@@ -27,6 +27,30 @@ EFFECTIVE = frozenset(
     """.split()
 )
 
+# Keys that some code of the library reads, though the config class of a model type may not list them.
+READ_BESIDE = EFFECTIVE | frozenset(
+    """
+    attention_chunk_size attention_head_size conv_act conv_groups conv_kernel_size decoder_start_token_id
+    embedding_size head_dim is_causal layer_types norm_rel_ebd partial_rotary_factor position_buckets rope_parameters
+    rope_scaling rope_theta share_att_key sliding_window
+    """.split()
+)
+
+# Numbers by which a model multiplies: growth of a width may change them.
+SCALINGS = frozenset(
+    """
+    attention_multiplier attn_config embedding_multiplier logit_scale logits_scaling query_pre_attn_scalar
+    residual_multiplier routed_scaling_factor scale_embedding swiglu_alpha
+    """.split()
+)
+
+# Names that the library gives to one activation, up to the rounding of float32: test_config_keys.py computes them.
+SYNONYMS = (
+    frozenset({"silu", "swish"}),
+    frozenset({"gelu", "gelu_python"}),
+    frozenset({"gelu_accurate", "gelu_fast", "gelu_new", "gelu_python_tanh", "gelu_pytorch_tanh"}),
+)
+
 
 def lookup(config: Mapping[str, Any], key: str) -> Any:
     """The value of a key; `outer.inner` looks into a nested object. None where there is none."""
