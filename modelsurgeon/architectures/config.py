@@ -27,14 +27,29 @@ EFFECTIVE = frozenset(
     """.split()
 )
 
-# Keys that some code of the library reads, though the config class of a model type may not list them.
-READ_BESIDE = EFFECTIVE | frozenset(
-    """
-    attention_chunk_size attention_head_size conv_act conv_groups conv_kernel_size decoder_start_token_id
-    embedding_size head_dim is_causal layer_types norm_rel_ebd partial_rotary_factor position_buckets rope_parameters
-    rope_scaling rope_theta share_att_key sliding_window
-    """.split()
-)
+# Keys that some code of the library reads though a model type's config class may not list them, and what their absence
+# means: masks and caches are made by the first four, whatever the model.
+ABSENT = "(absent)"  # nothing that any value means
+READ_BESIDE: Mapping[str, Any] = {
+    "is_causal": ABSENT,
+    "attention_chunk_size": None,
+    "layer_types": None,
+    "sliding_window": None,
+    "head_dim": ABSENT,
+    "attention_head_size": None,
+    "conv_act": "tanh",
+    "conv_groups": 1,
+    "conv_kernel_size": 0,
+    "decoder_start_token_id": None,
+    "norm_rel_ebd": "none",
+    "position_buckets": -1,
+    "share_att_key": False,
+    "summary_activation": None,
+    "summary_proj_to_labels": None,
+    "summary_type": "last",
+    "summary_use_proj": None,
+    "token_classification_bias": True,
+}
 
 # Numbers by which a model multiplies: growth of a width may change them.
 SCALINGS = frozenset(

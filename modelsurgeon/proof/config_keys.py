@@ -20,18 +20,19 @@ from typing import Any
 
 from modelsurgeon.architectures import rope
 from modelsurgeon.architectures.architecture import Architecture
-from modelsurgeon.architectures.config import READ_BESIDE, SCALINGS, SYNONYMS, lookup
+from modelsurgeon.architectures.config import EFFECTIVE, READ_BESIDE, SCALINGS, SYNONYMS, lookup
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import SourceError
 from modelsurgeon.proof.inert import Side, reason
 from modelsurgeon.running.reference import model_class
 from modelsurgeon.running.settings import as_read, class_defaults, flat, same
 
-ABSENT = "(absent)"
 WHOLE = frozenset({"id2label", "label2id"})  # objects that are one value
 ROPE = ("rope_parameters", "rope_scaling")
 UNKNOWN = "no key of this model type: the library keeps it, and nothing reads it"
+RAW = "compared as the files have it, key by key: the library cannot build a config from one of them"
 SYNONYM = "another name of the same function"
+YARN = {"beta_fast": 32, "beta_slow": 1}  # what the library takes where a record has none
 VOCABULARY = "vocab_size"
 
 
@@ -71,9 +72,9 @@ class ConfigComparison:
     raw: bool = False
 
     @property
-    def same(self) -> bool:
-        """Whether no key makes another function."""
-        return not self.different
+    def note(self) -> str:
+        """What a reader should know of how the files were compared; empty where there is nothing."""
+        return f"config.json: {RAW}" if self.raw else ""
 
     def to_json(self) -> dict[str, Any]:
         """Its part of a report."""
@@ -102,13 +103,12 @@ def compare_configs(source: Checkpoint, result: Checkpoint, expected: Checkpoint
     grown = None if expected else _growable(source.architecture) if _resized(source, result) else frozenset()
     equal, mapped, inert, different, undecided = 0, list[str](), list[Inert](), list[Difference](), list[str]()
     for key in sorted(before.settings.keys() | wanted.settings.keys() | found.settings.keys()):
-        old, new = before.settings.get(key, ABSENT), found.settings.get(key, ABSENT)
-        want = wanted.settings.get(key, ABSENT)
+        old, want, new = (side.value(key) for side in (before, wanted, found))
         if same(want, new):
             equal, mapped = (equal + 1, mapped) if same(old, new) else (equal, [*mapped, key])
         elif why := _reason(key, want, new, (wanted, found), source.architecture):
             inert.append(Inert(key, old, new, why))
-        elif key == VOCABULARY or (grown is not None and key.split(".")[0] in grown):
+        elif key == VOCABULARY or (grown is not None and key.split(".")[0] in {*grown, "tie_word_embeddings"}):
             undecided.append(key)
         else:
             different.append(Difference(key, old, new, want))
@@ -120,13 +120,15 @@ def _side(checkpoint: Checkpoint, read: Mapping[str, Any] | None) -> Side:
     table, given = checkpoint.architecture, checkpoint.resolved if read is None else read
     kind = str(checkpoint.config["model_type"])
     settings = flat({key: value for key, value in given.items() if not (table.rotary and key in ROPE)}, whole=WHOLE)
-    defaults = {} if read is None else class_defaults(kind)
-    settings |= {key: value for key, value in _filled(table, given) if lookup(defaults, key) is None}
+    # A null means what absence does only where the library's own default is null, too.
+    nulls = given.keys() if read is None else {k for k, v in class_defaults(kind).items() if v is not None}
+    settings |= {key: value for key, value in _filled(table, given) if key not in nulls}
     settings |= dict(_rope(table, given))
     settings["architectures"] = _class(checkpoint, kind)
     names = given.get("id2label")
     settings["num_labels"] = len(names) if isinstance(names, Mapping) else given.get("num_labels", 2)
-    return Side(kind, settings["architectures"], settings, checkpoint.has_head)
+    partial = table.rotary is not None and table.rotary.partial is not None
+    return Side(kind, settings["architectures"], settings, checkpoint.has_head, partial)
 
 
 def _filled(table: Architecture, given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -156,7 +158,8 @@ def _rope(table: Architecture, given: Mapping[str, Any]) -> Iterator[tuple[str, 
         return
     for layer, record in records.items():
         at = ROPE[0] if layer is None else f"{ROPE[0]}.{layer}"
-        yield from flat(record, f"{at}.").items()
+        absent = YARN if record["rope_type"] == "yarn" else {}
+        yield from flat({**record, **{k: v for k, v in absent.items() if not record.get(k)}}, f"{at}.").items()
 
 
 def _class(checkpoint: Checkpoint, kind: str) -> str:
@@ -172,7 +175,10 @@ def _reason(key: str, want: Any, new: Any, sides: tuple[Side, Side], table: Arch
     if any({want, new} <= names for names in SYNONYMS) if isinstance(want, str) and isinstance(new, str) else False:
         return SYNONYM
     first, kind = key.split(".")[0], sides[0].model_type
-    known = first in class_defaults(kind) or first in table.accounted_keys or first in READ_BESIDE
+    read = class_defaults(kind)
+    if first in ROPE and ROPE[0] not in read:
+        return UNKNOWN
+    known = first in read or first in table.accounted_keys or first in READ_BESIDE or first in EFFECTIVE
     return reason(key, sides) or (None if known else UNKNOWN)
 
 
@@ -189,7 +195,10 @@ def _growable(table: Architecture) -> frozenset[str]:
 def _resized(source: Checkpoint, result: Checkpoint) -> bool:
     """Whether any size or number of layers differs, the vocabulary's aside."""
     counts = [
-        {key: checkpoint.architecture.value(checkpoint.resolved, key) for key in checkpoint.architecture.counters.values()}
+        {
+            key: checkpoint.architecture.value(checkpoint.resolved, key)
+            for key in checkpoint.architecture.counters.values()
+        }
         for checkpoint in (source, result)
     ]
     (before, after), ignored = (source.sizes, result.sizes), {"vocab", "labels"}

@@ -69,8 +69,8 @@ def _silent() -> Iterator[None]:
 def same(a: Any, b: Any) -> bool:
     """Whether two values of a config are equal.
 
-    Floats are, up to a few roundings, as the order of products may differ; so are 10000 and 1e4, a list and a tuple, NaN
-    and NaN. A bool is no number: code may ask which of both it has.
+    Floats are, up to a few roundings, as the order of products may differ; so are 10000 and 1e4, a list and a tuple,
+    NaN and NaN. A bool is no number: code may ask which of both it has.
     """
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)

@@ -37,6 +37,23 @@ LENGTH, LONG = 20, 40  # LONG: beyond the trained length of 24
 REMOVED = "(removed)"
 KEPT = {"long", "shifted"}  # calls that count even where the source fails: another config may not
 
+# Keys that are called different though no run here shows it, and why. Decided by reading.
+DECIDED: Mapping[str, str] = {
+    "architectures": "the class is what is compared; the runs here take that of the source where a file names none",
+    "attention_chunk_size": "a cache's: this class may keep none, and others of the same weights do",
+    "layer_types": "a cache's, where the config class has no such key: as above, or the kinds that it has anyway",
+    "logit_scale": "another family computes with it, and such a source is refused",
+    "max_seq_len": "a limit of positions: all rows here are within both limits or beyond both",
+    "n_positions": "a limit of positions: all rows here are within both limits or beyond both",
+    "no_rope_layers": "another family computes with it, and such a source is refused",
+    "norm_topk_prob": "another family computes with it, and such a source is refused",
+    "position_embedding_type": "older versions of the library compute relative positions",
+    "pruned_heads": "older versions of the library remove these heads",
+    "sliding_window": "a cache's, where the config class has no such key: as above",
+    "tie_word_embeddings": "this version reads a head that the file holds, whatever the key says; others do not",
+    "use_bidirectional_attention": "Gemma 2 reads it for kernels that its caps rule out here",
+}
+
 # What the tiny configs lack for some key to show: a limit of positions, a loss, a balance of experts.
 FURTHER_FORMS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "gptj-limited": ("gptj-untied", {"n_positions": 24}),
@@ -191,7 +208,7 @@ def _values(key: str, value: Any) -> Iterator[Any]:
     """Other plausible values of a key, by what it has now."""
     yield from (REMOVED, None)
     yield from CHOICES.get(key, ())
-    if key.endswith(("act", "activation", "act_fn", "activation_function")):
+    if isinstance(value, str) and key.endswith(("act", "activation", "act_fn", "activation_function")):
         yield from ACTIVATIONS
     if isinstance(value, bool):
         yield not value
@@ -217,7 +234,11 @@ def _nested(key: str, value: Mapping[str, Any]) -> Iterator[Trial]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stderr(io.StringIO()),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
         warnings.simplefilter("ignore")
         yield
 
@@ -248,7 +269,9 @@ class Runs:
         with in_float64():
             model = self._load(self.config)
             made = calls(model)
-            return {name: call for name, call in made.items() if KEPT & {*name.split(", ")} or _result(model, name, call)}
+            return {
+                name: call for name, call in made.items() if KEPT & {*name.split(", ")} or _result(model, name, call)
+            }
 
     def outcome(self, config: Mapping[str, Any]) -> tuple[str, str]:
         """("same" | "differs" | "unclear" | "cannot be run", where and by how much, or why)."""
@@ -402,7 +425,7 @@ def _labelled(
     for name in list(made)[:2]:
         given = made[name]
         shape = next(iter(given.values())).shape
-        rows, length = (given["decoder_input_ids"].shape if "decoder_input_ids" in given else (shape[0], shape[-1]))
+        rows, length = given["decoder_input_ids"].shape if "decoder_input_ids" in given else (shape[0], shape[-1])
         for kind in taken:
             make = kinds[kind]
             labels = {key: value for key, value in make(rows, length).items() if key in takes}
