@@ -18,7 +18,7 @@ from modelsurgeon.checkpoints.record import Origin
 from modelsurgeon.files.file import LocalFolder
 from modelsurgeon.proof import config_keys, inert
 from modelsurgeon.running.settings import as_read
-from support import config_fuzz, draws, tiny
+from support import config_fuzz, config_trials, draws, tiny
 
 TRIALS = 3  # of each form that is drawn
 FORMS = 14  # that are drawn
@@ -28,13 +28,13 @@ TRIED = ALL if draws.EXHAUSTIVE else draws.chance("config fuzz").sample(ALL, FOR
 ALWAYS = {name for e in inert.entries() for name in e.names if not (e.families or e.other_classes or e.when)}
 
 
-def misjudged(variant: tiny.Variant, folder: Path, trials: list[config_fuzz.Trial] | None = None) -> list[str]:
+def misjudged(variant: tiny.Variant, folder: Path, trials: list[config_trials.Trial] | None = None) -> list[str]:
     """What is said wrongly of some trials of a variant; None: drawn ones, or all."""
     runs = config_fuzz.Runs(variant, folder)
     config = runs.config
     source = open_folder(Origin(variant.name, LocalFolder(folder)))
     if trials is None:
-        every = config_fuzz.trials(config, as_read(config) or {})
+        every = config_trials.trials(config, as_read(config) or {})
         trials = [trial for trial in every if variant.main or trial.key not in ALWAYS]
         if not draws.EXHAUSTIVE:
             trials = draws.chance(f"config fuzz {variant.name}").sample(trials, TRIALS)
@@ -44,7 +44,7 @@ def misjudged(variant: tiny.Variant, folder: Path, trials: list[config_fuzz.Tria
         outcome, where = runs.outcome(changed)
         said = config_keys.compare_configs(source, replace(source, config=changed), source).different
         missed = outcome == "differs" and not said
-        if missed or (outcome == "same" and said and trial.key.split(".")[0] not in config_fuzz.DECIDED):
+        if missed or (outcome == "same" and said and trial.key.split(".")[0] not in config_trials.DECIDED):
             found.append(f"{trial}: {outcome} ({where}), but said to differ by {[one.key for one in said]}")
     return found
 
@@ -56,16 +56,16 @@ def test_what_is_said_of_a_config_is_what_the_library_computes(variant: tiny.Var
 
 def test_every_family_and_every_reason_by_reading_is_tried() -> None:
     assert {variant.model_type for variant in ALL} == set(registry.known())
-    keys = {*config_fuzz.FURTHER}
+    keys = {*config_trials.FURTHER}
     for variant in ALL:
         keys |= as_read({"model_type": variant.model_type}).keys()  # type: ignore[union-attr]
-    assert set(config_fuzz.DECIDED) <= keys
+    assert set(config_trials.DECIDED) <= keys
 
 
 # --- planted mistakes -------------------------------------------------------------------------------------------------
 
-WINDOW = config_fuzz.Trial("sliding_window", None)
-DROPOUT = config_fuzz.Trial("attention_dropout", 0.5)
+WINDOW = config_trials.Trial("sliding_window", None)
+DROPOUT = config_trials.Trial("attention_dropout", 0.5)
 
 
 def test_a_key_that_is_wrongly_called_inert_is_a_miss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
