@@ -41,14 +41,18 @@ READ_BESIDE: Mapping[str, Any] = {
     "conv_groups": 1,
     "conv_kernel_size": 0,
     "decoder_start_token_id": None,
+    "fusion_config": None,
     "norm_rel_ebd": "none",
     "position_buckets": -1,
+    "position_embedding_type": "absolute",
+    "quantization_config": None,
     "share_att_key": False,
     "summary_activation": None,
     "summary_proj_to_labels": None,
     "summary_type": "last",
     "summary_use_proj": None,
     "token_classification_bias": True,
+    "transformers_weights": None,
 }
 
 # Numbers by which a model multiplies: growth of a width may change them.

@@ -20,7 +20,7 @@ from typing import Any
 
 from modelsurgeon.architectures import rope
 from modelsurgeon.architectures.architecture import Architecture
-from modelsurgeon.architectures.config import EFFECTIVE, READ_BESIDE, SCALINGS, SYNONYMS, lookup
+from modelsurgeon.architectures.config import ABSENT, EFFECTIVE, READ_BESIDE, SCALINGS, SYNONYMS, lookup
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import SourceError
 from modelsurgeon.proof.inert import Side, reason
@@ -31,6 +31,7 @@ WHOLE = frozenset({"id2label", "label2id"})  # objects that are one value
 ROPE = ("rope_parameters", "rope_scaling")
 UNKNOWN = "no key of this model type: the library keeps it, and nothing reads it"
 RAW = "compared as the files have it, key by key: the library cannot build a config from one of them"
+EMPTY = "absent, null, false and empty mean the same"
 SYNONYM = "another name of the same function"
 YARN = {"beta_fast": 32, "beta_slow": 1}  # what the library takes where a record has none
 VOCABULARY = "vocab_size"
@@ -106,7 +107,7 @@ def compare_configs(source: Checkpoint, result: Checkpoint, expected: Checkpoint
         old, want, new = (side.value(key) for side in (before, wanted, found))
         if same(want, new):
             equal, mapped = (equal + 1, mapped) if same(old, new) else (equal, [*mapped, key])
-        elif why := _reason(key, want, new, (wanted, found), source.architecture):
+        elif why := _reason(key, want, new, (wanted, found)):
             inert.append(Inert(key, old, new, why))
         elif key == VOCABULARY or (grown is not None and key.split(".")[0] in {*grown, "tie_word_embeddings"}):
             undecided.append(key)
@@ -170,16 +171,18 @@ def _class(checkpoint: Checkpoint, kind: str) -> str:
     return str(MODEL_MAPPING_NAMES.get(kind, name)) if name == "AutoModel" else name
 
 
-def _reason(key: str, want: Any, new: Any, sides: tuple[Side, Side], table: Architecture) -> str | None:
+def _reason(key: str, want: Any, new: Any, sides: tuple[Side, Side]) -> str | None:
     """Why this key changes nothing; None where it may."""
-    if any({want, new} <= names for names in SYNONYMS) if isinstance(want, str) and isinstance(new, str) else False:
+    if isinstance(want, str) and isinstance(new, str) and any({want, new} <= names for names in SYNONYMS):
         return SYNONYM
-    first, kind = key.split(".")[0], sides[0].model_type
-    read = class_defaults(kind)
-    if first in ROPE and ROPE[0] not in read:
-        return UNKNOWN
-    known = first in read or first in table.accounted_keys or first in READ_BESIDE or first in EFFECTIVE
-    return reason(key, sides) or (None if known else UNKNOWN)
+    if why := reason(key, sides):
+        return why
+    first, read = key.split(".")[0], class_defaults(sides[0].model_type)
+    if first in read or first in READ_BESIDE:
+        return None
+    if first in EFFECTIVE:
+        return EMPTY if not any(value not in (ABSENT, None, False, {}, []) for value in (want, new)) else None
+    return UNKNOWN
 
 
 def _growable(table: Architecture) -> frozenset[str]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from modelsurgeon.architectures.config import ABSENT, READ_BESIDE
+from modelsurgeon.running.settings import class_defaults
 
 TABLE = Path(__file__).parent / "inert_keys.toml"
 FIELDS = frozenset({"reason", "names", "families", "classes", "other_classes", "when"})
@@ -38,6 +39,7 @@ ROPE_READS: Mapping[str, frozenset[str]] = {
         "yarn": f"{_SCALED} {_ORIGINAL} attention_factor beta_fast beta_slow mscale truncate",
     }.items()
 }
+SWITCHES = frozenset({"is_causal", "use_bidirectional_attention"})  # whose default is null, or that no class lists
 ALWAYS_READ = frozenset({"rope_type", "rope_theta", "partial_rotary_factor"})
 
 
@@ -132,6 +134,9 @@ def _unlimited(side: Side) -> bool:
 
 
 def _null_is_false(key: str, sides: Pair) -> bool:
+    """Whether a switch is null on one side and false on the other."""
+    if not isinstance(class_defaults(sides[0].model_type).get(key), bool) and key not in SWITCHES:
+        return False
     values = [side.settings.get(key, ABSENT) for side in sides]
     return any(values[i] is None and values[1 - i] is False for i in (0, 1))
 

@@ -17,7 +17,7 @@ import transformers
 from transformers.activations import ACT2FN
 
 from modelsurgeon.architectures import registry
-from modelsurgeon.architectures.config import ABSENT, EFFECTIVE, READ_BESIDE, SYNONYMS
+from modelsurgeon.architectures.config import ABSENT, EFFECTIVE, INERT, READ_BESIDE, SYNONYMS
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.proof import inert
 from modelsurgeon.proof.config_keys import ConfigComparison, compare_configs
@@ -289,6 +289,25 @@ def test_every_entry_names_families_that_exist_and_a_key_once() -> None:
 
 def test_every_condition_is_used() -> None:
     assert {entry.when for entry in inert.entries()} - {""} == set(inert.CONDITIONS)
+
+
+@pytest.mark.parametrize("name", ["llama-untied", "bert-tied", "gpt2-tied"])
+def test_bookkeeping_of_older_files_is_inert(name: str, source: Source) -> None:
+    """All keys of INERT that no class lists, and what older versions saved without an effect."""
+    counting = {"add_cross_attention", "decoder_start_token_id", "is_encoder_decoder", "model_type", "num_labels"}
+    old = INERT - counting - set(class_defaults(open_checkpoint(source(tiny.named(name))).config["model_type"]))
+    assert {"prefix", "task_specific_params", "output_past"} <= old
+    assert different(source, name, {}, {**dict.fromkeys(old, 7), "pruned_heads": {}, "clip_qkv": None}) == []
+
+
+def test_what_makes_the_library_load_something_else_is_no_unknown_key(source: Source) -> None:
+    found = different(source, "llama-untied", {}, {"transformers_weights": "other.safetensors"})
+    assert found == ["transformers_weights"]
+
+
+def test_false_is_null_for_switches_alone(source: Source) -> None:
+    assert different(source, "falcon-tied", {"alibi": None}, {"alibi": False}) == []
+    assert different(source, "phi3-untied", {"sliding_window": None}, {"sliding_window": False}) == ["sliding_window"]
 
 
 def test_no_key_with_an_effect_is_inert_in_every_family() -> None:
