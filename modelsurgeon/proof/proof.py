@@ -71,11 +71,17 @@ class Proof:
 
 
 def prove(
-    source: Checkpoint, result: Checkpoint, steps: tuple[Step, ...] | None = None, *, tell: Tell = silent
+    source: Checkpoint,
+    result: Checkpoint,
+    steps: tuple[Step, ...] | None = None,
+    *,
+    tell: Tell = silent,
+    roundings: int = 1,
 ) -> Proof | None:
     """Fold the result back to the source; None where the result has no record that begins at the source.
 
-    steps  the operations, if they are not on record (`infer` finds them)
+    steps      the operations, if they are not on record (`infer` finds them)
+    roundings  of steps that are not on record: how often each number may have been rounded
     Raises as `check` where the source does not fit its table.
     """
     recorded = steps is None
@@ -102,7 +108,7 @@ def prove(
         for name in sorted(names.keys() - new.keys()):
             wanted, found = expected.tensors[name].fused, result.tensors[names[name]]
             if stored is None or found.dtype not in FLOATS:
-                verdict = fold(names[name], wanted, found, factor_eps(wanted, found), workers)
+                verdict = fold(names[name], wanted, found, factor_eps(wanted, found, roundings), workers)
             else:
                 rounding = rounding_of(stored.tensors[name], found)
                 verdict = fold(names[name], wanted, found, workers=workers, rounding=rounding.bound)
@@ -144,12 +150,13 @@ def demanded(
     return {name: demand for by_name in demands for name, demand in by_name.items()}
 
 
-def factor_eps(expected: LazyTensor, found: LazyTensor) -> float:
+def factor_eps(expected: LazyTensor, found: LazyTensor, roundings: int = 1) -> float:
     """`earlier_eps` of `fold` for another tool's result: it may have stored a rounded factor, such as 1/sqrt(2).
 
     A result that is multiplied again before it is folded (`Inferred.result`) is rounded once more.
     """
     rounds = 0 if expected.is_exact and found.is_exact else 1 if found.is_exact else 2
+    rounds += roundings - 1
     return rounds * float(torch.finfo(DTYPES[found.dtype]).eps) if rounds and found.dtype in FLOATS else 0.0
 
 
