@@ -19,7 +19,7 @@ utils/hub.py, `maybe_load_adapters` of integrations/peft.py, `is_sharded_checkpo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,10 +107,10 @@ def without_paths(where: object, config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key != NAMED}
 
 
-def left_behind(names: Iterable[str], weights: WeightFiles) -> tuple[str, ...]:
-    """The weights among `names` that are not read, though some loader or some option may read them."""
+def unread(folder: Folder, weights: WeightFiles) -> tuple[str, ...]:
+    """The weights of a folder that are not read, though some loader or some option would read them."""
     read = {*weights.names, weights.index}
-    return tuple(name for name in names if is_loadable(name) and name not in read)
+    return tuple(shown(name) for name in folder.names() if is_loadable(name) and name not in read)
 
 
 def is_loadable(name: str) -> bool:

@@ -65,7 +65,9 @@ def verify(
             raise ModelSurgeonError(f"nothing decides: {'; '.join([*report.notes, *report.unproven])}")
     else:
         report = _timed(report, "logits", _compared, tell, behaviour)
-    return _timed(report, "trainable", _examined, tell) if trainable else report
+    report = _timed(report, "trainable", _examined, tell) if trainable else report
+    unread = [f"{side.origin.id}: {note}" for side in (source, result) for note in side.not_judged]
+    return replace(report, notes=(*report.notes, *unread))
 
 
 def _timed(report: Report, level: str, run: Any, *arguments: Any) -> Report:

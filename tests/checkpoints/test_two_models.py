@@ -144,6 +144,11 @@ def test_what_is_not_read_by_default_is_left_behind_by_name(single, whole):
     (single / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": {"a": "model-00001-of-00002.safetensors"}}))
     done = run("widen", single, "-o", single.parent / "out")
     assert done.code == 0 and f"files left behind: {', '.join(sorted([*others, INDEX]))}\n" in done.err
+    weights = f"not judged, for transformers reads them by no default: {', '.join(sorted([*others, INDEX]))}"
+    assert open_checkpoint(single).not_judged == (weights,) and not open_checkpoint(whole).not_judged
+    assert f"not read by default: {', '.join(sorted([*others, INDEX]))}\n" in run("inspect", single).out
+    assert f"{single}: {weights}" in run("verify", whole, single).err
+    assert json.loads(run("diagnose", single, "--weights", "--json").out)["models"][0]["notes"] == [weights]
     assert run("widen", whole, "-o", single.parent / "clean").code == 0
     assert load_file(single.parent / "out" / SINGLE).keys() == load_file(single.parent / "clean" / SINGLE).keys()
     assert sha256(single.parent / "out" / SINGLE) == sha256(single.parent / "clean" / SINGLE)
