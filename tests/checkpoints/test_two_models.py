@@ -18,6 +18,7 @@ from modelsurgeon.errors import AmbiguousError, SourceError
 from modelsurgeon.files.file import LocalFile
 from modelsurgeon.files.hashes import ALGORITHM, digest
 from modelsurgeon.operations.catalogue import offered
+from modelsurgeon.running.reference import checked_view
 from modelsurgeon.saving.save import save
 from support import tiny
 from support.command import contents, run, sha256
@@ -87,6 +88,13 @@ def test_every_command_refuses_two_models_in_one_line(command, spoil, words, sha
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1), done.err
     assert all(word in done.err for word in ("two models", *words)), done.err
     assert contents(sharded.parent) == before
+
+
+@each_two
+def test_what_becomes_two_models_after_it_was_opened_is_not_run(spoil, words, sharded):
+    spoil(sharded)
+    with pytest.raises(AmbiguousError, match="two models: "), checked_view(sharded):
+        pass
 
 
 def test_the_shards_alone_are_no_two_models(sharded, whole):
