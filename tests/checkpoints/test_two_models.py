@@ -145,6 +145,14 @@ def test_a_folder_in_the_place_of_a_file_is_no_second_model(sharded, whole):
     assert tiny.load(sharded, LLAMA.kind)  # which is what the library does with it
 
 
+def test_the_state_of_a_trainer_holds_no_weights(single):
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin", "zoo.json"):
+        (single / name).touch()
+    assert not open_checkpoint(single).not_judged
+    (single / "pytorch_model-00001-of-00002.bin").touch()
+    assert open_checkpoint(single).not_judged[0].endswith(": pytorch_model-00001-of-00002.bin")
+
+
 def test_what_is_not_read_by_default_is_left_behind_by_name(single, whole):
     others = ["consolidated.safetensors", "model-00003-of-00003.safetensors", "model.fp16.safetensors", "model.gguf"]
     for name in others:
