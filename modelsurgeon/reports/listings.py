@@ -64,6 +64,7 @@ def of_inspection(found: Inspection) -> list[Block]:
     for what, names in (("tensors", found.tensors), ("config keys", found.keys)):
         more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
         warnings += [f"not accounted for: {what} {', '.join(names[:MOST_NAMES])}{more}"] if names else []
+    warnings += [f"not read by default: {', '.join(found.unread)}"] if found.unread else []
     warnings += [f"would be refused: {found.refused}"] if found.refused else []
     return [
         Paragraph(f"{found.source}{at}: {found.model or 'no class named'}, model_type {found.model_type}"),
