@@ -16,7 +16,7 @@ from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from modelsurgeon.errors import ModelSurgeonError
 from modelsurgeon.running.options import RunOptions
 from modelsurgeon.verification.logits import LogitReport, compare_all
-from support import tiny
+from support import draws, tiny
 from support.tiny import Variant, named
 
 SHORT = RunOptions(samples=2, length=8)
@@ -41,20 +41,22 @@ def changed(
     return open_checkpoint(folder)
 
 
+SIZES = (
+    ("BertModel", "bert", {"max_position_embeddings": 40}, 32, "pooler_output", 2),  # as wide as the windows
+    ("BertForSequenceClassification", "bert", {"num_labels": 8}, 8, "logits", 2),
+    ("BertForNextSentencePrediction", "bert", {}, 2, "logits", 2),
+    ("LlamaForSequenceClassification", "llama", {"num_labels": 8}, 8, "logits", 2),
+    ("BertForMultipleChoice", "bert", {}, 1, "logits", 2),
+    ("ElectraForPreTraining", "electra", {}, 8, "logits", 16),  # a number a position
+    ("BertForQuestionAnswering", "bert", {"num_labels": 2}, 8, "start_logits", 16),
+    ("BertForTokenClassification", "bert", {"num_labels": 8}, 8, "logits", 16),
+    ("LlamaForCausalLM", "llama", {"vocab_size": 8}, 8, "logits", 16),
+    ("LlamaModel", "llama", {"max_position_embeddings": 40}, 32, "last_hidden_state", 64),
+)
+
+
 @pytest.mark.parametrize(
-    ("kind", "model_type", "config", "length", "output", "rows"),
-    [
-        ("BertModel", "bert", {"max_position_embeddings": 40}, 32, "pooler_output", 2),  # as wide as the windows
-        ("BertForSequenceClassification", "bert", {"num_labels": 8}, 8, "logits", 2),
-        ("BertForNextSentencePrediction", "bert", {}, 2, "logits", 2),
-        ("LlamaForSequenceClassification", "llama", {"num_labels": 8}, 8, "logits", 2),
-        ("BertForMultipleChoice", "bert", {}, 1, "logits", 2),
-        ("ElectraForPreTraining", "electra", {}, 8, "logits", 16),  # a number a position
-        ("BertForQuestionAnswering", "bert", {"num_labels": 2}, 8, "start_logits", 16),
-        ("BertForTokenClassification", "bert", {"num_labels": 8}, 8, "logits", 16),
-        ("LlamaForCausalLM", "llama", {"vocab_size": 8}, 8, "logits", 16),
-        ("LlamaModel", "llama", {"max_position_embeddings": 40}, 32, "last_hidden_state", 64),
-    ],
+    ("kind", "model_type", "config", "length", "output", "rows"), draws.some(SIZES, 5, "sizes that are equal by chance")
 )
 def test_sizes_that_are_equal_by_chance_do_not_make_positions_of_a_width(
     kind: str, model_type: str, config: Mapping[str, Any], length: int, output: str, rows: int, tmp_path: Path
@@ -70,19 +72,19 @@ def test_a_classifier_with_as_many_labels_as_tokens_predicts_no_tokens(tmp_path:
     assert {c.kl for c in compare(source, source).comparisons} == {None}
 
 
-@pytest.mark.parametrize(
-    ("name", "config"),
-    [
-        ("llama-tied", {"pad_token_id": tiny.VOCAB + 3}),
-        ("llama-tied", {"pad_token_id": -1, "eos_token_id": 99, "bos_token_id": 99}),
-        ("gpt2-sequence", {"pad_token_id": 99}),
-        ("roberta-tied", {"pad_token_id": -1}),
-        ("bart-sequence", {"eos_token_id": 99}),
-        ("bart-question", {"decoder_start_token_id": 99}),
-        ("bart-tied", {"decoder_start_token_id": 99}),
-        ("t5-tied", {"decoder_start_token_id": -1, "pad_token_id": 99}),
-    ],
+TOKENS = (
+    ("llama-tied", {"pad_token_id": tiny.VOCAB + 3}),
+    ("llama-tied", {"pad_token_id": -1, "eos_token_id": 99, "bos_token_id": 99}),
+    ("gpt2-sequence", {"pad_token_id": 99}),
+    ("roberta-tied", {"pad_token_id": -1}),
+    ("bart-sequence", {"eos_token_id": 99}),
+    ("bart-question", {"decoder_start_token_id": 99}),
+    ("bart-tied", {"decoder_start_token_id": 99}),
+    ("t5-tied", {"decoder_start_token_id": -1, "pad_token_id": 99}),
 )
+
+
+@pytest.mark.parametrize(("name", "config"), draws.some(TOKENS, 4, "tokens outside of the vocabulary"))
 def test_tokens_outside_of_the_vocabulary_are_never_fed(
     name: str, config: Mapping[str, Any], source: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -103,8 +105,9 @@ def resized(tensors: dict[str, torch.Tensor], vocab: int) -> None:
             tensors[name] = torch.cat([tensor[:vocab], more]).contiguous()
 
 
-@pytest.mark.parametrize("name", ["llama-untied", "gpt2-tied", "bert-tied", "t5-untied"])
-@pytest.mark.parametrize("vocab", [64, 50])
+@pytest.mark.parametrize(
+    ("name", "vocab"), draws.drawn(["llama-untied", "gpt2-tied", "bert-tied", "t5-untied"], [64, 50], "resized")
+)
 def test_a_resized_vocabulary_is_compared_on_the_tokens_that_both_have(
     name: str, vocab: int, source: Callable[..., Path], tmp_path: Path
 ) -> None:
