@@ -257,9 +257,9 @@ def test_a_plan_that_is_not_saved_is_refused(demo: Checkpoint, wider: Checkpoint
 
 
 def test_the_library_sees_a_folder_of_nothing_but_config_and_weights(demo: Checkpoint, tmp_path: Path) -> None:
-    traps = {"transformers_weights": "other.safetensors", "auto_map": {"AutoModel": "evil.Model"}}
+    traps = {"transformers_weights": "model.safetensors", "auto_map": {"AutoModel": "evil.Model"}}
     folder = mutated(demo, tmp_path / "traps", lambda tensors: None, _attn_implementation="evil/kernel", **traps)
-    (folder.origin.path / "adapter_config.json").write_text('{"base_model_name_or_path": "evil/model"}')
+    (folder.origin.path / "evil.py").write_text("raise SystemExit(77)")
     with checked_view(folder.origin.path) as view:
         assert sorted(path.name for path in view.iterdir()) == ["config.json", "model.safetensors"]
         assert not {*traps, "_attn_implementation"} & set(json.loads((view / "config.json").read_text()))
