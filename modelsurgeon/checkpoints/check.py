@@ -12,13 +12,14 @@ from typing import Any
 from modelsurgeon.architectures import registry
 from modelsurgeon.architectures.architecture import Architecture, Template
 from modelsurgeon.architectures.config import EFFECTIVE, lookup
+from modelsurgeon.architectures.settings import LARGEST_SIZE
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, left_behind
-from modelsurgeon.errors import ArchitectureError, SourceError
+from modelsurgeon.checkpoints.record import RECORD
+from modelsurgeon.errors import ArchitectureError, FieldError, SourceError
 from modelsurgeon.tensors import quantised
 from modelsurgeon.tensors.dtypes import FLOATS
 from modelsurgeon.text import shown
 
-LARGEST = 2**24  # size of an axis; maps take 16 bytes and more for each coordinate
 DIGITS = 9  # of a layer's number
 
 
@@ -27,6 +28,7 @@ def check(checkpoint: Checkpoint) -> tuple[str, ...]:
 
     Raises SourceError or ArchitectureError for the first thing that does not fit.
     """
+    check_record(checkpoint)
     table, config = checkpoint.architecture, checkpoint.resolved
     _check_numbers(checkpoint)
     for key, accepted in table.requires.items():
@@ -64,6 +66,13 @@ def _code(config: Mapping[str, Any]) -> list[str]:
     return [shown(str(code)) for code in named.values()] if isinstance(named, Mapping) else []
 
 
+def check_record(checkpoint: Checkpoint) -> None:
+    """Raise FieldError where a field of the record cannot be right."""
+    if checkpoint.misrecorded:
+        way_out = f"remove {RECORD} to treat it as a checkpoint without a record"
+        raise FieldError(f"{checkpoint.origin.id}: {checkpoint.misrecorded}; {way_out}")
+
+
 def _check_numbers(checkpoint: Checkpoint) -> None:
     """Check what no tensor's shape depends on, and that sizes fit the memory."""
     table, config = checkpoint.architecture, checkpoint.resolved
@@ -87,7 +96,7 @@ def _check_numbers(checkpoint: Checkpoint) -> None:
         positive = _is_number(clip) and 0 < clip < math.inf
         _expect(clip is None or positive, table.clip, clip, "a number above 0, or null")
     for name, size in sizes.items():
-        _expect(size <= LARGEST, table.axes[name].key or name, size, f"{LARGEST} at most")
+        _expect(size <= LARGEST_SIZE, table.axes[name].key or name, size, f"{LARGEST_SIZE} at most")
 
 
 def _expect(holds: bool, key: str, value: Any, expected: str) -> None:

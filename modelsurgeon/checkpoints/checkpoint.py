@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from math import prod
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 
 from modelsurgeon.architectures import registry
 from modelsurgeon.architectures.architecture import Architecture
+from modelsurgeon.architectures.settings import check_settings
 from modelsurgeon.checkpoints.prefixes import refuse_prefix
 from modelsurgeon.checkpoints.record import RECORD, Origin, Step, read_record
 from modelsurgeon.checkpoints.source import locate
@@ -31,7 +32,7 @@ from modelsurgeon.checkpoints.weight_files import (
     weight_files,
     without_paths,
 )
-from modelsurgeon.errors import ModelSurgeonError, SourceError
+from modelsurgeon.errors import FieldError, ModelSurgeonError, SourceError
 from modelsurgeon.files.file import File, Folder
 from modelsurgeon.files.json_file import OF_CONFIGS, read_json, shortened
 from modelsurgeon.files.safetensors_file import read_entries
@@ -64,6 +65,7 @@ class Checkpoint:
     lossy        the reasons why the last operation's result is not the same function
     config_file  the file that the config was read from, as it was then
     weights      the files that its tensors, or those of its source, were read from; None for a new model
+    misrecorded  what cannot be right in its record, which then tells no steps; empty where nothing is
     """
 
     config: Mapping[str, Any]
@@ -75,6 +77,7 @@ class Checkpoint:
     lossy: tuple[str, ...] = ()
     config_file: File | None = None
     weights: WeightFiles | None = None
+    misrecorded: str = ""
 
     def __repr__(self) -> str:
         return f"Checkpoint({self.origin.id!r}, {self.config.get('model_type')}, {len(self.tensors)} tensors)"
@@ -110,6 +113,11 @@ class Checkpoint:
     def nbytes(self) -> int:
         """Bytes that its tensors take."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    @property
+    def without_record(self) -> Checkpoint:
+        """The checkpoint as if nothing were on record."""
+        return replace(self, steps=(), misrecorded="")
 
     def on_disk(self, template: str) -> str:
         """The name on disk of a tensor (in the table's spelling); that spelling where the tensor does not exist yet."""
@@ -189,14 +197,16 @@ def open_checkpoint(source: str | Path, revision: str | None = None, *, stream: 
 def open_folder(origin: Origin) -> Checkpoint:
     """Open a folder that was located. Raises SourceError where it cannot be read, or is two models."""
     folder = origin.folder
-    steps = read_record(folder.file(RECORD)) if folder.holds(RECORD) else ()
+    steps, misrecorded = _steps(folder)
     opened = config_file(folder)  # its stamp is taken before it is read
     config = read_config(folder)
     weights = weight_files(folder, config)
     tensors = read_tensors(folder, weights)
     side_files = {name: folder.file(name) for name in folder.names() if is_carried(name)}
     config = without_paths(opened, config)
-    found = Checkpoint(config, tensors, side_files, origin, steps, config_file=opened, weights=weights)
+    found = Checkpoint(
+        config, tensors, side_files, origin, steps, config_file=opened, weights=weights, misrecorded=misrecorded
+    )
     check_names(found)
     return found
 
@@ -211,8 +221,20 @@ def check_names(checkpoint: Checkpoint) -> None:
     refuse_prefix(checkpoint.origin.folder, checkpoint.tensors, fit)
 
 
+def _steps(folder: Folder) -> tuple[tuple[Step, ...], str]:
+    """(the steps on record, what cannot be right in the record)."""
+    try:
+        return read_record(folder.file(RECORD)) if folder.holds(RECORD) else (), ""
+    except FieldError as error:
+        return (), str(error)
+
+
 def read_config(folder: Folder) -> dict[str, Any]:
-    """config.json. Raises SourceError where it is absent, no JSON object, or that of a quantised checkpoint."""
+    """config.json.
+
+    Raises SourceError where it is absent, no JSON object, or that of a quantised checkpoint, and for a value that its
+    key cannot have.
+    """
     config = read_json(config_file(folder), OF_CONFIGS)
     if quantised.in_config(config):
         raise SourceError(f"{folder}: {quantised.refusal(config, _dtypes(folder))}")
@@ -220,6 +242,8 @@ def read_config(folder: Folder) -> dict[str, Any]:
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         found = shortened(classes)
         raise SourceError(f"{folder}: config.json: architectures is {found}, expected a list of class names")
+    if config.get("model_type") in registry.known():
+        check_settings(config, registry.find(config["model_type"]))
     return config
 
 

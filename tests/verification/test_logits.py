@@ -116,7 +116,7 @@ def test_in_its_stored_16_bits_a_result_stays_within_the_noise_of_the_source(
     assert report is not None and report.dtype == "bfloat16" and report.same
     assert [n.inputs for n in report.noise] == [c.inputs for c in report.comparisons]
     assert all(n.max_rel > 1e-3 for n in report.noise)  # bfloat16 has 8 bits
-    assert report.limits[0] == 2 * max(n.max_rel for n in report.noise)
+    assert report.limits[0] == 4 * max(n.max_rel for n in report.noise)  # twice as far as where it decides alone
 
 
 def test_a_source_stored_in_32_bits_has_no_16_bit_report(body: Checkpoint) -> None:
@@ -179,7 +179,7 @@ def test_what_stands_in_padded_positions_does_not_count(
 
     seed = next(seed for seed in range(99) if not holds_padding(seed))
     assert compare(plain, changed, RunOptions(seed=seed)).comparisons[-1].max_abs == 0
-    monkeypatch.setattr("modelsurgeon.verification.visits._real", lambda value, real: value.flatten(0, 1))
+    monkeypatch.setattr("modelsurgeon.verification.visits.real_rows", lambda model, batch, name, value: value)
     assert compare(plain, changed, RunOptions(seed=seed)).comparisons[-1].max_rel > TOLERANCE
 
 
