@@ -68,8 +68,7 @@ def verify(
     else:
         report = _timed(report, "logits", _compared, tell, behaviour)
     report = _timed(report, "trainable", _examined, tell) if trainable else report
-    unread = [f"{side.origin.id}: {note}" for side in (source, result) for note in side.not_judged]
-    return _timed(replace(report, notes=(*report.notes, *unread)), "beside", _laid_beside)
+    return _timed(report, "beside", _laid_beside)
 
 
 def _timed(report: Report, level: str, run: Any, *arguments: Any) -> Report:
