@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from modelsurgeon.architectures.plain_names import plain
 from modelsurgeon.text import number
 
 Document = Mapping[str, Any]
@@ -259,7 +260,7 @@ def _generation(found: Document) -> Level:
 def _trainable(document: Document) -> list[Level]:
     stuck, rows = _stuck(document), []
     for axis in document["trainable"]["axes"]:
-        what = f"{axis['axis']} {axis['size']:,} -> {axis['new_size']:,}"
+        what = f"{plain(axis['axis'])} {axis['size']:,} -> {axis['new_size']:,}"
         result, mood = ("; ".join(_never(axis)), WARNING) if axis in stuck else (axis["says"], GOOD)
         rows.append(Level("trainable", what, result, mood))
     return rows or [Level("trainable", "gradients of copies", "there are no copies")]

@@ -68,6 +68,8 @@ def verify(
     else:
         report = _timed(report, "logits", _compared, tell, behaviour)
     report = _timed(report, "trainable", _examined, tell) if trainable else report
+    unread = [f"{side.origin.id}: {note}" for side in (source, result) for note in side.not_judged]
+    report = replace(report, notes=(*report.notes, *unread))
     return _timed(report, "beside", _laid_beside)
 
 
