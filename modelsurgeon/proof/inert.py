@@ -176,6 +176,7 @@ CONDITIONS: Mapping[str, Condition] = {
     "no limit of positions": _both(_unlimited),
     "not read by this rope type": _is_unread,
     "not sparse": _off("sparse_prediction"),
+    "none named": lambda key, sides: not any(side.settings.get(key) for side in sides),
     "norms behind": _off("do_layer_norm_before"),
     "nothing to begin with": _both(lambda side: side.settings.get("decoder_start_token_id") is None),
     "null is false": _null_is_false,
