@@ -24,6 +24,7 @@ from modelsurgeon.errors import ArchitectureError
 from modelsurgeon.growth.growth import Growth
 from modelsurgeon.growth.kinds.kind import Maps
 from modelsurgeon.maps import dimension
+from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.proof.arranged import Settled
 from modelsurgeon.proof.modules import Held
 from modelsurgeon.proof.reordered import Reordered, Seat
@@ -40,6 +41,7 @@ class Alignment:
     new     names of tensors in `base` that are of new layers
     paired  {name in `base`: name in the result}
     found   {axis: what was done to it}
+    own     {tensor of the result: {axis: map}} where places have different numbers of copies
     """
 
     base: Checkpoint
@@ -48,6 +50,7 @@ class Alignment:
     paired: dict[str, str]
     new: frozenset[str]
     found: dict[str, Settled] = field(default_factory=dict)
+    own: dict[str, dict[str, AxisMap]] = field(default_factory=dict)
     views: dict[str, Reordered] = field(init=False)
     _sketched: dict[tuple[str, bool, int, int | None], np.ndarray] = field(default_factory=dict)
 

@@ -159,8 +159,9 @@ def _features(
         where = f"{layer} {axis} {module}"
         if kind == "query" and ("key", layer, axis, "") in sums:
             found["products", where] = _products(rows, sums["key", layer, axis, ""])
-        elif kind in ("query", "value"):
-            found["squares", where] = _products(rows, rows)
+        elif kind in ("query", "value"):  # before a norm no coordinate is multiplied; values may be
+            told = "products" if own.growth.axis(axis).follows else "squares"
+            found[told, where] = _products(rows, rows)
         elif kind == "plain":
             found["plain", where] = rows[:, 0] / max(1e-300, float(np.sqrt((rows**2).sum(axis=(1, 2))).mean()))
         elif kind == "read":

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -24,9 +25,11 @@ from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.record import RECORD, Step
 from modelsurgeon.errors import PlanError
 from modelsurgeon.maps import dimension
+from modelsurgeon.maps.axis_map import AxisMap
+from modelsurgeon.maps.orders import identity
 from modelsurgeon.operations import catalogue
 from modelsurgeon.operations.operation import Demand
-from modelsurgeon.operations.transforms.replay import replay
+from modelsurgeon.operations.transforms.replay import composed_maps, replay
 from modelsurgeon.progress import Tell, silent
 from modelsurgeon.proof.fold import TensorVerdict, Workers, fold
 from modelsurgeon.running.settings import as_read, same
@@ -74,11 +77,13 @@ def prove(
     *,
     tell: Tell = silent,
     roundings: int = 1,
+    own: Mapping[str, Mapping[str, AxisMap]] = MappingProxyType({}),
 ) -> Proof | None:
     """Fold the result back to the source; None where the result has no record that begins at the source.
 
     steps      the operations, if they are not on record (`infer` finds them)
     roundings  of steps that are not on record: how often each number may have been rounded
+    own        {tensor of the result: {axis: map}} where a layer has a lawful map for itself, in place of the steps'
     Raises as `check` where the source does not fit its table.
     """
     recorded = steps is None
@@ -99,12 +104,24 @@ def prove(
     with Workers() as workers:
         for name in sorted(names.keys() - new.keys()):
             wanted, found = expected.tensors[name].fused, result.tensors[names[name]]
+            if names[name] in own and isinstance(wanted, Remapped):
+                wanted = _regrown(wanted, expected, name, {**composed_maps(steps), **own[names[name]]}, source.sizes)
             earlier_eps = eps if recorded else factor_eps(wanted, found, roundings)
             verdicts.append(fold(names[name], wanted, found, earlier_eps, workers))
             done += found.nbytes
             tell("proof", done, total)
     tell("proof", total, total)
     return Proof(tuple(verdicts), expected.lossy)
+
+
+def _regrown(
+    wanted: Remapped, expected: Checkpoint, name: str, maps: Mapping[str, AxisMap], sizes: Mapping[str, int]
+) -> Remapped:
+    """A tensor grown by these maps of its axes."""
+    template = expected.architecture.template(name)
+    assert template
+    every = {axis: maps.get(axis) or identity(sizes[axis]) for axis in template.signature.axes}
+    return replace(wanted, dimensions=template.signature.grow(every))
 
 
 def _verdict_of_new(name: str, expected: LazyTensor, found: LazyTensor, demand: Demand) -> TensorVerdict:
