@@ -7,7 +7,7 @@ also names what `check` would refuse first, and what no table accounts for.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from math import prod
@@ -17,11 +17,12 @@ from typing import Any, TypeVar
 from modelsurgeon.architectures.architecture import Architecture
 from modelsurgeon.checkpoints.changes import flat
 from modelsurgeon.checkpoints.check import check
-from modelsurgeon.checkpoints.checkpoint import INDEX, SINGLE, Checkpoint, read_config, read_tensors
+from modelsurgeon.checkpoints.checkpoint import Checkpoint, check_names, read_config, read_tensors
 from modelsurgeon.checkpoints.source import locate
-from modelsurgeon.errors import ModelSurgeonError, SourceError
+from modelsurgeon.checkpoints.weight_files import INDEX, config_file, unread, weight_files, without_paths
+from modelsurgeon.errors import AmbiguousError, ModelSurgeonError, SourceError
 from modelsurgeon.files.file import Folder
-from modelsurgeon.files.json_file import OF_CONFIGS, OF_INDICES, read_json
+from modelsurgeon.files.json_file import OF_CONFIGS, read_json
 from modelsurgeon.files.safetensors_file import Entry, read_entries
 from modelsurgeon.tensors.stored import Stored
 
@@ -55,6 +56,7 @@ class Inspection:
     tied     whether the head is the embedding; None where that is unknown
     tensors  those that no table accounts for
     keys     config keys that no table accounts for
+    unread   weights in the folder that transformers does not read by default
     refused  the first reason why `check` refuses it; empty where it passes
     """
 
@@ -71,6 +73,7 @@ class Inspection:
     tied: bool | None
     tensors: tuple[str, ...]
     keys: tuple[str, ...]
+    unread: tuple[str, ...]
     refused: str
 
     def to_json(self) -> dict[str, Any]:
@@ -79,10 +82,13 @@ class Inspection:
 
 
 def inspect(source: str | Path, revision: str | None = None) -> Inspection:
-    """Read config and headers; of a Hub id only those. Raises SourceError without a config."""
+    """Read config and headers; of a Hub id only those.
+
+    Raises SourceError without a config, AmbiguousError where the files are two models.
+    """
     origin = locate(source, revision, weights=False)
-    config = read_json(origin.folder.file("config.json"), OF_CONFIGS)
-    headers, problem = _headers(origin.folder)
+    config = read_json(config_file(origin.folder), OF_CONFIGS)
+    headers, left, problem = _headers(origin.folder, config)
     stored = {name: Stored(header.file, header.dtype, header.shape, 0) for name, header in headers.items()}
     checkpoint = Checkpoint(config, stored, {}, origin)
     table = _known(lambda: checkpoint.architecture)
@@ -105,6 +111,7 @@ def inspect(source: str | Path, revision: str | None = None) -> Inspection:
         tied=flag if isinstance(flag, bool) else None,
         tensors=tuple(name for name, (_, signature) in templates.items() if table and not signature),
         keys=tuple(sorted(set(config) - table.accounted_keys)) if table else (),
+        unread=left,
         refused=problem or _refusal(checkpoint),
     )
 
@@ -120,9 +127,11 @@ def _known(value: Callable[[], T]) -> T | None:
 def _refusal(checkpoint: Checkpoint) -> str:
     folder = checkpoint.origin.folder
     try:
-        read_config(folder)
-        if _weights(folder):
-            read_tensors(folder)
+        config = read_config(folder)
+        without_paths(folder, config)
+        if checkpoint.tensors:
+            read_tensors(folder, weight_files(folder, config))
+            check_names(checkpoint)
         check(checkpoint)
     except ModelSurgeonError as error:
         return str(error)
@@ -166,27 +175,29 @@ def _template(name: str, table: Architecture | None) -> tuple[str, str]:
 # --- headers ---------------------------------------------------------------------------------------------------------
 
 
-def _headers(folder: Folder) -> tuple[dict[str, Entry], str]:
-    """({tensor: header}, the first error in reading them)."""
+def _headers(folder: Folder, config: Mapping[str, Any]) -> tuple[dict[str, Entry], tuple[str, ...], str]:
+    """({tensor: header}, weights that are not read, the first error in reading them).
+
+    Raises AmbiguousError where the files are two models.
+    """
+    names: Iterable[str]
+    left, problem = tuple[str, ...](), ""
     try:
-        names = _weights(folder)
-    except SourceError as error:  # of the index
-        return {}, str(error)
+        weights = weight_files(folder, config)
+        names, left = weights.names, unread(folder, weights)
+    except AmbiguousError:
+        raise
+    except SourceError as error:  # transformers loads none: all are shown
+        problem, names = str(error), _others(folder)
     headers: dict[str, Entry] = {}
-    problem = "" if names else f"{folder}: no safetensors"
     for name in names:
         try:
             headers |= read_entries(folder.file(name))
         except SourceError as error:
             problem = problem or str(error)
-    return headers, problem
+    return headers, left, problem
 
 
-def _weights(folder: Folder) -> list[str]:
-    """The safetensors files: those of the index, the single one, or all."""
-    names = [name for name in folder.names() if name.endswith(".safetensors")]
-    if folder.holds(INDEX):
-        weight_map = read_json(folder.file(INDEX), OF_INDICES).get("weight_map")
-        shards = {str(shard) for shard in weight_map.values()} if isinstance(weight_map, dict) else set()
-        return [name for name in names if name in shards]
-    return [name for name in names if name == SINGLE] or names
+def _others(folder: Folder) -> list[str]:
+    """Every safetensors file, unless an index says which of them are meant."""
+    return [] if folder.holds(INDEX) else [name for name in folder.names() if name.endswith(".safetensors")]

@@ -5,7 +5,7 @@ which it must have grown. Then every block of the result is folded (parts summed
 one by one) in float64 and compared with the source. That covers every input; memory is that of a few blocks.
 
     exact     the fold is the source, to the last bit
-    rounded   it differs by no more than rounding each stored number once can explain
+    rounded   it differs by no more than the steps can have rounded this tensor (`rounding.py`)
     wrong     it differs by more, or a tensor is missing, or one is there that no step explains
 """
 
@@ -18,35 +18,38 @@ from typing import Any
 
 import torch
 
-from modelsurgeon.architectures.architecture import Architecture, Config
-from modelsurgeon.architectures.config import INERT
 from modelsurgeon.checkpoints.check import check
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.record import RECORD, Step
-from modelsurgeon.errors import PlanError
+from modelsurgeon.errors import ArchitectureError, FieldError, PlanError, SourceError
 from modelsurgeon.maps import dimension
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.maps.orders import identity
 from modelsurgeon.operations import catalogue
 from modelsurgeon.operations.operation import Demand
-from modelsurgeon.operations.transforms.replay import composed_maps, replay
+from modelsurgeon.operations.transforms.claims import check_steps
+from modelsurgeon.operations.transforms.replay import composed_maps, replay, step_by_step
 from modelsurgeon.progress import Tell, silent
+from modelsurgeon.proof.config_keys import ConfigComparison, compare_configs
 from modelsurgeon.proof.fold import TensorVerdict, Workers, fold
-from modelsurgeon.running.settings import as_read, same
-from modelsurgeon.tensors.dtypes import DTYPE_NAMES, DTYPES, FLOATS
+from modelsurgeon.proof.rounding import rounding_of
+from modelsurgeon.tensors.dtypes import DTYPES, FLOATS
 from modelsurgeon.tensors.lazy import LazyTensor, equal
 from modelsurgeon.tensors.remapped import Remapped
 from modelsurgeon.tensors.stored import count_unusual
 
-BOOKKEEPING = INERT - {"tie_word_embeddings", "architectures", "vocab_size"}  # keys without an effect
-
 
 @dataclass(frozen=True)
 class Proof:
-    """The verdicts on the config and all tensors; `lossy`: the reasons why the maps themselves are approximate."""
+    """The verdicts on the config and all tensors.
+
+    lossy   the reasons why the maps themselves are approximate
+    config  what became of every config key; None where the maps on record cannot be replayed
+    """
 
     verdicts: tuple[TensorVerdict, ...]
     lossy: tuple[str, ...] = ()
+    config: ConfigComparison | None = None
 
     @property
     def wrong(self) -> tuple[TensorVerdict, ...]:
@@ -92,26 +95,43 @@ def prove(
         return None
     check(source)
     try:
+        if recorded:
+            _check_record(result)
+        stored = step_by_step(source, steps) if recorded else None  # first: its errors name the step
         expected = replay(source, steps)
-    except PlanError as error:
-        return Proof((TensorVerdict(RECORD if recorded else "maps", "wrong", detail=str(error)),))
-    names = paired(expected, result)
-    new = demanded(steps, expected, result, names)
-    verdicts = [*_config_verdicts(expected, result), *_name_verdicts(expected, result, names)]
+        names = paired(expected, result)
+        new = demanded(steps, expected, result, names)
+        config = compare_configs(source, result, expected)
+    except (PlanError, SourceError, ArchitectureError) as error:
+        detail = str(error).removeprefix(f"{RECORD}: ")
+        return Proof((TensorVerdict(RECORD if recorded else "maps", "wrong", detail=detail),))
+    verdicts = [*_config_verdicts(expected, result, config), *_name_verdicts(expected, result, names)]
     for name, demand in new.items():
         verdicts.append(_verdict_of_new(names[name], expected.tensors[name], result.tensors[names[name]], demand))
-    total, done, eps = sum(result.tensors[name].nbytes for name in names.values()), 0, _earlier_eps(source, steps)
+    total, done, doubts = sum(result.tensors[name].nbytes for name in names.values()), 0, dict[str, None]()
     with Workers() as workers:
         for name in sorted(names.keys() - new.keys()):
             wanted, found = expected.tensors[name].fused, result.tensors[names[name]]
             if names[name] in own and isinstance(wanted, Remapped):
                 wanted = _regrown(wanted, expected, name, {**composed_maps(steps), **own[names[name]]}, source.sizes)
-            earlier_eps = eps if recorded else factor_eps(wanted, found, roundings)
-            verdicts.append(fold(names[name], wanted, found, earlier_eps, workers))
+            if stored is None or found.dtype not in FLOATS:
+                verdict = fold(names[name], wanted, found, factor_eps(wanted, found, roundings), workers)
+            else:
+                rounding = rounding_of(stored.tensors[name], found)
+                verdict = fold(names[name], wanted, found, workers=workers, rounding=rounding.bound)
+                doubts |= dict.fromkeys(rounding.doubts if verdict.verdict == "rounded" else ())
+            verdicts.append(verdict)
             done += found.nbytes
             tell("proof", done, total)
     tell("proof", total, total)
-    return Proof(tuple(verdicts), expected.lossy)
+    return Proof(tuple(verdicts), (*expected.lossy, *doubts), config)
+
+
+def _check_record(result: Checkpoint) -> None:
+    """Raise FieldError where a field of the result's record cannot be right."""
+    if result.misrecorded:
+        raise FieldError(result.misrecorded)
+    check_steps(result.steps)
 
 
 def _regrown(
@@ -142,7 +162,8 @@ def demanded(
     steps: tuple[Step, ...], expected: Checkpoint, result: Checkpoint, names: Mapping[str, str]
 ) -> dict[str, Demand]:
     """{tensor that copies none of the source's: what its operation requires of it}."""
-    demands = (catalogue.find_operation(step.operation).demands(step, expected, result, names) for step in steps)
+    tails = (steps[at:] for at in range(len(steps)))
+    demands = (catalogue.find_operation(tail[0].operation).demands(tail, expected, result, names) for tail in tails)
     return {name: demand for by_name in demands for name, demand in by_name.items()}
 
 
@@ -157,33 +178,28 @@ def factor_eps(expected: LazyTensor, found: LazyTensor, roundings: int = 1) -> f
 
 
 def steps_between(source: Checkpoint, result: Checkpoint) -> tuple[Step, ...] | None:
-    """The steps from the source to the result; None where the record does not have them."""
+    """The steps from the source to the result; None where the record does not have them.
+
+    Where a field of the record cannot be right, there are none, and the proof by this record fails.
+    """
+    if result.misrecorded:
+        return ()
     before, after = ([step.to_json() for step in checkpoint.steps] for checkpoint in (source, result))
     return result.steps[len(before) :] if after and after[: len(before)] == before else None
 
 
-def _config_verdicts(expected: Checkpoint, result: Checkpoint) -> list[TensorVerdict]:
-    """The config keys that have an effect and the axes' sizes that differ from those that the steps lead to."""
-    table, wanted, found = expected.architecture, expected.resolved, result.architecture.resolve(result.config)
-    if wanted.get("model_type") != found.get("model_type"):
-        detail = f"model_type: expected {wanted['model_type']}, found another"
-        return [TensorVerdict("config.json", "wrong", detail=detail)]
-    values = _values(table, wanted, found)
-    if not all(same(*pair) for pair in values.values()):  # then as the library reads both files, where it can
-        read, other = as_read(wanted), as_read(found)
-        values = values if read is None or other is None else _values(table, read, other)
-    wrong = [f"{key}: expected {a!r}, found {b!r}" for key, (a, b) in sorted(values.items()) if not same(a, b)]
-    sizes, targets = result.sizes, expected.sizes
-    wrong += [f"axis {a}: expected {targets[a]}, found {sizes[a]}" for a in targets if sizes.get(a) != targets[a]]
+def _config_verdicts(expected: Checkpoint, result: Checkpoint, config: ConfigComparison) -> list[TensorVerdict]:
+    """The config keys and the axes' sizes that differ from those that the steps lead to."""
+    wrong = [f"{one.key}: expected {one.expected!r}, found {one.result!r}" for one in config.different]
+    if expected.config.get("model_type") == result.config.get("model_type"):
+        told, table = {one.key for one in config.different}, expected.architecture
+        held = [template for template in table.templates if template.name in expected.templates]
+        used = {axis for template in held for axis in (*template.signature.axes, *table.spread(template))}
+        for axis, size in expected.sizes.items():
+            if axis in used and table.axes[axis].key not in told and result.sizes.get(axis) != size:
+                wrong.append(f"axis {axis}: expected {size}, found {result.sizes.get(axis)}")
     verdicts = [TensorVerdict("config.json", "wrong", detail=line) for line in wrong]
     return verdicts or [TensorVerdict("config.json", "exact")]
-
-
-def _values(table: Architecture, wanted: Config, found: Config) -> dict[str, tuple[Any, Any]]:
-    """{key that has an effect and sizes no axis: (expected, found)}."""
-    sized = {axis.key for axis in table.axes.values() if axis.key}
-    keys = (wanted.keys() | found.keys()) & table.accounted_keys - (BOOKKEEPING - set(table.keys.split())) - sized
-    return {key: (table.value(wanted, key), table.value(found, key)) for key in keys - set(table.aliases)}
 
 
 def paired(expected: Checkpoint, result: Checkpoint) -> dict[str, str]:
@@ -214,12 +230,3 @@ def _repeats_embedding(checkpoint: Checkpoint, name: str) -> bool:
         return False
     embedding = next((n for n in checkpoint.tensors if table.canonical(n) == tie.embedding), None)
     return embedding is not None and equal(checkpoint.tensors[name], checkpoint.tensors[embedding])
-
-
-def _earlier_eps(source: Checkpoint, steps: tuple[Step, ...]) -> float:
-    """The sum of the relative spacings of the dtypes that steps before the last one rounded to."""
-    stored, total = source.dtype, 0.0
-    for step in steps[:-1]:
-        stored = DTYPE_NAMES[step.arguments["dtype"]] if step.arguments.get("dtype") else stored
-        total += float(torch.finfo(DTYPES[stored]).eps) if step.maps else 0.0
-    return total

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from modelsurgeon.architectures.plain_names import plain
 from modelsurgeon.reports.chart import Chart, Limit, Series
 
 APART = 0.07  # of the distance between two axes: between the tick of an axis and the marks of gradients and weights
@@ -37,7 +38,10 @@ def by_position(losses: Document) -> Chart:
 
 
 def by_layer(layers: Document) -> Chart:
-    """The error at each place of the model, in the order of computation, with the tolerance; logarithmic."""
+    """The error at each place of the model, in the order of computation, with its limit; logarithmic.
+
+    In 16 bits every place has a limit of its own, and a broad line shows them.
+    """
     rows = layers["rows"]
     parts: dict[str, list[tuple[int, Document]]] = defaultdict(list)
     for at, row in enumerate(rows):
@@ -50,10 +54,12 @@ def by_layer(layers: Document) -> Chart:
     )
     before = [None, *(row["layer"] for row in rows)]
     begins = [at for at, row in enumerate(rows) if row["layer"] not in (None, before[at])]
-    limit = Limit(float(layers["tolerance"]), "tolerance", bad=True)
+    limits: tuple[Limit, ...] = (Limit(float(layers["tolerance"]), "tolerance", bad=True),)
+    if noisy := [(at, row["limit"]) for at, row in enumerate(rows) if row.get("noise") is not None]:
+        series, limits = (Series.through("limit by own noise", noisy, "broad", len(series)), *series), ()
     ticks = tuple((float(at), str(rows[at]["layer"])) for at in begins)
     x, y = "layer, in the order of computation", "error, of the deviation"
-    return Chart("error-by-layer", "Error by layer", x, y, series, (limit,), y_log=True, ticks=ticks)
+    return Chart("error-by-layer", "Error by layer", x, y, series, limits, y_log=True, ticks=ticks)
 
 
 def cosines(axes: Sequence[Document]) -> Chart:
@@ -63,6 +69,6 @@ def cosines(axes: Sequence[Document]) -> Chart:
         found = [(at + side, axis[key]) for at, axis in enumerate(axes) if axis[key] and axis[key]["mean"] is not None]
         means, reach = ((x, one["mean"]) for x, one in found), ((one["min"], one["max"]) for _, one in found)
         series.append(Series.through(label, means, "dots", colour, (label for _ in found), reach))
-    ticks = (-0.5, ""), *((float(at), str(axis["axis"])) for at, axis in enumerate(axes)), (len(axes) - 0.5, "")
+    ticks = (-0.5, ""), *((float(at), plain(str(axis["axis"]))) for at, axis in enumerate(axes)), (len(axes) - 0.5, "")
     limit = Limit(1.0, "1: equal for ever", bad=True)
     return Chart("cosines", "Cosines of copies", "axis", "cosine of two copies", tuple(series), (limit,), ticks=ticks)

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from modelsurgeon.architectures.plain_names import plain, plain_sizes
 from modelsurgeon.reports.blocks import (
     Block,
     Bullets,
@@ -50,21 +51,22 @@ Document = Mapping[str, Any]
 
 def page(document: Document) -> Page:
     """The whole page of a report's document."""
-    same, but = document["same"], summary.verdict(document).partition("; but ")[2]
+    verdict, _, but = summary.verdict(document).partition("; but ")
+    colour = {summary.PROVEN: summary.GOOD, summary.NOT_PROVEN: summary.WARNING}.get(verdict, summary.BAD)
     levels = {"proof": _proof, "logits": _logits, "stored": _stored, "trainable": _trainable}
     answers = [(a.mood, a.question, (Phrase(a.answer, f"large {a.mood}"), a.why)) for a in summary.answers(document)]
     warnings, notes = summary.warnings(document), summary.notes(document)
-    mood = "bad" if not same else "warning" if warnings else "good"
+    mood = "warning" if warnings and colour == summary.GOOD else colour
     command = [Verbatim(document["command"])] if document["command"] else []
     took = ", ".join(f"{level} {taken:.1f} s" for level, taken in document["seconds"].items() if taken is not None)
     return Page(
-        title=f"{document['source']} to {document['result']}: {'same function' if same else 'different'}",
+        title=f"{document['source']} to {document['result']}: {verdict}",
         command="modelsurgeon verify",
         names=(document["source"], document["result"]),
         joint=("→", "to"),
-        mood=summary.WARNING if but else summary.GOOD if same else summary.BAD,
+        mood=summary.WARNING if but else colour,
         verdict=(
-            Phrase("Same function", "strong good") if same else Phrase("Different", "strong bad"),
+            Phrase(verdict.capitalize(), f"strong {colour}"),
             Phrase(f", but {but}" * bool(but), "strong warning"),
         ),
         lines=(),
@@ -74,6 +76,7 @@ def page(document: Document) -> Page:
             Section("Summary", [_levels(document)]),
             _compared(document),
             *(section(document[level]) for level, section in levels.items() if document[level]),
+            *([_beside(document["beside"])] if document["beside"] else []),
             Section("How it was measured", [*command, environment(document["environment"], ("time", took))]),
         ],
     )
@@ -82,12 +85,14 @@ def page(document: Document) -> Page:
 def brief(document: Document) -> list[Block]:
     """The report on a terminal."""
     function, _, but = document["verdict"].partition(";")
-    mood, warning = ("good", "warning") if document["same"] else ("bad", "bad")
+    mood = {summary.PROVEN: "good", summary.NOT_PROVEN: "warning"}.get(function, "bad")
+    warning = "warning" if document["same"] else "bad"
     verdict = (Phrase(function, f"strong {mood}"), Phrase(f";{but}" * bool(but), "strong warning"))
     return [
         _levels(document),
         *(Paragraph(Phrase(line, "soft")) for line in summary.notes(document)),
         *(Paragraph(Phrase(line, warning)) for line in summary.warnings(document)),
+        *(Paragraph(Phrase(line, "warning")) for line in summary.beside(document)),
         Paragraph((f"{document['source']} -> {document['result']}: ", *verdict)),
     ]
 
@@ -111,8 +116,9 @@ def _levels(document: Document) -> Listing:
 def _compared(document: Document) -> Section:
     """The facts of both checkpoints, row by row (of the sizes, those that differ first), and how they were compared."""
     sides = {side: {"name": document[side], **document["checkpoints"][side]} for side in ("source", "result")}
-    axes = dict.fromkeys(axis for side in sides.values() for axis in side["sizes"])
-    sizes = [(axis, *(str(side["sizes"].get(axis, "")) for side in sides.values())) for axis in axes]
+    named = [plain_sizes(side["sizes"], side["model"]) for side in sides.values()]
+    words = dict.fromkeys(word for side in named for word in side)
+    sizes = [(word, *(str(side.get(word, "")) for side in named)) for word in words]
     (known,) = facts(DECLARED["models"], sides)
     rows = [*known.rows, *sorted(sizes, key=lambda size: size[1] == size[2])]
     blocks: list[Block] = [replace(known, rows=rows)]
@@ -173,6 +179,8 @@ def _groups(tensors: Sequence[Document]) -> Listing:
 
 def _logits(report: Document) -> Section:
     blocks: list[Block] = [explained(TEXT["logits"], report), comparisons(report)]
+    if found := report["coverage"]:
+        blocks.append(Section("What was run", [explained(TEXT["coverage"]), *facts(DECLARED["coverage"], {"": found})]))
     if (points := report.get("scatter")) and points["before"]:
         blocks.append(Figure(against(points), "Sampled logits: equal ones lie on the line."))
     if (losses := report.get("loss_by_position")) and losses["before"]:
@@ -189,10 +197,10 @@ def _logits(report: Document) -> Section:
 def comparisons(report: Document) -> Listing:
     """How outputs differ, a row for each kind of input."""
     if not report["noise"]:
-        return listing(ROWS["compared"], report["comparisons"], 7)
+        return listing(ROWS["compared"], report["comparisons"], 8)
     pairs = zip(report["comparisons"], report["noise"], strict=True)
     parts = [{**compared, "noise": noise["max_rel"]} for compared, noise in pairs]
-    return listing(ROWS["compared"] + ROWS["noise"], parts, 8)
+    return listing(ROWS["compared"] + ROWS["noise"], parts, 9)
 
 
 def _stored(report: Document) -> Section:
@@ -203,9 +211,19 @@ def _trainable(found: Document) -> Section:
     blocks: list[Block] = [explained(TEXT["trainable"])]
     if found["axes"]:
         blocks.append(Figure(cosines(found["axes"]), "from least to largest, the dot is the mean."))
-    blocks.append(listing(ROWS["axes"], found["axes"], 4))
+    axes = [{**axis, "axis": plain(axis["axis"])} for axis in found["axes"]]
+    blocks.append(listing(ROWS["axes"], axes, 4))
     if found["ranks"]:
         lowest = sorted(found["ranks"], key=lambda rank: rank["rank"] / max(1, rank["possible"]))
         ranks = cut(listing(ROWS["ranks"], lowest, 4), MOST_LISTED, LEFT_OUT)
         blocks.append(Section("Ranks of gradients", [explained(TEXT["ranks"]), *ranks]))
     return Section("Will it learn?", blocks)
+
+
+def _beside(rows: Sequence[Document]) -> Section:
+    """All rows, those that differ first."""
+    order = sorted(rows, key=lambda row: row["finding"] not in summary.COUNTED)
+    moods = dict.fromkeys(summary.COUNTED, "warning")
+    cells = [(row["what"], Phrase(row["finding"], moods.get(row["finding"], "")), row["detail"]) for row in order]
+    listed = Listing(("", "finding", "in detail"), cells, named=True)
+    return Section("Beside the function", [explained(TEXT["beside"]), listed])

@@ -18,6 +18,7 @@ from modelsurgeon.reports.html import check_target
 from modelsurgeon.reports.verification_charts import against, by_layer, by_position
 from modelsurgeon.reports.verification_report import page
 from modelsurgeon.verification import summary
+from modelsurgeon.verification.side.finding import FINDINGS
 from support import reports
 from support.markup import HOSTILE, Read, fields
 
@@ -26,7 +27,7 @@ SCHEMA = reports.validator()
 
 def hostile(value: Any) -> Any:
     """The document with every text, and every key that comes from a file, made hostile; words of the format stay."""
-    kept = {"exact", "rounded", "wrong", "record", "weights", "float32", "bfloat16", "nan", "inf"}
+    kept = {"exact", "rounded", "wrong", "record", "weights", "float32", "bfloat16", "nan", "inf", *FINDINGS}
     if isinstance(value, dict):
         named = {"sizes", "arguments"}
         return {
@@ -135,23 +136,24 @@ def test_the_verdict_names_all_that_training_would_never_change() -> None:
     document = reports.full()
     mlp, heads = document["trainable"]["axes"]
     never = "64 of 128 pairs of MLP neurons"
-    assert summary.verdict(document) == f"same function; but {never} will stay copies for ever"
+    assert summary.verdict(document) == f"same function, proven for all inputs; but {never} will stay copies for ever"
     heads |= {
         "stuck": 2,
         "says": "2 of 8 pairs of heads will stay copies for ever: equal weights; the other 6 will part",
     }
     assert (
-        summary.verdict(document) == f"same function; but {never} and 2 of 8 pairs of heads will stay copies for ever"
+        summary.verdict(document)
+        == f"same function, proven for all inputs; but {never} and 2 of 8 pairs of heads will stay copies for ever"
     )
     mlp |= {"stuck": 0, "dead": 3, "says": "all 128 pairs will part; 3 new neurons get no gradient: nothing reads them"}
     said = "2 of 8 pairs of heads will stay copies for ever; 3 new neurons get no gradient"
-    assert summary.verdict(document) == f"same function; but {said}"
+    assert summary.verdict(document) == f"same function, proven for all inputs; but {said}"
     assert [level.mood for level in summary.levels(document)][-2:] == ["warning", "warning"]
     assert [answer.answer for answer in summary.answers(document)] == ["proven, up to rounding", "yes", "not all of it"]
     assert summary.verdict(document | {"same": False}) == "different"
     for axis in (mlp, heads):
         axis |= {"stuck": 0, "dead": 0}
-    assert summary.verdict(document) == "same function" and summary.answers(document)[2].answer == "yes"
+    assert summary.verdict(document) == summary.PROVEN and summary.answers(document)[2].answer == "yes"
 
 
 # Plots

@@ -52,9 +52,8 @@ def seen_by(source: Checkpoint, result: Checkpoint, narrow: bool = True) -> froz
 
 
 def _differs(report: LogitReport) -> set[str]:
-    pairs = zip(report.comparisons, report.limits, strict=True)
     seen = {
-        "logits": not all(comparison.max_rel <= limit for comparison, limit in pairs),
+        "logits": bool(report.reasons),
         "layers": report.layers is not None and report.layers.first is not None,
         "generation": report.generation is not None and not report.generation.same,
     }

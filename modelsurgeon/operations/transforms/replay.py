@@ -12,19 +12,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
+from typing import Any
 
+from modelsurgeon.architectures.config import lookup
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.record import Step
-from modelsurgeon.growth.remap import remap
+from modelsurgeon.errors import PlanError
+from modelsurgeon.growth.remap import Storage, remap
+from modelsurgeon.growth.targets import ATTENTIONS, by_factor
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.operations import catalogue
 from modelsurgeon.operations.operation import Operation, Replayed
+from modelsurgeon.operations.transforms.claims import check_claims
+from modelsurgeon.tensors.dtypes import DTYPE_NAMES
 
 
 def applied(operation: Operation, checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint after an operation, with a step on record. Raises what the operation raises."""
     operation.check_types()
     operation.check()
+    check_claims(checkpoint)
     after = operation.apply(checkpoint)
     if len(notes := tuple(dict.fromkeys(after.notes))) < len(after.notes):  # two operations can write one note
         after = replace(after, notes=notes)
@@ -56,8 +63,8 @@ class Replay:
     def applied(self, operation: Operation) -> Replay:
         return self.onto(lambda checkpoint: applied(operation, checkpoint))
 
-    def growing(self, maps: Mapping[str, AxisMap]) -> Replay:
-        """After further growth, composed with the growth just before.
+    def growing(self, maps: Mapping[str, AxisMap], arguments: Mapping[str, Any]) -> Replay:
+        """After further growth, composed with the growth just before, and nothing rounded in between.
 
         Where copies are parts of a sum among writers (of a tied head) in the one and among readers in the other, no
         map expresses both: they stay apart, and the proof fuses them tensor by tensor (`Remapped.fused`).
@@ -69,11 +76,54 @@ class Replay:
         return Replay(transform(self.base), self.maps)
 
 
+@dataclass(frozen=True)
+class StepByStep:
+    """A replay (`Replayed`) in which every step is carried out on the one before, as it was stored."""
+
+    checkpoint: Checkpoint
+
+    def grown(self) -> Checkpoint:
+        return self.checkpoint
+
+    def onto(self, transform: Callable[[Checkpoint], Checkpoint]) -> StepByStep:
+        return StepByStep(transform(self.checkpoint))
+
+    def applied(self, operation: Operation) -> StepByStep:
+        return self.onto(lambda checkpoint: applied(operation, checkpoint))
+
+    def growing(self, maps: Mapping[str, AxisMap], arguments: Mapping[str, Any]) -> StepByStep:
+        """After further growth, stored as its arguments say. Raises PlanError where it has not the sizes they name."""
+        dtype = arguments.get("dtype")
+        storage = Storage(DTYPE_NAMES[dtype] if dtype else None, arguments.get("rule") == "exact")
+        grown, table = remap(self.checkpoint, maps, storage), self.checkpoint.architecture
+        sizes = dict(arguments.get("settings", {}))
+        if arguments.get("factor") and arguments.get("attention") in ATTENTIONS:
+            sizes = by_factor(self.checkpoint, arguments["factor"], arguments["attention"]) | sizes
+        for key, size in sizes.items():
+            if (found := lookup(grown.resolved, table.aliases.get(key, key))) != size:
+                raise PlanError(f"arguments make {key} {size}, and the maps make it {found}")
+        return StepByStep(grown)
+
+    def beneath(self, transform: Callable[[Checkpoint], Checkpoint]) -> StepByStep:
+        return self.onto(transform)
+
+
 def replay(source: Checkpoint, steps: Iterable[Step]) -> Checkpoint:
-    """The source after the steps on record, lazily. Raises PlanError where a step is impossible."""
-    state: Replayed = Replay(replace(source, lossy=()))
-    for step in steps:
-        state = catalogue.find_operation(step.operation).replay(state, step)
+    """The source after the steps on record, lazily; growth after growth as one. Raises PlanError where that fails."""
+    return _replayed(Replay(replace(source, lossy=(), steps=())), steps, len(source.steps))
+
+
+def step_by_step(source: Checkpoint, steps: Iterable[Step]) -> Checkpoint:
+    """As `replay`, with every tensor as it was stored between one step and the next."""
+    return _replayed(StepByStep(replace(source, lossy=(), steps=())), steps, len(source.steps))
+
+
+def _replayed(state: Replayed, steps: Iterable[Step], first: int) -> Checkpoint:
+    for at, step in enumerate(steps, first):
+        try:
+            state = catalogue.find_operation(step.operation).replay(state, step)
+        except PlanError as error:
+            raise PlanError(f"steps[{at}]: {error}") from None
     return state.grown()
 
 
