@@ -37,10 +37,10 @@ from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.operations import catalogue
 from modelsurgeon.operations.transforms.replay import composed_maps
 from modelsurgeon.progress import Tell, silent
-from modelsurgeon.proof.aligning import align
-from modelsurgeon.proof.alignment import Alignment
 from modelsurgeon.proof.candidates import Candidate, candidates, keeps_places, sampled
 from modelsurgeon.proof.fold import fold
+from modelsurgeon.proof.places.aligning import align
+from modelsurgeon.proof.places.alignment import Alignment
 from modelsurgeon.proof.proof import Proof, demanded, factor_eps, paired, prove
 from modelsurgeon.tensors.lazy import LazyTensor
 

@@ -25,10 +25,10 @@ from modelsurgeon.growth.growth import Growth
 from modelsurgeon.growth.kinds.kind import Maps
 from modelsurgeon.maps import dimension
 from modelsurgeon.maps.axis_map import AxisMap
-from modelsurgeon.proof.arranged import Settled
-from modelsurgeon.proof.modules import Held
-from modelsurgeon.proof.reordered import Reordered, Seat
-from modelsurgeon.proof.sketches import Match, at_seat, directions, lens, match, project
+from modelsurgeon.proof.places.arranged import Settled
+from modelsurgeon.proof.places.model_parts import Held
+from modelsurgeon.proof.places.reordered import Reordered, Seat
+from modelsurgeon.proof.places.sketches import Match, at_seat, directions, lens, match, project
 from modelsurgeon.tensors.dtypes import DTYPES
 from modelsurgeon.tensors.lazy import LazyTensor
 

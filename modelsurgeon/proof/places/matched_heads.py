@@ -15,13 +15,13 @@ import numpy as np
 from modelsurgeon.architectures.norms import is_normalised, is_written_by_norm
 from modelsurgeon.growth.kinds.inner import rotated_size
 from modelsurgeon.growth.kinds.kind import Maps, kind_of
-from modelsurgeon.proof import allowed
-from modelsurgeon.proof.alignment import Alignment
-from modelsurgeon.proof.arranged import Order, Place, Settled, arranged, settle, tiles
 from modelsurgeon.proof.coordinates import joined_axes
-from modelsurgeon.proof.modules import Held, modules
-from modelsurgeon.proof.reordered import Seat
-from modelsurgeon.proof.sketches import match
+from modelsurgeon.proof.places import allowed
+from modelsurgeon.proof.places.alignment import Alignment
+from modelsurgeon.proof.places.arranged import Order, Place, Settled, arranged, settle, tiles
+from modelsurgeon.proof.places.model_parts import Held, modules
+from modelsurgeon.proof.places.reordered import Seat
+from modelsurgeon.proof.places.sketches import match
 
 MINOR = 0.03  # the weight of what only decides between heads whose queries and keys are alike
 

@@ -13,13 +13,13 @@ import numpy as np
 from modelsurgeon.growth.kinds.kind import Maps, kind_of
 from modelsurgeon.maps.axis_map import MEAN, AxisMap
 from modelsurgeon.maps.orders import gathered, identity
-from modelsurgeon.proof import allowed, matched_heads
-from modelsurgeon.proof.alignment import Alignment
-from modelsurgeon.proof.arranged import Order, Place, Settled, arranged, settle
 from modelsurgeon.proof.coordinates import joined_axes
-from modelsurgeon.proof.modules import modules
-from modelsurgeon.proof.reordered import Seat
-from modelsurgeon.proof.sketches import match
+from modelsurgeon.proof.places import allowed, matched_heads
+from modelsurgeon.proof.places.alignment import Alignment
+from modelsurgeon.proof.places.arranged import Order, Place, Settled, arranged, settle
+from modelsurgeon.proof.places.model_parts import modules
+from modelsurgeon.proof.places.reordered import Seat
+from modelsurgeon.proof.places.sketches import match
 
 
 def align(own: Alignment, name: str, maps: Maps, standard: Sequence[np.ndarray]) -> None:
