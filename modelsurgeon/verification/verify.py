@@ -100,7 +100,7 @@ def _proven(report: Report, tell: Tell) -> Report:
 
 
 def _settings(report: Report) -> ConfigComparison:
-    """Both configs; by the maps, unless these were derived and fail at a tensor: then they explain no setting either."""
+    """Both configs; by the maps, unless derived ones fail at a tensor: then they explain no setting either."""
     proof = report.proof
     if proof and proof.config and not (report.inferred and any(one.name != CONFIG for one in proof.wrong)):
         return proof.config
