@@ -100,7 +100,8 @@ def test_the_logits_call_a_mistake_different_too(name: str, widened: Widened, tm
     mutant = next(mutant for mutant in MUTANTS if str(mutant) == name)
     report = verify(*planted(mutant, widened, tmp_path / "planted"), options=SHORT)
     assert not report.same
-    assert report.logits is not None and not report.logits.same
+    refused = any(note.startswith("logits not compared") for note in report.notes)  # it cannot even be run
+    assert refused if report.logits is None else not report.logits.same
 
 
 @pytest.mark.parametrize("rule", ["orthogonal", "exact"])
