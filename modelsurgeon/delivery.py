@@ -26,7 +26,8 @@ from modelsurgeon.saving.publish import check_push, check_url, push, upload
 from modelsurgeon.saving.save import check_output, save
 from modelsurgeon.saving.writer import Progress
 from modelsurgeon.text import parse_size
-from modelsurgeon.verification.verify import Report, verify
+from modelsurgeon.verification.report import Report
+from modelsurgeon.verification.verify import verify
 
 Say = Callable[[str], None]
 

@@ -4,7 +4,7 @@
     >>> wide = model.widen(factor=2).untie_embeddings()     # nothing read, nothing written
     >>> saved = wide.save("wide", verify=True)              # whole or absent
     >>> verify("demo", saved).verdict
-    'same function'
+    'same function, proven for all inputs'
 
 The command line is a skin over this: the same options under the same names, with the same defaults. Every operation of
 the catalogue is a method of `Model`; those that read a config are functions of the package (`modelsurgeon.init`).
@@ -40,7 +40,7 @@ from modelsurgeon.running.environment import check_place
 from modelsurgeon.running.options import RunOptions
 from modelsurgeon.saving.plan import Plan, make_plan
 from modelsurgeon.text import parse_size
-from modelsurgeon.verification.verify import Report
+from modelsurgeon.verification.report import Report
 from modelsurgeon.verification.verify import verify as compare
 
 
@@ -167,7 +167,8 @@ def verify(
     source: Source,
     result: Source,
     *,
-    infer: bool = False,
+    infer: bool = True,
+    ignore_record: bool = False,
     trainable: bool = False,
     report: str | os.PathLike[str] | None = None,
     text: str | os.PathLike[str] | None = None,
@@ -182,12 +183,13 @@ def verify(
 ) -> Report:
     """Is `result` the same function as `source`? Compares weights, outputs and behaviour; `report.same` is the answer.
 
-    infer      derive the maps from the weights where there is no record
-    trainable  examine, by one backward pass, whether training will make the copies differ
-    report     a file to write: all findings, with plots, as one page of HTML
-    text       the file of the text that both models run on; None: a sample
-    memory     for device auto: weights kept in memory; more go to the disk
-    progress   called with (what, done, total)
+    infer          derive the maps from the weights where there is no record
+    ignore_record  judge the result as if it had no record
+    trainable      examine, by one backward pass, whether training will make the copies differ
+    report         a file to write: all findings, with plots, as one page of HTML
+    text           the file of the text that both models run on; None: a sample
+    memory         for device auto: weights kept in memory; more go to the disk
+    progress       called with (what, done, total)
     Raises SourceError, ArchitectureError, OptionsError, as opening and running do.
     """
     check_place(dtype, device, auto=True)
@@ -200,7 +202,15 @@ def verify(
     options = RunOptions(
         read_text(text), samples, length, dtype, device, memory=size, trust_remote_code=trust_remote_code
     )
-    answer = compare(*opened, options, infer=infer, behaviour=True, trainable=trainable, tell=progress)
+    answer = compare(
+        *opened,
+        options,
+        infer=infer,
+        ignore_record=ignore_record,
+        behaviour=True,
+        trainable=trainable,
+        tell=progress,
+    )
     if report is not None:
         html.write(Path(report), verification_report.page(answer.to_json()))
     return answer

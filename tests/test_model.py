@@ -230,7 +230,7 @@ def test_what_a_notebook_shows_of_a_result_fits_a_line(tmp_path):
     model = ms.open("demo")
     saved = model.widen(factor=2).save(tmp_path / "out", verify=True)
     report, found = saved.report, ms.diagnose("demo")
-    assert repr(report) == "Report('same function', same=True, proven=True)"
+    assert repr(report) == "Report('same function, proven for all inputs', same=True, proven=True)"
     assert repr(found) == f"Diagnosis('demo', {len(found.findings)} findings)"
     assert repr(model.checkpoint) == f"Checkpoint('demo', llama, {len(model.checkpoint.tensors)} tensors)"
     assert repr(copies(2, 3, 1.0, (0.25, 0.25, 0.5))) == "AxisMap(2 -> 6)"

@@ -15,7 +15,9 @@ def verify_command(
     source: request.Source,
     result: Annotated[str | None, Argument(help="The result to compare with SOURCE.", show_default=False)] = None,
     files: Annotated[bool, Option("--files", help="Check that the files of one result are as written.")] = False,
-    infer: Annotated[bool, Option("--infer", help="Without a record: derive the maps from the weights.")] = False,
+    infer: Annotated[bool, Option(help="Without a record, derive the maps from the weights.")] = True,
+    ignore_record: Annotated[bool, Option("--ignore-record", help="Judge RESULT as if it had no record.")] = False,
+    require_proof: Annotated[bool, Option("--require-proof", help="Exit with 1 if it is not proven.")] = False,
     trainable: Annotated[bool, Option("--trainable", help="Does training separate copies? One backward pass.")] = False,
     report: request.ReportFile = None,
     text: request.Text = None,
@@ -29,7 +31,10 @@ def verify_command(
     as_json: request.Json = False,
     quiet: request.Quiet = False,
 ) -> None:
-    """Tell whether RESULT is the same function as SOURCE: exit code 0 if it is, 1 if not."""
+    """Tell whether RESULT is the same function as SOURCE: exit code 0 if it is, 1 if not.
+
+    The last line says whether that is proven for all inputs, or was seen on what was run.
+    """
     if files:
         if report:
             raise BadParameter("--report shows a comparison; --files compares nothing")
@@ -48,6 +53,7 @@ def verify_command(
         found = verify(
             *names,
             infer=infer,
+            ignore_record=ignore_record,
             trainable=trainable,
             text=text,
             samples=samples,
@@ -61,7 +67,7 @@ def verify_command(
         )
     document = replace(found, command=terminal.command()).to_json()
     terminal.show_document(document, verification_report.brief, verification_report.page, report, as_json, quiet)
-    if not found.same:
+    if not found.same or (require_proof and not found.proven):
         raise Exit(terminal.DIFFERENT)
 
 

@@ -28,7 +28,7 @@ from modelsurgeon.reports.verification_report import comparisons
 
 if TYPE_CHECKING:
     from modelsurgeon.checkpoints.checkpoint import Checkpoint
-    from modelsurgeon.verification.verify import Report
+    from modelsurgeon.verification.report import Report
 
 README = "README.md"
 LARGEST = 1 << 19  # bytes of a card that are searched for its metadata; lists of results fill most of it

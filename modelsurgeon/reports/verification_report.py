@@ -50,21 +50,22 @@ Document = Mapping[str, Any]
 
 def page(document: Document) -> Page:
     """The whole page of a report's document."""
-    same, but = document["same"], summary.verdict(document).partition("; but ")[2]
+    verdict, _, but = summary.verdict(document).partition("; but ")
+    colour = {summary.PROVEN: summary.GOOD, summary.NOT_PROVEN: summary.WARNING}.get(verdict, summary.BAD)
     levels = {"proof": _proof, "logits": _logits, "stored": _stored, "trainable": _trainable}
     answers = [(a.mood, a.question, (Phrase(a.answer, f"large {a.mood}"), a.why)) for a in summary.answers(document)]
     warnings, notes = summary.warnings(document), summary.notes(document)
-    mood = "bad" if not same else "warning" if warnings else "good"
+    mood = "warning" if warnings and colour == summary.GOOD else colour
     command = [Verbatim(document["command"])] if document["command"] else []
     took = ", ".join(f"{level} {taken:.1f} s" for level, taken in document["seconds"].items() if taken is not None)
     return Page(
-        title=f"{document['source']} to {document['result']}: {'same function' if same else 'different'}",
+        title=f"{document['source']} to {document['result']}: {verdict}",
         command="modelsurgeon verify",
         names=(document["source"], document["result"]),
         joint=("→", "to"),
-        mood=summary.WARNING if but else summary.GOOD if same else summary.BAD,
+        mood=summary.WARNING if but else colour,
         verdict=(
-            Phrase("Same function", "strong good") if same else Phrase("Different", "strong bad"),
+            Phrase(verdict.capitalize(), f"strong {colour}"),
             Phrase(f", but {but}" * bool(but), "strong warning"),
         ),
         lines=(),
@@ -82,7 +83,8 @@ def page(document: Document) -> Page:
 def brief(document: Document) -> list[Block]:
     """The report on a terminal."""
     function, _, but = document["verdict"].partition(";")
-    mood, warning = ("good", "warning") if document["same"] else ("bad", "bad")
+    mood = {summary.PROVEN: "good", summary.NOT_PROVEN: "warning"}.get(function, "bad")
+    warning = "warning" if document["same"] else "bad"
     verdict = (Phrase(function, f"strong {mood}"), Phrase(f";{but}" * bool(but), "strong warning"))
     return [
         _levels(document),

@@ -20,6 +20,11 @@ from modelsurgeon.text import number
 
 Document = Mapping[str, Any]
 
+PROVEN, NOT_PROVEN, DIFFERENT = (
+    "same function, proven for all inputs",
+    "same on what was run, not proven",
+    "different",
+)
 GOOD, BAD, WARNING, PLAIN = "good", "bad", "warning", "plain"
 STAY = " will stay copies for ever"  # the end of a finding about pairs of copies
 MOST_WARNINGS = 10  # tensors that are listed as wrong
@@ -47,14 +52,15 @@ class Answer:
 
 
 def verdict(document: Document) -> str:
-    """Same function, or different; and what training would never change."""
+    """One of three verdicts; and what training would never change."""
     if not document["same"]:
-        return "different"
+        return DIFFERENT
     findings = [line for axis in _stuck(document) for line in _never(axis)]
     copies = [line.removesuffix(STAY) for line in findings if line.endswith(STAY)]
     listed = [" and ".join(filter(None, [", ".join(copies[:-1]), copies[-1]])) + STAY] if copies else []
     never = "; ".join([*listed, *(line for line in findings if not line.endswith(STAY))])
-    return f"same function; but {never}" if never else "same function"
+    same = PROVEN if document["proven"] else NOT_PROVEN
+    return f"{same}; but {never}" if never else same
 
 
 def levels(document: Document) -> list[Level]:
@@ -71,7 +77,8 @@ def levels(document: Document) -> list[Level]:
 def warnings(document: Document) -> list[str]:
     """What is wrong or not lossless, one line each."""
     proof = document["proof"] or {"tensors": [], "approximations": []}
-    wrong = [f"wrong: {one['name']}: {one['detail']}" for one in proof["tensors"] if one["verdict"] == "wrong"]
+    word = "not by these maps" if document["inferred"] else "wrong"
+    wrong = [f"{word}: {one['name']}: {one['detail']}" for one in proof["tensors"] if one["verdict"] == "wrong"]
     more = [f"and {len(wrong) - MOST_WARNINGS:,} more"] if len(wrong) > MOST_WARNINGS else []
     return [*wrong[:MOST_WARNINGS], *more, *(f"not lossless: {reason}" for reason in proof["approximations"])]
 
@@ -120,6 +127,9 @@ def _proof(proof: Document, inferred: Document | None) -> Level:
     by = "maps derived from the weights" if inferred else "maps on record"
     mood = BAD if counted["wrong"] else WARNING if proof["approximations"] else GOOD
     what = f"{tensors:,} {'tensor' if tensors == 1 else 'tensors'} and the config, all inputs, by {by}"
+    if counted["wrong"] and inferred:
+        first = next(tensor for tensor in proof["tensors"] if tensor["verdict"] == "wrong")
+        return Level("proof", what, f"not proven: the nearest maps fail at {first['name']}; {counts}", WARNING)
     return Level("proof", what, f"weights: {counts}{rounded}", mood)
 
 
@@ -198,7 +208,7 @@ def _for_all(document: Document) -> Answer:
         return Answer(question, "not proven", "; ".join(document["notes"]) or "No proof was made.", PLAIN)
     row = _proof(proof, document["inferred"])
     proven = "proven, up to rounding" if proof["rounding"] else "proven"
-    answer = {GOOD: proven, WARNING: "nearly", BAD: "not by these maps" if document["inferred"] else "no"}[row.mood]
+    answer = {GOOD: proven, WARNING: "nearly" if proof["verdict"] != "wrong" else "not proven", BAD: "no"}[row.mood]
     return Answer(question, answer, f"{row.result}; {row.what}.", row.mood)
 
 

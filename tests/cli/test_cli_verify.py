@@ -99,7 +99,10 @@ def test_verify_tells_the_same_as_a_table_as_json_and_as_a_page(small, plain, tm
     levels = [line.split()[0] for line in lines[: len(lines) - 1]]
     assert levels[:7] == ["level", "proof", "logits", "layers", "generation", "trainable", "trainable"]
     assert lines[-1] == f"{small} -> {plain}: {found['verdict']}"
-    assert found["verdict"].startswith("same function; but ") and "stay copies for ever" in found["verdict"]
+    assert (
+        found["verdict"].startswith("same function, proven for all inputs; but ")
+        and "stay copies for ever" in found["verdict"]
+    )
     told = [level.result for level in summary.levels(found)]
     for said in (*told, found["trainable"]["axes"][0]["says"], found["environment"]["torch"], str(plain)):
         assert said in text, said
@@ -113,11 +116,13 @@ def test_a_page_is_written_of_what_is_different_too_and_quietly(small, wide, tmp
     assert "wrong: model.norm.weight" in (tmp_path / "out.html").read_text()
 
 
-def test_maps_are_derived_where_that_is_asked_for_and_no_record_tells_them(small, wide):
+def test_maps_are_derived_where_no_record_tells_them(small, wide):
     (wide / "modelsurgeon.json").unlink()
-    told, derived = (run("verify", small, wide, *QUICK, "--json", *more) for more in ((), ("--infer",)))
+    told, derived = (run("verify", small, wide, *QUICK, "--json", *more) for more in (("--no-infer",), ()))
     assert told.code == derived.code == 0, derived.err
-    assert json.loads(told.out)["proof"] is None and "(--infer tries to derive the maps)" in told.err
+    assert json.loads(told.out)["proof"] is None and "not proven: no record" in told.err
+    assert told.err.endswith("same on what was run, not proven\n")
+    assert derived.err.endswith("same function, proven for all inputs\n")
     found = json.loads(derived.out)
     reports.validator().validate(found)
     assert found["proof"]["verdict"] != "wrong" and found["maps"]["from"] == "weights" and found["inferred"]["lines"]
@@ -143,6 +148,13 @@ def test_what_cannot_be_done_is_refused_before_anything_is_run(
     done = run("verify", small, wide, *options)
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
     assert said in done.err and contents(tmp_path) == before
+
+
+def test_what_is_not_proven_passes_unless_a_proof_is_required(small, wide):
+    (wide / "modelsurgeon.json").unlink()
+    unproven = "--no-infer", "--require-proof"
+    codes = [run("verify", small, wide, *QUICK, *more).code for more in (unproven[:1], unproven, unproven[1:])]
+    assert codes == [0, 1, 0]
 
 
 def test_passwords_in_urls_are_not_told(small, wide, monkeypatch):

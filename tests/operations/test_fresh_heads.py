@@ -27,7 +27,7 @@ from modelsurgeon.saving.shards import Shard, Writing, write_shard
 from modelsurgeon.tensors.budget import SMALLEST, plan_memory
 from modelsurgeon.tensors.random.drawn import uniform
 from modelsurgeon.tensors.random.turned import RandomRotation, Turned, times_transpose
-from modelsurgeon.verification.verify import Report
+from modelsurgeon.verification.report import Report
 from support import tiny
 from support.command import run
 from support.grow import widen

@@ -135,23 +135,24 @@ def test_the_verdict_names_all_that_training_would_never_change() -> None:
     document = reports.full()
     mlp, heads = document["trainable"]["axes"]
     never = "64 of 128 pairs of MLP neurons"
-    assert summary.verdict(document) == f"same function; but {never} will stay copies for ever"
+    assert summary.verdict(document) == f"same function, proven for all inputs; but {never} will stay copies for ever"
     heads |= {
         "stuck": 2,
         "says": "2 of 8 pairs of heads will stay copies for ever: equal weights; the other 6 will part",
     }
     assert (
-        summary.verdict(document) == f"same function; but {never} and 2 of 8 pairs of heads will stay copies for ever"
+        summary.verdict(document)
+        == f"same function, proven for all inputs; but {never} and 2 of 8 pairs of heads will stay copies for ever"
     )
     mlp |= {"stuck": 0, "dead": 3, "says": "all 128 pairs will part; 3 new neurons get no gradient: nothing reads them"}
     said = "2 of 8 pairs of heads will stay copies for ever; 3 new neurons get no gradient"
-    assert summary.verdict(document) == f"same function; but {said}"
+    assert summary.verdict(document) == f"same function, proven for all inputs; but {said}"
     assert [level.mood for level in summary.levels(document)][-2:] == ["warning", "warning"]
     assert [answer.answer for answer in summary.answers(document)] == ["proven, up to rounding", "yes", "not all of it"]
     assert summary.verdict(document | {"same": False}) == "different"
     for axis in (mlp, heads):
         axis |= {"stuck": 0, "dead": 0}
-    assert summary.verdict(document) == "same function" and summary.answers(document)[2].answer == "yes"
+    assert summary.verdict(document) == summary.PROVEN and summary.answers(document)[2].answer == "yes"
 
 
 # Plots

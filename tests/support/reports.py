@@ -23,9 +23,10 @@ def full() -> dict[str, Any]:
     """The same function, half of whose new neurons would never part; every level, every plot."""
     tensors = [tensor(f"model.layers.{layer}.mlp.{part}_proj.weight") for layer in range(6) for part in ("up", "down")]
     return {
-        "format": 1,
+        "format": 2,
         "same": True,
-        "verdict": "same function; but 64 of 128 pairs of MLP neurons will stay copies for ever",
+        "proven": True,
+        "verdict": "same function, proven for all inputs; but 64 of 128 pairs of MLP neurons will stay copies for ever",
         "source": "demo",
         "result": "build/wide",
         "checkpoints": {
@@ -68,7 +69,7 @@ def bare() -> dict[str, Any]:
     wrong = tensor("model.norm.weight", "wrong", "nan", "at [3] (folded): expected 1, found nan")
     proof = {"verdict": "wrong", "rounding": "nan", "approximations": [], "tensors": [wrong]}
     note = "logits not compared: org/name is read where it is, and not stored on this disk"
-    told = {"same": False, "verdict": "different", "notes": [note], "seconds": {"proof": 0.1}}
+    told = {"same": False, "proven": False, "verdict": "different", "notes": [note], "seconds": {"proof": 0.1}}
     return {**full(), **nothing, **told, "proof": proof}
 
 

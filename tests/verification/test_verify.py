@@ -19,6 +19,7 @@ from modelsurgeon.proof.proof import fold, prove
 from modelsurgeon.running.options import RunOptions
 from modelsurgeon.saving.save import save
 from modelsurgeon.tensors.stored import Stored
+from modelsurgeon.verification import summary
 from modelsurgeon.verification.verify import verify
 from support import mutants, planting, tiny
 from support.grow import widen
@@ -152,24 +153,37 @@ def test_a_result_of_another_source_is_called_different(source: Source, tmp_path
     assert proof.summary == "wrong"
 
 
-def test_without_a_record_the_proof_is_skipped_and_the_report_says_so(source: Source, tmp_path: Path) -> None:
+def test_without_a_record_the_weights_are_looked_at_first(source: Source, tmp_path: Path) -> None:
     before = source(tiny.named("llama-tied"))
     copied = shutil.copytree(before, tmp_path / "copy")
     report = verify(open_checkpoint(before), open_checkpoint(copied), options=SHORT)
-    assert report.same
-    assert report.proof is None
-    assert "proof skipped" in report.notes[0] and "--infer" in report.notes[0]
+    assert report.inferred and report.same and report.proven
 
 
-def test_a_number_that_derived_maps_do_not_explain_makes_it_different(source: Source, tmp_path: Path) -> None:
+def test_without_a_record_and_without_derived_maps_nothing_is_proven(source: Source, tmp_path: Path) -> None:
+    before = source(tiny.named("llama-tied"))
+    copied = shutil.copytree(before, tmp_path / "copy")
+    report = verify(open_checkpoint(before), open_checkpoint(copied), infer=False, options=SHORT)
+    assert report.same and not report.proven and report.verdict == "same on what was run, not proven"
+    assert report.proof is None and report.notes[0] == "not proven: no record of how it was made"
+
+
+def test_a_record_can_be_ignored(widened: Widened) -> None:
+    before, result = widened("llama-tied", "exact")
+    report = verify(open_checkpoint(before), open_checkpoint(result), ignore_record=True, options=SHORT)
+    assert report.inferred and report.proven
+
+
+def test_a_number_that_derived_maps_do_not_explain_leaves_it_unproven(source: Source, tmp_path: Path) -> None:
     before = source(tiny.named("llama-tied"))
     copied = shutil.copytree(before, tmp_path / "copy")
     held = load_file(copied / "model.safetensors")
     held["model.norm.weight"][3] *= 1 + 2**-20  # no logit shows it
     save_file(held, copied / "model.safetensors", {"format": "pt"})
-    report = verify(open_checkpoint(before), open_checkpoint(copied), infer=True, options=SHORT)
+    report = verify(open_checkpoint(before), open_checkpoint(copied), options=SHORT)
     assert report.inferred is not None and report.logits is not None and report.logits.same
-    assert not report.same and report.verdict == "different"
+    assert report.same and not report.proven and report.verdict == "same on what was run, not proven"
+    assert any("fail at model.norm.weight" in level.result for level in summary.levels(report.to_json()))
 
 
 def test_a_record_whose_maps_break_the_law_is_refused(widened: Widened, tmp_path: Path) -> None:
@@ -311,7 +325,7 @@ def test_a_checkpoint_converted_to_another_model_type_runs_as_what_it_says_it_is
     before = source(tiny.named("llama-untied"))
     converted = shutil.copytree(before, tmp_path / "mistral")
     planting.config(model_type="mistral", architectures=["MistralForCausalLM"], sliding_window=window)(converted)
-    report = verify(open_checkpoint(before), open_checkpoint(converted), infer=True, trainable=True, options=SHORT)
+    report = verify(open_checkpoint(before), open_checkpoint(converted), trainable=True, options=SHORT)
     assert report.same is same and report.proof is None and report.trainable is None
-    assert report.notes[0] == "proof skipped: model_type 'mistral' has no maps to 'llama'"
+    assert report.notes[0].startswith("the families differ (llama, mistral)") and not report.proven
     assert report.notes[1].startswith("trainable: not examined: no maps")
