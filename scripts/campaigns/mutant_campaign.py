@@ -29,11 +29,11 @@ import transformers
 
 from readme import write_block
 from support.attacks import every_attack
-from support.attacks.attack import DIFFERENT, KINDS, LEVELS, NOT_DIFFERENT, PROVEN, RECORDS, REFUSED, RUN, Attack
+from support.attacks.attack import Attack
+from support.attacks.table import ROW, row, summary
 from support.attacks.tried import Outcome, Workshop, tried
 
 ATTACKS = every_attack()
-ROW = "| {} |"
 
 
 def tried_all(numbers: Sequence[int]) -> list[Outcome]:
@@ -61,28 +61,6 @@ def by_source(numbers: Iterable[int]) -> list[list[int]]:
     return list(groups.values())
 
 
-def row(attack: Attack, outcome: Outcome) -> str:
-    """The line of one entry."""
-    kind, made, record, what, _, _ = attack.line
-    seen = ", ".join(level for level in LEVELS if level in outcome.seen)
-    return ROW.format(" | ".join([kind, made, record, what, seen, outcome.verdict]))
-
-
-def summary(attacks: Sequence[Attack]) -> str:
-    """The table: how many entries there are by what is attacked and by record, what must see them, what is right."""
-    verdicts = {REFUSED: "refused", DIFFERENT: "different", RUN: "not proven", NOT_DIFFERENT: "either", PROVEN: "proven"}
-    lines = [ROW.format(" | ".join(["attacked", "entries", *RECORDS, "must be seen by", *verdicts.values()]))]
-    lines.append("|---" * (3 + len(RECORDS) + len(verdicts)) + "|")
-    for kind, name in {**KINDS, "all": "all"}.items():
-        chosen = [attack for attack in attacks if kind in (attack.kind, "all")]
-        records = [sum(attack.record == record for attack in chosen) for record in RECORDS]
-        right = [sum(attack.verdict == verdict for attack in chosen) or "" for verdict in verdicts]
-        counts = {level: sum(level in attack.levels for attack in chosen) for level in LEVELS}
-        seen = ", ".join(f"{level} {count}" for level, count in counts.items() if count)
-        lines.append(ROW.format(" | ".join(map(str, [name, len(chosen), *records, seen, *right]))))
-    return "\n".join(lines)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=2, help="processes")
@@ -97,7 +75,7 @@ def main() -> int:
     with ProcessPoolExecutor(arguments.jobs) as pool:
         for numbers, outcomes in zip(groups, pool.map(tried_all, groups), strict=True):
             for attack, outcome in zip([ATTACKS[number] for number in numbers], outcomes, strict=True):
-                print(row(attack, outcome), flush=True)
+                print(row(attack, outcome.seen, outcome.verdict), flush=True)
                 if said := outcome.wrong(attack):
                     wrong += 1
                     print(f"WRONG {attack} ({attack.record}): {said}", file=sys.stderr, flush=True)

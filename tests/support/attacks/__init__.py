@@ -20,7 +20,7 @@ from support.attacks import (
 from support.attacks.attack import Attack
 
 SOURCES = (
-    *(grown.every_mutant, grown.every_noisy_mutant),
+    *(grown.every_mistake, grown.every_noisy_mistake),
     *(weights.tensors, lookups.rows, lookups.positions, lookups.kinds_and_distances, lookups.windows),
     *(configs.keys, configs.with_records, configs.absent_keys, configs.refused, configs.inert),
     *(records.chains, records.maps, records.fields, records.documents, records.other_results),

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from support.attacks.attack import Attack, copied, widened
+from support.attacks.attack import Attack, Plant, copied, widened
 from support.placing import edited, removed, written
 from support.planting import config
 
@@ -76,7 +76,7 @@ def _exchanged_tokens(folder: Path) -> None:
     path.write_text(json.dumps(held))
 
 
-def _labels(*names: str):  # type: ignore[no-untyped-def]
+def _labels(*names: str) -> Plant:
     return config(
         id2label={str(number): name for number, name in enumerate(names)},
         label2id={name: number for number, name in enumerate(names)},

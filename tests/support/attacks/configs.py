@@ -20,12 +20,6 @@ def by_family() -> Iterator[tuple[str, str, dict[str, Any], str]]:
     yield "llama-tied", "an old key of the rotary base", {"rope_parameters": None, "rope_theta": 5e5}, OUT
     yield (
         "llama-tied",
-        "heads of another size",
-        {"head_dim": 16, "num_attention_heads": 2, "num_key_value_heads": 1},
-        OUT,
-    )
-    yield (
-        "llama-tied",
         "shared keys dealt out otherwise",
         {"num_attention_heads": 2, "head_dim": 16, "num_key_value_heads": 1},
         OUT,
@@ -49,7 +43,7 @@ def by_family() -> Iterator[tuple[str, str, dict[str, Any], str]]:
     yield "gemma2-tied", "no cap of scores", {"attn_logit_softcapping": None}, KEY
     yield "gemma2-tied", "no cap of logits", {"final_logit_softcapping": None}, KEY
     yield "gemma2-tied", "another scale of scores", {"query_pre_attn_scalar": 8}, OUT
-    yield "gemma2-tied", "attention that sees what comes", {"use_bidirectional_attention": True}, OUT
+    yield "gemma2-tied", "attention that sees what comes", {"use_bidirectional_attention": True}, KEY
     yield "gemma3_text-tied", "layers of one kind", {"layer_types": ["full_attention", "full_attention"]}, OUT
     yield "granite-untied", "another scale of scores", {"attention_multiplier": 0.35}, OUT
     yield "granite-untied", "a residual factor of one", {"residual_multiplier": 1.0}, OUT
@@ -238,15 +232,15 @@ def refused() -> Iterator[Attack]:
         ("max_position_embeddings", 0),
         ("pad_token_id", -5),
         ("hidden_size", -32),
-        ("num_hidden_layers", 0),
         ("num_key_value_heads", 3),
         ("head_dim", 0),
         ("intermediate_size", "40"),
         ("rms_norm_eps", "small"),
-        ("hidden_act", "swoosh"),
         ("vocab_size", None),
     ):
         yield llama.refused("config", f"{key} is {value!r}", config(**{key: value}), KEY, key)
+    yield llama.differs("config", "no layers", config(num_hidden_layers=0), KEY, "num_hidden_layers")
+    yield llama.refused("config", "an activation that does not exist", config(hidden_act="swoosh"), KEY, "swoosh")
 
 
 def inert() -> Iterator[Attack]:

@@ -24,8 +24,8 @@ from support.planting import (
 )
 
 
-def every_mutant() -> Iterator[Attack]:
-    """The tiny variants are widened by two, attention by heads, before a mutant is planted."""
+def every_mistake() -> Iterator[Attack]:
+    """The tiny variants are widened by two, attention by heads, before a mistake is planted."""
     llama = "model.layers.1"
     yield widened("llama-tied").differs(
         "scale", "a share x 1.01", times(f"{llama}.mlp.down_proj.weight", 1.01, S[0:40]), "proof outputs"
@@ -147,7 +147,7 @@ def every_mutant() -> Iterator[Attack]:
     yield from layouts_and_ties()
 
 
-def every_noisy_mutant() -> Iterator[Attack]:
+def every_noisy_mistake() -> Iterator[Attack]:
     """Mistakes in results that were widened with noise."""
     layer, wider = ("model.layers.1", {"hidden_size": 48})
     yield widened("llama-tied", noise=0.3).differs(
@@ -308,7 +308,7 @@ def layouts_and_ties() -> Iterator[Attack]:
         swapped("model.layers.0.mlp.gate_up_proj.weight", 0, S[0:80], S[80:160]),
         "proof outputs",
     )
-    yield widened("llama-tied").differs("tie", "the flag alone", config(tie_word_embeddings=False), "config outputs")
+    yield widened("llama-tied").differs("tie", "the flag alone", config(tie_word_embeddings=False), "config")
     yield widened("llama-tied").differs(
         "tie",
         "another head under a flag that is still true",

@@ -53,7 +53,7 @@ def new_maps() -> Iterator[Attack]:
         "scale", "a tail that weighs as much as what has one copy", times(embedding, 2**0.5, S[32:48]), "proof outputs"
     )
     yield widened("starcoder2-tied", settings={"hidden_size": 40}).differs(
-        "config", "an implied head size left implied", without("head_dim"), "config outputs"
+        "config", "an implied head size left implied", without("head_dim"), "config"
     )
 
 

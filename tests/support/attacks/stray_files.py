@@ -1,8 +1,10 @@
-"""Files that the library would read in the place of those that were judged, or beside them, and files that are broken."""
+"""Files that the library would read in the place of those judged, or beside them, and files that are broken."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 from modelsurgeon.checkpoints.checkpoint import INDEX, SINGLE
 from support.attacks.attack import Attack, copied, widened
@@ -87,9 +89,7 @@ def broken() -> Iterator[Attack]:
     )
 
 
-def _shortened(folder) -> None:  # type: ignore[no-untyped-def]
-    import json
-
+def _shortened(folder: Path) -> None:
     index = json.loads((folder / INDEX).read_text())
     index["weight_map"].pop("model.norm.weight")
     (folder / INDEX).write_text(json.dumps(index))

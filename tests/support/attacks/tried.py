@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -82,10 +81,10 @@ def tried(attack: Attack, workshop: Workshop) -> Outcome:
         options = {key: value for key, value in {**SHORT, "infer": True, **attack.options}.items() if key in KNOWN}
         try:
             report = model.verify(source, planted, **options)
+            document = report.to_json()
         except ModelSurgeonError as error:
-            return Outcome(REFUSED, frozenset({_refusing(str(error))}), str(error))
-        document = report.to_json()
-        return Outcome(_verdict(report, document), levels(document), json.dumps(document))
+            return Outcome(REFUSED, _refusing(str(error)), str(error))
+        return Outcome(_verdict(report), levels(document), json.dumps(document))
 
 
 def levels(document: Mapping[str, Any]) -> frozenset[str]:
@@ -96,7 +95,7 @@ def levels(document: Mapping[str, Any]) -> frozenset[str]:
     found = {
         "record": RECORD in wrong or "record" in document.get("wrong", ()),
         "config": "config.json" in wrong or bool((document.get("config") or {}).get("different")),
-        "proof": bool(set(wrong) - {RECORD, "config.json"}) and not document["inferred"],
+        "proof": bool(set(wrong) - {"config.json"}) and not document["inferred"],
         "outputs": bool(document["logits"]) and not document["logits"]["same"],
         "stored": bool(document["stored"]) and not document["stored"]["same"],
         "beside": bool(beside),
@@ -105,16 +104,15 @@ def levels(document: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(level for level in LEVELS if found.get(level))
 
 
-def _verdict(report: Any, document: Mapping[str, Any]) -> str:
+def _verdict(report: Any) -> str:
     if not report.same:
         return DIFFERENT
     return PROVEN if report.proven else RUN
 
 
-def _refusing(error: str) -> str:
-    if RECORD in error:
-        return "record"
-    return "config" if re.search(r"(?<!_)config\.json", error) else "files"
+def _refusing(error: str) -> frozenset[str]:
+    """The levels that refuse: opening a folder, errors do not say which of its other files is to blame."""
+    return frozenset({"record"} if RECORD in error else {"files", "config"})
 
 
 def _source(made: Made, place: Path) -> Path:
