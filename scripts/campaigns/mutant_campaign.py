@@ -28,8 +28,8 @@ import torch
 import transformers
 
 from readme import write_block
-from support.attacks import every_attack
 from support.attacks.attack import Attack
+from support.attacks.catalogue import every_attack
 from support.attacks.table import ROW, row, summary
 from support.attacks.tried import Outcome, Workshop, tried
 

@@ -35,7 +35,7 @@ def config(**values: object) -> Callable[[Path], None]:
 
     def plant(folder: Path) -> None:
         held = json.loads((folder / "config.json").read_text())
-        assert any(held.get(key) != value for key, value in values.items()), "the mutant changed nothing"
+        assert any(key not in held or held[key] != value for key, value in values.items()), "the mutant changed nothing"
         (folder / "config.json").write_text(json.dumps({**held, **values}))
 
     return plant

@@ -13,8 +13,9 @@ from dataclasses import replace
 import pytest
 
 from support import draws
-from support.attacks import every_attack, grown
+from support.attacks import grown
 from support.attacks.attack import DIFFERENT, KINDS, LEVELS, PROVEN, RECORDS, RUN, VERDICTS, Attack, copied
+from support.attacks.catalogue import every_attack
 from support.attacks.table import summary
 from support.attacks.tried import Workshop, tried
 from support.command import ROOT

@@ -10,7 +10,7 @@ from modelsurgeon.operations.untie_embeddings import UntieEmbeddings
 from modelsurgeon.operations.widen import Widen
 from support.attacks.attack import Attack, Made, Plant, copied, widened
 from support.placing import cast, renamed, resaved, written
-from support.planting import all_of, nothing, tensors, together
+from support.planting import all_of, config, nothing, tensors, together
 
 WIDE = (
     "llama-tied",
@@ -134,7 +134,7 @@ def other_words() -> Iterator[Attack]:
         "file", "names of a compiled model", renamed(lambda name: f"_orig_mod.{name}"), "files", "_orig_mod."
     )
     yield llama.refused("file", "names of a parallel model", renamed(lambda name: f"module.{name}"), "files", "module.")
-    pad = copied("llama-tied", pad_token_id=61)
+    pad = copied("llama-tied").prepared(config(pad_token_id=61))
     yield pad.proven("nothing", "a token of padding outside of the vocabulary in both", nothing)
     yield copied("bert-body", hidden_size=64, max_position_embeddings=64).proven(
         "nothing", "a width that is a length", nothing

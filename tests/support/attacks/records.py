@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from modelsurgeon.operations.untie_embeddings import UntieEmbeddings
 from modelsurgeon.operations.widen import Widen
 from support.attacks.attack import Attack, Made, Plant, copied, widened
-from support.forging import (
+from support.false_records import (
     arguments,
     axis,
     axis_without,
@@ -21,6 +21,7 @@ from support.forging import (
     step,
     step_without,
     top,
+    widening,
 )
 from support.planting import S, config, nothing, rows_times, times
 
@@ -219,20 +220,20 @@ def documents() -> Iterator[Attack]:
     yield llama.differs("record", "steps that are null", top(steps=None), "record", "steps")
     yield llama.differs("record", "steps that are an object", top(steps={"0": {}}), "record", "steps")
     yield llama.differs("record", "steps that are a word", top(steps="widen"), "record", "steps")
-    yield llama.differs("record", "a format of later", top(format=2), "record", "format")
+    yield llama.refused("record", "a format of later", top(format=2), "record", "format")
     yield llama.differs("record", "a format that is a word", top(format="one"), "record", "format")
     yield llama.differs("record", "no format", forged(lambda d: d.pop("format")), "record", "format")
-    yield llama.differs("record", "an empty file", record(""), "record")
-    yield llama.differs("record", "no JSON", record("steps: [widen]"), "record")
-    yield llama.differs("record", "a list", record("[]"), "record")
-    yield llama.differs("record", "null", record("null"), "record")
-    yield llama.differs("record", "brackets, 100,000 deep", record("[" * 100_000), "record")
+    yield llama.refused("record", "an empty file", record(""), "record")
+    yield llama.refused("record", "no JSON", record("steps: [widen]"), "record")
+    yield llama.refused("record", "a list", record("[]"), "record")
+    yield llama.refused("record", "null", record("null"), "record")
+    yield llama.refused("record", "brackets, 100,000 deep", record("[" * 100_000), "record")
     yield llama.proven("record", "steps that are an empty list", top(steps=[]))
     yield llama.differs(
         "record", "no steps at all, and a token", forgery(rows_times(TOKENS, -1, 4), top(steps=[])), "outputs"
     )
-    yield llama.proven("nothing", "another tool's name", top(tool="somebody"))
-    yield llama.proven("nothing", "a key that nobody reads", top(note="hello"))
+    yield llama.differs("record", "another tool's name", top(tool="somebody"), "record", "tool")
+    yield llama.differs("record", "a key that nobody reads", top(note="hello"), "record", "note")
 
 
 def other_results() -> Iterator[Attack]:
@@ -244,7 +245,7 @@ def other_results() -> Iterator[Attack]:
     yield copied("llama-tied").differs(
         "record",
         "the record of a wider model beside a copy",
-        claimed({"operation": "widen", "maps": {"mlp": _copies(40, 80)}}),
+        claimed(widening({"mlp": _copies(40, 80)})),
         "proof",
     )
     yield copied("llama-tied").differs(
@@ -284,7 +285,7 @@ def _inserted(layers: object) -> Plant:
 
 
 def _unchanged(plant: Plant) -> Plant:
-    return forgery(plant, claimed({"operation": "widen", "maps": {"mlp": identity(40)}}))
+    return forgery(plant, claimed(widening({"mlp": identity(40)})))
 
 
 def _stretched(name: str, by: float) -> Plant:

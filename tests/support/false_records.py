@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from modelsurgeon.checkpoints.record import RECORD
+from modelsurgeon.version import __version__
 
 Plant = Callable[[Path], None]
 Document = dict[str, Any]
+WIDEN = {"factor": None, "settings": {}, "rule": "orthogonal", "attention": "heads", "rope": "nested", "dtype": None}
 
 
 def forged(change: Callable[[Document], object]) -> Plant:
@@ -78,8 +80,8 @@ def claimed(*steps: Document, first: bool = False) -> Plant:
         usual = {
             "arguments": {},
             "seed": None,
-            "version": "1.0",
-            "source": {},
+            "version": __version__,
+            "source": {"id": "somewhere", "revision": "0" * 40},
             "lossless": True,
             "lossy": [],
             "maps": {},
@@ -98,10 +100,14 @@ def identity(size: int) -> Document:
     }
 
 
+def widening(maps: Document, dtype: str | None = None) -> Document:
+    """A step that says that it grew axes."""
+    return {"operation": "widen", "arguments": {**WIDEN, "dtype": dtype}, "maps": maps}
+
+
 def rounding(count: int, size: int = 40, name: str = "mlp", dtype: str | None = None) -> Plant:
     """So many steps before the first that change nothing, and may have rounded."""
-    some = {"operation": "widen", "arguments": {"dtype": dtype} if dtype else {}, "maps": {name: identity(size)}}
-    return claimed(*[some] * count, first=True)
+    return claimed(*[widening({name: identity(size)}, dtype)] * count, first=True)
 
 
 def forgery(*plants: Plant) -> Plant:
