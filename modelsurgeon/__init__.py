@@ -11,6 +11,7 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from modelsurgeon.errors import (
+    AmbiguousError,
     ArchitectureError,
     DifferentError,
     ModelSurgeonError,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     init: Callable[..., Saved]
 
 __all__ = [
+    "AmbiguousError",
     "ArchitectureError",
     "DifferentError",
     "Model",

@@ -2,6 +2,8 @@
 
     ModelSurgeonError           a request that cannot be carried out as asked (exit code 2)
     ├── SourceError             the checkpoint cannot be read, or contradicts itself
+    │   ├── AmbiguousError      its files are two models, and tools disagree on which is meant
+    │   └── FieldError          a field of a record cannot be what it is
     ├── ArchitectureError       no table accounts for what the checkpoint holds
     ├── PlanError               the surgery asked for does not exist, or is not lossless
     │   └── OptionsError        options contradict each other
@@ -20,6 +22,14 @@ class ModelSurgeonError(Exception):
 
 class SourceError(ModelSurgeonError):
     """The checkpoint cannot be read, or contradicts itself."""
+
+
+class AmbiguousError(SourceError):
+    """A checkpoint's files are two models, and tools disagree on which is meant."""
+
+
+class FieldError(SourceError):
+    """A field of a record cannot be what it is."""
 
 
 class ArchitectureError(ModelSurgeonError):

@@ -12,13 +12,14 @@ from typing import Any
 from modelsurgeon.architectures import registry
 from modelsurgeon.architectures.architecture import Architecture, Template
 from modelsurgeon.architectures.config import EFFECTIVE, lookup
+from modelsurgeon.architectures.settings import LARGEST_SIZE
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, left_behind
-from modelsurgeon.errors import ArchitectureError, SourceError
+from modelsurgeon.checkpoints.record import RECORD
+from modelsurgeon.errors import ArchitectureError, FieldError, SourceError
 from modelsurgeon.tensors import quantised
 from modelsurgeon.tensors.dtypes import FLOATS
 from modelsurgeon.text import shown
 
-LARGEST = 2**24  # size of an axis; maps take 16 bytes and more for each coordinate
 DIGITS = 9  # of a layer's number
 
 
@@ -27,6 +28,7 @@ def check(checkpoint: Checkpoint) -> tuple[str, ...]:
 
     Raises SourceError or ArchitectureError for the first thing that does not fit.
     """
+    check_record(checkpoint)
     table, config = checkpoint.architecture, checkpoint.resolved
     _check_numbers(checkpoint)
     for key, accepted in table.requires.items():
@@ -49,10 +51,26 @@ def check(checkpoint: Checkpoint) -> tuple[str, ...]:
             raise SourceError(f"config.json: {key} = {found!r}, but the rest makes it {wanted!r}")
     _check_tensors(checkpoint)
     notes = {
+        "code that config.json names, which is not copied; transformers runs its own unless told to trust it": _code(
+            config
+        ),
         f"config keys kept as they are, unknown to {config['model_type']}": [*map(shown, unaccounted)],
-        "files left behind": left_behind(checkpoint.origin.folder),
+        "files left behind": left_behind(checkpoint),
     }
     return tuple(f"{note}: {', '.join(names)}" for note, names in notes.items() if names)
+
+
+def _code(config: Mapping[str, Any]) -> list[str]:
+    """What `auto_map` names: a family with a table is one that the library has code for, and runs by default."""
+    named = config.get("auto_map")
+    return [shown(str(code)) for code in named.values()] if isinstance(named, Mapping) else []
+
+
+def check_record(checkpoint: Checkpoint) -> None:
+    """Raise FieldError where a field of the record cannot be right."""
+    if checkpoint.misrecorded:
+        way_out = f"remove {RECORD} to treat it as a checkpoint without a record"
+        raise FieldError(f"{checkpoint.origin.id}: {checkpoint.misrecorded}; {way_out}")
 
 
 def _check_numbers(checkpoint: Checkpoint) -> None:
@@ -78,7 +96,7 @@ def _check_numbers(checkpoint: Checkpoint) -> None:
         positive = _is_number(clip) and 0 < clip < math.inf
         _expect(clip is None or positive, table.clip, clip, "a number above 0, or null")
     for name, size in sizes.items():
-        _expect(size <= LARGEST, table.axes[name].key or name, size, f"{LARGEST} at most")
+        _expect(size <= LARGEST_SIZE, table.axes[name].key or name, size, f"{LARGEST_SIZE} at most")
 
 
 def _expect(holds: bool, key: str, value: Any, expected: str) -> None:

@@ -8,20 +8,32 @@ A transform takes a checkpoint and returns another, lazily: the result *is* the 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from modelsurgeon.architectures import registry
 from modelsurgeon.architectures.architecture import Architecture
+from modelsurgeon.architectures.settings import check_settings
+from modelsurgeon.checkpoints.prefixes import refuse_prefix
 from modelsurgeon.checkpoints.record import RECORD, Origin, Step, read_record
 from modelsurgeon.checkpoints.source import locate
-from modelsurgeon.errors import SourceError
+from modelsurgeon.checkpoints.weight_files import (
+    CONFIG,
+    INDEX,
+    SINGLE,
+    WeightFiles,
+    config_file,
+    weight_files,
+    without_paths,
+)
+from modelsurgeon.errors import FieldError, ModelSurgeonError, SourceError
 from modelsurgeon.files.file import File, Folder
-from modelsurgeon.files.json_file import OF_CONFIGS, OF_INDICES, read_json, shortened
+from modelsurgeon.files.json_file import OF_CONFIGS, read_json, shortened
 from modelsurgeon.files.safetensors_file import read_entries
 from modelsurgeon.tensors import quantised
 from modelsurgeon.tensors.dtypes import FLOATS
@@ -29,8 +41,8 @@ from modelsurgeon.tensors.lazy import LazyTensor
 from modelsurgeon.tensors.stored import Stored, read_header
 from modelsurgeon.text import shown
 
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
+__all__ = ["INDEX", "SINGLE", "Checkpoint", "open_checkpoint", "open_folder", "read_config", "read_tensors"]
+
 CARRIED = re.compile(
     r"(tokenizer|vocab|merges|spiece|sentencepiece|special_tokens_map|added_tokens|generation_config|chat_template"
     r"|preprocessor_config|processor_config|LICEN[CS]E|NOTICE|USE_POLICY)[\w.-]*"
@@ -43,7 +55,7 @@ CARRIED = re.compile(
 class Checkpoint:
     """One checkpoint, on disk or planned.
 
-    config       config.json as it is, unknown keys included
+    config       config.json as it is, unknown keys included; without the key that names weights
     tensors      {name on disk: lazy tensor}
     side_files   {name: file}: tokenizer, generation config, templates, licence ...
     origin       where it was read from
@@ -51,6 +63,8 @@ class Checkpoint:
     notes        what a user should know about this plan: choices, and what is not exact
     lossy        the reasons why the last operation's result is not the same function
     config_file  the file that the config was read from, as it was then
+    weights      the files that its tensors, or those of its source, were read from; None for a new model
+    misrecorded  what cannot be right in its record, which then tells no steps; empty where nothing is
     """
 
     config: Mapping[str, Any]
@@ -61,6 +75,8 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     lossy: tuple[str, ...] = ()
     config_file: File | None = None
+    weights: WeightFiles | None = None
+    misrecorded: str = ""
 
     def __repr__(self) -> str:
         return f"Checkpoint({self.origin.id!r}, {self.config.get('model_type')}, {len(self.tensors)} tensors)"
@@ -96,6 +112,11 @@ class Checkpoint:
     def nbytes(self) -> int:
         """Bytes that its tensors take."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    @property
+    def without_record(self) -> Checkpoint:
+        """The checkpoint as if nothing were on record."""
+        return replace(self, steps=(), misrecorded="")
 
     def on_disk(self, template: str) -> str:
         """The name on disk of a tensor (in the table's spelling); that spelling where the tensor does not exist yet."""
@@ -167,24 +188,55 @@ def open_checkpoint(source: str | Path, revision: str | None = None, *, stream: 
 
 
 def open_folder(origin: Origin) -> Checkpoint:
-    """Open a folder that was located. Raises SourceError where it cannot be read."""
+    """Open a folder that was located. Raises SourceError where it cannot be read, or is two models."""
     folder = origin.folder
-    steps = read_record(folder.file(RECORD)) if folder.holds(RECORD) else ()
-    config_file = folder.file("config.json")  # its stamp is taken before it is read
-    config, tensors = read_config(folder), read_tensors(folder)
+    steps, misrecorded = _steps(folder)
+    opened = config_file(folder)  # its stamp is taken before it is read
+    config = read_config(folder)
+    weights = weight_files(folder, config)
+    tensors = read_tensors(folder, weights)
     side_files = {name: folder.file(name) for name in folder.names() if is_carried(name)}
-    return Checkpoint(config, tensors, side_files, origin, steps, config_file=config_file)
+    config = without_paths(opened, config)
+    found = Checkpoint(
+        config, tensors, side_files, origin, steps, config_file=opened, weights=weights, misrecorded=misrecorded
+    )
+    check_names(found)
+    return found
+
+
+def check_names(checkpoint: Checkpoint) -> None:
+    """Raise SourceError where tensors have names of a wrapper around the model (`prefixes.py`)."""
+    fit: Callable[[Iterable[str]], Architecture] | None = None
+    with suppress(ModelSurgeonError):  # an unknown family, or a config that makes no sense to its table
+        checkpoint.architecture  # noqa: B018
+        table = registry.find(checkpoint.config.get("model_type"))
+        fit = partial(table.fitted, table.resolve(checkpoint.config))
+    refuse_prefix(checkpoint.origin.folder, checkpoint.tensors, fit)
+
+
+def _steps(folder: Folder) -> tuple[tuple[Step, ...], str]:
+    """(the steps on record, what cannot be right in the record)."""
+    try:
+        return read_record(folder.file(RECORD)) if folder.holds(RECORD) else (), ""
+    except FieldError as error:
+        return (), str(error)
 
 
 def read_config(folder: Folder) -> dict[str, Any]:
-    """config.json. Raises SourceError where it is absent, no JSON object, or that of a quantised checkpoint."""
-    config = read_json(folder.file("config.json"), OF_CONFIGS)
+    """config.json.
+
+    Raises SourceError where it is absent, no JSON object, or that of a quantised checkpoint, and for a value that its
+    key cannot have.
+    """
+    config = read_json(config_file(folder), OF_CONFIGS)
     if quantised.in_config(config):
         raise SourceError(f"{folder}: {quantised.refusal(config, _dtypes(folder))}")
     classes = config.get("architectures") or []
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         found = shortened(classes)
         raise SourceError(f"{folder}: config.json: architectures is {found}, expected a list of class names")
+    if config.get("model_type") in registry.known():
+        check_settings(config, registry.find(config["model_type"]))
     return config
 
 
@@ -197,25 +249,13 @@ def _dtypes(folder: Folder) -> set[str]:
         return set()
 
 
-def read_tensors(folder: Folder) -> dict[str, Stored]:
-    """{name: tensor} of a folder's one safetensors file, or of the shards in its index. Raises SourceError."""
-    if not folder.holds(INDEX):
-        if folder.holds(SINGLE):
-            return read_header(folder.file(SINGLE))
-        pickles = [name for name in folder.names() if Path(name).suffix in (".bin", ".pt", ".pth", ".ckpt")]
-        if not pickles:
-            raise SourceError(f"{folder}: no {SINGLE} and no {INDEX}")
-        raise SourceError(
-            f"{folder}: no safetensors, only {pickles[0]}; pickles are never opened: convert it with "
-            "save_pretrained(..., safe_serialization=True) where you trust it"
-        )
-    index = folder.file(INDEX)
-    weight_map = read_json(index, OF_INDICES).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
-        raise SourceError(f"{index}: no weight_map of tensor names to file names")
-    shards = [folder.file(shard, ", though its index names it") for shard in sorted(set(weight_map.values()))]
+def read_tensors(folder: Folder, weights: WeightFiles) -> dict[str, Stored]:
+    """{name: tensor} of the files that make a folder's model. Raises SourceError where they contradict their index."""
+    if not weights.index:
+        return read_header(folder.file(weights.names[0]))
+    index, weight_map = folder.file(weights.index), weights.weight_map
     tensors: dict[str, Stored] = {}
-    for shard in shards:
+    for shard in map(folder.file, weights.names):
         for name, stored in read_header(shard).items():
             if weight_map.get(name) != shard.name:
                 place = repr(weight_map[name]) if name in weight_map else "no file"
@@ -232,8 +272,10 @@ def is_carried(name: str) -> bool:
     return bool(CARRIED.fullmatch(name)) and not name.endswith(".py")
 
 
-def left_behind(folder: Folder) -> tuple[str, ...]:
-    """The files of a folder that are neither weights, config nor record, and are not copied."""
-    known = {"config.json", "README.md", RECORD, INDEX}
-    others = (name for name in folder.names() if name not in known and not name.startswith((".", "__")))
-    return tuple(shown(name) for name in others if not is_carried(name) and ".safetensors" not in name)
+def left_behind(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """The files of a checkpoint's folder that are neither read nor copied, other weights among them."""
+    weights = checkpoint.weights
+    read = {*weights.names, weights.index} if weights else {file.name for file in checkpoint.files}
+    known = {*read, CONFIG, "README.md", RECORD}
+    others = (name for name in checkpoint.origin.folder.names() if name not in known and not is_carried(name))
+    return tuple(shown(name) for name in others if not name.startswith((".", "__")))

@@ -7,7 +7,7 @@ also names what `check` would refuse first, and what no table accounts for.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from math import prod
@@ -17,11 +17,12 @@ from typing import Any, TypeVar
 from modelsurgeon.architectures.architecture import Architecture
 from modelsurgeon.checkpoints.changes import flat
 from modelsurgeon.checkpoints.check import check
-from modelsurgeon.checkpoints.checkpoint import INDEX, SINGLE, Checkpoint, read_config, read_tensors
+from modelsurgeon.checkpoints.checkpoint import Checkpoint, check_names, read_config, read_tensors
 from modelsurgeon.checkpoints.source import locate
-from modelsurgeon.errors import ModelSurgeonError, SourceError
+from modelsurgeon.checkpoints.weight_files import INDEX, config_file, weight_files, without_paths
+from modelsurgeon.errors import AmbiguousError, ModelSurgeonError, SourceError
 from modelsurgeon.files.file import Folder
-from modelsurgeon.files.json_file import OF_CONFIGS, OF_INDICES, read_json
+from modelsurgeon.files.json_file import OF_CONFIGS, read_json
 from modelsurgeon.files.safetensors_file import Entry, read_entries
 from modelsurgeon.tensors.stored import Stored
 
@@ -79,10 +80,13 @@ class Inspection:
 
 
 def inspect(source: str | Path, revision: str | None = None) -> Inspection:
-    """Read config and headers; of a Hub id only those. Raises SourceError without a config."""
+    """Read config and headers; of a Hub id only those.
+
+    Raises SourceError without a config, AmbiguousError where the files are two models.
+    """
     origin = locate(source, revision, weights=False)
-    config = read_json(origin.folder.file("config.json"), OF_CONFIGS)
-    headers, problem = _headers(origin.folder)
+    config = read_json(config_file(origin.folder), OF_CONFIGS)
+    headers, problem = _headers(origin.folder, config)
     stored = {name: Stored(header.file, header.dtype, header.shape, 0) for name, header in headers.items()}
     checkpoint = Checkpoint(config, stored, {}, origin)
     table = _known(lambda: checkpoint.architecture)
@@ -120,9 +124,11 @@ def _known(value: Callable[[], T]) -> T | None:
 def _refusal(checkpoint: Checkpoint) -> str:
     folder = checkpoint.origin.folder
     try:
-        read_config(folder)
-        if _weights(folder):
-            read_tensors(folder)
+        config = read_config(folder)
+        without_paths(folder, config)
+        if checkpoint.tensors:
+            read_tensors(folder, weight_files(folder, config))
+            check_names(checkpoint)
         check(checkpoint)
     except ModelSurgeonError as error:
         return str(error)
@@ -166,14 +172,16 @@ def _template(name: str, table: Architecture | None) -> tuple[str, str]:
 # --- headers ---------------------------------------------------------------------------------------------------------
 
 
-def _headers(folder: Folder) -> tuple[dict[str, Entry], str]:
-    """({tensor: header}, the first error in reading them)."""
+def _headers(folder: Folder, config: Mapping[str, Any]) -> tuple[dict[str, Entry], str]:
+    """({tensor: header}, the first error in reading them). Raises AmbiguousError where the files are two models."""
+    problem = ""
     try:
-        names = _weights(folder)
-    except SourceError as error:  # of the index
-        return {}, str(error)
+        names: Iterable[str] = weight_files(folder, config).names
+    except AmbiguousError:
+        raise
+    except SourceError as error:  # transformers loads none: all are shown
+        problem, names = str(error), _others(folder)
     headers: dict[str, Entry] = {}
-    problem = "" if names else f"{folder}: no safetensors"
     for name in names:
         try:
             headers |= read_entries(folder.file(name))
@@ -182,11 +190,6 @@ def _headers(folder: Folder) -> tuple[dict[str, Entry], str]:
     return headers, problem
 
 
-def _weights(folder: Folder) -> list[str]:
-    """The safetensors files: those of the index, the single one, or all."""
-    names = [name for name in folder.names() if name.endswith(".safetensors")]
-    if folder.holds(INDEX):
-        weight_map = read_json(folder.file(INDEX), OF_INDICES).get("weight_map")
-        shards = {str(shard) for shard in weight_map.values()} if isinstance(weight_map, dict) else set()
-        return [name for name in names if name in shards]
-    return [name for name in names if name == SINGLE] or names
+def _others(folder: Folder) -> list[str]:
+    """Every safetensors file, unless an index says which of them are meant."""
+    return [] if folder.holds(INDEX) else [name for name in folder.names() if name.endswith(".safetensors")]

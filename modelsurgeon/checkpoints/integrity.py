@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelsurgeon.checkpoints.record import RECORD, Origin, read_hashes
+from modelsurgeon.checkpoints.weight_files import is_part, weight_files
 from modelsurgeon.errors import SourceError
 from modelsurgeon.files.file import Folder
 from modelsurgeon.files.hashes import ALGORITHM, digest
@@ -18,7 +19,7 @@ class Integrity:
     """Which files of one result are as they were written.
 
     files  {name: "same", or what is wrong with it}
-    extra  files that are not on record, and that no loader takes for a part of the model
+    extra  files that are not on record, and that change nothing of what is loaded
     """
 
     result: str
@@ -36,7 +37,10 @@ class Integrity:
 
 
 def check_files(origin: Origin) -> Integrity:
-    """Read and compare every file of a result. Raises SourceError where it has no record of hashes."""
+    """Read and compare every file of a result.
+
+    Raises SourceError where it has no record of hashes, AmbiguousError where the files on record are two models.
+    """
     folder = origin.folder
     if not folder.holds(RECORD):
         raise SourceError(f"{origin.id}: no {RECORD}, which holds the hashes; was it written by modelsurgeon?")
@@ -46,8 +50,11 @@ def check_files(origin: Origin) -> Integrity:
     names = folder.names()
     verdicts = {name: _verdict(folder, name, entry) if name in names else "missing" for name, entry in hashes.items()}
     others = [name for name in names if name not in hashes and name != RECORD]
-    verdicts |= {name: "not on record" for name in others if _is_loaded(name)}
-    return Integrity(origin.id, verdicts, tuple(name for name in others if not _is_loaded(name)))
+    verdicts |= {name: "not on record" for name in others if is_part(name)}
+    found = Integrity(origin.id, verdicts, tuple(name for name in others if not is_part(name)))
+    if found.same:
+        weight_files(folder)  # a record can list two models, too
+    return found
 
 
 def _verdict(folder: Folder, name: str, entry: dict[str, Any]) -> str:
@@ -56,8 +63,3 @@ def _verdict(folder: Folder, name: str, entry: dict[str, Any]) -> str:
         return f"{file.size} bytes, expected {entry['bytes']}"
     found, expected = digest(file), str(entry.get(ALGORITHM))
     return SAME if found == expected else f"{ALGORITHM} {found[:16]}..., expected {expected[:16]}..."
-
-
-def _is_loaded(name: str) -> bool:
-    """Whether a loader would take the file for a part of the model."""
-    return name.endswith((".safetensors", ".safetensors.index.json", ".bin")) or name == "config.json"

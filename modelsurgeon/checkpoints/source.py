@@ -17,6 +17,7 @@ from typing import Any
 
 from modelsurgeon.architectures import registry
 from modelsurgeon.checkpoints.record import Origin
+from modelsurgeon.checkpoints.weight_files import config_file, without_paths
 from modelsurgeon.errors import SourceError
 from modelsurgeon.files.file import NAME_MAX, LocalFile, LocalFolder
 from modelsurgeon.files.hub import open_repository
@@ -57,7 +58,7 @@ def locate(source: str | Path, revision: str | None = None, *, stream: bool = Fa
     if revision and not origin.revision:
         raise SourceError(f"--revision {revision} is for Hub ids; {text} is none")
     if weights and origin.folder.is_far:
-        registry.find(read_json(origin.folder.file("config.json"), OF_CONFIGS).get("model_type"))
+        registry.find(read_json(config_file(origin.folder), OF_CONFIGS).get("model_type"))
     return origin
 
 
@@ -66,10 +67,11 @@ def read_config_of(source: str | Path) -> dict[str, Any]:
     text, path = str(source), Path(source)
     _check_name(text)
     if path.is_file():
-        return read_json(LocalFile(path), OF_CONFIGS)
+        return without_paths(path, read_json(LocalFile(path), OF_CONFIGS))
     if not (path.is_dir() or text == "demo" or HUB_ID.fullmatch(text) or "://" in text):
         raise SourceError(f"{text}: no such config.json, no such folder, and not a Hub id (org/name)")
-    return read_json(locate(text, weights=False).folder.file("config.json"), OF_CONFIGS)
+    file = config_file(locate(text, weights=False).folder)
+    return without_paths(file, read_json(file, OF_CONFIGS))
 
 
 def _check_name(source: str) -> None:

@@ -18,6 +18,7 @@ def verify_command(
     infer: Annotated[bool, Option(help="Without a record, derive the maps from the weights.")] = True,
     ignore_record: Annotated[bool, Option("--ignore-record", help="Judge RESULT as if it had no record.")] = False,
     require_proof: Annotated[bool, Option("--require-proof", help="Exit with 1 if it is not proven.")] = False,
+    strict: Annotated[bool, Option("--strict", help="Exit with 1 if anything beside the function differs.")] = False,
     trainable: Annotated[bool, Option("--trainable", help="Does training separate copies? One backward pass.")] = False,
     report: request.ReportFile = None,
     text: request.Text = None,
@@ -67,7 +68,7 @@ def verify_command(
         )
     document = replace(found, command=terminal.command()).to_json()
     terminal.show_document(document, verification_report.brief, verification_report.page, report, as_json, quiet)
-    if not found.same or (require_proof and not found.proven):
+    if not found.same or (require_proof and not found.proven) or (strict and not found.same_beside):
         raise Exit(terminal.DIFFERENT)
 
 

@@ -79,6 +79,10 @@ class Folder(ABC):
         """Whether there is a file of that name."""
         return name in self.names()
 
+    def folders(self) -> list[str]:
+        """The names of the folders in it, sorted. Nothing in them is part of the checkpoint."""
+        return []
+
     @abstractmethod
     def fetch(self, names: list[str]) -> None:
         """Download these files, unless they are local already or are read over the network."""
@@ -142,6 +146,12 @@ class LocalFolder(Folder):
 
     def holds(self, name: str) -> bool:
         return (self.path / name).is_file()
+
+    def folders(self) -> list[str]:
+        try:
+            return sorted(path.name for path in self.path.iterdir() if path.is_dir())
+        except OSError as error:
+            raise SourceError(f"{self.path}: cannot be read ({error.strerror})") from None
 
     def file(self, name: str, why: str = "") -> LocalFile:
         path = self.path / name

@@ -38,7 +38,7 @@ class HubFolder(RemoteFolder):
     """One repository at one commit.
 
     commit    its full hash
-    sizes     {name: bytes} of the files at its top level
+    sizes     {name: bytes} of all its files, "folder/name" of those in folders
     revision  what the user asked for, of which `commit` is the current one
     stream    read by ranges, and never store
     offline   read the Hub's cache alone
@@ -50,10 +50,14 @@ class HubFolder(RemoteFolder):
         super().__init__(repo, None, f"{repo}@{commit}")
         self.repo, self.commit = repo, commit
         self.memory = REMOTE_MEMORY if stream else 0
-        self._listing = {name: {"size": size, "etag": commit} for name, size in sizes.items()}
+        self._listing = {name: {"size": size, "etag": commit} for name, size in sizes.items() if "/" not in name}
+        self._folders = sorted({name.partition("/")[0] for name in sizes if "/" in name})
         self._revision, self._stream, self._offline = revision, stream, offline
         if offline:
             self.path = self._snapshot
+
+    def folders(self) -> list[str]:
+        return self._folders
 
     def local(self, name: str) -> LocalFile | None:
         """The copy in the Hub's cache. Raises SourceError for a link out of it, and where offline without it."""
@@ -168,8 +172,7 @@ def _ask(repo: str, revision: str | None, *, once: bool = False) -> tuple[str, d
     hf_raise_for_status(answer)
     try:
         repository = answer.json()
-        files = {file["rfilename"]: int(file["size"]) for file in repository["siblings"]}
-        return str(repository["sha"]), {name: size for name, size in files.items() if "/" not in name}
+        return str(repository["sha"]), {file["rfilename"]: int(file["size"]) for file in repository["siblings"]}
     except (ValueError, KeyError, TypeError):
         raise SourceError(f"{repo}: {constants.ENDPOINT} does not answer as a Hub; is HF_ENDPOINT right?") from None
 
@@ -184,7 +187,7 @@ def _from_cache(repo: str, revision: str | None, stream: bool) -> HubFolder | No
     if hasattr(huggingface_hub, "get_cached_repo_tree"):  # older versions keep no listing
         with suppress(errors.CachedRepoTreeNotFoundError):
             listed = huggingface_hub.get_cached_repo_tree(repo, revision=commit)
-            sizes = {file.path: file.size for file in listed if "/" not in file.path}
+            sizes = {file.path: file.size for file in listed}
     if not constants.HF_HUB_OFFLINE:
         log.warning("%s: the Hub cannot be reached; taken from its cache, commit %s", repo, commit)
     return HubFolder(repo, commit, sizes, revision, stream=stream, offline=True)

@@ -212,15 +212,22 @@ class RemoteFolder(Folder):
 
     def _look(self) -> Listing:
         """{name: what the file system reports of the file} as it is now."""
+        return {name: entry for name, entry in self._entries().items() if entry["type"] == "file"}
+
+    def _entries(self) -> Listing:
+        """{name: what the file system reports} of files and folders, as it is now."""
         with network_errors(self.url):
             self._file_system.invalidate_cache(self._root)
             entries = {str(entry["name"]).rstrip("/"): entry for entry in self._file_system.ls(self._root, detail=True)}
         if entries.get(self._root, {}).get("type") == "file":
             raise SourceError(f"{self}: a file; expected a folder that holds config.json and safetensors")
-        return {path.rpartition("/")[2]: entry for path, entry in entries.items() if entry["type"] == "file"}
+        return {path.rpartition("/")[2]: entry for path, entry in entries.items() if path != self._root}
 
     def names(self) -> list[str]:
         return sorted(self._listing)
+
+    def folders(self) -> list[str]:
+        return sorted(name for name, entry in self._entries().items() if entry["type"] == "directory")
 
     def file(self, name: str, why: str = "") -> RemoteFile:
         if name not in self._files:

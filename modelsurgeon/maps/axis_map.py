@@ -23,7 +23,7 @@ import numpy as np
 from modelsurgeon.errors import PlanError
 
 LAW_TOLERANCE = 1e-14  # the law's few float64 operations round by some 1e-16 each
-LARGEST = 1 << 28  # coordinates of an axis on record, so that a file cannot exhaust the memory
+LARGEST = 1 << 24  # coordinates of an axis on record, so that a file cannot exhaust the memory
 GAP = -1  # the source of a new coordinate that copies none
 MEAN = -2  # the source of a new coordinate that holds the mean of all old ones; readers ignore it
 
@@ -166,6 +166,8 @@ class AxisMap:
             size, new_size = int(record["size"]), int(record["new_size"])
             if not 0 <= size <= LARGEST >= new_size >= 0:
                 raise ValueError(f"an axis of {size} or {new_size} coordinates")
+            if any(abs(number) > LARGEST for run in record["source"] for number in run):
+                raise ValueError(f"a source beyond {LARGEST} coordinates")
             source = _expand(record["source"], new_size, lambda run: run[0] + run[1] * np.arange(run[2]))
             runs = record["scale"], record["share"]
             scale, share = (_expand(part, new_size, lambda run: np.full(run[1], run[0])) for part in runs)

@@ -8,10 +8,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from modelsurgeon.errors import PlanError
+from modelsurgeon.errors import FieldError, PlanError
+from modelsurgeon.files.fields import Either
 from modelsurgeon.operations.catalogue import register
 from modelsurgeon.operations.operation import Operation, Replayed, option
 
@@ -45,6 +47,19 @@ class Init(Operation):
     @property
     def tells_loss(self) -> bool:
         return True
+
+    @classmethod
+    def recorded(cls) -> Mapping[str, Any]:
+        return dict.fromkeys(("std", "distribution", "residual"), Either(str, None))
+
+    @classmethod
+    def check_recorded(cls, step: Step, where: str) -> None:
+        from modelsurgeon.operations.transforms.initial import Choices
+
+        try:
+            Choices(**step.arguments).check()
+        except PlanError as error:
+            raise FieldError(f"{where}: {error}") from None
 
     @classmethod
     def replay(cls, before: Replayed, step: Step) -> Replayed:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from modelsurgeon.files.fields import Either, Named, Several
 from modelsurgeon.operations.catalogue import register
 from modelsurgeon.operations.operation import Demand, Guess, Operation, Replayed
 
@@ -45,12 +46,23 @@ class InsertLayers(Operation):
         return before.beneath(lambda checkpoint: insert_layers(checkpoint, step.arguments))
 
     @classmethod
-    def demands(
-        cls, step: Step, expected: Checkpoint, result: Checkpoint, names: Mapping[str, str]
-    ) -> Mapping[str, Demand]:
-        from modelsurgeon.operations.transforms.insertion import demands
+    def recorded(cls) -> Mapping[str, Any]:
+        return {"layers": Named(Several(Either(int, None))), "kinds?": Named(Several(object))}
 
-        return demands(step.arguments["layers"], expected, result, names)
+    @classmethod
+    def check_recorded(cls, step: Step, where: str) -> None:
+        from modelsurgeon.operations.transforms.insertion import check_arguments
+
+        check_arguments(step.arguments, where)
+
+    @classmethod
+    def demands(
+        cls, steps: tuple[Step, ...], expected: Checkpoint, result: Checkpoint, names: Mapping[str, str]
+    ) -> Mapping[str, Demand]:
+        from modelsurgeon.operations.transforms.insertion import demands, inserted
+
+        layouts = [step.arguments["layers"] for step in steps if step.operation == cls.name]
+        return demands(inserted(layouts), expected, result, names)
 
     @classmethod
     def guess(cls, source: Checkpoint, result: Checkpoint) -> Guess:

@@ -22,10 +22,12 @@ from __future__ import annotations
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from modelsurgeon.errors import OptionsError, PlanError
+from modelsurgeon.files.fields import Either, Named, Several
 
 if TYPE_CHECKING:
     from modelsurgeon.checkpoints.checkpoint import Checkpoint
@@ -148,11 +150,23 @@ class Operation:
         return before.applied(cls.from_step(step))
 
     @classmethod
+    def recorded(cls) -> Mapping[str, Any]:
+        """{argument on record: its type, as in `files/fields.py`}; a name that ends in ? may be absent."""
+        hints = option_types(cls)
+        names = [one.name for one in fields(cls) if one.metadata.get("recorded", True) and one.name != SEED]
+        return {f"{name}?": _field(hints[name]) for name in names}
+
+    @classmethod
+    def check_recorded(cls, step: Step, where: str) -> None:
+        """Raise FieldError, with the place, for a field of a step on record that cannot be right beside the others."""
+
+    @classmethod
     def demands(
-        cls, step: Step, expected: Checkpoint, result: Checkpoint, names: Mapping[str, str]
+        cls, steps: tuple[Step, ...], expected: Checkpoint, result: Checkpoint, names: Mapping[str, str]
     ) -> Mapping[str, Demand]:
         """{tensor of `expected` that copies none of the source's: what the proof requires of it}.
 
+        steps     the operation's own on record, and those after it
         expected  the source with all steps replayed
         names     {tensor of `expected`: its name in the result}
         """
@@ -198,14 +212,15 @@ class Replayed(Protocol):
     grown    the checkpoint so far; raises PlanError where the growth does not commute with the model
     onto     after a transform (Checkpoint -> Checkpoint)
     applied  after an operation
-    growing  after further growth, {axis: map}, composed with the growth just before
+    growing  after further growth, {axis: map}, composed with the growth just before; stored in a dtype ("bfloat16"),
+             and with `promote` in float32 what 16 bits would round
     beneath  after a transform that commutes with the growth just before, and is applied before that growth
     """
 
     def grown(self) -> Checkpoint: ...
     def onto(self, transform: Any) -> Replayed: ...
     def applied(self, operation: Operation) -> Replayed: ...
-    def growing(self, maps: Mapping[str, Any]) -> Replayed: ...
+    def growing(self, maps: Mapping[str, Any], dtype: str | None = None, promote: bool = False) -> Replayed: ...
     def beneath(self, transform: Any) -> Replayed: ...
 
 
@@ -231,6 +246,19 @@ def _schema(hint: Any) -> dict[str, Any]:
     if python in (tuple, list):
         return {"type": "array", "items": _schema(get_args(hint)[0])}
     return {"type": JSON_TYPES.get(python, "object")}
+
+
+def _field(hint: Any) -> Any:
+    """A type of Python as one of a record's field (`files/fields.py`)."""
+    inner = get_args(hint)
+    if get_origin(hint) in (Union, types.UnionType):
+        return reduce(Either, map(_field, inner))
+    python = get_origin(hint) or hint
+    if python in (tuple, list):
+        return Several(_field(inner[0]) if inner else object)
+    if python is Mapping:
+        return Named(_field(inner[1]))
+    return {Path: str, type(None): None, Any: object}.get(python, python)
 
 
 def _kinds(hint: Any) -> list[str]:

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +74,16 @@ class UntieEmbeddings(Operation):
         operation = cls.from_step(replace(step, arguments=arguments))
         kind, std, seed = operation.kind, operation.std, operation.seed or 0
         return before.onto(lambda checkpoint: with_fresh_head(checkpoint, kind, std, seed, numbers))
+
+    @classmethod
+    def recorded(cls) -> Mapping[str, Any]:
+        return {"head?": str, "std?": float, "numbers?": str}
+
+    @classmethod
+    def check_recorded(cls, step: Step, where: str) -> None:
+        from modelsurgeon.operations.transforms.fresh_heads import check_arguments
+
+        check_arguments(step.arguments, step.seed, where)
 
     @classmethod
     def guess(cls, source: Checkpoint, result: Checkpoint) -> Guess:

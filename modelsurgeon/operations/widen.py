@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelsurgeon.errors import OptionsError
+from modelsurgeon.files.fields import Either, Named
 from modelsurgeon.operations.catalogue import register
 from modelsurgeon.operations.operation import Operation, Replayed, option
 
@@ -71,7 +72,19 @@ class Widen(Operation):
 
     @classmethod
     def replay(cls, before: Replayed, step: Step) -> Replayed:
-        return before.growing(step.maps)
+        return before.growing(step.maps, step.arguments.get("dtype"), step.arguments.get("rule") == "exact")
+
+    @classmethod
+    def recorded(cls) -> Mapping[str, Any]:
+        sizes = {"factor": Either(int, None), "settings?": Named(int)}
+        choices = {"rule": str, "attention": str, "rope": str, "dtype": Either(str, None), "noise?": float}
+        return {**sizes, **choices}
+
+    @classmethod
+    def check_recorded(cls, step: Step, where: str) -> None:
+        from modelsurgeon.operations.transforms.widening import check_arguments
+
+        check_arguments(step.arguments, where)
 
     def companion(self, before: Checkpoint, after: Checkpoint, memory: int | None, output: Path | None) -> Any:
         if self.optimizer is None:

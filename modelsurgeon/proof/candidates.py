@@ -21,10 +21,11 @@ import numpy as np
 
 from modelsurgeon.errors import PlanError
 from modelsurgeon.growth.growth import Growth
-from modelsurgeon.growth.kinds.kind import Maps, kind_of
+from modelsurgeon.growth.kinds.kind import SAME, Maps, kind_of
 from modelsurgeon.maps import dimension, orders
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.maps.signature import Signature
+from modelsurgeon.proof.arranged import Order
 from modelsurgeon.tensors.lazy import LazyTensor
 from modelsurgeon.tensors.remapped import Remapped
 
@@ -48,12 +49,18 @@ class Candidate:
         return f"{self.order}, writers {_factor(m.scale[m.copied])}, readers {_factor(m.share[m.copied])}"
 
 
-def candidates(growth: Growth, name: str, maps: Maps) -> list[Candidate]:
-    """The candidates of an axis, the likeliest first; `maps` has those of the axes that it depends on."""
+def candidates(growth: Growth, name: str, maps: Maps, order: Order | None = None) -> list[Candidate]:
+    """The candidates of an axis, the likeliest first; `maps` has those of the axes that it depends on.
+
+    order  one that the weights have shown, beside the usual ones
+    """
     axis, size, target = growth.axis(name), growth.sizes[name], growth.targets[name]
     stays = size == target and growth.gain(name) == 1.0 and not growth.reads_tied(name)
     found = [Candidate("as it was", orders.identity(size))] if stays else []
     if axis.grows:
+        if order is not None:
+            with contextlib.suppress(PlanError):
+                found = [*_of_order(growth, name, maps, order), *found]
         with contextlib.suppress(PlanError):
             found += [Candidate(*pair) for pair in kind_of(axis).candidates(growth, name, maps)]
     norms = [signature for _, signature in growth.architecture.norms]
@@ -69,6 +76,25 @@ def candidates(growth: Growth, name: str, maps: Maps) -> list[Candidate]:
         return [Candidate("cut short", orders.identity(size))]
     source, _, count = orders.tiled(size, target)  # a map without meaning: the proof then names what is wrong
     return [Candidate("cut short", AxisMap(size, source, np.ones(len(source)), 1 / count))]
+
+
+def _of_order(growth: Growth, name: str, maps: Maps, order: Order) -> list[Candidate]:
+    """The candidates of one order of copies, with its signs and without."""
+    kind, source, gain, found = kind_of(growth.axis(name)), order.source, growth.gain(name), list[Candidate]()
+    if growth.reads_tied(name) or len(source) != growth.targets[name]:
+        return []
+    size, copied = growth.sizes[name], source >= 0
+    says = "reordered" if len(source) == size else "copies in an order of their own"
+    for factors in kind.factors(growth, name, source, maps):
+        for signs in (order.signs, None) if order.signs is not None else (None,):
+            scale = factors if signs is None else np.where(copied, factors * signs, factors)
+            energy = np.bincount(source[copied], weights=scale[copied] ** 2, minlength=size)
+            share = np.zeros(len(source))
+            share[copied] = gain * scale[copied] / np.where(energy == 0, 1.0, energy)[source[copied]]
+            share = np.where(np.abs(share - scale) < SAME * np.abs(scale), scale, share)
+            words = says if signs is None else f"{says} and with other signs"
+            found.append(Candidate(words, orders.gathered(size, source, scale, share, gain)))
+    return found
 
 
 def keeps_places(norm: Signature, maps: Maps) -> bool:
@@ -116,6 +142,8 @@ def _factor(values: np.ndarray) -> str:
 
 
 def _number(value: float) -> str:
+    if value < 0:
+        return f"-{_number(-value)}"
     for root, sign in ((1, ""), (2, "√"), (4, "∜")):
         power = Fraction(value**root).limit_denominator(4096)
         if power and abs(float(power) - value**root) < 1e-10 * value**root:

@@ -23,7 +23,7 @@ from modelsurgeon.architectures.architecture import Architecture, Template
 from modelsurgeon.growth.kinds.kind import Kind, kind_of
 from modelsurgeon.maps.axis_map import GAP, AxisMap
 from modelsurgeon.maps.orders import identity, ranks
-from modelsurgeon.maps.signature import Expression
+from modelsurgeon.maps.signature import Expression, Signature
 
 MOST_PAIRS = 1024  # of one place; if there are more, old coordinates are drawn evenly
 
@@ -82,7 +82,7 @@ class GrownAxis:
 def grown_axes(table: Architecture, maps: Mapping[str, AxisMap]) -> tuple[GrownAxis, ...]:
     """The axes that these maps grow; those that a norm joins are one."""
     found = []
-    for names in _joined(table):
+    for names in joined_axes(table):
         if grown := [maps[name] for name in names if name in maps and not maps[name].is_identity]:
             source = np.max([axis_map.source for axis_map in grown], axis=0)  # a gap of one may be a mean of another
             reads = np.any([axis_map.share != 0 for axis_map in grown], axis=0)
@@ -96,7 +96,7 @@ def all_axes(table: Architecture, sizes: Mapping[str, int], shared: Iterable[str
     shared  axes that are one since one tensor has both: an embedding that is the head, too
     """
     found = []
-    for joined in _joined(table, frozenset(shared)):
+    for joined in joined_axes(table, frozenset(shared)):
         if kind_of(table.axes[joined[0]]).is_examined:
             added = [n for n, axis in table.axes.items() if kind_of(axis).joins_leader and axis.follows in joined]
             found.append(_axis(table, (*joined, *added), sizes[joined[0]], np.arange(sizes[joined[0]])))
@@ -108,7 +108,7 @@ def _axis(table: Architecture, names: tuple[str, ...], size: int, source: np.nda
     return GrownAxis(names, kinds[0], size, source, any(kind.spans_layers for kind in kinds))
 
 
-def _joined(table: Architecture, shared: frozenset[str] = frozenset()) -> list[tuple[str, ...]]:
+def joined_axes(table: Architecture, shared: frozenset[str] = frozenset()) -> list[tuple[str, ...]]:
     """The table's axes in groups: those that some norm reads and writes, and those that are shared, in one tuple."""
     group = {name: set(shared) if name in shared else {name} for name in table.axes}
     for _, signature in table.norms:
@@ -245,16 +245,22 @@ class _Strips:
         return order.reshape(len(np.unique(place[inside])), self.axis.new_size, -1).transpose(2, 0, 1)
 
     def _labels(self, template: Template, d: int, name: str) -> np.ndarray:
-        """[positions] int64: the coordinate of an axis at each position of a dimension; -1 where it has no part.
-
-        A map that multiplies every coordinate by a number of its own labels it, whatever the dimension is made of.
-        """
+        """[positions] int64: as `labels`, computed once for each signature."""
         key = template.signature.text, d, name
         if key not in self.seen:
-            (expression, side), size = template.signature.dimensions[d], self.sizes[name]
-            numbers = np.arange(size) + 2.0
-            maps = {axis: identity(self.sizes[axis]) for axis in expression.axes()}
-            maps[name] = AxisMap(size, np.arange(size), numbers, 1 / numbers)
-            factor = expression.grow(maps, side).factor
-            self.seen[key] = np.rint(np.maximum(factor, 1 / factor)).astype(np.int64) - 2
+            self.seen[key] = labels(template.signature, d, name, self.sizes)[0]
         return self.seen[key]
+
+
+def labels(signature: Signature, d: int, name: str, sizes: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:
+    """([positions] int64: the coordinate of an axis at each position of a dimension, -1 where it has no part;
+    [positions] bool: whether it is read there).
+
+    A map that multiplies every coordinate by a number of its own labels it, whatever the dimension is made of.
+    """
+    (expression, side), size = signature.dimensions[d], sizes[name]
+    numbers = np.arange(size) + 2.0
+    maps = {axis: identity(sizes[axis]) for axis in expression.axes()}
+    maps[name] = AxisMap(size, np.arange(size), numbers, 1 / numbers)
+    factor = expression.grow(maps, side).factor
+    return np.rint(np.maximum(factor, 1 / factor)).astype(np.int64) - 2, factor < 1

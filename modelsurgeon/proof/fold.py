@@ -21,7 +21,7 @@ from modelsurgeon.proof import fold_blocks
 from modelsurgeon.proof.fold_blocks import Block
 from modelsurgeon.tensors.arena import Arena
 from modelsurgeon.tensors.arithmetic import converted, is_finite
-from modelsurgeon.tensors.dtypes import DTYPES, FLOATS
+from modelsurgeon.tensors.dtypes import DTYPES, FLOATS, HALF_ULP
 from modelsurgeon.tensors.lazy import LazyTensor
 
 MOST_THREADS = 3  # each has a block in memory, and more of them wait for Python's lock
@@ -48,29 +48,45 @@ class TensorVerdict:
 
 
 def fold(
-    name: str, expected: LazyTensor, found: LazyTensor, earlier_eps: float = 0.0, workers: Workers | None = None
+    name: str,
+    expected: LazyTensor,
+    found: LazyTensor,
+    earlier_eps: float = 0.0,
+    workers: Workers | None = None,
+    rounding: float | None = None,
 ) -> TensorVerdict:
     """Fold one tensor of the result, and compare it with what it must fold to.
 
-    earlier_eps  the sum of the relative spacings of dtypes that earlier steps may have rounded to
+    earlier_eps  the sum of the relative spacings of dtypes that were rounded to before the stored one
     workers      threads to fold with; None: new ones for this tensor
+    rounding     how much of a number all roundings may be, where that is known: `earlier_eps` is not used then
     The verdict depends neither on threads nor on the size of blocks.
     """
     if workers is None:
         with Workers() as own:
-            return fold(name, expected, found, earlier_eps, own)
+            return fold(name, expected, found, earlier_eps, own, rounding)
     if expected.shape != found.shape:
         return TensorVerdict(name, "wrong", detail=f"shape: expected {list(expected.shape)}, found {list(found.shape)}")
     if found.dtype not in FLOATS:
         return TensorVerdict(name, "wrong", detail=f"stored as {found.dtype}, expected a float dtype")
     worst = TensorVerdict(name, "exact")
-    for verdict in workers.verdicts(expected, found, earlier_eps):
+    before = earlier_eps / 2 if rounding is None else rounding
+    bounds = Bounds(before if rounding is not None else HALF_ULP[found.dtype] + before, before)
+    for verdict in workers.verdicts(expected, found, bounds):
         if verdict.verdict == "wrong":
             return replace(verdict, name=name)
         if verdict.verdict == "rounded":
             rounding, ulps = max(worst.rounding, verdict.rounding), max(worst.ulps, verdict.ulps)
             worst = TensorVerdict(name, "rounded", rounding, ulps=ulps)
     return worst
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How much of a number rounding explains: of those that are folded, and of those that a mean was taken of."""
+
+    folded: float
+    averaged: float
 
 
 def most_threads() -> int:
@@ -83,7 +99,7 @@ def folding_memory(threads: int | None = None) -> int:
     return (threads or most_threads()) * AT_ONCE * 2 * fold_blocks.BLOCK * torch.float64.itemsize
 
 
-def _compare(block: Block, found: LazyTensor, earlier_eps: float, empty: Arena) -> TensorVerdict:
+def _compare(block: Block, found: LazyTensor, bounds: Bounds, empty: Arena) -> TensorVerdict:
     """The verdict on one block, without the tensor's name."""
     new, wanted = block.read(found, empty), block.wanted(empty)
     folded = block.fold(new, empty)
@@ -93,7 +109,7 @@ def _compare(block: Block, found: LazyTensor, earlier_eps: float, empty: Arena) 
     if _all_equal(folded, wanted, empty):
         return TensorVerdict("", "exact")
     folded, wanted = (converted(numbers, torch.float64, empty) for numbers in (folded, wanted))
-    return _compare_in_float64(block, new, folded, wanted, torch.finfo(DTYPES[found.dtype]), earlier_eps, empty)
+    return _compare_in_float64(block, new, folded, wanted, torch.finfo(DTYPES[found.dtype]), bounds, empty)
 
 
 def _all_equal(a: Tensor, b: Tensor, empty: Arena) -> bool:
@@ -106,15 +122,15 @@ def _all_equal(a: Tensor, b: Tensor, empty: Arena) -> bool:
 
 
 def _compare_in_float64(
-    block: Block, new: Tensor, folded: Tensor, wanted: Tensor, stored: torch.finfo, earlier_eps: float, empty: Arena
+    block: Block, new: Tensor, folded: Tensor, wanted: Tensor, stored: torch.finfo, bounds: Bounds, empty: Arena
 ) -> TensorVerdict:
-    """Compare each difference of a block with what rounding the stored numbers once explains."""
+    """Compare each difference of a block with what rounding explains."""
     eps, normal = float(stored.eps), float(stored.smallest_normal)
     size = block.fold_absolute(new, empty)
-    allowed = torch.mul(size, (eps + earlier_eps) / 2 * SLACK + ARITHMETIC, out=empty(size.shape, torch.float64))
+    allowed = torch.mul(size, bounds.folded * SLACK + ARITHMETIC, out=empty(size.shape, torch.float64))
     allowed += block.weight * (normal * eps)
     if any(part.dimension.means for part in block.parts):  # a mean is as inexact as its numbers
-        allowed += block.wanted(absolute=True).double() * (earlier_eps / 2 * SLACK + ARITHMETIC)
+        allowed += block.wanted(absolute=True).double() * (bounds.averaged * SLACK + ARITHMETIC)
     difference = torch.sub(folded, wanted, out=empty(folded.shape, torch.float64)).abs_()
     if not is_finite(difference):
         difference.masked_fill_(~difference.isfinite(), torch.nan)  # a NaN is within no bound
@@ -158,11 +174,11 @@ class Workers:
         self._pool.shutdown(cancel_futures=True)
         torch.set_num_threads(self._before)
 
-    def verdicts(self, expected: LazyTensor, found: LazyTensor, earlier_eps: float) -> Iterator[TensorVerdict]:
+    def verdicts(self, expected: LazyTensor, found: LazyTensor, bounds: Bounds) -> Iterator[TensorVerdict]:
         """The verdict on each block, in order; only a few blocks are in memory at a time."""
 
         def compare(block: Block) -> TensorVerdict:
-            return _compare(block, found, earlier_eps, self._arenas[threading.get_ident()].reset())
+            return _compare(block, found, bounds, self._arenas[threading.get_ident()].reset())
 
         blocks = fold_blocks.cut(expected)
         if self.threads == 1:

@@ -3,13 +3,16 @@
     >>> inferred = infer(open_checkpoint("small"), open_checkpoint("large"))
     >>> inferred.lines
     ('stream: copies in tiles, writers x1, readers x1/2', ...)
-    >>> prove(source, result, inferred.steps).summary
+    >>> inferred.proof.summary       # that of prove(inferred.source, inferred.result, inferred.steps)
     'exact'
 
 Axis by axis, each candidate map (`candidates.py`) is tried on a few fold groups of one layer's tensors, first on those
 whose other axes are known. The proof then folds every number of the result by these maps: a wrong guess can make a
 proof fail, and can never make one succeed. If no candidate fits, the one that the fewest tensors contradict is taken,
 and the proof by it names the first number that is wrong.
+
+If that proof fails, the layers, experts and heads of the result may each be in an order of their own. Then each is
+matched with the source's and reordered (`alignment.py`), and the same search is made once more on the reordered result.
 """
 
 from __future__ import annotations
@@ -20,20 +23,23 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from modelsurgeon.architectures.architecture import Template
 from modelsurgeon.checkpoints.check import check
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.record import Step
 from modelsurgeon.errors import PlanError
 from modelsurgeon.growth.growth import Growth, written_by_embedding
-from modelsurgeon.growth.kinds.kind import Maps
+from modelsurgeon.growth.kinds.kind import Maps, kind_of
 from modelsurgeon.growth.remap import GrownTensors, Storage
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.operations import catalogue
 from modelsurgeon.progress import Tell, silent
+from modelsurgeon.proof.alignment import Alignment
 from modelsurgeon.proof.candidates import Candidate, candidates, keeps_places, sampled
 from modelsurgeon.proof.fold import fold
-from modelsurgeon.proof.proof import demanded, factor_eps, paired
+from modelsurgeon.proof.proof import Proof, demanded, factor_eps, paired, prove
 from modelsurgeon.tensors.lazy import LazyTensor
 
 SAMPLES = (4, 64)  # fold groups of a tensor that a candidate is tried on: most wrong ones fail on a few
@@ -42,18 +48,41 @@ COMBINATIONS = 64  # candidates of other axes, not decided yet, that a tensor is
 
 @dataclass(frozen=True)
 class Inferred:
-    """The inferred steps for `prove` (untying, inserted layers, widths), and lines on each axis for people."""
+    """What was inferred, and the proof by it.
+
+    steps      for `prove`: untying, inserted layers, widths
+    lines      on each axis, for people
+    result     the result, its places reordered so that the steps lead to it
+    reordered  the axes whose coordinates are in an order of their own in some places
+    proof      of `result` by `steps`; None where there is nothing to try
+    """
 
     steps: tuple[Step, ...]
     lines: tuple[str, ...]
+    result: Checkpoint
+    reordered: tuple[str, ...] = ()
+    proof: Proof | None = None
+
+    @property
+    def fits(self) -> bool:
+        """Whether the maps are proven; else they are the nearest ones."""
+        return self.proof is not None and self.proof.summary != "wrong"
+
+    @property
+    def nearest(self) -> str:
+        """Where the nearest maps fail: a tensor and what is wrong there; empty where they fit."""
+        if self.proof is None:
+            return "; ".join(self.lines)
+        return next((f"{wrong.name}: {wrong.detail}" for wrong in self.proof.wrong), "")
 
     def to_json(self) -> dict[str, Any]:
         """Its part of a report."""
-        return {"lines": list(self.lines), "steps": [step.to_json() for step in self.steps]}
+        steps = [step.to_json() for step in self.steps]
+        return {"lines": list(self.lines), "steps": steps, "fits": self.fits, "reordered": list(self.reordered)}
 
 
 def infer(source: Checkpoint, result: Checkpoint, *, tell: Tell = silent) -> Inferred:
-    """How the source may have become the result; `prove` decides whether it did.
+    """How the source may have become the result, and whether it did (`Inferred.proof`).
 
     Raises as `check` where the source does not fit its table, SourceError where the result's config has a size that is
     no positive integer.
@@ -61,16 +90,42 @@ def infer(source: Checkpoint, result: Checkpoint, *, tell: Tell = silent) -> Inf
     check(source)
     before, after = (checkpoint.config.get("model_type") for checkpoint in (source, result))
     if before != after:
-        return Inferred((), (f"model_type {after!r} is not {before!r}: nothing to try",))
+        return Inferred((), (f"model_type {after!r} is not {before!r}: nothing to try",), result)
     base, steps, lines = source, list[Step](), list[str]()
     for operation in catalogue.all_operations().values():
         guess = operation.guess(base, result)
         base, steps, lines = guess.checkpoint, [*steps, *filter(None, [guess.step])], [*lines, *guess.lines]
-    reading = Reading(base, result, frozenset(demanded(tuple(steps), base, result, paired(base, result))))
+    pairs = paired(base, result)
+    reading = Reading(base, result, frozenset(demanded(tuple(steps), base, result, pairs)))
+    found = _proven(source, reading, steps, lines, tell)
+    if found.fits or not _may_align(reading):
+        return found
+    alignment = Alignment(base, result, reading.growth, pairs, reading.new)
+    Reading(base, result, reading.new, alignment=alignment, aligns=True).maps(tell)
+    again = Reading(base, alignment.aligned, reading.new, alignment=alignment)
+    aligned = _proven(source, again, steps, lines, tell)
+    return aligned if _failures(aligned) < _failures(found) else found
+
+
+def _proven(source: Checkpoint, reading: Reading, steps: list[Step], lines: list[str], tell: Tell) -> Inferred:
+    """The maps that a reading finds, and the proof by them."""
     grown = {axis: axis_map for axis, axis_map in reading.maps(tell).items() if not axis_map.is_identity}
-    if grown:
-        steps.append(Step(catalogue.that_grows().name, {"inferred": True}, maps=grown))
-    return Inferred(tuple(steps), (*lines, *reading.lines) or ("every axis as it was",))
+    step = [Step(catalogue.that_grows().name, {"inferred": True}, maps=grown)] if grown else []
+    found = reading.alignment.found if reading.alignment else {}
+    reordered = tuple(axis for axis, settled in found.items() if settled.moved)
+    said = (*lines, *reading.lines) or ("every axis as it was",)
+    every = (*steps, *step)
+    return Inferred(every, said, reading.result, reordered, prove(source, reading.result, every, tell=tell))
+
+
+def _may_align(reading: Reading) -> bool:
+    """Whether orders can be looked for: no size is smaller than the source's."""
+    growth = reading.growth
+    return all(growth.targets[axis] >= size for axis, size in growth.sizes.items())
+
+
+def _failures(inferred: Inferred) -> int:
+    return len(inferred.proof.wrong) if inferred.proof else 0
 
 
 class Witness(NamedTuple):
@@ -89,12 +144,16 @@ class Reading:
     base   the source, untied and deepened as the result is
     new    names of tensors in `base` that show nothing: they are of new layers
     lines  the finding on each axis that changes
+    alignment  what is known of orders that places have for themselves; None: nothing
+    aligns     whether to reorder the result by it, axis by axis, before each is decided
     """
 
     base: Checkpoint
     result: Checkpoint
     new: frozenset[str]
     lines: list[str] = field(default_factory=list)
+    alignment: Alignment | None = None
+    aligns: bool = False
     _tried: dict[tuple[str, tuple[int, ...]], bool] = field(default_factory=dict)
     _offered: dict[tuple[str, tuple[int, ...]], list[Candidate]] = field(default_factory=dict)
 
@@ -109,7 +168,8 @@ class Reading:
     def witnesses(self) -> list[Witness]:
         """One for each template, in the table's order."""
         table = self.base.architecture
-        results = {table.canonical(name): tensor for name, tensor in self.result.tensors.items()}
+        result = self.alignment.aligned if self.alignment and self.aligns else self.result
+        results = {table.canonical(name): tensor for name, tensor in result.tensors.items()}
         by_template: dict[str, Witness] = {}
         for name in sorted(self.base.tensors, key=lambda name: (len(name), name)):
             template = None if table.is_recomputed(name) or name in self.new else table.template(name)
@@ -126,8 +186,11 @@ class Reading:
         while left:
             tell("maps", total - len(left), total)
             undecided = [{*witness.template.signature.axes} & {*left} for witness in self.witnesses]
-            name = next((axis for axis in left if self._needs(axis) not in left and {axis} in undecided), left[0])
+            ready = [axis for axis in left if self._needs(axis) not in left and {axis} in undecided]
+            name = self._next(left, ready) if self.aligns else (ready or left)[0]
             left.remove(name)
+            if self.aligns:
+                self._align(name, maps)
             maps[name] = self._decide(name, maps)
         tell("maps", total, total)
         return maps
@@ -146,11 +209,32 @@ class Reading:
 
         return sorted(table.axes, key=turn)
 
+    def _next(self, left: list[str], ready: list[str]) -> str:
+        """The axis to align next: experts before what is in them, heads after the rest, what is in heads last."""
+        kinds = {name: kind_of(self.base.architecture.axes[name]) for name in left}
+        outside = [name for name in left if not kinds[name].in_heads]
+        plain = [name for name in outside if not kinds[name].is_head]
+        first = [name for name in ready if kinds[name].is_expert] + [name for name in ready if name in plain]
+        return (first or plain or outside or ready or left)[0]
+
+    def _align(self, name: str, maps: Maps) -> None:
+        """Reorder the places of an axis, and look at the tensors anew."""
+        assert self.alignment
+        standard = [c.axis_map.source for c in candidates(self.growth, name, maps) if c.order != "cut short"]
+        self.alignment.align(name, maps, standard)
+        self._offered = {key: offered for key, offered in self._offered.items() if key[0] != name}
+        settled = self.alignment.found.get(name)
+        if settled and settled.moved:
+            self.__dict__.pop("witnesses", None)
+            self._tried.clear()
+
     def _decide(self, name: str, maps: Maps) -> AxisMap:
         offered = self._offer(name, maps)
+        moved = self._moved(name)
         if len(offered) == 1 and offered[0].axis_map.is_identity:
             size, target = self.growth.sizes[name], self.growth.targets[name]
             self.lines += [f"{name}: no map makes {target} of {size}"] if size != target else []
+            self.lines += [f"{name}: {moved}"] if moved else []
             return offered[0].axis_map
         tried = {candidate: {**maps, name: candidate.axis_map} for candidate in offered}
         led = {name, *(axis for axis, one in self.base.architecture.axes.items() if one.follows == name)}
@@ -160,14 +244,20 @@ class Reading:
         votes = [sum(self._may_fit(witness, tried[c]) for witness in about) if len(short) > 1 else 0 for c in short]
         best = short[votes.index(max(votes))]
         against = [witness for witness in about if not self._may_fit(witness, tried[best])]
-        if against or not best.axis_map.is_identity:
-            line = f"{name}: {best.description} ({best.axis_map.size} -> {best.axis_map.new_size})"
-            if against:
+        if against or moved or not best.axis_map.is_identity:
+            description = f"{moved}, then {best.description}" if moved else best.description
+            line = f"{name}: {description} ({best.axis_map.size} -> {best.axis_map.new_size})"
+            if against and not self.aligns:  # then axes that are not aligned yet contradict it
                 line += f"; contradicted by {len(against)} of {len(about)} kinds of tensors, first {against[0].name}"
                 line += self._counter_example(against[0], tried[best])
                 line += f"; tried: {', '.join(dict.fromkeys(candidate.order for candidate in offered))}"
             self.lines.append(line)
         return best.axis_map
+
+    def _moved(self, name: str) -> str:
+        """In words, how the places of an axis were reordered."""
+        settled = self.alignment.found.get(name) if self.alignment else None
+        return settled.says if settled else ""
 
     def _counter_example(self, witness: Witness, maps: Maps) -> str:
         if self._unknown(witness.template, maps):
@@ -195,7 +285,10 @@ class Reading:
             related |= joined if name in joined else set()
         key = name, tuple(id(maps.get(axis)) for axis in sorted(filter(None, related - {name})))
         if key not in self._offered:
-            self._offered[key] = candidates(self.growth, name, maps)
+            settled = self.alignment.found.get(name) if self.alignment else None
+            offered = candidates(self.growth, name, maps, settled.order if settled else None)
+            target = [c for c in offered if settled and np.array_equal(c.axis_map.source, settled.target)]
+            self._offered[key] = target or offered
         return self._offered[key]
 
     def _needs(self, name: str) -> str | None:

@@ -5,7 +5,7 @@ which it must have grown. Then every block of the result is folded (parts summed
 one by one) in float64 and compared with the source. That covers every input; memory is that of a few blocks.
 
     exact     the fold is the source, to the last bit
-    rounded   it differs by no more than rounding each stored number once can explain
+    rounded   it differs by no more than the steps can have rounded this tensor (`rounding.py`)
     wrong     it differs by more, or a tensor is missing, or one is there that no step explains
 """
 
@@ -22,15 +22,17 @@ from modelsurgeon.architectures.config import INERT
 from modelsurgeon.checkpoints.check import check
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.record import RECORD, Step
-from modelsurgeon.errors import PlanError
+from modelsurgeon.errors import ArchitectureError, FieldError, PlanError, SourceError
 from modelsurgeon.maps import dimension
 from modelsurgeon.operations import catalogue
 from modelsurgeon.operations.operation import Demand
-from modelsurgeon.operations.transforms.replay import replay
+from modelsurgeon.operations.transforms.claims import check_steps
+from modelsurgeon.operations.transforms.replay import replay, step_by_step
 from modelsurgeon.progress import Tell, silent
 from modelsurgeon.proof.fold import TensorVerdict, Workers, fold
+from modelsurgeon.proof.rounding import rounding_of
 from modelsurgeon.running.settings import as_read, same
-from modelsurgeon.tensors.dtypes import DTYPE_NAMES, DTYPES, FLOATS
+from modelsurgeon.tensors.dtypes import DTYPES, FLOATS
 from modelsurgeon.tensors.lazy import LazyTensor, equal
 from modelsurgeon.tensors.remapped import Remapped
 from modelsurgeon.tensors.stored import count_unusual
@@ -81,24 +83,40 @@ def prove(
         return None
     check(source)
     try:
+        if recorded:
+            _check_record(result)
         expected = replay(source, steps)
-    except PlanError as error:
-        return Proof((TensorVerdict(RECORD if recorded else "maps", "wrong", detail=str(error)),))
-    names = paired(expected, result)
-    new = demanded(steps, expected, result, names)
+        stored = step_by_step(source, steps) if recorded else None
+        names = paired(expected, result)
+        new = demanded(steps, expected, result, names)
+    except (PlanError, SourceError, ArchitectureError) as error:
+        detail = str(error).removeprefix(f"{RECORD}: ")
+        return Proof((TensorVerdict(RECORD if recorded else "maps", "wrong", detail=detail),))
     verdicts = [*_config_verdicts(expected, result), *_name_verdicts(expected, result, names)]
     for name, demand in new.items():
         verdicts.append(_verdict_of_new(names[name], expected.tensors[name], result.tensors[names[name]], demand))
-    total, done, eps = sum(result.tensors[name].nbytes for name in names.values()), 0, _earlier_eps(source, steps)
+    total, done, doubts = sum(result.tensors[name].nbytes for name in names.values()), 0, dict[str, None]()
     with Workers() as workers:
         for name in sorted(names.keys() - new.keys()):
             wanted, found = expected.tensors[name].fused, result.tensors[names[name]]
-            earlier_eps = eps if recorded else factor_eps(wanted, found)
-            verdicts.append(fold(names[name], wanted, found, earlier_eps, workers))
+            if stored is None or found.dtype not in FLOATS:
+                verdict = fold(names[name], wanted, found, factor_eps(wanted, found), workers)
+            else:
+                rounding = rounding_of(stored.tensors[name], found)
+                verdict = fold(names[name], wanted, found, workers=workers, rounding=rounding.bound)
+                doubts |= dict.fromkeys(rounding.doubts if verdict.verdict == "rounded" else ())
+            verdicts.append(verdict)
             done += found.nbytes
             tell("proof", done, total)
     tell("proof", total, total)
-    return Proof(tuple(verdicts), expected.lossy)
+    return Proof(tuple(verdicts), (*expected.lossy, *doubts))
+
+
+def _check_record(result: Checkpoint) -> None:
+    """Raise FieldError where a field of the result's record cannot be right."""
+    if result.misrecorded:
+        raise FieldError(result.misrecorded)
+    check_steps(result.steps)
 
 
 def _verdict_of_new(name: str, expected: LazyTensor, found: LazyTensor, demand: Demand) -> TensorVerdict:
@@ -119,18 +137,27 @@ def demanded(
     steps: tuple[Step, ...], expected: Checkpoint, result: Checkpoint, names: Mapping[str, str]
 ) -> dict[str, Demand]:
     """{tensor that copies none of the source's: what its operation requires of it}."""
-    demands = (catalogue.find_operation(step.operation).demands(step, expected, result, names) for step in steps)
+    tails = (steps[at:] for at in range(len(steps)))
+    demands = (catalogue.find_operation(tail[0].operation).demands(tail, expected, result, names) for tail in tails)
     return {name: demand for by_name in demands for name, demand in by_name.items()}
 
 
 def factor_eps(expected: LazyTensor, found: LazyTensor) -> float:
-    """`earlier_eps` of `fold` for another tool's result: it may have stored a rounded factor, such as 1/sqrt(2)."""
-    rounds = not expected.is_exact and found.dtype in FLOATS
-    return float(torch.finfo(DTYPES[found.dtype]).eps) if rounds else 0.0
+    """`earlier_eps` of `fold` for another tool's result: it may have stored a rounded factor, such as 1/sqrt(2).
+
+    A result that is multiplied again before it is folded (`Inferred.result`) is rounded once more.
+    """
+    rounds = 0 if expected.is_exact and found.is_exact else 1 if found.is_exact else 2
+    return rounds * float(torch.finfo(DTYPES[found.dtype]).eps) if rounds and found.dtype in FLOATS else 0.0
 
 
 def steps_between(source: Checkpoint, result: Checkpoint) -> tuple[Step, ...] | None:
-    """The steps from the source to the result; None where the record does not have them."""
+    """The steps from the source to the result; None where the record does not have them.
+
+    Where a field of the record cannot be right, there are none, and the proof by this record fails.
+    """
+    if result.misrecorded:
+        return ()
     before, after = ([step.to_json() for step in checkpoint.steps] for checkpoint in (source, result))
     return result.steps[len(before) :] if after and after[: len(before)] == before else None
 
@@ -187,12 +214,3 @@ def _repeats_embedding(checkpoint: Checkpoint, name: str) -> bool:
         return False
     embedding = next((n for n in checkpoint.tensors if table.canonical(n) == tie.embedding), None)
     return embedding is not None and equal(checkpoint.tensors[name], checkpoint.tensors[embedding])
-
-
-def _earlier_eps(source: Checkpoint, steps: tuple[Step, ...]) -> float:
-    """The sum of the relative spacings of the dtypes that steps before the last one rounded to."""
-    stored, total = source.dtype, 0.0
-    for step in steps[:-1]:
-        stored = DTYPE_NAMES[step.arguments["dtype"]] if step.arguments.get("dtype") else stored
-        total += float(torch.finfo(DTYPES[stored]).eps) if step.maps else 0.0
-    return total

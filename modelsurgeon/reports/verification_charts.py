@@ -37,7 +37,10 @@ def by_position(losses: Document) -> Chart:
 
 
 def by_layer(layers: Document) -> Chart:
-    """The error at each place of the model, in the order of computation, with the tolerance; logarithmic."""
+    """The error at each place of the model, in the order of computation, with its limit; logarithmic.
+
+    In 16 bits every place has a limit of its own, and a broad line shows them.
+    """
     rows = layers["rows"]
     parts: dict[str, list[tuple[int, Document]]] = defaultdict(list)
     for at, row in enumerate(rows):
@@ -50,10 +53,12 @@ def by_layer(layers: Document) -> Chart:
     )
     before = [None, *(row["layer"] for row in rows)]
     begins = [at for at, row in enumerate(rows) if row["layer"] not in (None, before[at])]
-    limit = Limit(float(layers["tolerance"]), "tolerance", bad=True)
+    limits: tuple[Limit, ...] = (Limit(float(layers["tolerance"]), "tolerance", bad=True),)
+    if noisy := [(at, row["limit"]) for at, row in enumerate(rows) if row.get("noise") is not None]:
+        series, limits = (Series.through("limit by own noise", noisy, "broad", len(series)), *series), ()
     ticks = tuple((float(at), str(rows[at]["layer"])) for at in begins)
     x, y = "layer, in the order of computation", "error, of the deviation"
-    return Chart("error-by-layer", "Error by layer", x, y, series, (limit,), y_log=True, ticks=ticks)
+    return Chart("error-by-layer", "Error by layer", x, y, series, limits, y_log=True, ticks=ticks)
 
 
 def cosines(axes: Sequence[Document]) -> Chart:

@@ -75,6 +75,7 @@ def page(document: Document) -> Page:
             Section("Summary", [_levels(document)]),
             _compared(document),
             *(section(document[level]) for level, section in levels.items() if document[level]),
+            *([_beside(document["beside"])] if document["beside"] else []),
             Section("How it was measured", [*command, environment(document["environment"], ("time", took))]),
         ],
     )
@@ -90,6 +91,7 @@ def brief(document: Document) -> list[Block]:
         _levels(document),
         *(Paragraph(Phrase(line, "soft")) for line in summary.notes(document)),
         *(Paragraph(Phrase(line, warning)) for line in summary.warnings(document)),
+        *(Paragraph(Phrase(line, "warning")) for line in summary.beside(document)),
         Paragraph((f"{document['source']} -> {document['result']}: ", *verdict)),
     ]
 
@@ -191,10 +193,10 @@ def _logits(report: Document) -> Section:
 def comparisons(report: Document) -> Listing:
     """How outputs differ, a row for each kind of input."""
     if not report["noise"]:
-        return listing(ROWS["compared"], report["comparisons"], 7)
+        return listing(ROWS["compared"], report["comparisons"], 8)
     pairs = zip(report["comparisons"], report["noise"], strict=True)
     parts = [{**compared, "noise": noise["max_rel"]} for compared, noise in pairs]
-    return listing(ROWS["compared"] + ROWS["noise"], parts, 8)
+    return listing(ROWS["compared"] + ROWS["noise"], parts, 9)
 
 
 def _stored(report: Document) -> Section:
@@ -211,3 +213,12 @@ def _trainable(found: Document) -> Section:
         ranks = cut(listing(ROWS["ranks"], lowest, 4), MOST_LISTED, LEFT_OUT)
         blocks.append(Section("Ranks of gradients", [explained(TEXT["ranks"]), *ranks]))
     return Section("Will it learn?", blocks)
+
+
+def _beside(rows: Sequence[Document]) -> Section:
+    """All rows, those that differ first."""
+    order = sorted(rows, key=lambda row: row["finding"] not in summary.COUNTED)
+    moods = dict.fromkeys(summary.COUNTED, "warning")
+    cells = [(row["what"], Phrase(row["finding"], moods.get(row["finding"], "")), row["detail"]) for row in order]
+    listed = Listing(("", "finding", "in detail"), cells, named=True)
+    return Section("Beside the function", [explained(TEXT["beside"]), listed])

@@ -17,7 +17,9 @@ from typing import Any
 
 import torch
 
-from modelsurgeon.checkpoints.checkpoint import INDEX, Checkpoint, read_config, read_tensors
+from modelsurgeon.architectures import registry
+from modelsurgeon.checkpoints.checkpoint import Checkpoint, read_config, read_tensors
+from modelsurgeon.checkpoints.weight_files import weight_files
 from modelsurgeon.errors import ModelSurgeonError, SourceError, first_line
 from modelsurgeon.files.file import LocalFolder
 from modelsurgeon.running.options import RunOptions
@@ -26,12 +28,23 @@ from modelsurgeon.running.options import RunOptions
 LOADING = frozenset(
     "attn_implementation auto_map experts_implementation fusion_config quantization_config transformers_weights".split()
 )
+# What the library raises for a config that it cannot make a model of.
+UNBUILDABLE = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, TypeError, ValueError)
 GPU_SHARE = 0.9  # of a GPU's free memory goes to weights, as in the library: the rest is for activations
 
 
 def loadable(config: Mapping[str, Any], kept: Set[str] = frozenset()) -> dict[str, Any]:
-    """A config without the keys of LOADING and without private ones; `kept` names those of LOADING that stay."""
-    return {k: v for k, v in config.items() if (k not in LOADING or k in kept) and not k.startswith("_")}
+    """A config without the keys of LOADING and without private ones; `kept` names those of LOADING that stay.
+
+    A padding token that the vocabulary lacks is left out where the model computes nothing from it: torch refuses it.
+    """
+    found = {k: v for k, v in config.items() if (k not in LOADING or k in kept) and not k.startswith("_")}
+    pad, vocab = found.get("pad_token_id"), found.get("vocab_size")
+    kind = config.get("model_type")
+    counted = kind in registry.known() and "pad_token_id" in registry.find(kind).keys.split()
+    if isinstance(pad, int) and isinstance(vocab, int) and pad >= vocab and not counted:
+        found["pad_token_id"] = None
+    return found
 
 
 @contextmanager
@@ -58,7 +71,7 @@ def loading_errors(name: str) -> Iterator[None]:
 
     try:
         yield
-    except (AttributeError, ImportError, KeyError, TypeError, ValueError, StrictDataclassError) as error:
+    except (*UNBUILDABLE, StrictDataclassError) as error:
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise SourceError(f"{name}: transformers cannot load it: {reason}") from error
 
@@ -191,10 +204,11 @@ def auto_class(checkpoint: Checkpoint, folder: Path) -> Any:
 def checked_view(folder: Path, with_code: bool = False) -> Iterator[Path]:
     """A temporary folder that holds config.json, links to the weights and, `with_code`, to Python files; no more."""
     opened = LocalFolder(folder)
-    config = loadable(read_config(opened), {"auto_map"} if with_code else frozenset())
-    files = {tensor.file.name: folder / tensor.file.name for tensor in read_tensors(opened).values()}
-    if (folder / INDEX).exists():
-        files[INDEX] = folder / INDEX
+    found = read_config(opened)
+    config = loadable(found, {"auto_map"} if with_code else frozenset())
+    weights = weight_files(opened, found)
+    read_tensors(opened, weights)
+    files = {known: folder / name for known, name in weights.standard.items()}
     files |= {name: folder / name for name in opened.names() if with_code and name.endswith(".py")}
     with TemporaryDirectory(prefix="modelsurgeon-") as name:
         view = Path(name)

@@ -48,6 +48,15 @@ class TokenLosses:
         """Nats over all labels, for each model; empty where there were no labels."""
         return tuple(torch.cat(self.parts)[:, 1:].mean(0).tolist()) if self.parts else ()
 
+    @property
+    def apart(self) -> float | None:
+        """Nats: the standard error of the difference of two models' means; None where there were no labels."""
+        if not self.parts:
+            return None
+        found = torch.cat(self.parts)
+        differences = found[:, 2] - found[:, 1]
+        return float(differences.std(correction=0) / len(differences) ** 0.5)
+
     def by_position(self) -> tuple[Means, ...]:
         """Nats at each position of the window, for each model; None where no label is at the position."""
         if not self.parts:

@@ -15,7 +15,7 @@ import re
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from logging import ERROR
 from pathlib import Path
@@ -39,6 +39,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
     validate_repo_id,
 )
 
+from modelsurgeon.checkpoints.weight_files import ADAPTER
 from modelsurgeon.errors import ModelSurgeonError, OutputError, first_line
 from modelsurgeon.files.hub import BUSY
 from modelsurgeon.files.remote import file_system_of
@@ -79,6 +80,7 @@ def check_push(repo: str, *, private: bool, create_pr: bool) -> None:
         if found is None:
             _check_new(repo, create_pr, who, token)
             return
+        _refuse_adapter(repo, [file.rfilename for file in found.siblings or ()])
         if private and not found.private:
             raise OutputError(f"{repo}: exists and is public; --private is for a new repository; omit it")
         # The first request of a push, for a file that goes with the commit: an answer means that pushes are allowed.
@@ -105,6 +107,7 @@ def push(
             found = _patiently(lambda: api.model_info(repo))
         files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file() and path.name != CARD}
         before = [file.rfilename for file in found.siblings or ()]
+        _refuse_adapter(repo, before)
         stale = [name for name in before if WEIGHTS.fullmatch(name) and name not in files]
         operations: list[CommitOperationAdd | CommitOperationDelete]
         operations = [CommitOperationAdd(name, path) for name, path in files.items()]
@@ -169,6 +172,15 @@ def _silenced(quiet: bool) -> Iterator[None]:
                 enable_progress_bars()
 
 
+def _refuse_adapter(target: str, names: Iterable[str]) -> None:
+    """Raise OutputError where an adapter is there: transformers would load it, not the weights beside it alone."""
+    if ADAPTER in names:
+        raise OutputError(
+            f"{target}: holds an adapter ({ADAPTER}), which transformers would load on top of these weights, or in "
+            "place of them; choose another target, or remove the adapter first"
+        )
+
+
 # --- what fsspec knows -----------------------------------------------------------------------------------------------
 
 
@@ -231,6 +243,7 @@ def _look(target: str, overwrite: bool) -> tuple[Any, str, list[str]]:
     names = [path.rpartition("/")[2] for path, kind in kinds.items() if kind == "file"]
     if kinds and not overwrite:
         raise OutputError(f"{target}: exists; --overwrite replaces it")
+    _refuse_adapter(target, names)
     if kinds and not any(name == CONFIG or WEIGHTS.fullmatch(name) for name in names):
         raise OutputError(f"{target}: exists and is no checkpoint; --overwrite replaces only checkpoints")
     return file_system, root, names

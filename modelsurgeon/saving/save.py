@@ -20,6 +20,7 @@ from blake3 import blake3
 
 from modelsurgeon.checkpoints.checkpoint import INDEX, SINGLE, Checkpoint, read_tensors
 from modelsurgeon.checkpoints.record import RECORD, identify, write_record
+from modelsurgeon.checkpoints.weight_files import weight_files
 from modelsurgeon.errors import OutputError
 from modelsurgeon.files.file import NAME_MAX, LocalFile, LocalFolder
 from modelsurgeon.files.hashes import ALGORITHM, digest
@@ -183,7 +184,9 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def _compare_with_plan(checkpoint: Checkpoint, folder: Path) -> None:
     """Raise OSError unless the files, read back, have the planned names, dtypes and shapes."""
-    written = {name: (tensor.dtype, tensor.shape) for name, tensor in read_tensors(LocalFolder(folder)).items()}
+    opened = LocalFolder(folder)
+    found = read_tensors(opened, weight_files(opened))
+    written = {name: (tensor.dtype, tensor.shape) for name, tensor in found.items()}
     planned = {name: (tensor.dtype, tensor.shape) for name, tensor in checkpoint.tensors.items()}
     if written != planned:
         raise OSError(f"{folder}: what was written differs from what was planned")

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from modelsurgeon.checkpoints.checkpoint import INDEX, SINGLE, Checkpoint
+from modelsurgeon.checkpoints.checkpoint import SINGLE, Checkpoint
 from modelsurgeon.files.file import File
 from modelsurgeon.files.hashes import ALGORITHM
 from modelsurgeon.files.safetensors_file import layout
@@ -75,7 +75,7 @@ def plan_shards(checkpoint: Checkpoint, shard_size: int | None, default: int) ->
 
     tensors, size = checkpoint.tensors, shard_size or default
     grown = any(tensor.stored and tensor.nbytes != tensor.stored.nbytes for tensor in tensors.values())
-    if shard_size is None and checkpoint.origin.folder.holds(INDEX) and not grown:
+    if shard_size is None and checkpoint.weights and checkpoint.weights.index and not grown:
         return _numbered(_as_stored(tensors))
     if sum(tensor.nbytes for tensor in tensors.values()) <= size:
         return {SINGLE: Shard(dict(tensors))}

@@ -12,8 +12,8 @@ the same inputs and is compared batch by batch. An output whose last axis grew i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,13 +29,10 @@ from modelsurgeon.text import printable
 from modelsurgeon.verification.comparison import Comparison
 from modelsurgeon.verification.continuations import Generation, compare_continuations
 from modelsurgeon.verification.layers import Layers
+from modelsurgeon.verification.limits import BLIND, EPS, NARROW, SHARE, TOLERANCE, Limits, wide_of
 from modelsurgeon.verification.visits import Answers, ResultAnswers, Visits
 
-# Float32 forward passes of one function in another order of summation differ by 2e-6 to 3e-5 of the outputs' deviation
-# (46 families, design.md); a planted mistake (a share x 1.01, an eps left alone) moves them by more than 1e-3.
-TOLERANCE = 1e-4
-NOISE = 2.0  # two 16-bit passes of one function differ from its float32 pass by the noise floor each
-NARROW = ("bfloat16", "float16")
+FAR = 2.0  # times the usual limits: beyond it, the run in the stored 16 bits decides beside the one in more
 
 
 @dataclass(frozen=True)
@@ -59,6 +56,8 @@ class LogitReport:
     generation        continuations of prompts, where behaviour was compared and the models write text
     loss_by_position  nats: the mean cross entropy at each position of the text's windows
     scatter           some logits of all inputs
+    blind             outputs whose numbers are apart by less than `dtype` rounds them: they tell models apart no more
+    slack             times the usual limits that noise sets
     """
 
     dtype: str
@@ -71,24 +70,55 @@ class LogitReport:
     generation: Generation | None = None
     loss_by_position: Pairs | None = None
     scatter: Pairs | None = None
+    blind: tuple[str, ...] = ()
+    slack: float = 1.0
 
     @property
     def limits(self) -> tuple[float, ...]:
         """The limit of each comparison's `max_rel`: TOLERANCE, or in 16 bits what the noise of its output allows."""
-        return tuple(_limit(self.noise, comparison.output) for comparison in self.comparisons)
+        return tuple(self._by_output[comparison.output].max_rel for comparison in self.comparisons)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """The differences between outputs that rounding does not explain, one line each."""
+        return tuple(dict.fromkeys(self._broken()))
+
+    @property
+    def decides(self) -> bool:
+        """Whether differences down to TOLERANCE show: not in 16 bits, nor where outputs tell nothing."""
+        read = any(one.output not in self.blind and one.positions > one.unread for one in self.comparisons)
+        return self.dtype not in NARROW and read
 
     @property
     def same(self) -> bool:
-        """Whether outputs were compared, all are within their limits, and written text agrees."""
-        pairs = zip(self.comparisons, self.limits, strict=True)
-        agree = bool(self.comparisons) and all(math.isfinite(c.max_rel) and c.max_rel <= limit for c, limit in pairs)
+        """Whether outputs were compared, nothing differs by more than rounding explains, and written text agrees."""
+        agree = bool(self.comparisons) and not self.reasons
         return agree and (self.generation is None or self.generation.same)
+
+    @property
+    def _by_output(self) -> dict[str, Limits]:
+        found = {}
+        for output in dict.fromkeys(one.output for one in self.comparisons):
+            mine, noise = ([one for one in part if one.output == output] for part in (self.comparisons, self.noise))
+            found[output] = Limits.of(self.dtype, mine, noise, self.slack)
+        return found
+
+    def _broken(self) -> Iterator[str]:
+        limits = self._by_output
+        for comparison in self.comparisons:
+            yield from limits[comparison.output].broken(comparison)
+        for output, limit in limits.items():
+            yield from limit.broken_mean([one for one in self.comparisons if one.output == output])
+        if self.comparisons and not self.decides and self.dtype not in NARROW and self.layers and self.layers.first:
+            yield f"{self.layers.inputs}: {self.layers.first.name} differs, and the outputs tell nothing"
 
     def to_json(self) -> dict[str, Any]:
         """Its fields, with the verdict and the tolerance behind it."""
         layers, generation = (part and part.to_json() for part in (self.layers, self.generation))
-        verdict = {"dtype": self.dtype, "same": self.same, "tolerance": TOLERANCE}
-        return {**verdict, **printable(self), "layers": layers, "generation": generation}
+        verdict = {"dtype": self.dtype, "same": self.same, "decides": self.decides, "reasons": list(self.reasons)}
+        limits = printable(tuple(self._by_output.values()))
+        shown = {**verdict, "tolerance": TOLERANCE, "limits": limits, **printable(self)}
+        return {**shown, "layers": layers, "generation": generation}
 
 
 def compare_all(
@@ -107,35 +137,59 @@ def compare_all(
     result_path  the folder of a result that is not published yet; None: the one that it was opened from
     maps         {axis: map} from source to result; an axis without one did not grow
     behaviour    also long and shifted rows, padding on the left, hidden states, and text that both write
-    in_stored    also in the source's 16 bits, beside the noise floor
+    in_stored    also in the source's 16 bits, beside the noise floor; only what is FAR beyond it counts
     Raises SourceError where `transformers` cannot load a checkpoint whole, ModelSurgeonError where the outputs differ
     in size and no map says how, or where there is nothing to run; OSError where the disk for temporary files is full.
     """
     dtype, place = options.dtype, result_path or saved_folder(result)
     stored = next((name for name in NARROW if DTYPE_NAMES[name] == source.dtype and in_stored), None)
     wanted = dict.fromkeys(filter(None, [dtype, stored]))
-    wide = dtype if dtype not in NARROW else "float32"  # what noise is measured from
+    wide = wide_of(dtype)
     with quiet(), TemporaryDirectory(prefix="modelsurgeon-") as scratch:
         visits = Visits(source, result, place, maps or {}, options, Path(scratch), tell, behaviour)
         before: dict[str, Answers] = {}
         for each in dict.fromkeys([wide, *wanted]):
             before[each] = visits.ask_source(each, before.get(wide))
-        reports = {each: _report(each, before[each], visits.compare_result(each, before[each])) for each in wanted}
+        reports = {
+            each: _report(each, before[each], visits.compare_result(each, before[each]), 1.0 if each == dtype else FAR)
+            for each in wanted
+        }
     return reports[dtype], reports[stored] if stored else None
 
 
-def _report(dtype: str, before: Answers, after: ResultAnswers) -> LogitReport:
-    comparisons = after.tallies.comparisons(before.deviations)
-    generation, positions = None, after.tallies.by_position(TEXT)
-    if before.continued and after.continued:
-        error = max(one.max_abs for one in comparisons if one.output == "logits")
-        tolerance, deviation = _limit(before.noise, "logits"), float(before.deviations["logits"])
-        generation = compare_continuations(before.continued, after.continued, deviation, tolerance, error)
-    seconds, perplexity = before.seconds + after.seconds, _perplexity(comparisons)
-    losses, scatter = Pairs(*positions) if positions else None, Pairs(*map(tuple, after.tallies.sample()))
-    return LogitReport(
-        dtype, comparisons, before.noise, after.notes, seconds, perplexity, after.layers, generation, losses, scatter
+def _report(dtype: str, before: Answers, after: ResultAnswers, slack: float) -> LogitReport:
+    positions, comparisons = after.tallies.by_position(TEXT), after.tallies.comparisons()
+    blind = [name for name, one in before.deviations.items() if one.grain(EPS[dtype]) > BLIND]
+    found = LogitReport(
+        dtype,
+        comparisons,
+        before.noise,
+        seconds=before.seconds + after.seconds,
+        perplexity=_perplexity(comparisons),
+        layers=after.layers,
+        loss_by_position=Pairs(*positions) if positions else None,
+        scatter=Pairs(*map(tuple, after.tallies.sample())),
+        blind=() if dtype in NARROW else tuple(blind),
+        slack=slack,
     )
+    if before.continued and after.continued:
+        limits = found._by_output["logits"]
+        allowed = max(TOLERANCE, SHARE * max((one.typical for one in found.noise if one.output == "logits"), default=0))
+        written = compare_continuations(before.continued, after.continued, limits.max_rel, allowed)
+        found = replace(found, generation=written)
+    return replace(found, notes=(*after.notes, *_untold(found)))
+
+
+def _untold(found: LogitReport) -> Iterator[str]:
+    """What this run cannot tell, one line each."""
+    if found.dtype in NARROW and found.slack == 1:
+        least = max(found.limits, default=TOLERANCE)
+        yield f"{found.dtype} cannot tell differences below {least:.1e} of the deviation: run in float32 for that"
+    for output in found.blind:
+        yield f"{output} can hardly tell models apart: in {found.dtype} its numbers are as far apart as rounding"
+    for one in found.comparisons:
+        if one.unread:
+            yield f"{one.inputs}: {one.output}: neither side has a finite number at {one.unread} of {one.positions}"
 
 
 def _perplexity(comparisons: Iterable[Comparison]) -> dict[str, float] | None:
@@ -144,10 +198,6 @@ def _perplexity(comparisons: Iterable[Comparison]) -> dict[str, float] | None:
         if one.inputs == TEXT and one.loss_before is not None and one.loss_after is not None:
             return {"before": _exp(one.loss_before), "after": _exp(one.loss_after)}
     return None
-
-
-def _limit(noise: tuple[Comparison, ...], output: str) -> float:
-    return max([TOLERANCE, *(NOISE * one.max_rel for one in noise if one.output == output)])
 
 
 def _exp(loss: float) -> float:

@@ -23,11 +23,11 @@ from modelsurgeon.running.environment import Environment
 from modelsurgeon.running.options import RunOptions
 from modelsurgeon.text import printable
 from modelsurgeon.verification import summary
+from modelsurgeon.verification.beside import Beside
 from modelsurgeon.verification.logits import LogitReport
 from modelsurgeon.verification.trainable import Trainability
 
 FORMAT = 2  # of the document; schema.json describes it
-NEGLIGIBLE = 1e-6  # of a weight: a rounding that does not show in logits computed in float32
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Report:
     """The findings of each level; None for a level that was not run, with the reason in `notes`.
 
     steps           how the source became the result: on record, or derived from the weights (`inferred`)
+    beside          what else the two folders hold: it has no say in the verdict on the function
     by_proof_alone  whether the models are not on this disk, so that nothing was run; the proof covers all inputs
     seconds         {level: wall time}
     command         the command line of the verification
@@ -50,6 +51,7 @@ class Report:
     logits: LogitReport | None = None
     stored: LogitReport | None = None
     trainable: Trainability | None = None
+    beside: tuple[Beside, ...] = ()
     notes: tuple[str, ...] = ()
     by_proof_alone: bool = False
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -64,13 +66,19 @@ class Report:
         if self.is_disproven:
             return False
         if self.by_proof_alone:
-            return self._weights_agree and self.proof is not None and self.proof.rounding <= NEGLIGIBLE
-        return self.logits is not None and self.logits.same
+            return self._weights_agree and self.proof is not None and self.proof.rounding <= summary.NEGLIGIBLE
+        stored = self.stored is None or not self.stored.reasons  # what is far beyond its noise, or not finite
+        return self.logits is not None and self.logits.same and stored
 
     @property
     def proven(self) -> bool:
         """Whether it is the same function for all inputs, by the weights, up to rounding."""
         return self.same and self._weights_agree
+
+    @property
+    def same_beside(self) -> bool:
+        """Whether nothing that was compared beside the function differs; `--strict` asks."""
+        return not any(row.differs for row in self.beside)
 
     @property
     def is_disproven(self) -> bool:
@@ -114,6 +122,7 @@ class Report:
             "logits": self.logits and self.logits.to_json(),
             "stored": self.stored and self.stored.to_json(),
             "trainable": self.trainable and self.trainable.to_json(),
+            "beside": [row.to_json() for row in self.beside],
             "notes": list(self.notes),
             "seconds": dict(self.seconds),
             "environment": self.environment,

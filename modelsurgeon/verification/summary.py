@@ -27,7 +27,10 @@ PROVEN, NOT_PROVEN, DIFFERENT = (
 )
 GOOD, BAD, WARNING, PLAIN = "good", "bad", "warning", "plain"
 STAY = " will stay copies for ever"  # the end of a finding about pairs of copies
+NEGLIGIBLE = 1e-6  # of a weight: a rounding that does not show in logits computed in float32
 MOST_WARNINGS = 10  # tensors that are listed as wrong
+COUNTED = ("different", "only in source", "only in result")  # findings beside the function that --strict counts
+NOT_COMPARED = "not compared"
 NO_TENSORS = {"config.json", "modelsurgeon.json", "maps"}  # verdicts of these names are not of tensors
 
 
@@ -70,8 +73,9 @@ def levels(document: Document) -> list[Level]:
     if report := document["stored"]:
         errors, noise = (number(largest(c["max_rel"] for c in report[key])) for key in ("comparisons", "noise"))
         what, result = f"{report['dtype']}, {_inputs(report)}", f"max error {errors} beside own noise of {noise}"
-        rows.append(Level("16 bits", what, result))
-    return rows + (_trainable(document) if document["trainable"] else [])
+        rows.append(Level("16 bits", what, result, BAD if report["reasons"] else PLAIN))
+    rows += _trainable(document) if document["trainable"] else []
+    return rows + ([_beside(document["beside"])] if document["beside"] else [])
 
 
 def warnings(document: Document) -> list[str]:
@@ -80,13 +84,47 @@ def warnings(document: Document) -> list[str]:
     word = "not by these maps" if document["inferred"] else "wrong"
     wrong = [f"{word}: {one['name']}: {one['detail']}" for one in proof["tensors"] if one["verdict"] == "wrong"]
     more = [f"and {len(wrong) - MOST_WARNINGS:,} more"] if len(wrong) > MOST_WARNINGS else []
-    return [*wrong[:MOST_WARNINGS], *more, *(f"not lossless: {reason}" for reason in proof["approximations"])]
+    lossy = [f"not lossless: {reason}" for reason in proof["approximations"]]
+    apart = [line for level in ("logits", "stored") for line in _apart(document[level])]
+    return [*wrong[:MOST_WARNINGS], *more, *lossy, *apart, *_rounded(document)]
+
+
+def _apart(report: Document | None) -> list[str]:
+    """The differences between outputs that rounding does not explain, one line each."""
+    if not report:
+        return []
+    found = [f"different in {report['dtype']}: {line}" for line in report["reasons"]]
+    more = [f"and {len(found) - MOST_WARNINGS:,} more in {report['dtype']}"] if len(found) > MOST_WARNINGS else []
+    return [*found[:MOST_WARNINGS], *more]
+
+
+def _rounded(document: Document) -> list[str]:
+    """Where a growth that is right was rounded to 16 bits, and outputs differ by no more than that: the way out."""
+    proof, outputs = document["proof"], document["logits"]
+    if document["same"] or not proof or not outputs or outputs["same"]:
+        return []
+    if proof["verdict"] != "rounded" or proof["rounding"] <= NEGLIGIBLE:
+        return []
+    dtypes = [document["checkpoints"][side]["dtype"] for side in ("source", "result")]
+    what = f"weights were rounded, by {number(proof['rounding'])} of themselves, and that is why outputs differ"
+    steps = (document["maps"] or {"steps": []})["steps"]
+    if dtypes[0] != dtypes[1]:
+        return [f"{what}: stored as {dtypes[1]}, and the source as {dtypes[0]}; the source's dtype would hold them"]
+    if any(step["arguments"].get("rule") == "orthogonal" for step in steps):
+        return [f"{what}: {dtypes[1]} does not hold the factors of --rule orthogonal; --rule exact would round nothing"]
+    return [what]
 
 
 def notes(document: Document) -> list[str]:
     """What was not run or not compared, and why, one line each."""
     run = [document[level] for level in ("logits", "stored", "trainable") if document[level]]
     return list(dict.fromkeys(note for part in (document, *run) for note in part["notes"]))
+
+
+def beside(document: Document) -> list[str]:
+    """What differs beside the function, one line each."""
+    counted = [row for row in document["beside"] if row["finding"] in COUNTED]
+    return [f"beside the function: {row['what']}: {_in_full(row)}" for row in counted]
 
 
 def answers(document: Document) -> list[Answer]:
@@ -120,6 +158,8 @@ def _never(axis: Document) -> list[str]:
 
 
 def _proof(proof: Document, inferred: Document | None) -> Level:
+    if row := _no_maps(proof):
+        return row
     counted = Counter(tensor["verdict"] for tensor in proof["tensors"])
     counts = ", ".join(f"{counted[word]} {word}" for word in ("exact", "rounded", "wrong") if counted[word])
     rounded = f" (largest rounding {number(proof['rounding'])})" if proof["rounding"] else ""
@@ -131,6 +171,16 @@ def _proof(proof: Document, inferred: Document | None) -> Level:
         first = next(tensor for tensor in proof["tensors"] if tensor["verdict"] == "wrong")
         return Level("proof", what, f"not proven: the nearest maps fail at {first['name']}; {counts}", WARNING)
     return Level("proof", what, f"weights: {counts}{rounded}", mood)
+
+
+def _no_maps(proof: Document) -> Level | None:
+    """The row of a proof that has no maps to fold by; None where it has some."""
+    names = {one["name"] for one in proof["tensors"]}
+    if names == {"modelsurgeon.json"}:
+        return Level("proof", "the record", f"cannot be right: {proof['tensors'][0]['detail']}", BAD)
+    if names == {"maps"}:
+        return Level("proof", "maps derived from the weights", f"not proven: {proof['tensors'][0]['detail']}", WARNING)
+    return None
 
 
 def _logits(report: Document) -> list[Level]:
@@ -151,6 +201,8 @@ def _errors(compared: list[Any]) -> str:
     if not compared:
         return "nothing was compared"
     errors = [f"max error {number(largest(c['max_rel'] for c in compared))} of their deviation"]
+    if broken := sum(c["nonfinite"] for c in compared):
+        errors.append(f"{broken:,} numbers finite on one side alone")
     if over_tokens := [c for c in compared if c["kl"] is not None]:
         errors.append(f"KL {number(largest(c['kl'] for c in over_tokens))}")
         errors.append(f"top-1 {number(-largest(-float(c['top1']) for c in over_tokens), '.4f')}")
@@ -181,9 +233,10 @@ def _layers(layers: Document) -> Level:
 def _generation(found: Document) -> Level:
     what = f"{found['prompts']} prompts x {found['tokens']} tokens, with the cache"
     if first := found["first"]:
-        kind = "a tie decided otherwise" if found["tie"] else "first difference"
+        kinds = {"a tie decided otherwise": found["tie"], "not decided in 16 bits": found["undecided"]}
+        kind = next((kind for kind, holds in kinds.items() if holds), "first difference")
         at = f"prompt {first['prompt']}, token {first['at']}: {first['expected']} -> {first['found']}"
-        result = f"{kind} at {at} (margin {number(first['margin'])})"
+        result = f"{kind} at {at} (margin {number(first['margin'])}, {number(first['share'])} of the deviation)"
     else:
         error = number(largest([found["error"], found["cache_error"]]))
         result = "equal" if found["same"] else f"equal tokens, but logits are off by {error}"
@@ -199,6 +252,19 @@ def _trainable(document: Document) -> list[Level]:
     return rows or [Level("trainable", "gradients of copies", "there are no copies")]
 
 
+def _beside(rows: list[Any]) -> Level:
+    """All rows in one: the names of those that are not the same, by finding."""
+    kinds = {kind: [row["what"] for row in rows if row["finding"] == kind] for kind in (*COUNTED, NOT_COMPARED)}
+    parts = [f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names]
+    differs = any(kinds[kind] for kind in COUNTED)
+    what = "tokenizer, templates, ids, labels, dropout, dtype, code"
+    return Level("beside", what, "; ".join([*["same"][differs:], *parts]), WARNING if differs else GOOD)
+
+
+def _in_full(row: Document) -> str:
+    return ": ".join(filter(None, [row["finding"], row["detail"]]))
+
+
 # --- the three questions ---------------------------------------------------------------------------------------------
 
 
@@ -209,7 +275,9 @@ def _for_all(document: Document) -> Answer:
     row = _proof(proof, document["inferred"])
     proven = "proven, up to rounding" if proof["rounding"] else "proven"
     answer = {GOOD: proven, WARNING: "nearly" if proof["verdict"] != "wrong" else "not proven", BAD: "no"}[row.mood]
-    return Answer(question, answer, f"{row.result}; {row.what}.", row.mood)
+    told = _no_maps(proof) is not None
+    why = f"{row.what[:1].upper()}{row.what[1:]} {row.result}." if told else f"{row.result}; {row.what}."
+    return Answer(question, answer, why, row.mood)
 
 
 def _agrees(document: Document) -> Answer:

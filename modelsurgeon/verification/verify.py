@@ -3,6 +3,7 @@
     1  proof       every tensor folds back to the source's, by the maps on record: all inputs, no forward pass
     2  outputs     both models in `transformers`, same inputs, float32; beside it 16 bits and their own noise
     3  behaviour   layer by layer, generating, and, if asked for, whether training tells copies apart
+    -  beside      tokenizer, templates, labels, dtypes ...: they have no say in the verdict (`beside.py`)
 
     >>> verify(open_checkpoint("demo"), open_checkpoint("wide")).verdict
     'same function, proven for all inputs'
@@ -25,6 +26,7 @@ from modelsurgeon.proof.infer import infer as infer_maps
 from modelsurgeon.proof.proof import prove, steps_between
 from modelsurgeon.running.environment import environment
 from modelsurgeon.running.options import RunOptions
+from modelsurgeon.verification.beside import compare_beside
 from modelsurgeon.verification.logits import compare_all
 from modelsurgeon.verification.report import Report
 from modelsurgeon.verification.trainable import examine
@@ -50,7 +52,7 @@ def verify(
     Raises as each level does, but not where outputs cannot be compared after the proof has found something wrong, or
     where the families differ. Raises ModelSurgeonError where nothing decides.
     """
-    result = replace(result, steps=()) if ignore_record else result
+    result = result.without_record if ignore_record else result
     report = Report(source, result, options, environment(options.device), steps=steps_between(source, result))
     if len(families := {side.config.get("model_type"): None for side in (source, result)}) > 1:
         names = ", ".join(map(str, families))
@@ -65,7 +67,8 @@ def verify(
             raise ModelSurgeonError(f"nothing decides: {'; '.join([*report.notes, *report.unproven])}")
     else:
         report = _timed(report, "logits", _compared, tell, behaviour)
-    return _timed(report, "trainable", _examined, tell) if trainable else report
+    report = _timed(report, "trainable", _examined, tell) if trainable else report
+    return _timed(report, "beside", _laid_beside)
 
 
 def _timed(report: Report, level: str, run: Any, *arguments: Any) -> Report:
@@ -99,6 +102,10 @@ def _compared(report: Report, tell: Tell, behaviour: bool) -> Report:
             raise
         return replace(report, notes=(*report.notes, f"logits not compared: {error}"))
     return replace(report, logits=found[0], stored=found[1])
+
+
+def _laid_beside(report: Report) -> Report:
+    return replace(report, beside=compare_beside(report.source, report.result))
 
 
 def _examined(report: Report, tell: Tell) -> Report:

@@ -29,8 +29,10 @@ from modelsurgeon.running.options import RunOptions
 from modelsurgeon.running.outputs import Kept
 from modelsurgeon.running.reader import Batch
 from modelsurgeon.running.reference import home, is_offloaded, loaded, saved_folder
-from modelsurgeon.verification.comparison import Comparison, Deviation, Tallies
-from modelsurgeon.verification.layers import Layers, compare_states, keep_states
+from modelsurgeon.verification.comparison import TOKENS, Comparison, Tallies
+from modelsurgeon.verification.deviation import Deviation
+from modelsurgeon.verification.layers import Layers, States, compare_states, keep_states
+from modelsurgeon.verification.limits import wide_of
 
 # What the library raises where a class claims that it can generate, and cannot (WhisperForCausalLM).
 UNABLE = (AttributeError, IndexError, KeyError, NotImplementedError, TypeError, ValueError)
@@ -43,11 +45,12 @@ Outputs = dict[str, torch.Tensor]  # {name: [positions, width]}, real positions 
 class Answers:
     """What the source returned in one dtype.
 
-    kept        the outputs of each batch, on disk; `states` are its hidden states, on disk too
-    device      where the model ran and outputs are compared
-    names       the names of each batch's outputs
-    deviations  {output: its standard deviation}
-    noise       the comparison with the source's own outputs in more bits, if those were computed
+    kept          the outputs of each batch, on disk; `states` are its hidden states, on disk too
+    device        where the model ran and outputs are compared
+    names         the names of each batch's outputs
+    deviations    {output: Deviation}
+    noise         the comparison with the source's own outputs in more bits, if those were computed
+    wider_states  hidden states in more bits, on disk too
     """
 
     kept: Kept
@@ -57,6 +60,7 @@ class Answers:
     names: list[tuple[str, ...]] = field(default_factory=list)
     deviations: dict[str, Deviation] = field(default_factory=dict)
     noise: tuple[Comparison, ...] = ()
+    wider_states: Kept | None = None
     notes: tuple[str, ...] = ()
     continued: Continued | None = None
     seconds: float = 0.0
@@ -65,7 +69,8 @@ class Answers:
         """Store the outputs of a batch."""
         for name, value in returned.items():
             self.kept.put(f"{number} {name}", value)
-            self.deviations.setdefault(name, Deviation(self.device)).add(value)
+            tokens = name in TOKENS and value.shape[-1] == self.vocab
+            self.deviations.setdefault(name, Deviation(tokens, self.device)).add(value)
         self.names.append(tuple(returned))
 
     def batch(self, number: int) -> Outputs:
@@ -111,23 +116,25 @@ class Visits:
                 self.inputs = make_inputs(model, place, self.options, behaviour=self.behaviour)
             kept, states = (Kept(self.scratch / f"{kind} in {dtype}") for kind in ("outputs", "states"))
             answers = Answers(kept, states, int(getattr(model.config, "vocab_size", 0)), str(home(model)), notes=unread)
-            noise = Tallies(answers.vocab, self.options.seed, answers.device)
+            noise = Tallies(wider.deviations, self.options.seed) if wider else None
             for number, batch, returned in self._returned(model, f"source in {dtype}", behaves):
                 answers.keep(number, returned)
-                if wider:
+                if wider and noise:
                     noise.add(batch, wider.batch(number), returned)
-            if behaves:
+            if self.behaviour and dtype in (self.options.dtype, wide_of(self.options.dtype)):
                 keep_states(self.source, model, partial(run_batch, model, self._row), states)
+            if behaves:
                 answers.continued = self._continued(model, f"source in {dtype}")
             del model
-        answers.noise = noise.comparisons(wider.deviations) if wider else ()
+        answers.noise = noise.comparisons(noise=True) if noise else ()
+        answers.wider_states = wider.states if wider else None
         answers.seconds = time.perf_counter() - begin
         return answers
 
     def compare_result(self, dtype: str, before: Answers) -> ResultAnswers:
         """Run the result in one dtype, and compare. Raises ModelSurgeonError where nothing is comparable."""
         begin, what, behaves = time.perf_counter(), f"result in {dtype}", self.behaviour and dtype == self.options.dtype
-        tallies = Tallies(before.vocab, self.options.seed, before.device)
+        tallies = Tallies(before.deviations, self.options.seed)
         layers: Layers | None = None
         continued, notes = None, self.inputs.notes
         with loaded(self.result, self.result_path, replace(self.options, dtype=dtype)) as (model, unread):
@@ -136,7 +143,8 @@ class Visits:
                 tallies.add(batch, there, {k: self._fold(k, v, there[k]) for k, v in returned.items() if k in there})
             if behaves:
                 run, row = partial(run_batch, model, self._row), self._row.inputs
-                layers, apart = compare_states(self.source, model, run, before.states, self.maps, row)
+                states = States(dtype, before.states, before.wider_states)
+                layers, apart = compare_states(self.source, model, run, states, self.maps, row)
                 continued, notes = self._continued(model, what), (*notes, *apart)
             del model
         if not tallies.of:

@@ -121,7 +121,7 @@ def test_an_index_that_is_none_is_told(strange):
 def test_a_config_without_weights_is_shown(strange):
     (strange / "model.safetensors").unlink()
     found = inspect(strange)
-    assert found.groups == () and "no safetensors" in found.refused
+    assert found.groups == () and "no model.safetensors" in found.refused
     assert run("inspect", strange).code == 0
 
 

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import sys
 
 import pytest
@@ -94,7 +95,7 @@ def test_verify_tells_the_same_as_a_table_as_json_and_as_a_page(small, plain, tm
     found = json.loads(done.out)
     reports.validator().validate(found)
     assert found["command"].startswith(f"modelsurgeon verify {small}") and found["settings"]["samples"] == 1
-    assert min(found["seconds"].values()) > 0 and set(found["seconds"]) == {"proof", "logits", "trainable"}
+    assert min(found["seconds"].values()) > 0 and set(found["seconds"]) == {"proof", "logits", "trainable", "beside"}
     lines, text = done.err.splitlines(), html.unescape(re.sub("<[^>]*>", "", page.read_text()))
     levels = [line.split()[0] for line in lines[: len(lines) - 1]]
     assert levels[:7] == ["level", "proof", "logits", "layers", "generation", "trainable", "trainable"]
@@ -155,6 +156,20 @@ def test_what_is_not_proven_passes_unless_a_proof_is_required(small, wide):
     unproven = "--no-infer", "--require-proof"
     codes = [run("verify", small, wide, *QUICK, *more).code for more in (unproven[:1], unproven, unproven[1:])]
     assert codes == [0, 1, 0]
+
+
+def test_what_differs_beside_the_function_is_told_and_strict_makes_exit_code_1_of_it(small, wide, tmp_path):
+    plain = run("verify", small, wide, *QUICK)
+    assert (plain.code, run("verify", small, wide, "--strict", *QUICK).code) == (0, 0)
+    assert re.search(r"beside +tokenizer, templates, ids, labels, dropout, dtype, code +same", plain.err)
+    shutil.copytree(wide, tmp_path / "other")
+    (tmp_path / "other" / "notes.txt").write_text("x")
+    done = run("verify", small, tmp_path / "other", "--json", *QUICK)
+    assert done.code == 0
+    (row,) = [row for row in json.loads(done.out)["beside"] if row["what"] == "notes.txt"]
+    assert row == {"what": "notes.txt", "finding": "only in result", "detail": ""}
+    strict = run("verify", small, tmp_path / "other", "--strict", *QUICK)
+    assert strict.code == 1 and "beside the function: notes.txt: only in result" in strict.err
 
 
 def test_passwords_in_urls_are_not_told(small, wide, monkeypatch):

@@ -121,7 +121,8 @@ def test_the_measured_errors_are_those_of_the_report(made):
     assert f"{len(report.proof.verdicts)} exact" in text
     for comparison in (*report.logits.comparisons, *report.stored.comparisons):
         start = f"| {comparison.inputs} | {comparison.output} | {comparison.positions} | {comparison.max_abs:.1e} "
-        assert f"{start}| {comparison.max_rel:.1e} | {comparison.kl:.1e} | {comparison.top1:.4f} |" in text
+        errors = f"{comparison.max_rel:.1e} | {comparison.typical:.1e} | {comparison.kl:.1e} | {comparison.top1:.4f}"
+        assert f"{start}| {errors} |" in text
     assert all(f"| {noise.max_rel:.1e} |" in text for noise in report.stored.noise)
 
 

@@ -18,6 +18,7 @@ from modelsurgeon.reports.html import check_target
 from modelsurgeon.reports.verification_charts import against, by_layer, by_position
 from modelsurgeon.reports.verification_report import page
 from modelsurgeon.verification import summary
+from modelsurgeon.verification.side.finding import FINDINGS
 from support import reports
 from support.markup import HOSTILE, Read, fields
 
@@ -26,7 +27,7 @@ SCHEMA = reports.validator()
 
 def hostile(value: Any) -> Any:
     """The document with every text, and every key that comes from a file, made hostile; words of the format stay."""
-    kept = {"exact", "rounded", "wrong", "record", "weights", "float32", "bfloat16", "nan", "inf"}
+    kept = {"exact", "rounded", "wrong", "record", "weights", "float32", "bfloat16", "nan", "inf", *FINDINGS}
     if isinstance(value, dict):
         named = {"sizes", "arguments"}
         return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import astuple
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from modelsurgeon.running.generation import Continued
 from modelsurgeon.running.options import RunOptions
 from modelsurgeon.saving.save import save
 from modelsurgeon.verification import visits
-from modelsurgeon.verification.continuations import Divergence, Generation, compare_continuations
+from modelsurgeon.verification.continuations import Generation, compare_continuations
 from modelsurgeon.verification.logits import LogitReport, compare_all
 from support.grow import widen
 from support.tiny import ROUNDING, named
@@ -36,15 +37,19 @@ def continued(tokens: list[list[int]], logits: torch.Tensor, cache_error: float 
     return Continued(torch.tensor(tokens), logits, logits + cache_error)
 
 
+MARGIN = 0.001
+
+
 @pytest.fixture
 def logits() -> torch.Tensor:
-    """[2, 3, 4]: token 1 before token 2 by 0.001, the others far below."""
-    one = torch.tensor([0.0, 9.001, 9.0, 1.0])
-    return one.expand(2, 3, 4).clone()
+    """[2, 3, 40]: normal numbers of deviation 1; token 1 before token 2 by MARGIN, the others far below."""
+    one = torch.randn(2, 3, 40, generator=torch.Generator().manual_seed(0))
+    one[..., 1], one[..., 2] = 9.0 + MARGIN, 9.0
+    return one
 
 
-def compared(before: Continued, after: Continued, logit_error: float = 1e-5) -> Generation:
-    return compare_continuations(before, after, deviation=1.0, tolerance=1e-4, logit_error=logit_error)
+def compared(before: Continued, after: Continued, tolerance: float = 1e-4, allowed: float = 1e-4) -> Generation:
+    return compare_continuations(before, after, tolerance, allowed)
 
 
 def test_equal_tokens_are_the_same(logits: torch.Tensor) -> None:
@@ -56,18 +61,38 @@ def test_equal_tokens_are_the_same(logits: torch.Tensor) -> None:
 
 def test_a_difference_is_told_with_its_place_its_tokens_and_the_margin(logits: torch.Tensor) -> None:
     found = compared(continued([[1, 1, 1], [1, 1, 1]], logits), continued([[1, 1, 1], [1, 3, 0]], logits))
-    assert found.first == Divergence(1, 1, 1, 3, pytest.approx(8.001))
-    assert not found.same and not found.tie
+    assert found.first is not None and astuple(found.first)[:4] == (1, 1, 1, 3)
+    assert found.first.margin == pytest.approx(float(logits[1, 1, 1] - logits[1, 1, 3]))
+    assert found.first.share == pytest.approx(found.first.margin / 2, rel=0.7)  # of about one deviation each
+    assert not found.same and not found.tie and not found.undecided
     assert found.to_json()["first"]["at"] == 1
 
 
-def test_a_margin_within_the_error_of_the_logits_is_a_tie(logits: torch.Tensor) -> None:
+def test_a_margin_that_rounding_explains_is_a_tie(logits: torch.Tensor) -> None:
     before, after = continued([[1, 1, 1], [1, 1, 1]], logits), continued([[1, 2, 0], [1, 1, 1]], logits)
-    assert not compared(before, after, logit_error=1e-4).same
-    found = compared(before, after, logit_error=1e-3)
+    assert not compared(before, after).same
+    found = compared(before, after, allowed=1e-3)
     assert found.same and found.tie and found.first is not None and found.first.found == 2
-    both = continued([[1, 2, 0], [1, 1, 3]], logits)  # a tie, and then something that is none
-    assert compared(before, both, logit_error=1e-3).first == Divergence(1, 2, 1, 3, pytest.approx(8.001))
+    both = compared(before, continued([[1, 2, 0], [1, 1, 3]], logits), allowed=1e-3)  # a tie, and one that is none
+    assert both.first is not None and both.first.found == 3 and not both.same
+
+
+def test_a_margin_between_usual_and_largest_rounding_is_not_decided(logits: torch.Tensor) -> None:
+    before, after = continued([[1, 1, 1], [1, 1, 1]], logits), continued([[1, 2, 0], [1, 1, 1]], logits)
+    found = compared(before, after, tolerance=1e-2)
+    assert found.same and found.undecided and not found.tie
+    assert found.to_json()["undecided"] is True
+    assert not compared(before, continued([[1, 3, 0], [1, 1, 1]], logits), tolerance=1e-2).same
+
+
+def test_an_error_elsewhere_makes_no_tie_of_a_wide_margin(logits: torch.Tensor) -> None:
+    """One outlier in the logits of one place, in both models: margins at other places mean what they meant."""
+    outlier = logits.clone()
+    outlier[..., 7] = -1e9
+    before, after = continued([[1, 1, 1], [1, 1, 1]], outlier), continued([[1, 3, 0], [1, 1, 1]], outlier)
+    found = compared(before, after)
+    assert not found.same and not found.tie
+    assert found.first is not None and found.first.share > 1
 
 
 def test_logits_that_differ_are_not_the_same_though_the_tokens_are(logits: torch.Tensor) -> None:
@@ -75,7 +100,7 @@ def test_logits_that_differ_are_not_the_same_though_the_tokens_are(logits: torch
     assert not compared(before, continued([[1, 1, 1], [1, 1, 1]], logits + 1e-3)).same
     apart = logits.clone()
     apart[0, 2] += 1.0  # behind the first difference each goes its own way
-    assert compared(before, continued([[1, 2, 1], [1, 1, 1]], apart), logit_error=1e-3).error == 0
+    assert compared(before, continued([[1, 2, 1], [1, 1, 1]], apart), allowed=1e-3).error == 0
     assert not compared(before, continued([[1, 1, 1], [1, 1, 1]], logits * torch.nan)).same
 
 

@@ -11,6 +11,7 @@ import torch
 from modelsurgeon.architectures import registry
 from modelsurgeon.checkpoints.checkpoint import INDEX, SINGLE
 from support import tiny
+from support.bad_folders import FOLDERS, NO_FILE, OUTSIDE
 from support.spoiling import (
     ABSENT,
     NORM,
@@ -32,17 +33,17 @@ from support.spoiling import (
     pickled,
     removed,
     replaced,
+    shard_called,
     shard_linked,
     swapped,
     twice,
+    unsaid,
 )
 
 EMBEDDING = "model.embed_tokens.weight"
 EXPERT = "model.layers.1.mlp.experts.{}.up_proj.weight"
 QUIET = ("--quiet",)  # notes on the plan come before the error
-NO_FILE = "no model.safetensors and no model.safetensors.index.json"
 UNSOUND = "model.safetensors: not a sound safetensors file: "
-OUTSIDE = "a checkpoint's files lie in its own folder"
 
 PLACE = {
     "a folder that is not there": bad(lambda folder: folder / "nowhere", "no such folder, and not a Hub id (org/name)"),
@@ -299,6 +300,9 @@ INDICES = {
             "a\0b": "though its index names it",
         }.items()
     },
+    "an index without metadata": bad(unsaid("metadata"), 'add "metadata": {}', of="sharded"),
+    "an index of no tensors": bad(index(lambda names: names.clear()), "names no tensor", of="sharded"),
+    "an index that names no safetensors": bad(shard_called("weights.dat"), "names 'weights.dat'", of="sharded"),
     "a tensor in another shard than the index says": bad(swapped, NORM, "lies in", "and the index names", of="sharded"),
     "a tensor in two shards": bad(in_two_shards, NORM, "lies in", "and the index names", of="sharded"),
     "a tensor of the index in no shard": bad(
@@ -372,6 +376,7 @@ OUTPUTS = {
 BAD = {
     **PLACE,
     **FILES,
+    **FOLDERS,
     **HEADERS,
     **CONFIGS,
     **TENSORS,

@@ -58,8 +58,8 @@ NEAR = (
     Near(r"stored\..*", None),
     # What two float32 runs of one function are apart: rounding and nothing else (half of it). The program itself draws
     # the line, and its verdict, a string, is exact.
-    Near(r"logits\.(comparisons|layers\.rows)\.(max_abs|max_rel|kl)", None),
-    Near(r"logits\.generation\.(error|cache_error|cache_floor|allowed)", None),
+    Near(r"logits\.(comparisons|layers\.rows)\.(max_abs|max_rel|typical|kl|flip|loss_apart)", None),
+    Near(r"logits\.generation\.(error|cache_error|cache_floor)", None),
     # The direction of a gradient that is next to nothing: the smallest of many cosines is one of those (9e-3).
     Near(r"trainable\.axes\.cosine\.min", None),
     Near(r"trainable\.axes\.cosine\..*", 0.0, 1e-3),

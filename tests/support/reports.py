@@ -53,6 +53,7 @@ def full() -> dict[str, Any]:
         "logits": _report("float32", 5.3e-6) | {"layers": _layers(), "generation": _generation()} | _curves(),
         "stored": _report("bfloat16", 1.2e-2) | {"noise": _report("bfloat16", 9e-3)["comparisons"]} | absent(),
         "trainable": _trainable(),
+        "beside": _beside(),
         "notes": [],
         "seconds": {"proof": 0.2, "logits": 3.1, "trainable": 1.4},
         "environment": {
@@ -70,7 +71,17 @@ def bare() -> dict[str, Any]:
     proof = {"verdict": "wrong", "rounding": "nan", "approximations": [], "tensors": [wrong]}
     note = "logits not compared: org/name is read where it is, and not stored on this disk"
     told = {"same": False, "proven": False, "verdict": "different", "notes": [note], "seconds": {"proof": 0.1}}
-    return {**full(), **nothing, **told, "proof": proof}
+    return {**full(), **nothing, **told, "proof": proof, "beside": []}
+
+
+def _beside() -> list[dict[str, str]]:
+    rows = [
+        ("tokenizer.json", "same", "the same bytes"),
+        ("generation_config.json", "different", "eos_token_id (2 -> [2, 3])"),
+        ("chat templates", "only in source", "default"),
+        ("licence and README", "not compared", "README.md (source)"),
+    ]
+    return [dict(zip(("what", "finding", "detail"), row, strict=True)) for row in rows]
 
 
 def tensor(name: str, verdict: str = "exact", rounding: Any = 0.0, detail: str = "") -> dict[str, Any]:
@@ -79,13 +90,16 @@ def tensor(name: str, verdict: str = "exact", rounding: Any = 0.0, detail: str =
 
 def _comparison(inputs: str, positions: int, error: float, loss: float | None = None) -> dict[str, Any]:
     told = {"inputs": inputs, "output": "logits", "positions": positions, "max_abs": 4 * error, "max_rel": error}
-    return {**told, "kl": error**2, "top1": 1.0, "loss_before": loss, "loss_after": loss}
+    told |= {"typical": error / 4, "nonfinite": 0, "unread": 0, "kl": error**2, "top1": 1.0, "flip": 0.0, "unit": 3.0}
+    return {**told, "loss_before": loss, "loss_after": loss, "loss_apart": loss and 1e-6}
 
 
 def _report(dtype: str, error: float) -> dict[str, Any]:
     kinds = [("text", 512, 4.702), ("random ids, length 1", 1, None), ("padded batch", 246, None)]
     compared = [_comparison(inputs, positions, error, loss) for inputs, positions, loss in kinds]
-    told = {"dtype": dtype, "same": True, "tolerance": 1e-4, "comparisons": compared, "noise": []}
+    limits = [{"output": "logits", "max_rel": 1e-4, "typical": 1e-4, "kl": 1e-7, "loss": 6e-4}]
+    told = {"dtype": dtype, "same": True, "decides": dtype == "float32", "reasons": [], "tolerance": 1e-4}
+    told |= {"limits": limits, "comparisons": compared, "noise": [], "blind": [], "slack": 1.0}
     return {**told, "notes": [], "seconds": 3.1}
 
 
@@ -100,18 +114,20 @@ def _layers() -> dict[str, Any]:
             "name": f"model.layers.{layer}.{part}".removesuffix("."),
             **{"layer": layer, "part": part, "max_abs": 1e-5},
             "max_rel": 1e-6 * (1 + layer) * (1 + at / 3) if layer else 0.0,
+            **{"typical": 1e-7, "noise": None, "limit": 1e-3, "typical_limit": 1e-3},
         }
         for layer in range(8)
         for at, part in enumerate(parts)
     ]
     end = {"name": "model.norm", "layer": None, "part": "model.norm", "max_abs": 1e-5, "max_rel": 8e-6}
+    end |= {"typical": 1e-7, "noise": None, "limit": 1e-3, "typical_limit": 1e-3}
     return {"inputs": "text", "rows": [*rows, end], "first": None, "tolerance": 1e-3}
 
 
 def _generation() -> dict[str, Any]:
-    first = {"prompt": 2, "at": 17, "expected": 321, "found": 45, "margin": 3e-6}
+    first = {"prompt": 2, "at": 17, "expected": 321, "found": 45, "margin": 3e-6, "share": 1e-6}
     errors = {"error": 5e-6, "cache_error": 4e-6, "cache_floor": 4e-6, "tolerance": 1e-4, "allowed": 4e-5}
-    return {"prompts": 3, "tokens": 32, "same": True, "tie": True, "first": first, **errors}
+    return {"prompts": 3, "tokens": 32, "same": True, "tie": True, "undecided": False, "first": first, **errors}
 
 
 def _curves() -> dict[str, Any]:

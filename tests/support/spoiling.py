@@ -90,6 +90,42 @@ def removed(name: str) -> Spoil:
     return tensors(lambda found: found.pop(name))
 
 
+def prefixed(prefix: str) -> Spoil:
+    """Every tensor under a longer name."""
+
+    def change(found: dict[str, torch.Tensor]) -> None:
+        for name in list(found):
+            found[prefix + name] = found.pop(name)
+
+    return tensors(change)
+
+
+def zeros(name: str) -> Spoil:
+    """One file more, which holds every tensor as zeros."""
+
+    def spoil(folder: Path) -> None:
+        held = [load_file(path) for path in sorted(folder.glob("model*.safetensors"))]
+        found = {name: torch.zeros_like(tensor) for tensors in held for name, tensor in tensors.items()}
+        save_file(found or {NORM: torch.zeros(32)}, folder / name, {"format": "pt"})
+
+    return spoil
+
+
+def renamed(name: str) -> Spoil:
+    """The weights under another name."""
+    return lambda folder: (folder / SINGLE).rename(folder / name) and None
+
+
+def both(*spoils: Spoil) -> Spoil:
+    """One after the other."""
+
+    def spoil(folder: Path) -> None:
+        for one in spoils:
+            one(folder)
+
+    return spoil
+
+
 def header(change: Callable[[dict[str, Any]], Any]) -> Spoil:
     """Another header before the same data."""
 
@@ -146,6 +182,28 @@ def index(change: Callable[[dict[str, str]], Any]) -> Spoil:
         found = json.loads((folder / INDEX).read_text())
         change(found["weight_map"])
         (folder / INDEX).write_text(json.dumps(found))
+
+    return spoil
+
+
+def unsaid(key: str) -> Spoil:
+    """An index without this key."""
+
+    def spoil(folder: Path) -> None:
+        found = json.loads((folder / INDEX).read_text())
+        del found[key]
+        (folder / INDEX).write_text(json.dumps(found))
+
+    return spoil
+
+
+def shard_called(name: str) -> Spoil:
+    """The first shard under another name, in the index, too."""
+
+    def spoil(folder: Path) -> None:
+        shard = min(folder.glob("model-*.safetensors"))
+        shard.rename(folder / name)
+        index(lambda names: names.update({k: name for k, v in names.items() if v == shard.name}))(folder)
 
     return spoil
 

@@ -161,14 +161,16 @@ def test_a_number_that_derived_maps_do_not_explain_leaves_it_unproven(source: So
     assert any("fail at model.norm.weight" in level.result for level in summary.levels(report.to_json()))
 
 
-def test_a_record_whose_maps_break_the_law_is_refused(widened: Widened, tmp_path: Path) -> None:
-    _, result = widened("llama-tied", "exact")
+def test_a_record_whose_maps_break_the_law_is_wrong(widened: Widened, tmp_path: Path) -> None:
+    before, result = widened("llama-tied", "exact")
     planted = shutil.copytree(result, tmp_path / "planted")
     record = json.loads((planted / RECORD).read_text())
     record["steps"][0]["maps"]["mlp"]["share"][0][0] *= 1.01
     (planted / RECORD).write_text(json.dumps(record))
-    with pytest.raises(SourceError, match="breaks D E"):
-        open_checkpoint(planted)
+    proof = prove(open_checkpoint(before), open_checkpoint(planted))
+    assert proof is not None
+    assert [verdict.name for verdict in proof.wrong] == [RECORD]
+    assert proof.wrong[0].detail.startswith("steps[0].maps.mlp: an axis map breaks D E")
 
 
 def test_a_record_whose_maps_do_not_commute_is_wrong(widened: Widened, tmp_path: Path) -> None:

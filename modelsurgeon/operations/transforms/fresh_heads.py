@@ -26,6 +26,7 @@ from modelsurgeon.checkpoints.check import check
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.record import Step
 from modelsurgeon.errors import PlanError
+from modelsurgeon.files.fields import refuse
 from modelsurgeon.maps import dimension
 from modelsurgeon.operations.transforms.untying import untied_config
 from modelsurgeon.tensors.lazy import LazyTensor
@@ -141,6 +142,19 @@ def with_fresh_head(
     steps, every = (*checkpoint.steps, step), (*checkpoint.lossy, lossy)
     notes, config = (*checkpoint.notes, *head.notes(embedding.shape[-1])), untied_config(checkpoint)
     return replace(checkpoint, config=config, tensors=tensors, steps=steps, lossy=every, notes=notes)
+
+
+def check_arguments(arguments: Mapping[str, Any], seed: int | None, where: str) -> None:
+    """Raise FieldError, with the place, for arguments on record that no untying has."""
+    kind = arguments.get("head", "copy")
+    if kind not in ("copy", *KINDS):
+        refuse(f"{where}.head", f"one of copy, {', '.join(KINDS)}", kind)
+    if "std" in arguments and (kind != "normal" or not arguments["std"] > 0):
+        refuse(f"{where}.std", "a number above 0 of a normal head", arguments["std"])
+    if "numbers" in arguments and (kind not in SEEDED or arguments["numbers"] != PORTABLE):
+        refuse(f"{where}.numbers", f"{PORTABLE}, of a random head", arguments["numbers"])
+    if seed is not None and kind not in SEEDED:
+        refuse(where.replace("arguments", "seed"), f"null, for a head that is {kind}", seed)
 
 
 def _checked(checkpoint: Checkpoint, kind: str, std: float | None, seed: int, numbers: str | None) -> FreshHead:

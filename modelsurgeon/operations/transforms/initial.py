@@ -27,6 +27,7 @@ from blake3 import blake3
 
 from modelsurgeon.architectures import registry
 from modelsurgeon.architectures.config import INERT
+from modelsurgeon.architectures.settings import check_settings
 from modelsurgeon.architectures.template import Template
 from modelsurgeon.checkpoints.check import check
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
@@ -118,6 +119,7 @@ def blank(source: str | Path | Mapping[str, Any]) -> Checkpoint:
     if quantised.in_config(config):
         raise SourceError(f"{name}: {quantised.refusal(config, set())}")
     table = registry.find(config.get("model_type"))
+    check_settings(config, table)
     known, given = as_read(config) or {}, {*config, *(table.aliases[key] for key in config if key in table.aliases)}
     wanted = table.accounted_keys - INERT - given
     missing = {key: value for key, value in known.items() if key in wanted and value is not None}

@@ -21,6 +21,8 @@ from modelsurgeon.architectures.config import assigned
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.record import Step
 from modelsurgeon.errors import PlanError
+from modelsurgeon.files.fields import refuse
+from modelsurgeon.files.json_file import shortened
 from modelsurgeon.growth.kinds.kind import kind_of
 from modelsurgeon.growth.remap import zeros
 from modelsurgeon.operations.operation import Demand, Guess
@@ -33,6 +35,7 @@ ADDS_ZERO = "of a new layer, which adds zero"
 SILENT = Demand(True, ADDS_ZERO, "a new layer must add zero")
 FINITE = Demand(False, ADDS_ZERO, "holds NaN or infinity, which times zero is no zero")
 BLOCK = 1 << 20  # numbers that are read at a time
+MOST_LAYERS = 1 << 16
 
 Layout = Sequence[int | None]  # the old layer at each place, or None for a new one
 _Layer = Mapping[str, Sequence[str]]  # {template: names on disk}
@@ -79,8 +82,11 @@ def depth_of(checkpoint: Checkpoint, counter: str) -> Depth:
 def insert_layers(checkpoint: Checkpoint, arguments: Mapping[str, Any]) -> Checkpoint:
     """The checkpoint with new layers, lazily: copies of those before, which the proof requires to add zero."""
     for counter, layout in arguments["layers"].items():
-        depth_of(checkpoint, counter)
         table = checkpoint.architecture
+        if counter not in table.counters:
+            known = " or ".join(table.counters)
+            raise PlanError(f"arguments.layers: expected layers of {known}, found {shortened(counter)}")
+        depth_of(checkpoint, counter)
         key, last = table.counters[counter], 0
         count = table.value(checkpoint.resolved, key)
         if [old for old in layout if old is not None] != list(range(count)):
@@ -105,7 +111,7 @@ def insert_layers(checkpoint: Checkpoint, arguments: Mapping[str, Any]) -> Check
 def silent_layers(checkpoint: Checkpoint, arguments: Mapping[str, Any]) -> Checkpoint:
     """The checkpoint with new layers that add zero, lazily: copies of those before, with zeros where they write."""
     deeper = insert_layers(checkpoint, arguments)
-    required = demands(arguments["layers"], deeper, deeper, {name: name for name in deeper.tensors})
+    required = demands(inserted([arguments["layers"]]), deeper, deeper, {name: name for name in deeper.tensors})
     silent = {name: zeros(deeper.tensors[name]) for name, demand in required.items() if demand.zero}
     return replace(deeper, tensors={**deeper.tensors, **silent})
 
@@ -130,18 +136,45 @@ def _lists(
     return found
 
 
+def check_arguments(arguments: Mapping[str, Any], where: str) -> None:
+    """Raise FieldError, with the place, for arguments on record that insert no layers."""
+    if not arguments["layers"]:
+        refuse(f"{where}.layers", "the layers of a counter", arguments["layers"])
+    for counter, layout in arguments["layers"].items():
+        old = [number for number in layout if number is not None]
+        if old != list(range(len(old))) or len(old) == len(layout) or len(layout) > MOST_LAYERS:
+            expected = f"0, 1, 2 ... in order with null among them, {MOST_LAYERS} at most"
+            refuse(f"{where}.layers.{counter}", expected, layout)
+    lengths = {len(layout) for layout in arguments["layers"].values()}
+    for key, entries in arguments.get("kinds", {}).items():
+        if key not in LISTS or len(entries) not in lengths:
+            refuse(f"{where}.kinds.{key}", f"an entry for each layer, of {', '.join(LISTS)}", entries)
+
+
+def inserted(layouts: Sequence[Mapping[str, Layout]]) -> dict[str, list[int]]:
+    """{counter: the numbers that the first layouts' new layers have after all of them, one insertion after another}."""
+    found: dict[str, list[int]] = {}
+    for counter, first in layouts[0].items():
+        numbers = [place for place, old in enumerate(first) if old is None]
+        for later in layouts[1:]:
+            if counter in later:
+                numbers = [place for place, old in enumerate(later[counter]) if old in numbers]
+        found[counter] = numbers
+    return found
+
+
 def demands(
-    layouts: Mapping[str, Layout], expected: Checkpoint, result: Checkpoint, names: Mapping[str, str]
+    new: Mapping[str, Sequence[int]], expected: Checkpoint, result: Checkpoint, names: Mapping[str, str]
 ) -> dict[str, Demand]:
     """{tensor of a new layer: whether it must be zero, or finite only}.
 
-    layouts  {counter: layout}
-    names    {name in `expected`: name in `result`}
+    new    {counter: the numbers of new layers}
+    names  {name in `expected`: name in `result`}
     """
     found: dict[str, Demand] = {}
-    for counter, layout in layouts.items():
+    for counter, numbers in new.items():
         depth, layers = depth_of(expected, counter), _layers(expected, counter)
-        for number in (n for n, old in enumerate(layout) if old is None):
+        for number in numbers:
             layer = {template: [n for n in of if n in names] for template, of in layers.get(number, {}).items()}
             silent = depth.silencing({t: [result.tensors[names[n]] for n in of] for t, of in layer.items() if of})
             found |= {n: SILENT if template in silent else FINITE for template, of in layer.items() for n in of}

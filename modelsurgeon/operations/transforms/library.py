@@ -21,10 +21,10 @@ import torch
 
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import SourceError
-from modelsurgeon.running.reference import loadable, model_class, quiet
+from modelsurgeon.running.reference import UNBUILDABLE, loadable, model_class, quiet
 from modelsurgeon.tensors.random.drawn import FAR
 
-BUILDING = (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, RuntimeError)  # errors of a bad config
+BUILDING = (*UNBUILDABLE, RuntimeError)  # errors of a bad config
 
 
 @dataclass(frozen=True)

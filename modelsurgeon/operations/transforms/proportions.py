@@ -19,8 +19,9 @@ from fractions import Fraction
 from functools import cached_property
 from math import gcd, log, prod
 
+from modelsurgeon.architectures.settings import LARGEST_SIZE
 from modelsurgeon.architectures.template import Template
-from modelsurgeon.checkpoints.check import LARGEST, check
+from modelsurgeon.checkpoints.check import check
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.source import read_config_of
 from modelsurgeon.errors import ModelSurgeonError, PlanError
@@ -143,7 +144,7 @@ class Proportions:
         """The last step with no more parameters than `count`, possible or not; the present one where there is none."""
         sizes, axes = self.checkpoint.sizes, self.checkpoint.architecture.axes
         growing = {name: axis.key or "" for name, axis in axes.items() if "heads" in kind_of(axis).grown_by}
-        low, high = self.unit, self.unit * (LARGEST // max(sizes[name] for name in self.grown.values()))
+        low, high = self.unit, self.unit * (LARGEST_SIZE // max(sizes[name] for name in self.grown.values()))
         while high - low > 1:
             step = (low + high) // 2
             ratio = Fraction(step, self.unit)

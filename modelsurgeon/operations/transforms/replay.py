@@ -13,18 +13,24 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
 
+from modelsurgeon.checkpoints.check import check_record
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.record import Step
-from modelsurgeon.growth.remap import remap
+from modelsurgeon.errors import PlanError
+from modelsurgeon.growth.remap import Storage, remap
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.operations import catalogue
 from modelsurgeon.operations.operation import Operation, Replayed
+from modelsurgeon.operations.transforms.claims import check_steps
+from modelsurgeon.tensors.dtypes import DTYPE_NAMES
 
 
 def applied(operation: Operation, checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint after an operation, with a step on record. Raises what the operation raises."""
     operation.check_types()
     operation.check()
+    check_record(checkpoint)
+    check_steps(checkpoint.steps)
     after = operation.apply(checkpoint)
     if len(notes := tuple(dict.fromkeys(after.notes))) < len(after.notes):  # two operations can write one note
         after = replace(after, notes=notes)
@@ -56,8 +62,8 @@ class Replay:
     def applied(self, operation: Operation) -> Replay:
         return self.onto(lambda checkpoint: applied(operation, checkpoint))
 
-    def growing(self, maps: Mapping[str, AxisMap]) -> Replay:
-        """After further growth, composed with the growth just before.
+    def growing(self, maps: Mapping[str, AxisMap], dtype: str | None = None, promote: bool = False) -> Replay:
+        """After further growth, composed with the growth just before, and nothing rounded in between.
 
         Where copies are parts of a sum among writers (of a tied head) in the one and among readers in the other, no
         map expresses both: they stay apart, and the proof fuses them tensor by tensor (`Remapped.fused`).
@@ -69,11 +75,45 @@ class Replay:
         return Replay(transform(self.base), self.maps)
 
 
+@dataclass(frozen=True)
+class StepByStep:
+    """A replay (`Replayed`) in which every step is carried out on the one before, as it was stored."""
+
+    checkpoint: Checkpoint
+
+    def grown(self) -> Checkpoint:
+        return self.checkpoint
+
+    def onto(self, transform: Callable[[Checkpoint], Checkpoint]) -> StepByStep:
+        return StepByStep(transform(self.checkpoint))
+
+    def applied(self, operation: Operation) -> StepByStep:
+        return self.onto(lambda checkpoint: applied(operation, checkpoint))
+
+    def growing(self, maps: Mapping[str, AxisMap], dtype: str | None = None, promote: bool = False) -> StepByStep:
+        storage = Storage(DTYPE_NAMES[dtype] if dtype else None, promote)
+        return StepByStep(remap(self.checkpoint, maps, storage))
+
+    def beneath(self, transform: Callable[[Checkpoint], Checkpoint]) -> StepByStep:
+        return self.onto(transform)
+
+
 def replay(source: Checkpoint, steps: Iterable[Step]) -> Checkpoint:
-    """The source after the steps on record, lazily. Raises PlanError where a step is impossible."""
-    state: Replayed = Replay(replace(source, lossy=()))
-    for step in steps:
-        state = catalogue.find_operation(step.operation).replay(state, step)
+    """The source after the steps on record, lazily; growth after growth as one. Raises PlanError where that fails."""
+    return _replayed(Replay(replace(source, lossy=(), steps=())), steps, len(source.steps))
+
+
+def step_by_step(source: Checkpoint, steps: Iterable[Step]) -> Checkpoint:
+    """As `replay`, with every tensor as it was stored between one step and the next."""
+    return _replayed(StepByStep(replace(source, lossy=(), steps=())), steps, len(source.steps))
+
+
+def _replayed(state: Replayed, steps: Iterable[Step], first: int) -> Checkpoint:
+    for at, step in enumerate(steps, first):
+        try:
+            state = catalogue.find_operation(step.operation).replay(state, step)
+        except PlanError as error:
+            raise PlanError(f"steps[{at}]: {error}") from None
     return state.grown()
 
 

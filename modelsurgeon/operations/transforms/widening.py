@@ -18,6 +18,7 @@ from modelsurgeon.checkpoints.check import check
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.record import Step
 from modelsurgeon.errors import PlanError
+from modelsurgeon.files.fields import refuse
 from modelsurgeon.growth.growth import ROPES, RULES, Growth
 from modelsurgeon.growth.kinds.kind import kind_of
 from modelsurgeon.growth.planning import plan_maps
@@ -58,6 +59,21 @@ class Widening:
     def stored(self, checkpoint: Checkpoint) -> str:
         """The narrowest dtype of the result's tensors."""
         return DTYPE_NAMES[self.dtype] if self.dtype else checkpoint.dtype
+
+
+def check_arguments(arguments: Mapping[str, Any], where: str) -> None:
+    """Raise FieldError, with the place, for arguments on record that no widening has."""
+    known = {"rule": RULES, "attention": ("auto", *ATTENTIONS), "rope": ROPES, "dtype": (None, *DTYPE_NAMES)}
+    for name, values in known.items():
+        if arguments[name] not in values:
+            refuse(f"{where}.{name}", f"one of {', '.join(map(str, values))}", arguments[name])
+    if arguments["factor"] is not None and arguments["factor"] < 2:
+        refuse(f"{where}.factor", "2 or more, or null", arguments["factor"])
+    if not 0 <= arguments.get("noise", 0) <= 1:
+        refuse(f"{where}.noise", "0 to 1", arguments["noise"])
+    for key, size in arguments.get("settings", {}).items():
+        if size < 1:
+            refuse(f"{where}.settings.{key}", "a size of 1 or more", size)
 
 
 def widen(checkpoint: Checkpoint, factor: int | None, settings: Mapping[str, Any], how: Widening) -> Checkpoint:

@@ -68,7 +68,7 @@ def chains() -> Iterator[Attack]:
         "record",
         "a detour by float16, and a gain by 0.04%",
         forgery(times(NORM, 1.0004), rounding(1, dtype="float16")),
-        "proof",
+        "outputs",
     )
     yield untied.differs(
         "record",
