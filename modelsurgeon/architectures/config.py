@@ -27,6 +27,49 @@ EFFECTIVE = frozenset(
     """.split()
 )
 
+# Keys that some code of the library reads though a model type's config class may not list them, and what their absence
+# means: masks and caches are made by the first four, whatever the model.
+ABSENT = "(absent)"  # nothing that any value means
+READ_BESIDE: Mapping[str, Any] = {
+    "is_causal": ABSENT,
+    "attention_chunk_size": None,
+    "layer_types": None,
+    "sliding_window": None,
+    "head_dim": ABSENT,
+    "attention_head_size": None,
+    "conv_act": "tanh",
+    "conv_groups": 1,
+    "conv_kernel_size": 0,
+    "decoder_start_token_id": None,
+    "fusion_config": None,
+    "norm_rel_ebd": "none",
+    "position_buckets": -1,
+    "position_embedding_type": "absolute",
+    "quantization_config": None,
+    "share_att_key": False,
+    "summary_activation": None,
+    "summary_proj_to_labels": None,
+    "summary_type": "last",
+    "summary_use_proj": None,
+    "token_classification_bias": True,
+    "transformers_weights": None,
+}
+
+# Numbers by which a model multiplies: growth of a width may change them.
+SCALINGS = frozenset(
+    """
+    attention_multiplier attn_config embedding_multiplier logit_scale logits_scaling query_pre_attn_scalar
+    residual_multiplier routed_scaling_factor scale_embedding swiglu_alpha
+    """.split()
+)
+
+# Names that the library gives to one activation, up to the rounding of float32: test_config_keys.py computes them.
+SYNONYMS = (
+    frozenset({"silu", "swish"}),
+    frozenset({"gelu", "gelu_python"}),
+    frozenset({"gelu_accurate", "gelu_fast", "gelu_new", "gelu_python_tanh", "gelu_pytorch_tanh"}),
+)
+
 
 def lookup(config: Mapping[str, Any], key: str) -> Any:
     """The value of a key; `outer.inner` looks into a nested object. None where there is none."""

@@ -74,12 +74,13 @@ DIVISORS = frozenset(
     rope_local_base_freq rope_theta rotary_emb_base swiglu_limit
     """.split()
 )
-# Any numbers. `logit_scale` may be a word.
+WORDED = frozenset(["logit_scale"])  # a number, or the name of one
+# Any numbers.
 NUMBERS = frozenset(
     """
     attention_factor attention_multiplier beta_fast beta_slow embedding_fraction embedding_multiplier high_freq_factor
-    low_freq_factor mscale mscale_all_dim partial_rotary_factor residual_multiplier rotary_pct routed_scaling_factor
-    swiglu_alpha
+    logit_scale low_freq_factor mscale mscale_all_dim partial_rotary_factor residual_multiplier rotary_pct
+    routed_scaling_factor swiglu_alpha
     """.split()
 )
 FLAGS = frozenset(
@@ -107,7 +108,7 @@ def check_settings(config: Mapping[str, Any], table: Architecture) -> None:
             value = next((one for one in value if _wrong(native, one, table)), None)
             if value is None:
                 continue
-        if expected := _wrong(native, value, table):
+        if expected := _wrong(native, value, table) or _wrong(key, value, table):
             text = repr(value) if len(repr(value)) <= 80 else f"{value!r:.80}..."
             raise SourceError(f"config.json: {key} is {text}, expected {expected}")
 
@@ -145,8 +146,9 @@ def _wrong(key: str, value: Any, table: Architecture) -> str:
         return "" if _is_number(value) and value >= 0 else "a number of 0 or more"
     if key in DIVISORS:
         return "" if _is_number(value) and value > 0 else "a number above 0, or null"
-    if key in NUMBERS or (key == "logit_scale" and not isinstance(value, str)):
-        return "" if _is_number(value) else "a number"
+    if key in NUMBERS:
+        is_word = key in WORDED and isinstance(value, str)
+        return "" if is_word or _is_number(value) else "a number"
     return ""
 
 

@@ -20,6 +20,7 @@ from modelsurgeon.tensors import quantised
 from modelsurgeon.tensors.dtypes import FLOATS
 from modelsurgeon.text import shown
 
+WITHOUT_RECORD = f"remove {RECORD} to treat it as a checkpoint without a record"
 DIGITS = 9  # of a layer's number
 
 
@@ -69,8 +70,7 @@ def _code(config: Mapping[str, Any]) -> list[str]:
 def check_record(checkpoint: Checkpoint) -> None:
     """Raise FieldError where a field of the record cannot be right."""
     if checkpoint.misrecorded:
-        way_out = f"remove {RECORD} to treat it as a checkpoint without a record"
-        raise FieldError(f"{checkpoint.origin.id}: {checkpoint.misrecorded}; {way_out}")
+        raise FieldError(f"{checkpoint.origin.id}: {checkpoint.misrecorded}; {WITHOUT_RECORD}")
 
 
 def _check_numbers(checkpoint: Checkpoint) -> None:

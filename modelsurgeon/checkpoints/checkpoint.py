@@ -28,6 +28,7 @@ from modelsurgeon.checkpoints.weight_files import (
     SINGLE,
     WeightFiles,
     config_file,
+    unread,
     weight_files,
     without_paths,
 )
@@ -168,6 +169,12 @@ class Checkpoint:
         if tie is None or not self.has_head:
             return False
         return bool(tie.forced or tie.refused or self.architecture.value(self.resolved, "tie_word_embeddings"))
+
+    @property
+    def not_judged(self) -> tuple[str, ...]:
+        """A note on weights in its folder that `from_pretrained` does not read by default, if there are any."""
+        names = unread(self.origin.folder, self.weights) if self.weights else ()
+        return (f"not judged, for transformers reads them by no default: {', '.join(names)}",) if names else ()
 
     def summary(self) -> dict[str, Any]:
         """Its revision, model, dtype and sizes, by its headers: what documents of commands hold."""

@@ -19,7 +19,7 @@ from modelsurgeon.checkpoints.changes import flat
 from modelsurgeon.checkpoints.check import check
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, check_names, read_config, read_tensors
 from modelsurgeon.checkpoints.source import locate
-from modelsurgeon.checkpoints.weight_files import INDEX, config_file, weight_files, without_paths
+from modelsurgeon.checkpoints.weight_files import INDEX, config_file, unread, weight_files, without_paths
 from modelsurgeon.errors import AmbiguousError, ModelSurgeonError, SourceError
 from modelsurgeon.files.file import Folder
 from modelsurgeon.files.json_file import OF_CONFIGS, read_json
@@ -56,6 +56,7 @@ class Inspection:
     tied     whether the head is the embedding; None where that is unknown
     tensors  those that no table accounts for
     keys     config keys that no table accounts for
+    unread   weights in the folder that transformers does not read by default
     refused  the first reason why `check` refuses it; empty where it passes
     """
 
@@ -72,6 +73,7 @@ class Inspection:
     tied: bool | None
     tensors: tuple[str, ...]
     keys: tuple[str, ...]
+    unread: tuple[str, ...]
     refused: str
 
     def to_json(self) -> dict[str, Any]:
@@ -86,7 +88,7 @@ def inspect(source: str | Path, revision: str | None = None) -> Inspection:
     """
     origin = locate(source, revision, weights=False)
     config = read_json(config_file(origin.folder), OF_CONFIGS)
-    headers, problem = _headers(origin.folder, config)
+    headers, left, problem = _headers(origin.folder, config)
     stored = {name: Stored(header.file, header.dtype, header.shape, 0) for name, header in headers.items()}
     checkpoint = Checkpoint(config, stored, {}, origin)
     table = _known(lambda: checkpoint.architecture)
@@ -109,6 +111,7 @@ def inspect(source: str | Path, revision: str | None = None) -> Inspection:
         tied=flag if isinstance(flag, bool) else None,
         tensors=tuple(name for name, (_, signature) in templates.items() if table and not signature),
         keys=tuple(sorted(set(config) - table.accounted_keys)) if table else (),
+        unread=left,
         refused=problem or _refusal(checkpoint),
     )
 
@@ -172,11 +175,16 @@ def _template(name: str, table: Architecture | None) -> tuple[str, str]:
 # --- headers ---------------------------------------------------------------------------------------------------------
 
 
-def _headers(folder: Folder, config: Mapping[str, Any]) -> tuple[dict[str, Entry], str]:
-    """({tensor: header}, the first error in reading them). Raises AmbiguousError where the files are two models."""
-    problem = ""
+def _headers(folder: Folder, config: Mapping[str, Any]) -> tuple[dict[str, Entry], tuple[str, ...], str]:
+    """({tensor: header}, weights that are not read, the first error in reading them).
+
+    Raises AmbiguousError where the files are two models.
+    """
+    names: Iterable[str]
+    left, problem = tuple[str, ...](), ""
     try:
-        names: Iterable[str] = weight_files(folder, config).names
+        weights = weight_files(folder, config)
+        names, left = weights.names, unread(folder, weights)
     except AmbiguousError:
         raise
     except SourceError as error:  # transformers loads none: all are shown
@@ -187,7 +195,7 @@ def _headers(folder: Folder, config: Mapping[str, Any]) -> tuple[dict[str, Entry
             headers |= read_entries(folder.file(name))
         except SourceError as error:
             problem = problem or str(error)
-    return headers, problem
+    return headers, left, problem
 
 
 def _others(folder: Folder) -> list[str]:

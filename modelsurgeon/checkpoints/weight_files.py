@@ -19,7 +19,7 @@ utils/hub.py, `maybe_load_adapters` of integrations/peft.py, `is_sharded_checkpo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ CONFIG, ADAPTER = "config.json", "adapter_config.json"
 NAMED = "transformers_weights"  # the key of config.json that names the weights
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 DEFAULT_PICKLE = "pytorch_model.bin"  # loaded where there are no safetensors
+PICKLED_MODEL = re.compile(r"(pytorch_|adapter_)?model|consolidated")
 OF_A_CLUSTER = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")  # loaded before all others
 VARIANT = re.compile(r"model\.(?:safetensors\.index\.)?(?P<variant>[\w-]+)(?:-\d{5}-of-\d{5})?\.(?:safetensors|json)")
 MERGE = "PeftModel.from_pretrained(base, folder).merge_and_unload().save_pretrained(...)"
@@ -107,20 +108,22 @@ def without_paths(where: object, config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key != NAMED}
 
 
-def left_behind(names: Iterable[str], weights: WeightFiles) -> tuple[str, ...]:
-    """The weights among `names` that are not read, though some loader or some option may read them."""
+def unread(folder: Folder, weights: WeightFiles) -> tuple[str, ...]:
+    """The weights of a folder that are not read, though some loader or some option would read them."""
     read = {*weights.names, weights.index}
-    return tuple(name for name in names if is_loadable(name) and name not in read)
+    return tuple(shown(name) for name in folder.names() if is_of_weights(name) and name not in read)
 
 
-def is_loadable(name: str) -> bool:
-    """Whether some loader would take a file of that name for weights, or for a list of them."""
-    return Path(name).suffix in (SUFFIX, ".gguf", ".h5", ".msgpack", *PICKLES) or ".index." in name
+def is_of_weights(name: str) -> bool:
+    """Whether a file of that name holds weights, or lists the files that do; not the pickles of an optimizer."""
+    if name.endswith(PICKLES):
+        return bool(PICKLED_MODEL.match(name))
+    return Path(name).suffix in (SUFFIX, ".gguf", ".h5", ".msgpack") or (".index." in name and name.endswith(".json"))
 
 
 def is_part(name: str) -> bool:
     """Whether a file of that name may change what is loaded: weights, config, an adapter, code."""
-    return is_loadable(name) or name in (CONFIG, ADAPTER) or name.endswith(".py")
+    return is_of_weights(name) or name in (CONFIG, ADAPTER) or name.endswith((".bin", ".py"))
 
 
 # --- one reading -----------------------------------------------------------------------------------------------------
@@ -216,7 +219,8 @@ def _weight_map(file: File, index: Mapping[str, Any]) -> dict[str, str]:
 def _nothing(names: list[str]) -> str:
     """What lies there in place of weights that are loaded by default, and the way out."""
     lacks = f"no {SINGLE} and no {INDEX}"
-    found = sorted(filter(is_loadable, names), key=lambda name: (not _is_default(name), _is_pickle(name), name))
+    held = [name for name in names if is_of_weights(name) or _is_pickle(name)]
+    found = sorted(held, key=lambda name: (not _is_default(name), _is_pickle(name), name))
     if not found:
         return lacks
     if _is_pickle(found[0]):

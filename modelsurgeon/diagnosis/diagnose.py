@@ -126,7 +126,8 @@ def _weigh(checkpoint: Checkpoint, memory: int, device: str, tell: Tell) -> Diag
     found = _weights(checkpoint, tables, budget, device, tell)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     seconds: dict[str, float | None] = {"weights": time.perf_counter() - begin, "running": None}
-    return replace(found, seconds=seconds, memory={"bound": memory, "peak": peak})
+    notes = (*found.notes, *checkpoint.not_judged)
+    return replace(found, seconds=seconds, memory={"bound": memory, "peak": peak}, notes=notes)
 
 
 def _weights(checkpoint: Checkpoint, tables: Sequence[str], budget: int, device: str, tell: Tell) -> Diagnosis:

@@ -61,7 +61,10 @@ def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def shortened(value: Any, most: int = 80) -> str:
     """A value from a file, short enough for a message."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = f"a {type(value).__name__} of many levels"
     return text if len(text) <= most else f"{text[:most]}..."
 
 

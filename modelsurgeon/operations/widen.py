@@ -72,7 +72,7 @@ class Widen(Operation):
 
     @classmethod
     def replay(cls, before: Replayed, step: Step) -> Replayed:
-        return before.growing(step.maps, step.arguments.get("dtype"), step.arguments.get("rule") == "exact")
+        return before.growing(step.maps, step.arguments)
 
     @classmethod
     def recorded(cls) -> Mapping[str, Any]:

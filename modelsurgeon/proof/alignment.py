@@ -10,7 +10,7 @@ the place is reordered alike: the reordered result is the same function as the r
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
@@ -22,14 +22,10 @@ from modelsurgeon.architectures.architecture import Architecture, Template
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import ArchitectureError
 from modelsurgeon.growth.growth import Growth
-from modelsurgeon.growth.kinds.kind import Maps, kind_of
+from modelsurgeon.growth.kinds.kind import Maps
 from modelsurgeon.maps import dimension
-from modelsurgeon.maps.axis_map import MEAN
-from modelsurgeon.maps.orders import identity
-from modelsurgeon.proof import allowed, attention
-from modelsurgeon.proof.arranged import Order, Place, Settled, arranged, settle
-from modelsurgeon.proof.coordinates import joined_axes
-from modelsurgeon.proof.modules import Held, modules
+from modelsurgeon.proof.arranged import Settled
+from modelsurgeon.proof.modules import Held
 from modelsurgeon.proof.reordered import Reordered, Seat
 from modelsurgeon.proof.sketches import Match, at_seat, directions, lens, match, project
 from modelsurgeon.tensors.dtypes import DTYPES
@@ -77,32 +73,9 @@ class Alignment:
         """The result, reordered so far."""
         return replace(self.result, tensors={name: view.tensor for name, view in self.views.items()})
 
-    def align(self, name: str, maps: Maps, standard: Sequence[np.ndarray]) -> None:
-        """Reorder every place of an axis, towards one of the standard orders of copies where it can be.
-
-        standard  [m] int64 each: sources of the maps that are tried anyway
-        """
-        table, kind = self.growth.architecture, kind_of(self.growth.axis(name))
-        group = next(names for names in joined_axes(table, self._tied) if name in names)
-        known = {axis: identity(size) for axis, size in self.growth.sizes.items() if not table.axes[axis].grows}
-        maps = {**{a: m for a, m in known.items() if self.growth.targets[a] == m.size}, **maps}
-        if name in self.found or not table.axes[name].grows:
-            return
-        if any(kind_of(table.axes[axis]).spans_layers for axis in group):
-            settled = self._everywhere(group, maps, standard)
-        elif kind.is_head:
-            settled = attention.heads(self, name, maps, standard)
-        elif kind.is_expert:
-            settled = self._experts(name, maps, standard)
-        elif kind.in_heads:
-            settled = attention.inside(self, name, group, maps, standard)
-        else:
-            settled = None if kind.joins_leader else self._plain(name, group, maps, standard)
-        if settled is not None:
-            self.found |= dict.fromkeys(group, settled)
-
     @property
-    def _tied(self) -> frozenset[str]:
+    def tied(self) -> frozenset[str]:
+        """The axes that a tied embedding writes and reads: one order must serve both."""
         tie = self.growth.architecture.tie
         if not (self.growth.tied and tie):
             return frozenset()
@@ -181,63 +154,7 @@ class Alignment:
         for seat in seats:
             own = factor if factor is None or not seat.reads else 1 / factor
             self.views[seat.name].move(seat, order, own)
-            for key in [key for key in self._sketched if key[0] == seat.name and not key[1]]:
-                del self._sketched[key]
-
-    # --- axes ---
-
-    def _everywhere(self, group: tuple[str, ...], maps: Maps, standard: Sequence[np.ndarray]) -> Settled | None:
-        """The one order that all layers have: a map of the axis says it, and nothing is moved."""
-        table = self.growth.architecture
-        seats = [
-            (after, before)
-            for name, old in self.pairs(self.wide.templates, maps)
-            for after, before in zip(self.wide.seats(name, group), self.narrow.seats(old, group), strict=True)
-        ]
-        written = self._sums([pair for pair in seats if not pair[0].reads], maps)
-        if written is None:
-            return None
-        found, wanted = written
-        if has_means := table.norm == "layer" and len(found) > len(wanted):
-            wanted = np.concatenate([wanted, wanted.mean(axis=0, keepdims=True)])
-        matched = match(found, wanted, "any" if table.norm == "rms" else "positive")
-        if matched is None:
-            return None
-        source = np.where(matched.source == len(wanted) - 1, MEAN, matched.source) if has_means else matched.source
-        signs = np.sign(matched.scale) if np.any(matched.scale < 0) else None
-        usual = signs is None and any(np.array_equal(source, one) for one in standard)
-        return Settled(source, None if usual else Order(source, signs), 0, 1)
-
-    def _plain(self, name: str, group: tuple[str, ...], maps: Maps, standard: Sequence[np.ndarray]) -> Settled | None:
-        """Neurons of each layer or expert, or the coordinates of a rank."""
-        places = [self._place(seats, maps, group) for seats in self._places(group, maps)]
-        matched = [place for place in places if place]
-        settled = settle(matched, standard, self.growth.sizes[name], self.precision) if matched else None
-        return settled and self.carried_out(settled)
-
-    def _place(self, seats: list[tuple[Seat, Seat]], maps: Maps, group: tuple[str, ...]) -> Place | None:
-        scales = allowed.scales(self.growth, group, [after for after, _ in seats])
-        found = self.matched(seats, maps, scales)
-        return None if found is None else Place(tuple(after for after, _ in seats), found)
-
-    def _places(self, group: tuple[str, ...], maps: Maps) -> Iterator[list[tuple[Seat, Seat]]]:
-        """The seats of each module, and of each expert where one tensor has all."""
-        for names in modules(self.wide, group):
-            several = any(self.wide.expert_dimension(name) is not None for name in names)
-            axis = next((a for a, one in self.growth.architecture.axes.items() if kind_of(one).is_expert), "")
-            for expert in range(self.growth.targets[axis]) if several else [None]:
-                old = None if expert is None or axis not in maps else int(maps[axis].source[expert])
-                pairs = self.pairs(names, maps)
-                if len(pairs) == len(names) and (expert is None or old is not None):
-                    yield [
-                        both
-                        for after, before in pairs
-                        for both in zip(
-                            self.wide.seats(after, group, expert=expert),
-                            self.narrow.seats(before, group, expert=old),
-                            strict=True,
-                        )
-                    ]
+            self.forget([seat.name])
 
     def carried_out(self, settled: Settled) -> Settled:
         """Move what is settled."""
@@ -245,57 +162,9 @@ class Alignment:
             self.move(place.seats, order, factor)
         return settled
 
-    def _experts(self, name: str, maps: Maps, standard: Sequence[np.ndarray]) -> Settled | None:
-        """Experts of each layer, with their router's rows; consecutive ones that are a group stay one."""
-        table, moved, count = self.growth.architecture, 0, 0
-        group = (name, *(other for other, axis in table.axes.items() if axis.follows == name))
-        block = self.growth.targets[name] // allowed.groups(self.growth, name)
-        for counters, names in self._by_layer(name, group).items():
-            seats = [
-                both
-                for after, before in self.pairs([n for n in names if self.wide.templates[n].signature.axes], maps)
-                for both in zip(self.wide.seats(after, group), self.narrow.seats(before, group), strict=False)
-            ]
-            routers = [both for both in seats if name in self.wide.templates[both[0].name].signature.axes]
-            found = self.matched([both for both in routers if not both[0].reads], maps, "none")
-            if found is None or not len(standard):
-                continue
-            count += 1
-            awake = self._awake([after for after, _ in seats], name)
-            order = arranged(found.source, standard[0], block, awake)
-            if order is None or np.array_equal(order, np.arange(len(order))):
-                continue
-            moved += 1
-            self.move([after for after, _ in seats], order)
-            self._rename(counters, names, name, order)
-        return Settled(standard[0], None, moved, count) if count else None
-
-    def _by_layer(self, name: str, group: tuple[str, ...]) -> dict[tuple[tuple[str, int], ...], list[str]]:
-        """{counters of a layer: its tensors that have experts, or belong to one of them}."""
-        found: dict[tuple[tuple[str, int], ...], list[str]] = {}
-        for tensor, template in self.wide.templates.items():
-            if {*group} & {*template.signature.axes} or name in template.placeholders:
-                numbers = tuple((key, n) for key, n in self.wide.numbers(tensor).items() if key != name)
-                found.setdefault(numbers, []).append(tensor)
-        return found
-
-    def _awake(self, seats: Sequence[Seat], name: str) -> np.ndarray | None:
-        """[m] float64: how likely each copy is to be chosen, by the bias that only the choice sees."""
-        for seat in seats:
-            signature = self.wide.templates[seat.name].signature
-            if len(signature.dimensions) == 1 and name not in signature.axes:
-                tensor = self.tensor(seat.name, False)
-                return np.asarray(tensor.read(0, tensor.shape[0]).double().numpy()[seat.at[0]])
-        return None
-
-    def _rename(self, counters: Sequence[tuple[str, int]], names: Sequence[str], axis: str, order: np.ndarray) -> None:
-        """Give the tensors of each expert the name of the expert that it becomes."""
-        own = [name for name in names if axis in self.wide.numbers(name)]
-        before = {name: self.views[name] for name in own}
-        for name in own:
-            old = self.wide.by_key[self.wide.key(name, **{axis: int(order[self.wide.numbers(name)[axis]])})]
-            self.views[name] = before[old]
-        for key in [key for key in self._sketched if key[0] in before and not key[1]]:
+    def forget(self, names: Iterable[str]) -> None:
+        """Sketch these tensors of the result anew."""
+        for key in [key for key in self._sketched if key[0] in {*names} and not key[1]]:
             del self._sketched[key]
 
 

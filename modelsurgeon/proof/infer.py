@@ -36,6 +36,7 @@ from modelsurgeon.growth.remap import GrownTensors, Storage
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.operations import catalogue
 from modelsurgeon.progress import Tell, silent
+from modelsurgeon.proof.aligning import align
 from modelsurgeon.proof.alignment import Alignment
 from modelsurgeon.proof.candidates import Candidate, candidates, keeps_places, sampled
 from modelsurgeon.proof.fold import fold
@@ -43,6 +44,7 @@ from modelsurgeon.proof.proof import Proof, demanded, factor_eps, paired, prove
 from modelsurgeon.tensors.lazy import LazyTensor
 
 SAMPLES = (4, 64)  # fold groups of a tensor that a candidate is tried on: most wrong ones fail on a few
+TWICE = 2  # growths of which each rounds once
 COMBINATIONS = 64  # candidates of other axes, not decided yet, that a tensor is tried with
 
 
@@ -100,11 +102,30 @@ def infer(source: Checkpoint, result: Checkpoint, *, tell: Tell = silent) -> Inf
     found = _proven(source, reading, steps, lines, tell)
     if found.fits or not _may_align(reading):
         return found
+    tries = [found, _aligned(source, reading, steps, lines, pairs, 1, tell)]
+    if not tries[-1].fits and _may_be_two(reading):
+        twice = Reading(base, result, reading.new, roundings=TWICE)
+        tries.append(_proven(source, twice, steps, lines, tell))
+        if not tries[-1].fits:
+            tries.append(_aligned(source, reading, steps, lines, pairs, TWICE, tell))
+    return min(tries, key=_failures)
+
+
+def _aligned(
+    source: Checkpoint,
+    reading: Reading,
+    steps: list[Step],
+    lines: list[str],
+    pairs: dict[str, str],
+    roundings: int,
+    tell: Tell,
+) -> Inferred:
+    """What is found after each place of the result is reordered."""
+    base, result = reading.base, reading.result
     alignment = Alignment(base, result, reading.growth, pairs, reading.new)
-    Reading(base, result, reading.new, alignment=alignment, aligns=True).maps(tell)
-    again = Reading(base, alignment.aligned, reading.new, alignment=alignment)
-    aligned = _proven(source, again, steps, lines, tell)
-    return aligned if _failures(aligned) < _failures(found) else found
+    Reading(base, result, reading.new, alignment=alignment, aligns=True, roundings=roundings).maps(tell)
+    again = Reading(base, alignment.aligned, reading.new, alignment=alignment, roundings=roundings)
+    return _proven(source, again, steps, lines, tell)
 
 
 def _proven(source: Checkpoint, reading: Reading, steps: list[Step], lines: list[str], tell: Tell) -> Inferred:
@@ -115,13 +136,24 @@ def _proven(source: Checkpoint, reading: Reading, steps: list[Step], lines: list
     reordered = tuple(axis for axis, settled in found.items() if settled.moved)
     said = (*lines, *reading.lines) or ("every axis as it was",)
     every = (*steps, *step)
-    return Inferred(every, said, reading.result, reordered, prove(source, reading.result, every, tell=tell))
+    if reading.roundings > 1:
+        said = (*said, "numbers as two growths round them, one after the other")
+    proof = prove(source, reading.result, every, tell=tell, roundings=reading.roundings)
+    return Inferred(every, said, reading.result, reordered, proof)
 
 
 def _may_align(reading: Reading) -> bool:
     """Whether orders can be looked for: no size is smaller than the source's."""
     growth = reading.growth
     return all(growth.targets[axis] >= size for axis, size in growth.sizes.items())
+
+
+def _may_be_two(reading: Reading) -> bool:
+    """Whether two growths, one after the other, may have made the result, each of which rounded once."""
+    sizes, targets = reading.growth.sizes, reading.growth.targets
+    times = [targets[axis] // size for axis, size in sizes.items() if targets[axis] % size == 0]
+    composite = any(time % k == 0 for time in times for k in range(2, time))
+    return composite and reading.result.dtype in ("F32", "F64")
 
 
 def _failures(inferred: Inferred) -> int:
@@ -146,6 +178,7 @@ class Reading:
     lines  the finding on each axis that changes
     alignment  what is known of orders that places have for themselves; None: nothing
     aligns     whether to reorder the result by it, axis by axis, before each is decided
+    roundings  how often each number may have been rounded
     """
 
     base: Checkpoint
@@ -154,6 +187,7 @@ class Reading:
     lines: list[str] = field(default_factory=list)
     alignment: Alignment | None = None
     aligns: bool = False
+    roundings: int = 1
     _tried: dict[tuple[str, tuple[int, ...]], bool] = field(default_factory=dict)
     _offered: dict[tuple[str, tuple[int, ...]], list[Candidate]] = field(default_factory=dict)
 
@@ -221,7 +255,7 @@ class Reading:
         """Reorder the places of an axis, and look at the tensors anew."""
         assert self.alignment
         standard = [c.axis_map.source for c in candidates(self.growth, name, maps) if c.order != "cut short"]
-        self.alignment.align(name, maps, standard)
+        align(self.alignment, name, maps, standard)
         self._offered = {key: offered for key, offered in self._offered.items() if key[0] != name}
         settled = self.alignment.found.get(name)
         if settled and settled.moved:
@@ -317,7 +351,7 @@ class Reading:
                 expected = self._expected(witness, maps)
             except PlanError:
                 return self._tried.setdefault(key, False)
-            eps, fits = factor_eps(expected, witness.after), expected.shape == witness.after.shape
+            eps, fits = factor_eps(expected, witness.after, self.roundings), expected.shape == witness.after.shape
             samples = (sampled(expected, witness.after, count) for count in SAMPLES)
             self._tried[key] = fits and all(fold(witness.name, *pair, eps).verdict != "wrong" for pair in samples)
         return self._tried[key]

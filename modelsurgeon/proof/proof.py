@@ -17,8 +17,6 @@ from typing import Any
 
 import torch
 
-from modelsurgeon.architectures.architecture import Architecture, Config
-from modelsurgeon.architectures.config import INERT
 from modelsurgeon.checkpoints.check import check
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.record import RECORD, Step
@@ -29,23 +27,26 @@ from modelsurgeon.operations.operation import Demand
 from modelsurgeon.operations.transforms.claims import check_steps
 from modelsurgeon.operations.transforms.replay import replay, step_by_step
 from modelsurgeon.progress import Tell, silent
+from modelsurgeon.proof.config_keys import ConfigComparison, compare_configs
 from modelsurgeon.proof.fold import TensorVerdict, Workers, fold
 from modelsurgeon.proof.rounding import rounding_of
-from modelsurgeon.running.settings import as_read, same
 from modelsurgeon.tensors.dtypes import DTYPES, FLOATS
 from modelsurgeon.tensors.lazy import LazyTensor, equal
 from modelsurgeon.tensors.remapped import Remapped
 from modelsurgeon.tensors.stored import count_unusual
 
-BOOKKEEPING = INERT - {"tie_word_embeddings", "architectures", "vocab_size"}  # keys without an effect
-
 
 @dataclass(frozen=True)
 class Proof:
-    """The verdicts on the config and all tensors; `lossy`: the reasons why the maps themselves are approximate."""
+    """The verdicts on the config and all tensors.
+
+    lossy   the reasons why the maps themselves are approximate
+    config  what became of every config key; None where the maps on record cannot be replayed
+    """
 
     verdicts: tuple[TensorVerdict, ...]
     lossy: tuple[str, ...] = ()
+    config: ConfigComparison | None = None
 
     @property
     def wrong(self) -> tuple[TensorVerdict, ...]:
@@ -70,11 +71,17 @@ class Proof:
 
 
 def prove(
-    source: Checkpoint, result: Checkpoint, steps: tuple[Step, ...] | None = None, *, tell: Tell = silent
+    source: Checkpoint,
+    result: Checkpoint,
+    steps: tuple[Step, ...] | None = None,
+    *,
+    tell: Tell = silent,
+    roundings: int = 1,
 ) -> Proof | None:
     """Fold the result back to the source; None where the result has no record that begins at the source.
 
-    steps  the operations, if they are not on record (`infer` finds them)
+    steps      the operations, if they are not on record (`infer` finds them)
+    roundings  of steps that are not on record: how often each number may have been rounded
     Raises as `check` where the source does not fit its table.
     """
     recorded = steps is None
@@ -85,14 +92,15 @@ def prove(
     try:
         if recorded:
             _check_record(result)
+        stored = step_by_step(source, steps) if recorded else None  # first: its errors name the step
         expected = replay(source, steps)
-        stored = step_by_step(source, steps) if recorded else None
         names = paired(expected, result)
         new = demanded(steps, expected, result, names)
+        config = compare_configs(source, result, expected)
     except (PlanError, SourceError, ArchitectureError) as error:
         detail = str(error).removeprefix(f"{RECORD}: ")
         return Proof((TensorVerdict(RECORD if recorded else "maps", "wrong", detail=detail),))
-    verdicts = [*_config_verdicts(expected, result), *_name_verdicts(expected, result, names)]
+    verdicts = [*_config_verdicts(expected, result, config), *_name_verdicts(expected, result, names)]
     for name, demand in new.items():
         verdicts.append(_verdict_of_new(names[name], expected.tensors[name], result.tensors[names[name]], demand))
     total, done, doubts = sum(result.tensors[name].nbytes for name in names.values()), 0, dict[str, None]()
@@ -100,7 +108,7 @@ def prove(
         for name in sorted(names.keys() - new.keys()):
             wanted, found = expected.tensors[name].fused, result.tensors[names[name]]
             if stored is None or found.dtype not in FLOATS:
-                verdict = fold(names[name], wanted, found, factor_eps(wanted, found), workers)
+                verdict = fold(names[name], wanted, found, factor_eps(wanted, found, roundings), workers)
             else:
                 rounding = rounding_of(stored.tensors[name], found)
                 verdict = fold(names[name], wanted, found, workers=workers, rounding=rounding.bound)
@@ -109,7 +117,7 @@ def prove(
             done += found.nbytes
             tell("proof", done, total)
     tell("proof", total, total)
-    return Proof(tuple(verdicts), (*expected.lossy, *doubts))
+    return Proof(tuple(verdicts), (*expected.lossy, *doubts), config)
 
 
 def _check_record(result: Checkpoint) -> None:
@@ -142,12 +150,13 @@ def demanded(
     return {name: demand for by_name in demands for name, demand in by_name.items()}
 
 
-def factor_eps(expected: LazyTensor, found: LazyTensor) -> float:
+def factor_eps(expected: LazyTensor, found: LazyTensor, roundings: int = 1) -> float:
     """`earlier_eps` of `fold` for another tool's result: it may have stored a rounded factor, such as 1/sqrt(2).
 
     A result that is multiplied again before it is folded (`Inferred.result`) is rounded once more.
     """
     rounds = 0 if expected.is_exact and found.is_exact else 1 if found.is_exact else 2
+    rounds += roundings - 1
     return rounds * float(torch.finfo(DTYPES[found.dtype]).eps) if rounds and found.dtype in FLOATS else 0.0
 
 
@@ -162,28 +171,18 @@ def steps_between(source: Checkpoint, result: Checkpoint) -> tuple[Step, ...] | 
     return result.steps[len(before) :] if after and after[: len(before)] == before else None
 
 
-def _config_verdicts(expected: Checkpoint, result: Checkpoint) -> list[TensorVerdict]:
-    """The config keys that have an effect and the axes' sizes that differ from those that the steps lead to."""
-    table, wanted, found = expected.architecture, expected.resolved, result.architecture.resolve(result.config)
-    if wanted.get("model_type") != found.get("model_type"):
-        detail = f"model_type: expected {wanted['model_type']}, found another"
-        return [TensorVerdict("config.json", "wrong", detail=detail)]
-    values = _values(table, wanted, found)
-    if not all(same(*pair) for pair in values.values()):  # then as the library reads both files, where it can
-        read, other = as_read(wanted), as_read(found)
-        values = values if read is None or other is None else _values(table, read, other)
-    wrong = [f"{key}: expected {a!r}, found {b!r}" for key, (a, b) in sorted(values.items()) if not same(a, b)]
-    sizes, targets = result.sizes, expected.sizes
-    wrong += [f"axis {a}: expected {targets[a]}, found {sizes[a]}" for a in targets if sizes.get(a) != targets[a]]
+def _config_verdicts(expected: Checkpoint, result: Checkpoint, config: ConfigComparison) -> list[TensorVerdict]:
+    """The config keys and the axes' sizes that differ from those that the steps lead to."""
+    wrong = [f"{one.key}: expected {one.expected!r}, found {one.result!r}" for one in config.different]
+    if expected.config.get("model_type") == result.config.get("model_type"):
+        told, table = {one.key for one in config.different}, expected.architecture
+        held = [template for template in table.templates if template.name in expected.templates]
+        used = {axis for template in held for axis in (*template.signature.axes, *table.spread(template))}
+        for axis, size in expected.sizes.items():
+            if axis in used and table.axes[axis].key not in told and result.sizes.get(axis) != size:
+                wrong.append(f"axis {axis}: expected {size}, found {result.sizes.get(axis)}")
     verdicts = [TensorVerdict("config.json", "wrong", detail=line) for line in wrong]
     return verdicts or [TensorVerdict("config.json", "exact")]
-
-
-def _values(table: Architecture, wanted: Config, found: Config) -> dict[str, tuple[Any, Any]]:
-    """{key that has an effect and sizes no axis: (expected, found)}."""
-    sized = {axis.key for axis in table.axes.values() if axis.key}
-    keys = (wanted.keys() | found.keys()) & table.accounted_keys - (BOOKKEEPING - set(table.keys.split())) - sized
-    return {key: (table.value(wanted, key), table.value(found, key)) for key in keys - set(table.aliases)}
 
 
 def paired(expected: Checkpoint, result: Checkpoint) -> dict[str, str]:

@@ -189,7 +189,8 @@ def explained(template: str, part: Mapping[str, Any] | None = None) -> Paragraph
 def filled(template: str, part: Mapping[str, Any] | None) -> str:
     """The template, filled with the fields of a document; empty if none of the fields is known.
 
-    {path:format} is a number, {path:yes|no} depends on whether it is true, {path:bytes} is a size; a list is a shape.
+    {path:format} is a number, {path:yes|no} depends on whether it is true, {path:bytes} is a size; a list is a shape,
+    and {path:of} a share of two numbers.
 
     >>> filled("{norms.min:.3g} to {norms.max:.3g}", {"norms": {"min": 0.9, "max": 1.1}})
     '0.9 to 1.1'
@@ -215,5 +216,5 @@ class _Fields(Formatter):
         if isinstance(value, Mapping):
             return ", ".join(f"{key} {size:,}" for key, size in value.items())
         if isinstance(value, list):
-            return "x".join(map(str, value))
+            return " of ".join(f"{count:,}" for count in value) if form == "of" else "x".join(map(str, value))
         return "unknown" if value is None else show_size(value) if form == "bytes" else number(value, form)

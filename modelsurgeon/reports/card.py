@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from modelsurgeon.architectures.plain_names import plain
 from modelsurgeon.checkpoints.record import Origin, Step
 from modelsurgeon.checkpoints.source import HUB_ID
 from modelsurgeon.files.file import Folder
@@ -177,7 +178,7 @@ def _grown(result: Checkpoint) -> Section:
     """Every size that changed, by its config key if it has one; the number of parameters."""
     axes, sizes = result.architecture.axes, _sizes(result.steps)
     keys = {name: axes[name].key if name in axes else None for name in sizes}
-    rows = list(dict.fromkeys((keys[name] or name, *map(str, ends)) for name, ends in sizes.items()))
+    rows = list(dict.fromkeys((keys[name] or plain(name), *map(str, ends)) for name, ends in sizes.items()))
     total = Paragraph(marked(f"{result.parameters:,} parameters, the narrowest stored as {result.dtype}."))
     return Section("Sizes", [*([Listing(("size", "before", "after"), rows)] if rows else []), total])
 

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from modelsurgeon.architectures.plain_names import plain_sizes
 from modelsurgeon.reports.blocks import Block, Figure, Paragraph, Phrase, Section, cut, explained, facts, listing
 from modelsurgeon.reports.chart import Chart
 from modelsurgeon.text import number
@@ -47,7 +48,14 @@ def model_facts(name: str, subject: Subject) -> list[Block]:
     if name == "tokens":
         tables = ((called, side, model[side]) for called, model in parts.items() for side in ("embedding", "head"))
         parts = {f"{called}: {side}" if subject.models[1:] else side: table for called, side, table in tables if table}
-    return list[Block](facts(_declared()["facts"][name], parts))
+    return list[Block](facts(_declared()["facts"][name], {called: _in_words(part) for called, part in parts.items()}))
+
+
+def _in_words(part: Any) -> Any:
+    """The facts, with the plain names of axes where there are sizes."""
+    if not isinstance(part, Mapping) or not isinstance(part.get("sizes"), Mapping):
+        return part
+    return {**part, "sizes": plain_sizes(part["sizes"], part.get("model"))}
 
 
 @cache

@@ -5,9 +5,11 @@ console.show(of_plan(plan), console)
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from modelsurgeon.architectures.plain_names import plain
 from modelsurgeon.reports.blocks import Block, Listing, Paragraph, Phrase
 from modelsurgeon.text import number, show_size
 
@@ -48,9 +50,10 @@ def of_inspection(found: Inspection) -> list[Block]:
     at = f" at {found.revision}" if found.revision else ""
     sizes = Listing(("config", "value"), [(key, str(value)) for key, value in found.numbers.items()])
     if found.known:
-        axes = found.axes.items()
-        rows = [(name, str(axis["size"] or "?"), axis["key"] or "", axis["through"]) for name, axis in axes]
-        sizes = Listing(("axis", "size", "key", "through"), rows)
+        used = {word for group in found.groups for word in re.findall(r"\w+", group.signature)}
+        axes = [(name, axis) for name, axis in found.axes.items() if name in used]
+        rows = [(plain(n), str(axis["size"] or "?"), axis["key"] or "", n, axis["through"]) for n, axis in axes]
+        sizes = Listing(("", "size", "key", "axis", "through"), rows)
     groups = []
     for group in found.groups:
         shapes = [*map(_shape, group.shapes[:MOST_SHAPES]), *["..."][: len(group.shapes) > MOST_SHAPES]]
@@ -61,6 +64,7 @@ def of_inspection(found: Inspection) -> list[Block]:
     for what, names in (("tensors", found.tensors), ("config keys", found.keys)):
         more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
         warnings += [f"not accounted for: {what} {', '.join(names[:MOST_NAMES])}{more}"] if names else []
+    warnings += [f"not read by default: {', '.join(found.unread)}"] if found.unread else []
     warnings += [f"would be refused: {found.refused}"] if found.refused else []
     return [
         Paragraph(f"{found.source}{at}: {found.model or 'no class named'}, model_type {found.model_type}"),
@@ -83,7 +87,7 @@ def _family(found: Mapping[str, Any]) -> list[Block]:
     axes = []
     for name, axis in found["axes"].items():
         also = " ".join(f"{key} {axis[key]}" for key in axis if key in ("follows", "active"))
-        axes.append((name, str(axis.get("key") or ""), axis["through"], also))
+        axes.append((plain(name), str(axis.get("key") or ""), name, axis["through"], also))
     forms = [
         Listing((f"tensor ({form})", "signature"), [(name, text or "none") for name, text in tensors.items()])
         for form, tensors in found["forms"].items()
@@ -93,7 +97,7 @@ def _family(found: Mapping[str, Any]) -> list[Block]:
     lines += [f"{key}: stays ({why})" for key, why in found["fixed"].items()]
     lines += [f"untie-embeddings: refused ({found['untie']})"] if found["untie"] else []
     tensors = Listing(("tensor", "signature"), list(found["tensors"].items()))
-    return [Listing(("axis", "key", "through", "also"), axes), tensors, *forms, *map(Paragraph, lines)]
+    return [Listing(("", "key", "axis", "through", "also"), axes), tensors, *forms, *map(Paragraph, lines)]
 
 
 def of_files(found: Integrity) -> list[Block]:

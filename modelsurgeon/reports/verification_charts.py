@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from modelsurgeon.architectures.plain_names import plain
 from modelsurgeon.reports.chart import Chart, Limit, Series
 
 APART = 0.07  # of the distance between two axes: between the tick of an axis and the marks of gradients and weights
@@ -68,6 +69,6 @@ def cosines(axes: Sequence[Document]) -> Chart:
         found = [(at + side, axis[key]) for at, axis in enumerate(axes) if axis[key] and axis[key]["mean"] is not None]
         means, reach = ((x, one["mean"]) for x, one in found), ((one["min"], one["max"]) for _, one in found)
         series.append(Series.through(label, means, "dots", colour, (label for _ in found), reach))
-    ticks = (-0.5, ""), *((float(at), str(axis["axis"])) for at, axis in enumerate(axes)), (len(axes) - 0.5, "")
+    ticks = (-0.5, ""), *((float(at), plain(str(axis["axis"]))) for at, axis in enumerate(axes)), (len(axes) - 0.5, "")
     limit = Limit(1.0, "1: equal for ever", bad=True)
     return Chart("cosines", "Cosines of copies", "axis", "cosine of two copies", tuple(series), (limit,), ticks=ticks)

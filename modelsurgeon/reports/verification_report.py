@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from modelsurgeon.architectures.plain_names import plain, plain_sizes
 from modelsurgeon.reports.blocks import (
     Block,
     Bullets,
@@ -115,8 +116,9 @@ def _levels(document: Document) -> Listing:
 def _compared(document: Document) -> Section:
     """The facts of both checkpoints, row by row (of the sizes, those that differ first), and how they were compared."""
     sides = {side: {"name": document[side], **document["checkpoints"][side]} for side in ("source", "result")}
-    axes = dict.fromkeys(axis for side in sides.values() for axis in side["sizes"])
-    sizes = [(axis, *(str(side["sizes"].get(axis, "")) for side in sides.values())) for axis in axes]
+    named = [plain_sizes(side["sizes"], side["model"]) for side in sides.values()]
+    words = dict.fromkeys(word for side in named for word in side)
+    sizes = [(word, *(str(side.get(word, "")) for side in named)) for word in words]
     (known,) = facts(DECLARED["models"], sides)
     rows = [*known.rows, *sorted(sizes, key=lambda size: size[1] == size[2])]
     blocks: list[Block] = [replace(known, rows=rows)]
@@ -177,6 +179,8 @@ def _groups(tensors: Sequence[Document]) -> Listing:
 
 def _logits(report: Document) -> Section:
     blocks: list[Block] = [explained(TEXT["logits"], report), comparisons(report)]
+    if found := report["coverage"]:
+        blocks.append(Section("What was run", [explained(TEXT["coverage"]), *facts(DECLARED["coverage"], {"": found})]))
     if (points := report.get("scatter")) and points["before"]:
         blocks.append(Figure(against(points), "Sampled logits: equal ones lie on the line."))
     if (losses := report.get("loss_by_position")) and losses["before"]:
@@ -207,7 +211,8 @@ def _trainable(found: Document) -> Section:
     blocks: list[Block] = [explained(TEXT["trainable"])]
     if found["axes"]:
         blocks.append(Figure(cosines(found["axes"]), "from least to largest, the dot is the mean."))
-    blocks.append(listing(ROWS["axes"], found["axes"], 4))
+    axes = [{**axis, "axis": plain(axis["axis"])} for axis in found["axes"]]
+    blocks.append(listing(ROWS["axes"], axes, 4))
     if found["ranks"]:
         lowest = sorted(found["ranks"], key=lambda rank: rank["rank"] / max(1, rank["possible"]))
         ranks = cut(listing(ROWS["ranks"], lowest, 4), MOST_LISTED, LEFT_OUT)

@@ -7,7 +7,7 @@ on the left, and it continues prompts of several lengths.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,11 @@ import torch
 from modelsurgeon.errors import first_line
 from modelsurgeon.running.options import RunOptions
 from modelsurgeon.running.reader import UNLIMITED, Batch, Reader, TokenRows, read_off
+from modelsurgeon.running.sampling import LONG, every_row, long_row
 
 SAMPLE = Path(__file__).parent / "sample.txt"
 TEXT = "text"
 ROWS = 4  # windows of text in one forward pass
-# Positions of the long row: a model of 7e9 parameters reads as many in minutes on a CPU, and its logits take 1 GB.
-# What lies beyond is reached by rows that are shifted to the last positions.
-LONG = 2048
 NEW = 32  # tokens that a prompt is continued by
 
 
@@ -36,6 +34,10 @@ class Inputs:
     prompts  rows to continue by `new` tokens each; None where the model writes no text
     start    the token that an encoder-decoder's decoder begins with
     pad      the token that fills up shorter prompts
+    usual    how many of the batches are run where outputs are told and not judged
+    trained  the most positions that the config names; None: it names none
+    reach    rows of a position table that some input reads
+    vocab    the tokens that were fed, and whose logits are compared; 0: there are none
     """
 
     batches: tuple[Batch, ...]
@@ -45,17 +47,46 @@ class Inputs:
     new: int = 0
     start: int | None = None
     pad: int = 0
+    usual: int = 0
+    trained: int | None = None
+    reach: int = UNLIMITED
+    vocab: int = 0
 
 
-def make_inputs(model: Any, folder: Path, options: RunOptions, *, behaviour: bool = False) -> Inputs:
+def make_inputs(
+    model: Any,
+    folder: Path,
+    options: RunOptions,
+    *,
+    behaviour: bool = False,
+    thorough: bool = False,
+    vocab: int | None = None,
+) -> Inputs:
     """Every batch for a model, and notes of what could not be made. The tokenizer is the one in `folder`.
 
     behaviour  also long and shifted rows, padding on the left, and prompts
+    thorough   these without prompts, and what feeds every row that can be looked up (`sampling.py`)
+    vocab      so many tokens alone are fed, the first ones; None: all of the model's
     """
-    source, notes = _read(model, folder, options)
-    reader, generator, length = source.reader, source.generator, source.length
+    source, notes = _read(model, folder, options, vocab)
+    reader = source.reader
     if not reader.vocab:
-        return Inputs(_signals(source, options.samples))
+        signals = _signals(source, options.samples)
+        return Inputs(signals, usual=len(signals))
+    found, uneven = _usual(source, options, notes)
+    if behaviour or thorough:
+        found = _further(found, source, model, uneven, thorough)
+    if not behaviour:
+        return found
+    prompts, new = _prompts(source) if reader.generates else (None, 0)
+    none = f"no text generated: {type(model).__name__} generates none, or not from text"
+    notes = found.notes if prompts else (*found.notes, none)
+    return replace(found, notes=notes, prompts=prompts, new=new, start=reader.start, pad=reader.pad)
+
+
+def _usual(source: _Source, options: RunOptions, notes: tuple[str, ...]) -> tuple[Inputs, TokenRows]:
+    """(windows of the text, random ids of several lengths, a padded batch; the rows of that batch)."""
+    reader, generator, length = source.reader, source.generator, source.length
     windows = source.windows(options.samples, length)
     batches = source.batches(TEXT, windows, labelled=True)
     for size in sorted({1, min(7, length), length}):
@@ -63,17 +94,29 @@ def make_inputs(model: Any, folder: Path, options: RunOptions, *, behaviour: boo
     row = 0 if windows else len(batches) - 1
     uneven = [source.random(size) for size in (length, max(1, length * 2 // 3), max(1, length // 4), 1)]
     batches.append(reader.batch("padded batch", uneven, generator))
-    if not behaviour:
-        return Inputs(tuple(batches), notes, row)
+    trained = reader.longest if reader.longest < UNLIMITED else None
+    reach = reader.longest + (reader.first or 0)
+    inputs = Inputs(tuple(batches), notes, row, usual=len(batches), trained=trained, reach=reach, vocab=reader.vocab)
+    return inputs, uneven
+
+
+def _further(found: Inputs, source: _Source, model: Any, uneven: TokenRows, thorough: bool) -> Inputs:
+    """With padding on the left, shifted rows and a long one; and, if `thorough`, with all that can be looked up."""
+    reader, generator, length, batches = source.reader, source.generator, source.length, list(found.batches)
     if reader.generates and reader.start is None:
         batches.append(reader.batch("batch padded on the left", uneven, generator, left=True))
     if reader.first is not None and reader.start is None and reader.longest > 1:
-        batches.append(reader.shifted([source.row(min(length, reader.longest // 2))], generator))
-    long, left_out = _long(source)
-    prompts, new = _prompts(source) if reader.generates else (None, 0)
-    if not prompts:
-        left_out += (f"no text generated: {type(model).__name__} generates none, or not from text",)
-    return Inputs((*batches, *long), (*notes, *left_out), row, prompts, new, reader.start, reader.pad)
+        row = source.row(min(length, reader.longest // 2))
+        batches.append(reader.shifted([row], generator))
+        batches += [reader.shifted([row], generator, reader.longest)] if thorough and reader.stretched else []
+    if not thorough:
+        long, left_out = _long(source)
+        batches += long
+        return replace(found, batches=tuple(batches), notes=(*found.notes, *left_out), usual=len(batches))
+    long, left_out = long_row(model, reader, generator)
+    short, more = every_row(model, reader, generator)
+    notes = (*found.notes, *left_out, *more)
+    return replace(found, batches=(*batches, *long, *short), notes=notes, usual=len(batches))
 
 
 def make_windows(model: Any, folder: Path, options: RunOptions) -> Inputs:
@@ -125,10 +168,11 @@ class _Source:
         return [self.reader.batch(kind, part, self.generator, labelled) for part in parts]
 
 
-def _read(model: Any, folder: Path, options: RunOptions) -> tuple[_Source, tuple[str, ...]]:
+def _read(model: Any, folder: Path, options: RunOptions, vocab: int | None = None) -> tuple[_Source, tuple[str, ...]]:
     generator = torch.Generator().manual_seed(options.seed)
     tokenizer, ids, notes = tokenize(folder, options.text or SAMPLE.read_text(encoding="utf-8"))
-    reader = read_off(model, tokenizer, generator)
+    ids = ids if vocab is None else [token for token in ids if token < vocab]
+    reader = read_off(model, tokenizer, generator, vocab)
     if reader.vocab and ids and max([*ids, *reader.prefix, reader.mask or 0]) >= reader.vocab:
         ids, notes = [], (f"random ids only: the tokenizer has more tokens than the model's {reader.vocab}",)
     return _Source(reader, ids, max(1, min(options.length, reader.longest)), generator), notes

@@ -16,7 +16,7 @@ import torch
 from modelsurgeon.architectures.architecture import Architecture
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.progress import Tell
-from modelsurgeon.running.forward import compared_outputs, folded, forward
+from modelsurgeon.running.forward import compared_outputs, folded, forward, real_rows
 from modelsurgeon.running.reader import UNLABELLED, Batch
 from modelsurgeon.running.token_losses import token_losses
 
@@ -89,9 +89,7 @@ def _approach(
         for name, value in compared_outputs(model, forward(model, batch), table).items():
             output = folded(value, maps.get(table.outputs.get(name, "")))
             target = torch.randn(output.shape, generator=generator, dtype=torch.float32).to(output)
-            real = batch.real if name not in table.outputs or not name.startswith("encoder_") else batch.read
-            distance = (output - target).square()
-            distance = distance[real.to(distance.device)] if real.shape == distance.shape[:2] else distance
+            distance = real_rows(model, batch, name, (output - target).square())
             losses.append(distance.mean().double())
             names[name] = None
         loss = torch.stack(losses).sum() / len(batches)

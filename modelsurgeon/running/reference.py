@@ -42,7 +42,7 @@ def loadable(config: Mapping[str, Any], kept: Set[str] = frozenset()) -> dict[st
     pad, vocab = found.get("pad_token_id"), found.get("vocab_size")
     kind = config.get("model_type")
     counted = kind in registry.known() and "pad_token_id" in registry.find(kind).keys.split()
-    if isinstance(pad, int) and isinstance(vocab, int) and pad >= vocab and not counted:
+    if isinstance(pad, int) and isinstance(vocab, int) and not -vocab <= pad < vocab and not counted:
         found["pad_token_id"] = None
     return found
 

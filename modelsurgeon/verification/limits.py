@@ -26,7 +26,7 @@ NARROW = ("bfloat16", "float16")
 # Two passes apart by a noise each: the root of 2 times it, and less than twice. Measured over all families, both rules:
 NOISE = 2.0  # the largest of many differences is up to 1.9 times the largest noise
 TYPICAL = 3.0  # the median of few positions is up to 2.5 times that of the noise
-KL_NOISE = 8.0  # the mean KL, a square, is up to 2.6 times the noise's
+KL_NOISE = 3.5  # the mean KL, a square, is up to 2.6 times the noise's
 SHARE = 4.0  # of two logits' errors, in typical noises: the errors of both passes are four deviations apart then
 SIGMAS = 4.0  # standard errors of a mean loss
 ROUNDING = 0.5  # of eps: what storing a number of one deviation moves it by, at most

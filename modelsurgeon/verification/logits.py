@@ -22,6 +22,7 @@ from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.progress import Tell, silent
 from modelsurgeon.running.batches import TEXT
+from modelsurgeon.running.coverage import Coverage
 from modelsurgeon.running.options import RunOptions
 from modelsurgeon.running.reference import quiet, saved_folder
 from modelsurgeon.tensors.dtypes import DTYPE_NAMES
@@ -58,6 +59,7 @@ class LogitReport:
     scatter           some logits of all inputs
     blind             outputs whose numbers are apart by less than `dtype` rounds them: they tell models apart no more
     slack             times the usual limits that noise sets
+    coverage          how much was fed of what the source can look up
     """
 
     dtype: str
@@ -72,6 +74,7 @@ class LogitReport:
     scatter: Pairs | None = None
     blind: tuple[str, ...] = ()
     slack: float = 1.0
+    coverage: Coverage | None = None
 
     @property
     def limits(self) -> tuple[float, ...]:
@@ -129,6 +132,7 @@ def compare_all(
     result_path: Path | None = None,
     maps: Mapping[str, AxisMap] | None = None,
     behaviour: bool = False,
+    thorough: bool = False,
     in_stored: bool = True,
     tell: Tell = silent,
 ) -> tuple[LogitReport, LogitReport | None]:
@@ -137,6 +141,7 @@ def compare_all(
     result_path  the folder of a result that is not published yet; None: the one that it was opened from
     maps         {axis: map} from source to result; an axis without one did not grow
     behaviour    also long and shifted rows, padding on the left, hidden states, and text that both write
+    thorough     feed every row that can be looked up, and reach beyond windows, as far as a budget goes (no proof)
     in_stored    also in the source's 16 bits, beside the noise floor; only what is FAR beyond it counts
     Raises SourceError where `transformers` cannot load a checkpoint whole, ModelSurgeonError where the outputs differ
     in size and no map says how, or where there is nothing to run; OSError where the disk for temporary files is full.
@@ -146,7 +151,7 @@ def compare_all(
     wanted = dict.fromkeys(filter(None, [dtype, stored]))
     wide = wide_of(dtype)
     with quiet(), TemporaryDirectory(prefix="modelsurgeon-") as scratch:
-        visits = Visits(source, result, place, maps or {}, options, Path(scratch), tell, behaviour)
+        visits = Visits(source, result, place, maps or {}, options, Path(scratch), tell, behaviour, thorough)
         before: dict[str, Answers] = {}
         for each in dict.fromkeys([wide, *wanted]):
             before[each] = visits.ask_source(each, before.get(wide))
@@ -171,6 +176,7 @@ def _report(dtype: str, before: Answers, after: ResultAnswers, slack: float) -> 
         scatter=Pairs(*map(tuple, after.tallies.sample())),
         blind=() if dtype in NARROW else tuple(blind),
         slack=slack,
+        coverage=before.coverage,
     )
     if before.continued and after.continued:
         limits = found._by_output["logits"]

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from modelsurgeon.architectures.plain_names import plain
 from modelsurgeon.text import number
 
 Document = Mapping[str, Any]
@@ -69,7 +70,7 @@ def verdict(document: Document) -> str:
 def levels(document: Document) -> list[Level]:
     """The rows of all levels that were run, in order; outputs and copies may have several rows."""
     rows = [_proof(document["proof"], document["inferred"])] if document["proof"] else []
-    rows += _logits(document["logits"]) if document["logits"] else []
+    rows += [*_logits(document["logits"]), *_coverage(document["logits"])] if document["logits"] else []
     if report := document["stored"]:
         errors, noise = (number(largest(c["max_rel"] for c in report[key])) for key in ("comparisons", "noise"))
         what, result = f"{report['dtype']}, {_inputs(report)}", f"max error {errors} beside own noise of {noise}"
@@ -190,6 +191,19 @@ def _logits(report: Document) -> list[Level]:
     return rows + ([_generation(report["generation"])] if report["generation"] else [])
 
 
+def _coverage(report: Document) -> list[Level]:
+    """How much was fed of what the model can look up."""
+    if not (found := report["coverage"]):
+        return []
+    nouns = {"tokens": "tokens", "position_rows": "position rows", "token_types": "token types", "experts": "experts"}
+    shares = {noun: found[name] for name, noun in nouns.items() if found[name] and found[name][1]}
+    parts = [f"{fed:,} of {every:,} {noun}" for noun, (fed, every) in shares.items()]
+    if found["longest"]:
+        most = f" (trained on {found['trained']:,})" if found["trained"] else ""
+        parts.append(f"longest row {found['longest']:,}{most}")
+    return [Level("coverage", "what was run", ", ".join(parts))] if parts else []
+
+
 def _inputs(report: Document) -> str:
     compared = report["comparisons"]
     kinds, output = dict.fromkeys(c["inputs"] for c in compared), compared[0]["output"] if compared else ""
@@ -246,7 +260,7 @@ def _generation(found: Document) -> Level:
 def _trainable(document: Document) -> list[Level]:
     stuck, rows = _stuck(document), []
     for axis in document["trainable"]["axes"]:
-        what = f"{axis['axis']} {axis['size']:,} -> {axis['new_size']:,}"
+        what = f"{plain(axis['axis'])} {axis['size']:,} -> {axis['new_size']:,}"
         result, mood = ("; ".join(_never(axis)), WARNING) if axis in stuck else (axis["says"], GOOD)
         rows.append(Level("trainable", what, result, mood))
     return rows or [Level("trainable", "gradients of copies", "there are no copies")]

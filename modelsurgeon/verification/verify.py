@@ -63,11 +63,13 @@ def verify(
     if elsewhere := [checkpoint.origin.id for checkpoint in (source, result) if not checkpoint.fetch()]:
         note = f"logits not compared: {elsewhere[0]} is read where it is, and not stored on this disk"
         report = replace(report, notes=(*report.notes, note), by_proof_alone=True)
-        if not (report.proven or report.is_disproven):
+        if not report.same and (report.proof is None or report.inferred):
             raise ModelSurgeonError(f"nothing decides: {'; '.join([*report.notes, *report.unproven])}")
     else:
         report = _timed(report, "logits", _compared, tell, behaviour)
     report = _timed(report, "trainable", _examined, tell) if trainable else report
+    unread = [f"{side.origin.id}: {note}" for side in (source, result) for note in side.not_judged]
+    report = replace(report, notes=(*report.notes, *unread))
     return _timed(report, "beside", _laid_beside)
 
 

@@ -23,16 +23,18 @@ from modelsurgeon.errors import ModelSurgeonError
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.progress import Tell
 from modelsurgeon.running.batches import Inputs, make_inputs
-from modelsurgeon.running.forward import compared_outputs, folded, run_batch
+from modelsurgeon.running.coverage import Coverage
+from modelsurgeon.running.forward import compared_outputs, folded, over_tokens, real_rows, run_batch
 from modelsurgeon.running.generation import Continued, continue_prompts
 from modelsurgeon.running.options import RunOptions
 from modelsurgeon.running.outputs import Kept
-from modelsurgeon.running.reader import Batch
+from modelsurgeon.running.reader import Batch, settle
 from modelsurgeon.running.reference import home, is_offloaded, loaded, saved_folder
 from modelsurgeon.verification.comparison import TOKENS, Comparison, Tallies
 from modelsurgeon.verification.deviation import Deviation
 from modelsurgeon.verification.layers import Layers, States, compare_states, keep_states
 from modelsurgeon.verification.limits import wide_of
+from modelsurgeon.verification.lookups import Lookups
 
 # What the library raises where a class claims that it can generate, and cannot (WhisperForCausalLM).
 UNABLE = (AttributeError, IndexError, KeyError, NotImplementedError, TypeError, ValueError)
@@ -51,6 +53,7 @@ class Answers:
     deviations    {output: Deviation}
     noise         the comparison with the source's own outputs in more bits, if those were computed
     wider_states  hidden states in more bits, on disk too
+    coverage      how much was fed of what the source can look up
     """
 
     kept: Kept
@@ -64,6 +67,7 @@ class Answers:
     notes: tuple[str, ...] = ()
     continued: Continued | None = None
     seconds: float = 0.0
+    coverage: Coverage | None = None
 
     def keep(self, number: int, returned: Outputs) -> None:
         """Store the outputs of a batch."""
@@ -94,6 +98,7 @@ class Visits:
     """Both checkpoints, how they are run, and the folder for outputs.
 
     behaviour  also long and shifted rows, padding on the left, hidden states, and text that both write
+    thorough   feed every row that can be looked up, as there is no proof
     inputs     what both models are run on; the first visit to the source prepares it
     """
 
@@ -105,6 +110,7 @@ class Visits:
     scratch: Path
     tell: Tell
     behaviour: bool = False
+    thorough: bool = False
     inputs: Inputs = field(default=Inputs(()))
 
     def ask_source(self, dtype: str, wider: Answers | None = None) -> Answers:
@@ -112,15 +118,20 @@ class Visits:
         begin, place = time.perf_counter(), saved_folder(self.source)
         behaves = self.behaviour and dtype == self.options.dtype
         with loaded(self.source, place, replace(self.options, dtype=dtype)) as (model, unread):
+            settled = self._settle(model)
             if not self.inputs.batches:
-                self.inputs = make_inputs(model, place, self.options, behaviour=self.behaviour)
+                self.inputs = self._prepared(model, place, settled)
             kept, states = (Kept(self.scratch / f"{kind} in {dtype}") for kind in ("outputs", "states"))
-            answers = Answers(kept, states, int(getattr(model.config, "vocab_size", 0)), str(home(model)), notes=unread)
+            vocab = self.inputs.vocab if over_tokens(model) else 0
+            answers = Answers(kept, states, vocab, str(home(model)), notes=unread)
             noise = Tallies(wider.deviations, self.options.seed) if wider else None
-            for number, batch, returned in self._returned(model, f"source in {dtype}", behaves):
-                answers.keep(number, returned)
-                if wider and noise:
-                    noise.add(batch, wider.batch(number), returned)
+            with Lookups(self.source, model) as seen:
+                for number, batch, returned in self._returned(model, f"source in {dtype}", behaves):
+                    answers.keep(number, returned)
+                    if wider and noise:
+                        noise.add(batch, wider.batch(number), returned)
+            answers.coverage = seen.coverage(self._batches(model), self.inputs.trained, self.inputs.reach)
+            answers.notes += seen.unread() if self.thorough else ()
             if self.behaviour and dtype in (self.options.dtype, wide_of(self.options.dtype)):
                 keep_states(self.source, model, partial(run_batch, model, self._row), states)
             if behaves:
@@ -138,6 +149,7 @@ class Visits:
         layers: Layers | None = None
         continued, notes = None, self.inputs.notes
         with loaded(self.result, self.result_path, replace(self.options, dtype=dtype)) as (model, unread):
+            unread += self._settle(model)
             for number, batch, returned in self._returned(model, what, behaves):
                 there = before.batch(number)
                 tallies.add(batch, there, {k: self._fold(k, v, there[k]) for k, v in returned.items() if k in there})
@@ -160,18 +172,55 @@ class Visits:
 
     def _returned(self, model: Any, what: str, behaves: bool) -> Iterator[tuple[int, Batch, Outputs]]:
         """(number, batch, its outputs), float32 or float64 on the CPU."""
-        batches = self.inputs.batches
+        batches = self._batches(model)
         steps = len(batches) + behaves  # hidden states and text come after
         for number, batch in enumerate(batches):
             self.tell(what, number, steps)
             wanted = compared_outputs(model, run_batch(model, batch), self.source.architecture)
-            masks = {name: batch.read if name.startswith("encoder_") else batch.real for name in wanted}
-            yield number, batch, {name: _real(value.cpu(), masks[name]) for name, value in wanted.items()}
+            yield number, batch, {name: self._rows(model, batch, name, value) for name, value in wanted.items()}
         self.tell(what, len(batches), steps)
+
+    def _batches(self, model: Any) -> tuple[Batch, ...]:
+        """What is run in the model's dtype: 16 bits that nobody asked for are told, not judged."""
+        asked = getattr(torch, self.options.dtype)
+        told = model.dtype != asked and model.dtype.itemsize < 4
+        return self.inputs.batches[: self.inputs.usual] if told else self.inputs.batches
+
+    def _rows(self, model: Any, batch: Batch, name: str, value: torch.Tensor) -> torch.Tensor:
+        """[positions, width] of an output, on the CPU: of logits the tokens that both have, or the batch's columns."""
+        rows = real_rows(model, batch, name, value.cpu())
+        rows = rows.unsqueeze(-1) if rows.ndim == 1 else rows.flatten(0, -2)
+        if name in TOKENS and over_tokens(model):
+            rows = rows[:, : self.inputs.vocab] if batch.columns is None else rows[:, batch.columns]
+        return rows.to(torch.promote_types(value.dtype, torch.float32))
+
+    def _common(self) -> int | None:
+        """The tokens that both vocabularies have, where they differ in size."""
+        sizes = [side.sizes.get("vocab") for side in (self.source, self.result)]
+        found = [size for size in sizes if size is not None]
+        return min(found) if len(set(found)) > 1 else None
+
+    def _settle(self, model: Any) -> tuple[str, ...]:
+        """Keep a model's special tokens to those that are fed: a note where it names others."""
+        vocab = self._common() or getattr(model.config, "vocab_size", None)
+        return settle(model, vocab) if vocab else ()
+
+    def _prepared(self, model: Any, place: Path, notes: tuple[str, ...]) -> Inputs:
+        """What both models are run on; of a resized vocabulary, the tokens that both have."""
+        common = self._common()
+        behaviour, thorough = self.behaviour, self.thorough
+        found = make_inputs(model, place, self.options, behaviour=behaviour, thorough=thorough, vocab=common)
+        if common:
+            sizes = " -> ".join(f"{side.sizes['vocab']:,}" for side in (self.source, self.result))
+            notes += (f"vocabulary {sizes}: compared on the {common:,} tokens that both have",)
+            notes += ("no text generated: each would choose among tokens of its own",) * bool(found.prompts)
+        return replace(found, notes=(*notes, *found.notes), prompts=None if common else found.prompts)
 
     def _fold(self, name: str, value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         """An output of the result in the source's coordinates."""
         value = folded(value, self.maps.get(self.source.architecture.outputs.get(name, "")))
+        if len(value) != len(like):
+            raise ModelSurgeonError(f"{name}: {len(like):,} rows of numbers before, {len(value):,} after")
         if value.shape != like.shape:
             raise ModelSurgeonError(
                 f"{name}: {like.shape[-1]} numbers a position before, {value.shape[-1]} after; a hidden state of "
@@ -193,10 +242,3 @@ class Visits:
                 self.inputs = replace(inputs, prompts=None, notes=(*inputs.notes, why.splitlines()[0]))
         self.tell(what, steps, steps)
         return continued
-
-
-def _real(value: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-    """[rows, positions, ...] -> [real positions, width]; an output of other positions is taken whole."""
-    rows = value[real] if value.shape[:2] == real.shape else value
-    rows = rows.unsqueeze(-1) if rows.ndim == 1 else rows.flatten(0, -2)
-    return rows.to(torch.promote_types(value.dtype, torch.float32))

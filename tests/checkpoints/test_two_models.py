@@ -18,6 +18,7 @@ from modelsurgeon.errors import AmbiguousError, SourceError
 from modelsurgeon.files.file import LocalFile
 from modelsurgeon.files.hashes import ALGORITHM, digest
 from modelsurgeon.operations.catalogue import offered
+from modelsurgeon.running.reference import checked_view
 from modelsurgeon.saving.save import save
 from support import tiny
 from support.command import contents, run, sha256
@@ -89,6 +90,13 @@ def test_every_command_refuses_two_models_in_one_line(command, spoil, words, sha
     assert contents(sharded.parent) == before
 
 
+@each_two
+def test_what_becomes_two_models_after_it_was_opened_is_not_run(spoil, words, sharded):
+    spoil(sharded)
+    with pytest.raises(AmbiguousError, match="two models: "), checked_view(sharded):
+        pass
+
+
 def test_the_shards_alone_are_no_two_models(sharded, whole):
     assert run("inspect", sharded).code == run("verify", whole, sharded, "--quiet").code == 0
 
@@ -137,6 +145,14 @@ def test_a_folder_in_the_place_of_a_file_is_no_second_model(sharded, whole):
     assert tiny.load(sharded, LLAMA.kind)  # which is what the library does with it
 
 
+def test_the_state_of_a_trainer_holds_no_weights(single):
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin", "zoo.json"):
+        (single / name).touch()
+    assert not open_checkpoint(single).not_judged
+    (single / "pytorch_model-00001-of-00002.bin").touch()
+    assert open_checkpoint(single).not_judged[0].endswith(": pytorch_model-00001-of-00002.bin")
+
+
 def test_what_is_not_read_by_default_is_left_behind_by_name(single, whole):
     others = ["consolidated.safetensors", "model-00003-of-00003.safetensors", "model.fp16.safetensors", "model.gguf"]
     for name in others:
@@ -144,6 +160,11 @@ def test_what_is_not_read_by_default_is_left_behind_by_name(single, whole):
     (single / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": {"a": "model-00001-of-00002.safetensors"}}))
     done = run("widen", single, "-o", single.parent / "out")
     assert done.code == 0 and f"files left behind: {', '.join(sorted([*others, INDEX]))}\n" in done.err
+    weights = f"not judged, for transformers reads them by no default: {', '.join(sorted([*others, INDEX]))}"
+    assert open_checkpoint(single).not_judged == (weights,) and not open_checkpoint(whole).not_judged
+    assert f"not read by default: {', '.join(sorted([*others, INDEX]))}\n" in run("inspect", single).out
+    assert f"{single}: {weights}" in run("verify", whole, single).err
+    assert json.loads(run("diagnose", single, "--weights", "--json").out)["models"][0]["notes"] == [weights]
     assert run("widen", whole, "-o", single.parent / "clean").code == 0
     assert load_file(single.parent / "out" / SINGLE).keys() == load_file(single.parent / "clean" / SINGLE).keys()
     assert sha256(single.parent / "out" / SINGLE) == sha256(single.parent / "clean" / SINGLE)

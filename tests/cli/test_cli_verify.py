@@ -98,7 +98,8 @@ def test_verify_tells_the_same_as_a_table_as_json_and_as_a_page(small, plain, tm
     assert min(found["seconds"].values()) > 0 and set(found["seconds"]) == {"proof", "logits", "trainable", "beside"}
     lines, text = done.err.splitlines(), html.unescape(re.sub("<[^>]*>", "", page.read_text()))
     levels = [line.split()[0] for line in lines[: len(lines) - 1]]
-    assert levels[:7] == ["level", "proof", "logits", "layers", "generation", "trainable", "trainable"]
+    expected = ["level", "proof", "logits", "layers", "generation", "coverage", "trainable", "trainable"]
+    assert levels[:8] == expected
     assert lines[-1] == f"{small} -> {plain}: {found['verdict']}"
     assert (
         found["verdict"].startswith("same function, proven for all inputs; but ")

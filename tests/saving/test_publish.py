@@ -320,3 +320,12 @@ def test_the_library_is_silent_and_afterwards_as_before(hub, folder, capfd):
     finally:
         disable_progress_bars()
     assert capfd.readouterr() == ("", "") and logging.get_verbosity() == before
+
+
+def test_nothing_is_pushed_beside_an_adapter(hub, folder):
+    hub.add("org/adapter", OLD | {"adapter_config.json": b"{}"})
+    for act in (lambda: checked("org/adapter"), lambda: pushed(folder, "org/adapter")):
+        with pytest.raises(OutputError) as raised:
+            act()
+        one_line(raised, "org/adapter: holds an adapter (adapter_config.json)", "choose another target")
+    assert not changes(hub)

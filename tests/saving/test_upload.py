@@ -148,3 +148,13 @@ def test_what_a_file_system_raises_becomes_one_line(memory, monkeypatch, error, 
         check_url("memory://bucket/out", overwrite=False)
     one_line(raised, "memory://bucket/out: ")
     assert type(raised.value) is kind
+
+
+def test_nothing_is_uploaded_beside_an_adapter(memory, folder):
+    hold(OLD | {"adapter_config.json": b"{}"})
+    before = held()
+    for act in (check_url, lambda *to: upload(folder, *to)):
+        with pytest.raises(OutputError) as raised:
+            act("memory://bucket/out", True)
+        one_line(raised, "memory://bucket/out: holds an adapter (adapter_config.json)", "choose another target")
+    assert held() == before

@@ -53,6 +53,15 @@ def drawn(things: Iterable[A], ways: Iterable[B], name: str) -> list[tuple[A, B]
     return list(zip(things, generator.sample(dealt, len(dealt)), strict=True))
 
 
+def some(things: Iterable[A], count: int, name: str) -> list[A]:
+    """So many of the things, in their order; or all."""
+    things = list(things)
+    if EXHAUSTIVE:
+        return things
+    chosen = set(chance(name).sample(range(len(things)), count))
+    return [thing for index, thing in enumerate(things) if index in chosen]
+
+
 def examples(count: int) -> int:
     """So many examples of hypothesis, or TIMES as many."""
     return count * TIMES if EXHAUSTIVE else count

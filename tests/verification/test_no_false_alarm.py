@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from modelsurgeon.checkpoints.check import check
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from modelsurgeon.errors import PlanError
+from modelsurgeon.errors import ArchitectureError, PlanError, SourceError
 from modelsurgeon.growth.growth import RULES
 from modelsurgeon.model import verify
 from modelsurgeon.operations.insert_layers import InsertLayers
@@ -102,7 +103,8 @@ def grown(case: Case, source: Checkpoint) -> Checkpoint:
     for operation in operations(case.done, source):
         try:
             after = applied(operation, result)
-        except PlanError:
+            check(after)
+        except (PlanError, SourceError, ArchitectureError):
             continue
         result = result if after.lossy else after
     return result

@@ -145,7 +145,7 @@ def test_nested_pairs_that_nobody_writes_are_dead_until_queries_hold_something(g
     result = grow("llama-untied", attention="head-dim")
     head = by_axis(examined(result))["head"]
     assert (head.pairs, head.dead) == (0, 8 * 2 * 2)  # in two layers of two key-value heads
-    assert head.says.startswith("32 new query and key coordinates get no gradient")
+    assert head.says.startswith("32 new query and key coordinates of a head get no gradient")
     nested = np.tile(composed_maps(result.steps)["head"].gaps, 4)
 
     def alive(tensors: Tensors) -> None:
@@ -153,7 +153,7 @@ def test_nested_pairs_that_nobody_writes_are_dead_until_queries_hold_something(g
             tensors[name][torch.from_numpy(nested)] = 0.1
 
     head = by_axis(examined(grow("llama-untied", alive, attention="head-dim", seed=1)))
-    assert head["head"].dead == 0 and head["head"].says == "the new query and key coordinates get gradients"
+    assert head["head"].dead == 0 and head["head"].says == "the new query and key coordinates of a head get gradients"
 
 
 def test_copies_of_other_shares_part_and_only_equal_ones_stay(grow: Grow) -> None:

@@ -27,7 +27,6 @@ from modelsurgeon.maps.orders import gathered, ranks, tiled
 @register
 class Experts(Kind):
     word = "experts"
-    coordinates = "experts"
     unit_scale = True
     is_expert = True
     only_order = "copies side by side"

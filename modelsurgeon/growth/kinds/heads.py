@@ -30,9 +30,6 @@ class Heads(Kind):
     unit_scale = True
     is_head = True
 
-    def noun(self, name: str) -> str:
-        return {"heads": "attention heads", "kv": "key-value heads"}.get(name, f"heads of {name}")
-
     def reach(self, table: Architecture, name: str) -> str:
         rules = {"grouped": table.axes[name].follows or _served(table, name), "slopes": table.axes[name].slopes}
         return " ".join(rule for rule, holds in rules.items() if holds) or "any"

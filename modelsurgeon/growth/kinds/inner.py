@@ -30,7 +30,6 @@ WHOLE_PAIRS = "rotary pairs keep their frequencies at whole multiples"
 @register
 class Inner(Kind):
     word = "inner"
-    coordinates = "query and key coordinates"
     grown_by = ("head-dim",)
     in_heads = True
 

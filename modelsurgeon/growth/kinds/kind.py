@@ -19,6 +19,7 @@ import numpy as np
 
 from modelsurgeon.architectures.architecture import Architecture, Axis, Config
 from modelsurgeon.architectures.norms import is_normalised
+from modelsurgeon.architectures.plain_names import plain
 from modelsurgeon.errors import PlanError
 from modelsurgeon.growth import kinds
 from modelsurgeon.growth.growth import Growth
@@ -33,7 +34,7 @@ class Kind:
     """One kind. By default an axis passes copies of any scale and grows to any size."""
 
     word: ClassVar[str]  # its name in tables
-    coordinates: ClassVar[str] = "{} coordinates"  # the noun for its coordinates, with {} for the axis' name
+    coordinates: ClassVar[str] = ""  # what people call its coordinates; empty: the plain name of the axis
     sizes: ClassVar[str] = "any"  # the sizes to which it can grow, where they do not depend on the table
     grown_by: ClassVar[tuple[str, ...]] = ()  # the ways of growing attention by a factor that grow it, too
     keeps_size: ClassVar[bool] = False  # whether a factor or a number of parameters never grows it
@@ -48,8 +49,8 @@ class Kind:
     only_order: ClassVar[str] = ""  # the name of the one order that inference tries, that of `map`; empty: several
 
     def noun(self, name: str) -> str:
-        """The noun for the coordinates of such an axis."""
-        return self.coordinates.format(name)
+        """What people call the coordinates of such an axis."""
+        return self.coordinates or plain(name)
 
     def reach(self, table: Architecture, name: str) -> str:
         """The sizes that an axis can grow to, as `overview.py` lists them."""

@@ -15,9 +15,6 @@ class Pointwise(Kind):
     grown_by = ("head-dim", "heads")
     unit_scale = True
 
-    def noun(self, name: str) -> str:
-        return "MLP neurons" if name == "mlp" else f"{name} neurons"
-
     def reach(self, table: Architecture, name: str) -> str:
         return "xk" if is_normalised(table, name) else "any"
 

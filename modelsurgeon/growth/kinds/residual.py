@@ -31,7 +31,6 @@ class Residual(Kind):
     """
 
     word = "residual"
-    coordinates = "hidden coordinates"
     grown_by: ClassVar[tuple[str, ...]] = ("head-dim", "heads")
     passes_means = True
     spans_layers = True
@@ -110,7 +109,6 @@ class Rank(Residual):
     """Sums and norms of an axis of its own between two projections: its norms keep the eps that they have."""
 
     word = "rank"
-    coordinates = Kind.coordinates
     grown_by = ()
     keeps_size = True
     spans_layers = False

@@ -11,10 +11,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
+from modelsurgeon.checkpoints.check import WITHOUT_RECORD, check_record
+from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.record import RECORD, Step
 from modelsurgeon.errors import FieldError
 from modelsurgeon.files.fields import expect, refuse
 from modelsurgeon.operations import catalogue
+
+
+def check_claims(checkpoint: Checkpoint) -> None:
+    """Raise FieldError, with the way out, where something on a checkpoint's record cannot be right."""
+    check_record(checkpoint)
+    try:
+        check_steps(checkpoint.steps)
+    except FieldError as error:
+        raise FieldError(f"{checkpoint.origin.id}: {error}; {WITHOUT_RECORD}") from None
 
 
 def check_steps(steps: Iterable[Step]) -> None:
@@ -32,7 +43,10 @@ def check_step(step: Step, where: str) -> None:
     if step.operation not in known:
         refuse(f"{where}.operation", f"one of {', '.join(known)}", step.operation)
     operation = known[step.operation]
-    arguments = json.loads(json.dumps(dict(step.arguments)))  # as they are on record: a tuple is a list
+    try:
+        arguments = json.loads(json.dumps(dict(step.arguments)))  # as they are on record: a tuple is a list
+    except RecursionError:
+        refuse(f"{where}.arguments", "fewer levels", step.arguments)
     expect(arguments, dict(operation.recorded()), f"{where}.arguments")
     if step.maps and not operation.grows:
         refuse(f"{where}.maps", f"none, since {step.operation} grows no axis", list(step.maps))

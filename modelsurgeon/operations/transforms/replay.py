@@ -12,16 +12,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
+from typing import Any
 
-from modelsurgeon.checkpoints.check import check_record
+from modelsurgeon.architectures.config import lookup
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.record import Step
 from modelsurgeon.errors import PlanError
 from modelsurgeon.growth.remap import Storage, remap
+from modelsurgeon.growth.targets import ATTENTIONS, by_factor
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.operations import catalogue
 from modelsurgeon.operations.operation import Operation, Replayed
-from modelsurgeon.operations.transforms.claims import check_steps
+from modelsurgeon.operations.transforms.claims import check_claims
 from modelsurgeon.tensors.dtypes import DTYPE_NAMES
 
 
@@ -29,8 +31,7 @@ def applied(operation: Operation, checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint after an operation, with a step on record. Raises what the operation raises."""
     operation.check_types()
     operation.check()
-    check_record(checkpoint)
-    check_steps(checkpoint.steps)
+    check_claims(checkpoint)
     after = operation.apply(checkpoint)
     if len(notes := tuple(dict.fromkeys(after.notes))) < len(after.notes):  # two operations can write one note
         after = replace(after, notes=notes)
@@ -62,7 +63,7 @@ class Replay:
     def applied(self, operation: Operation) -> Replay:
         return self.onto(lambda checkpoint: applied(operation, checkpoint))
 
-    def growing(self, maps: Mapping[str, AxisMap], dtype: str | None = None, promote: bool = False) -> Replay:
+    def growing(self, maps: Mapping[str, AxisMap], arguments: Mapping[str, Any]) -> Replay:
         """After further growth, composed with the growth just before, and nothing rounded in between.
 
         Where copies are parts of a sum among writers (of a tied head) in the one and among readers in the other, no
@@ -90,9 +91,18 @@ class StepByStep:
     def applied(self, operation: Operation) -> StepByStep:
         return self.onto(lambda checkpoint: applied(operation, checkpoint))
 
-    def growing(self, maps: Mapping[str, AxisMap], dtype: str | None = None, promote: bool = False) -> StepByStep:
-        storage = Storage(DTYPE_NAMES[dtype] if dtype else None, promote)
-        return StepByStep(remap(self.checkpoint, maps, storage))
+    def growing(self, maps: Mapping[str, AxisMap], arguments: Mapping[str, Any]) -> StepByStep:
+        """After further growth, stored as its arguments say. Raises PlanError where it has not the sizes they name."""
+        dtype = arguments.get("dtype")
+        storage = Storage(DTYPE_NAMES[dtype] if dtype else None, arguments.get("rule") == "exact")
+        grown, table = remap(self.checkpoint, maps, storage), self.checkpoint.architecture
+        sizes = dict(arguments.get("settings", {}))
+        if arguments.get("factor") and arguments.get("attention") in ATTENTIONS:
+            sizes = by_factor(self.checkpoint, arguments["factor"], arguments["attention"]) | sizes
+        for key, size in sizes.items():
+            if (found := lookup(grown.resolved, table.aliases.get(key, key))) != size:
+                raise PlanError(f"arguments make {key} {size}, and the maps make it {found}")
+        return StepByStep(grown)
 
     def beneath(self, transform: Callable[[Checkpoint], Checkpoint]) -> StepByStep:
         return self.onto(transform)

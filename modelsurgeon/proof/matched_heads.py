@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,14 +16,12 @@ from modelsurgeon.architectures.norms import is_normalised, is_written_by_norm
 from modelsurgeon.growth.kinds.inner import rotated_size
 from modelsurgeon.growth.kinds.kind import Maps, kind_of
 from modelsurgeon.proof import allowed
+from modelsurgeon.proof.alignment import Alignment
 from modelsurgeon.proof.arranged import Order, Place, Settled, arranged, settle, tiles
 from modelsurgeon.proof.coordinates import joined_axes
 from modelsurgeon.proof.modules import Held, modules
 from modelsurgeon.proof.reordered import Seat
 from modelsurgeon.proof.sketches import match
-
-if TYPE_CHECKING:
-    from modelsurgeon.proof.alignment import Alignment
 
 MINOR = 0.03  # the weight of what only decides between heads whose queries and keys are alike
 
