@@ -163,7 +163,9 @@ def test_what_is_not_read_by_default_is_left_behind_by_name(single, whole):
     weights = f"not judged, for transformers reads them by no default: {', '.join(sorted([*others, INDEX]))}"
     assert open_checkpoint(single).not_judged == (weights,) and not open_checkpoint(whole).not_judged
     assert f"not read by default: {', '.join(sorted([*others, INDEX]))}\n" in run("inspect", single).out
-    assert f"{single}: {weights}" in run("verify", whole, single).err
+    rows = json.loads(run("verify", whole, single, "--json").out)["beside"]
+    row = next(row for row in rows if row["what"] == "other weights")
+    assert row["finding"] == "not compared" and all(name in row["detail"] for name in others)
     assert json.loads(run("diagnose", single, "--weights", "--json").out)["models"][0]["notes"] == [weights]
     assert run("widen", whole, "-o", single.parent / "clean").code == 0
     assert load_file(single.parent / "out" / SINGLE).keys() == load_file(single.parent / "clean" / SINGLE).keys()

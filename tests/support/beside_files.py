@@ -331,7 +331,7 @@ DIFFERENCES: dict[str, Change] = {
         *("processor_config.json", "different", "size.height (16 -> 32)"),
         write("processor_config.json", '{"size": {"height": 16}}'),
     ),
-    "an adapter": Change(write("adapter_config.json", "{}"), "adapter_config.json", "only in result"),
+    "an adapter": Change(write("adapter_model.safetensors", "x"), "adapter_model.safetensors", "only in result"),
     "a file more": Change(write("notes.txt", "x"), "notes.txt", "only in result"),
     "another file": Change(
         write("notes.txt", "xy"), "notes.txt", "different", "1 and 2 bytes", write("notes.txt", "x")

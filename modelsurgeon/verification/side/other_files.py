@@ -82,10 +82,9 @@ def _auto_maps(side: Checkpoint) -> dict[str, Any]:
     return {file: value for file, value in found.items() if value}
 
 
-def _weights(side: Checkpoint) -> set[str]:
+def _weights(side: Checkpoint) -> set[str | None]:
     """The files that its tensors are read from, and the index that names them."""
-    files = {tensor.stored.file.name for tensor in side.tensors.values() if tensor.stored}
-    return files | {name for name in side.origin.folder.names() if name.endswith(".safetensors.index.json")}
+    return {*side.weights.names, side.weights.index} if side.weights else set()
 
 
 def _folders(side: Checkpoint) -> set[str]:
