@@ -36,7 +36,7 @@ def files() -> Iterator[Attack]:
     )
     yield demo.proven("beside", "no generation config", removed("generation_config.json"), "beside", "generation")
     yield demo.proven("beside", "a README", written("README.md", "# Mine"))
-    yield demo.proven("beside", "a licence", written("LICENSE", "none"), "beside", "LICENSE")
+    yield demo.proven("beside", "a licence", written("LICENSE", "none"), "", "LICENSE")
     yield copied("llama-tied").proven(
         "beside", "code of its own", written("modeling_own.py", "raise SystemExit"), "beside", "modeling_own.py"
     )
