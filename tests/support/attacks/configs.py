@@ -68,14 +68,14 @@ def by_family() -> Iterator[tuple[str, str, dict[str, Any], str]]:
     yield "bert-tied", "another activation", {"hidden_act": "relu"}, OUT
     yield "bert-tied", "an encoder that reads like a decoder", {"is_decoder": True}, KEY
     yield "bert-tied", "an eps of another library", {"layer_norm_eps": 1e-3}, OUT
-    yield "roberta-tied", "positions past another token", {"pad_token_id": 1}, OUT
+    yield "roberta-tied", "positions past another token", {"pad_token_id": 1}, KEY
     yield "roformer-tied", "values that turn", {"rotary_value": True}, OUT
     yield "deberta-v2-tied", "queries that know no distance", {"pos_att_type": ["c2p"]}, OUT
     yield "deberta-v2-tied", "no relative attention", {"relative_attention": False}, OUT
     yield "modernbert-tied", "a wider local window", {"local_attention": 8}, OUT
     yield "t5-tied", "a decoder that begins with another token", {"decoder_start_token_id": 5}, KEY
     yield "t5-tied", "distances in other buckets", {"relative_attention_max_distance": 40}, KEY
-    yield "t5-tied", "another activation", {"feed_forward_proj": "gelu", "dense_act_fn": "gelu"}, OUT
+    yield "t5-tied", "another activation", {"dense_act_fn": "gelu", "feed_forward_proj": "gelu"}, OUT
     yield "bart-tied", "a decoder that begins with another token", {"decoder_start_token_id": 0}, KEY
     yield "bart-tied", "an encoder without heads enough", {"encoder_attention_heads": 2}, OUT
     yield "bart-scaled", "embeddings that are not scaled", {"scale_embedding": False}, OUT
