@@ -12,7 +12,7 @@ from typing import Any
 from modelsurgeon.architectures import registry
 from modelsurgeon.architectures.architecture import Architecture, Template
 from modelsurgeon.architectures.config import EFFECTIVE, lookup
-from modelsurgeon.architectures.settings import LARGEST_SIZE
+from modelsurgeon.architectures.values import LARGEST_SIZE
 from modelsurgeon.checkpoints.checkpoint import Checkpoint, left_behind
 from modelsurgeon.checkpoints.record import RECORD
 from modelsurgeon.errors import ArchitectureError, FieldError, SourceError

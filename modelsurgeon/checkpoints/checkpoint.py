@@ -18,7 +18,7 @@ from typing import Any
 
 from modelsurgeon.architectures import registry
 from modelsurgeon.architectures.architecture import Architecture
-from modelsurgeon.architectures.settings import check_settings
+from modelsurgeon.architectures.values import check_settings
 from modelsurgeon.checkpoints.prefixes import refuse_prefix
 from modelsurgeon.checkpoints.record import RECORD, Origin, Step, read_record
 from modelsurgeon.checkpoints.source import locate

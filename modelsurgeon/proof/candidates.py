@@ -25,7 +25,7 @@ from modelsurgeon.growth.kinds.kind import SAME, Maps, kind_of
 from modelsurgeon.maps import dimension, orders
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.maps.signature import Signature
-from modelsurgeon.proof.arranged import Order
+from modelsurgeon.proof.places.arranged import Order
 from modelsurgeon.tensors.lazy import LazyTensor
 from modelsurgeon.tensors.remapped import Remapped
 

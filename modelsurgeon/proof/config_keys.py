@@ -33,7 +33,7 @@ UNKNOWN = "no key of this model type: the library keeps it, and nothing reads it
 RAW = "compared as the files have it, key by key: the library cannot build a config from one of them"
 EMPTY = "absent, null, false and empty mean the same"
 SYNONYM = "another name of the same function"
-YARN = {"beta_fast": 32, "beta_slow": 1}  # what the library takes where a record has none
+YARN: Mapping[str, float] = {"beta_fast": 32, "beta_slow": 1}  # what the library takes where a record has none
 VOCABULARY = "vocab_size"
 
 
@@ -159,8 +159,16 @@ def _rope(table: Architecture, given: Mapping[str, Any]) -> Iterator[tuple[str, 
         return
     for layer, record in records.items():
         at = ROPE[0] if layer is None else f"{ROPE[0]}.{layer}"
-        absent = YARN if record["rope_type"] == "yarn" else {}
-        yield from flat({**record, **{k: v for k, v in absent.items() if not record.get(k)}}, f"{at}.").items()
+        yield from flat(_completed(record, given.get("max_position_embeddings")), f"{at}.").items()
+
+
+def _completed(record: Mapping[str, Any], longest: Any) -> dict[str, Any]:
+    """A record with what the library takes for what it lacks. Upstream: transformers/modeling_rope_utils.py."""
+    absent = dict(YARN) if record["rope_type"] == "yarn" else {}
+    original = record.get("original_max_position_embeddings")
+    if record["rope_type"] in ("yarn", "longrope") and isinstance(original, int) and original and longest:
+        absent["factor"] = longest / original
+    return {**record, **{key: value for key, value in absent.items() if not record.get(key)}}
 
 
 def _class(checkpoint: Checkpoint, kind: str) -> str:

@@ -87,6 +87,10 @@ def _off(name: str) -> Condition:
     return _both(lambda side: not side.settings.get(name))
 
 
+def _on(name: str) -> Condition:
+    return _both(lambda side: bool(side.settings.get(name)))
+
+
 def _equal(value: Callable[[Side, str], Any]) -> Condition:
     return lambda key, sides: bool(value(sides[0], key) == value(sides[1], key))
 
@@ -149,13 +153,22 @@ def _absent_means(meaning: bool) -> Condition:
 CONDITIONS: Mapping[str, Condition] = {
     "absent is false": lambda key, sides: _absent_means(False)(key, sides) and _off("is_decoder")(key, sides),
     "absent is true": _absent_means(True),
+    "absent is true, in a decoder": lambda key, sides: (
+        _absent_means(True)(key, sides) and _on("is_decoder")(key, sides)
+    ),
     "a window": _both(lambda side: side.settings.get("sliding_window") is not None),
     "absolute positions": _both(lambda s: s.settings.get("position_embedding_type") in (None, "absolute")),
     "no decoder": _off("is_decoder"),
-    "alibi": _both(lambda side: bool(side.settings.get("alibi"))),
+    "alibi": _on("alibi"),
     "equal sparse layers": _equal(_sparse_layers),
     "equal halves": _equal(_half),
     "equal ranges": _equal(_range),
+    "newer architecture": _on("new_decoder_architecture"),
+    "no buckets": _both(lambda side: side.value("position_buckets") in range(-9, 1)),
+    "no parallel branches": lambda key, sides: (
+        _off("parallel_attn")(key, sides) and _off("new_decoder_architecture")(key, sides)
+    ),
+    "no tasks": _off("use_task_id"),
     "no balancing loss": _off("output_router_logits"),
     "no head": _both(lambda side: not side.has_head),
     "no layer slides": _both(lambda side: "sliding_attention" not in (side.settings.get("layer_types") or ())),
@@ -163,6 +176,7 @@ CONDITIONS: Mapping[str, Condition] = {
     "no limit of positions": _both(_unlimited),
     "not read by this rope type": _is_unread,
     "not sparse": _off("sparse_prediction"),
+    "none named": lambda key, sides: not any(side.settings.get(key) for side in sides),
     "norms behind": _off("do_layer_norm_before"),
     "nothing to begin with": _both(lambda side: side.settings.get("decoder_start_token_id") is None),
     "null is false": _null_is_false,

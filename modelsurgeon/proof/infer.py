@@ -35,11 +35,12 @@ from modelsurgeon.growth.kinds.kind import Maps, kind_of
 from modelsurgeon.growth.remap import GrownTensors, Storage
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.operations import catalogue
+from modelsurgeon.operations.transforms.replay import composed_maps
 from modelsurgeon.progress import Tell, silent
-from modelsurgeon.proof.aligning import align
-from modelsurgeon.proof.alignment import Alignment
 from modelsurgeon.proof.candidates import Candidate, candidates, keeps_places, sampled
 from modelsurgeon.proof.fold import fold
+from modelsurgeon.proof.places.aligning import align
+from modelsurgeon.proof.places.alignment import Alignment
 from modelsurgeon.proof.proof import Proof, demanded, factor_eps, paired, prove
 from modelsurgeon.tensors.lazy import LazyTensor
 
@@ -69,6 +70,11 @@ class Inferred:
     def fits(self) -> bool:
         """Whether the maps are proven; else they are the nearest ones."""
         return self.proof is not None and self.proof.summary != "wrong"
+
+    @property
+    def maps(self) -> dict[str, AxisMap]:
+        """{axis: map} of the axes whose coordinates are in the same places in every layer of the result itself."""
+        return {axis: one for axis, one in composed_maps(self.steps).items() if axis not in self.reordered}
 
     @property
     def nearest(self) -> str:
@@ -138,8 +144,11 @@ def _proven(source: Checkpoint, reading: Reading, steps: list[Step], lines: list
     every = (*steps, *step)
     if reading.roundings > 1:
         said = (*said, "numbers as two growths round them, one after the other")
-    proof = prove(source, reading.result, every, tell=tell, roundings=reading.roundings)
-    return Inferred(every, said, reading.result, reordered, proof)
+    own = reading.alignment.own if reading.alignment else {}
+    chosen = tuple(dict.fromkeys(axis for maps in own.values() for axis in maps))
+    said = (*said, *(f"{axis}: in each layer other coordinates are copied" for axis in chosen))
+    proof = prove(source, reading.result, every, tell=tell, roundings=reading.roundings, own=own)
+    return Inferred(every, said, reading.result, reordered + chosen, proof)
 
 
 def _may_align(reading: Reading) -> bool:
@@ -279,7 +288,7 @@ class Reading:
         best = short[votes.index(max(votes))]
         against = [witness for witness in about if not self._may_fit(witness, tried[best])]
         if against or moved or not best.axis_map.is_identity:
-            description = f"{moved}, then {best.description}" if moved else best.description
+            description = f"{moved}, then {best.description.removeprefix('then ')}" if moved else best.description
             line = f"{name}: {description} ({best.axis_map.size} -> {best.axis_map.new_size})"
             if against and not self.aligns:  # then axes that are not aligned yet contradict it
                 line += f"; contradicted by {len(against)} of {len(about)} kinds of tensors, first {against[0].name}"
@@ -359,7 +368,13 @@ class Reading:
     def _expected(self, witness: Witness, maps: Maps) -> LazyTensor:
         if not keeps_places(witness.template.signature, maps):
             raise PlanError("a norm leaves every coordinate in its place")
+        maps = {**maps, **self._own(witness)}
         return self._growing.remapped(witness.template, witness.before, witness.template.signature.grow(maps))
+
+    def _own(self, witness: Witness) -> Maps:
+        """The maps that a tensor's layer has for itself."""
+        alignment = self.alignment
+        return alignment.own.get(alignment.paired.get(witness.name, ""), {}) if alignment else {}
 
     @cached_property
     def _growing(self) -> GrownTensors:

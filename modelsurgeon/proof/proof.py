@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -22,10 +23,12 @@ from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.record import RECORD, Step
 from modelsurgeon.errors import ArchitectureError, FieldError, PlanError, SourceError
 from modelsurgeon.maps import dimension
+from modelsurgeon.maps.axis_map import AxisMap
+from modelsurgeon.maps.orders import identity
 from modelsurgeon.operations import catalogue
 from modelsurgeon.operations.operation import Demand
 from modelsurgeon.operations.transforms.claims import check_steps
-from modelsurgeon.operations.transforms.replay import replay, step_by_step
+from modelsurgeon.operations.transforms.replay import composed_maps, replay, step_by_step
 from modelsurgeon.progress import Tell, silent
 from modelsurgeon.proof.config_keys import ConfigComparison, compare_configs
 from modelsurgeon.proof.fold import TensorVerdict, Workers, fold
@@ -77,11 +80,13 @@ def prove(
     *,
     tell: Tell = silent,
     roundings: int = 1,
+    own: Mapping[str, Mapping[str, AxisMap]] = MappingProxyType({}),
 ) -> Proof | None:
     """Fold the result back to the source; None where the result has no record that begins at the source.
 
     steps      the operations, if they are not on record (`infer` finds them)
     roundings  of steps that are not on record: how often each number may have been rounded
+    own        {tensor of the result: {axis: map}} where a layer has a lawful map for itself, in place of the steps'
     Raises as `check` where the source does not fit its table.
     """
     recorded = steps is None
@@ -107,6 +112,8 @@ def prove(
     with Workers() as workers:
         for name in sorted(names.keys() - new.keys()):
             wanted, found = expected.tensors[name].fused, result.tensors[names[name]]
+            if names[name] in own and isinstance(wanted, Remapped):
+                wanted = _regrown(wanted, expected, name, {**composed_maps(steps), **own[names[name]]}, source.sizes)
             if stored is None or found.dtype not in FLOATS:
                 verdict = fold(names[name], wanted, found, factor_eps(wanted, found, roundings), workers)
             else:
@@ -125,6 +132,16 @@ def _check_record(result: Checkpoint) -> None:
     if result.misrecorded:
         raise FieldError(result.misrecorded)
     check_steps(result.steps)
+
+
+def _regrown(
+    wanted: Remapped, expected: Checkpoint, name: str, maps: Mapping[str, AxisMap], sizes: Mapping[str, int]
+) -> Remapped:
+    """A tensor grown by these maps of its axes."""
+    template = expected.architecture.template(name)
+    assert template
+    every = {axis: maps.get(axis) or identity(sizes[axis]) for axis in template.signature.axes}
+    return replace(wanted, dimensions=template.signature.grow(every))
 
 
 def _verdict_of_new(name: str, expected: LazyTensor, found: LazyTensor, demand: Demand) -> TensorVerdict:

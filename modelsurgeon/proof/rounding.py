@@ -81,6 +81,8 @@ def rounding_of(tensor: LazyTensor, found: LazyTensor) -> Rounding:
 
 def loses(tensor: LazyTensor) -> bool:
     """Whether growing a tensor rounds its numbers; factors that are powers of two but for a float64 rounding do not."""
+    if callable(tensor.fill) and not all(dimension.is_identity for dimension in tensor.dimensions):
+        return True  # new entries are computed in float64, and stored once
     if tensor.is_exact:
         return False
     if any(dimension.means for dimension in tensor.dimensions) or not _holds(tensor.dtype, tensor.base.dtype):

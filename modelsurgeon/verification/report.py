@@ -2,7 +2,7 @@
 
     same function, proven for all inputs   the weights prove it, and the outputs agree
     same on what was run, not proven       the outputs agree; nothing shows it for other inputs
-    different                              outputs differ, or a record's proof fails
+    different                              outputs differ, a setting that counts differs, or a record's proof fails
 
 Maps that were derived from the weights and do not fit prove nothing. Copies that training could never change are
 reported, and do not change the verdict.
@@ -16,6 +16,7 @@ from typing import Any
 
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.record import Step
+from modelsurgeon.proof.config_keys import ConfigComparison
 from modelsurgeon.proof.infer import Inferred
 from modelsurgeon.proof.proof import Proof
 from modelsurgeon.running.batches import SAMPLE
@@ -35,6 +36,7 @@ class Report:
     """The findings of each level; None for a level that was not run, with the reason in `notes`.
 
     steps           how the source became the result: on record, or derived from the weights (`inferred`)
+    config          every key of both config.json files, as the library reads them; None where the families differ
     beside          what else the two folders hold: it has no say in the verdict on the function
     by_proof_alone  whether the models are not on this disk, so that nothing was run; the proof covers all inputs
     seconds         {level: wall time}
@@ -48,6 +50,7 @@ class Report:
     steps: tuple[Step, ...] | None = None
     inferred: Inferred | None = None
     proof: Proof | None = None
+    config: ConfigComparison | None = None
     logits: LogitReport | None = None
     stored: LogitReport | None = None
     trainable: Trainability | None = None
@@ -63,17 +66,17 @@ class Report:
     @property
     def same(self) -> bool:
         """Whether no level that was run found a difference; at least the outputs, or the proof alone, must be there."""
-        if self.is_disproven:
+        if self.is_disproven or self.has_other_settings:
             return False
         if self.by_proof_alone:
-            return self._weights_agree and self.proof is not None and self.proof.rounding <= summary.NEGLIGIBLE
+            return self.weights_agree and self.proof is not None and self.proof.rounding <= summary.NEGLIGIBLE
         stored = self.stored is None or not self.stored.reasons  # what is far beyond its noise, or not finite
         return self.logits is not None and self.logits.same and stored
 
     @property
     def proven(self) -> bool:
         """Whether it is the same function for all inputs, by the weights, up to rounding."""
-        return self.same and self._weights_agree
+        return self.same and self.weights_agree
 
     @property
     def same_beside(self) -> bool:
@@ -98,7 +101,13 @@ class Report:
         return (*(f"{one.name}: {one.detail}" for one in self.proof.wrong), *self.proof.lossy)
 
     @property
-    def _weights_agree(self) -> bool:
+    def has_other_settings(self) -> bool:
+        """Whether a key of the config that has an effect differs, and no growth explains it."""
+        return self.config is not None and bool(self.config.different)
+
+    @property
+    def weights_agree(self) -> bool:
+        """Whether the proof holds, up to rounding."""
         return self.proof is not None and self.proof.summary != "wrong" and not self.proof.lossy
 
     @property
@@ -119,6 +128,7 @@ class Report:
             "inferred": self.inferred and self.inferred.to_json(),
             "settings": self._settings() if self.logits or self.trainable else None,
             "proof": self.proof and self.proof.to_json(),
+            "config": self.config and self.config.to_json(),
             "logits": self.logits and self.logits.to_json(),
             "stored": self.stored and self.stored.to_json(),
             "trainable": self.trainable and self.trainable.to_json(),

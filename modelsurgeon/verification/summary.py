@@ -70,6 +70,7 @@ def verdict(document: Document) -> str:
 def levels(document: Document) -> list[Level]:
     """The rows of all levels that were run, in order; outputs and copies may have several rows."""
     rows = [_proof(document["proof"], document["inferred"])] if document["proof"] else []
+    rows += [_config(document["config"])] if document["config"] else []
     rows += [*_logits(document["logits"]), *_coverage(document["logits"])] if document["logits"] else []
     if report := document["stored"]:
         errors, noise = (number(largest(c["max_rel"] for c in report[key])) for key in ("comparisons", "noise"))
@@ -86,8 +87,14 @@ def warnings(document: Document) -> list[str]:
     wrong = [f"{word}: {one['name']}: {one['detail']}" for one in proof["tensors"] if one["verdict"] == "wrong"]
     more = [f"and {len(wrong) - MOST_WARNINGS:,} more"] if len(wrong) > MOST_WARNINGS else []
     lossy = [f"not lossless: {reason}" for reason in proof["approximations"]]
+    on_record = document["proof"] and not document["inferred"]  # then `wrong` has the settings, too
+    settings = [] if on_record or not document["config"] else map(_setting, document["config"]["different"])
     apart = [line for level in ("logits", "stored") for line in _apart(document[level])]
-    return [*wrong[:MOST_WARNINGS], *more, *lossy, *apart, *_rounded(document)]
+    return [*settings, *wrong[:MOST_WARNINGS], *more, *lossy, *apart, *_rounded(document)]
+
+
+def _setting(key: Document) -> str:
+    return f"different: config.json: {key['key']}: {key['source']!r} -> {key['result']!r}"
 
 
 def _apart(report: Document | None) -> list[str]:
@@ -172,6 +179,17 @@ def _proof(proof: Document, inferred: Document | None) -> Level:
         first = next(tensor for tensor in proof["tensors"] if tensor["verdict"] == "wrong")
         return Level("proof", what, f"not proven: the nearest maps fail at {first['name']}; {counts}", WARNING)
     return Level("proof", what, f"weights: {counts}{rounded}", mood)
+
+
+def _config(found: Document) -> Level:
+    """The keys of the config by what became of them; those that count by name."""
+    parts = [f"{found['equal']} equal"]
+    parts += [f"{len(found['mapped'])} changed as the maps say"] if found["mapped"] else []
+    parts += [f"{len(found['inert'])} without an effect"] if found["inert"] else []
+    parts += [f"undecided: {', '.join(found['undecided'])}"] if found["undecided"] else []
+    parts += [f"different: {', '.join(key['key'] for key in found['different'])}"] if found["different"] else []
+    mood = BAD if found["different"] else WARNING if found["undecided"] else GOOD
+    return Level("config", "every key, as transformers reads both files", ", ".join(parts), mood)
 
 
 def _no_maps(proof: Document) -> Level | None:

@@ -22,6 +22,8 @@ from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import ModelSurgeonError
 from modelsurgeon.operations.transforms.replay import composed_maps
 from modelsurgeon.progress import Tell, silent
+from modelsurgeon.checkpoints.weight_files import CONFIG
+from modelsurgeon.proof.config_keys import ConfigComparison, compare_configs
 from modelsurgeon.proof.infer import infer as infer_maps
 from modelsurgeon.proof.proof import prove, steps_between
 from modelsurgeon.running.environment import environment
@@ -60,6 +62,7 @@ def verify(
     elif report.steps is None and infer:
         report = _timed(report, "infer", _inferred, tell)
     report = _timed(report, "proof", _proven, tell)
+    report = report if report.families_differ else replace(report, config=_settings(report))
     if elsewhere := [checkpoint.origin.id for checkpoint in (source, result) if not checkpoint.fetch()]:
         note = f"logits not compared: {elsewhere[0]} is read where it is, and not stored on this disk"
         report = replace(report, notes=(*report.notes, note), by_proof_alone=True)
@@ -91,16 +94,33 @@ def _proven(report: Report, tell: Tell) -> Report:
     if report.steps is None:
         why = "its record does not begin at this source" if report.result.steps else "no record of how it was made"
         return replace(report, notes=(*report.notes, f"not proven: {why}"))
-    derived = report.steps if report.inferred else None
-    return replace(report, proof=prove(report.source, report.result, derived, tell=tell))
+    if report.inferred:
+        return replace(report, proof=report.inferred.proof)
+    return replace(report, proof=prove(report.source, report.result, tell=tell))
+
+
+def _settings(report: Report) -> ConfigComparison:
+    """Both configs; by the maps, unless derived ones fail at a tensor: then they explain no setting either."""
+    proof = report.proof
+    if proof and proof.config and not (report.inferred and any(one.name != CONFIG for one in proof.wrong)):
+        return proof.config
+    return compare_configs(report.source, report.result)
 
 
 def _compared(report: Report, tell: Tell, behaviour: bool) -> Report:
     maps = composed_maps(report.steps or ())
     try:
-        found = compare_all(report.source, report.result, report.options, maps=maps, behaviour=behaviour, tell=tell)
+        found = compare_all(
+            report.source,
+            report.result,
+            report.options,
+            maps=maps,
+            behaviour=behaviour,
+            thorough=not report.weights_agree,
+            tell=tell,
+        )
     except ModelSurgeonError as error:
-        if not (report.is_disproven or report.families_differ):
+        if not (report.is_disproven or report.families_differ or report.has_other_settings):
             raise
         return replace(report, notes=(*report.notes, f"logits not compared: {error}"))
     return replace(report, logits=found[0], stored=found[1])
@@ -111,7 +131,7 @@ def _laid_beside(report: Report) -> Report:
 
 
 def _examined(report: Report, tell: Tell) -> Report:
-    if report.steps is None or (report.inferred and report.unproven):
+    if report.steps is None or (report.inferred and (report.unproven or report.inferred.reordered)):
         return replace(report, notes=(*report.notes, "trainable: not examined: no maps say what is a copy of what"))
     try:
         found = examine(report.result, composed_maps(report.steps), report.options, tell)

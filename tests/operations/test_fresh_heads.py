@@ -258,7 +258,10 @@ def test_a_record_from_before_there_were_portable_numbers_is_replayed_with_those
     assert proof.summary == "exact" and "last bits follow the processor" in proof.lossy[0]
 
     record = json.loads((out / "modelsurgeon.json").read_text())
-    for numbers, said in (("portable", HEAD), ("later", "random numbers 'later', expected portable")):
+    for numbers, said in (
+        ("portable", HEAD),
+        ("later", "steps[0].arguments.numbers: expected portable, of a random head, found 'later'"),
+    ):
         record["steps"][-1]["arguments"]["numbers"] = numbers
         (out / "modelsurgeon.json").write_text(json.dumps(record))
         wrong = prove(before, open_checkpoint(out)).wrong

@@ -271,6 +271,8 @@ def _labelled(
         given = made[name]
         shape = next(iter(given.values())).shape
         rows, length = given["decoder_input_ids"].shape if "decoder_input_ids" in given else (shape[0], shape[-1])
+        if "decoder_input_ids" in given:
+            found[f"{name}, shifted"] = {key: value for key, value in given.items() if not key.startswith("decoder_")}
         for kind in taken:
             make = kinds[kind]
             labels = {key: value for key, value in make(rows, length).items() if key in takes}

@@ -27,8 +27,8 @@ from blake3 import blake3
 
 from modelsurgeon.architectures import registry
 from modelsurgeon.architectures.config import INERT
-from modelsurgeon.architectures.settings import check_settings
 from modelsurgeon.architectures.template import Template
+from modelsurgeon.architectures.values import check_settings
 from modelsurgeon.checkpoints.check import check
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.head_path import find_path

@@ -19,8 +19,8 @@ from fractions import Fraction
 from functools import cached_property
 from math import gcd, log, prod
 
-from modelsurgeon.architectures.settings import LARGEST_SIZE
 from modelsurgeon.architectures.template import Template
+from modelsurgeon.architectures.values import LARGEST_SIZE
 from modelsurgeon.checkpoints.check import check
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.source import read_config_of

@@ -3,7 +3,7 @@
     check_settings({"model_type": "llama", "num_attention_heads": 0, ...}, LLAMA)
     SourceError: config.json: num_attention_heads is 0, expected a whole number of 1 to 16777216
 
-Keys mean the same in all families, so there is one list for each kind of number; `tests/architectures/test_settings.py`
+Keys mean the same in all families, so there is one list for each kind of number; `tests/architectures/test_values.py`
 holds it against what the library's config classes declare. A family's own table adds the keys of its sizes. Keys that
 the table does not account for are no business of this file, nor is what a value means beside others (`check.py`).
 """

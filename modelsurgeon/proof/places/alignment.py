@@ -24,10 +24,11 @@ from modelsurgeon.errors import ArchitectureError
 from modelsurgeon.growth.growth import Growth
 from modelsurgeon.growth.kinds.kind import Maps
 from modelsurgeon.maps import dimension
-from modelsurgeon.proof.arranged import Settled
-from modelsurgeon.proof.modules import Held
-from modelsurgeon.proof.reordered import Reordered, Seat
-from modelsurgeon.proof.sketches import Match, at_seat, directions, lens, match, project
+from modelsurgeon.maps.axis_map import AxisMap
+from modelsurgeon.proof.places.arranged import Settled
+from modelsurgeon.proof.places.model_parts import Held
+from modelsurgeon.proof.places.reordered import Reordered, Seat
+from modelsurgeon.proof.places.sketches import Match, at_seat, directions, lens, match, project
 from modelsurgeon.tensors.dtypes import DTYPES
 from modelsurgeon.tensors.lazy import LazyTensor
 
@@ -40,6 +41,7 @@ class Alignment:
     new     names of tensors in `base` that are of new layers
     paired  {name in `base`: name in the result}
     found   {axis: what was done to it}
+    own     {tensor of the result: {axis: map}} where places have different numbers of copies
     """
 
     base: Checkpoint
@@ -48,6 +50,7 @@ class Alignment:
     paired: dict[str, str]
     new: frozenset[str]
     found: dict[str, Settled] = field(default_factory=dict)
+    own: dict[str, dict[str, AxisMap]] = field(default_factory=dict)
     views: dict[str, Reordered] = field(init=False)
     _sketched: dict[tuple[str, bool, int, int | None], np.ndarray] = field(default_factory=dict)
 

@@ -8,7 +8,7 @@ from modelsurgeon.architectures.config import lookup
 from modelsurgeon.growth.growth import Growth
 from modelsurgeon.growth.kinds.inner import is_clamped
 from modelsurgeon.growth.kinds.kind import kind_of
-from modelsurgeon.proof.reordered import Seat
+from modelsurgeon.proof.places.reordered import Seat
 
 ACTIVATIONS = ("hidden_act", "activation_function", "hidden_activation", "activation", "dense_act_fn")
 CHOSEN_GROUPS = "topk_group"  # the config key of how many groups of experts a token gets

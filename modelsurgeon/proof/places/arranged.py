@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from modelsurgeon.maps.axis_map import occurrence
-from modelsurgeon.proof.reordered import Seat
-from modelsurgeon.proof.sketches import Match
+from modelsurgeon.proof.places.reordered import Seat
+from modelsurgeon.proof.places.sketches import Match
 
 LIKE = 1e-5  # factors whose ratio is nearer to 1 are one: sketches of rounded numbers tell them to some digits
 ROUNDINGS = 8  # spacings of stored numbers by which a factor may seem to differ from a power of two

@@ -18,7 +18,7 @@ import torch
 
 from modelsurgeon.maps.axis_map import GAP
 from modelsurgeon.maps.dimension import Dimension
-from modelsurgeon.proof.reordered import Seat
+from modelsurgeon.proof.places.reordered import Seat
 from modelsurgeon.tensors.lazy import LazyTensor
 
 WIDTH = 16  # directions of a sketch

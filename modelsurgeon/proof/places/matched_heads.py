@@ -15,13 +15,13 @@ import numpy as np
 from modelsurgeon.architectures.norms import is_normalised, is_written_by_norm
 from modelsurgeon.growth.kinds.inner import rotated_size
 from modelsurgeon.growth.kinds.kind import Maps, kind_of
-from modelsurgeon.proof import allowed
-from modelsurgeon.proof.alignment import Alignment
-from modelsurgeon.proof.arranged import Order, Place, Settled, arranged, settle, tiles
 from modelsurgeon.proof.coordinates import joined_axes
-from modelsurgeon.proof.modules import Held, modules
-from modelsurgeon.proof.reordered import Seat
-from modelsurgeon.proof.sketches import match
+from modelsurgeon.proof.places import allowed
+from modelsurgeon.proof.places.alignment import Alignment
+from modelsurgeon.proof.places.arranged import Order, Place, Settled, arranged, settle, tiles
+from modelsurgeon.proof.places.model_parts import Held, modules
+from modelsurgeon.proof.places.reordered import Seat
+from modelsurgeon.proof.places.sketches import match
 
 MINOR = 0.03  # the weight of what only decides between heads whose queries and keys are alike
 
@@ -159,8 +159,9 @@ def _features(
         where = f"{layer} {axis} {module}"
         if kind == "query" and ("key", layer, axis, "") in sums:
             found["products", where] = _products(rows, sums["key", layer, axis, ""])
-        elif kind in ("query", "value"):
-            found["squares", where] = _products(rows, rows)
+        elif kind in ("query", "value"):  # before a norm no coordinate is multiplied; values may be
+            told = "products" if own.growth.axis(axis).follows else "squares"
+            found[told, where] = _products(rows, rows)
         elif kind == "plain":
             found["plain", where] = rows[:, 0] / max(1e-300, float(np.sqrt((rows**2).sum(axis=(1, 2))).mean()))
         elif kind == "read":

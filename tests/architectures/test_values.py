@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 import transformers
 
-from modelsurgeon.architectures import registry, settings
-from modelsurgeon.architectures.settings import check_settings
+from modelsurgeon.architectures import registry, values
+from modelsurgeon.architectures.values import check_settings
 from modelsurgeon.errors import SourceError
 from support import tiny
 from support.command import run
 
-WHOLES = settings.COUNTS | settings.WHOLES | settings.OR_NONE | settings.ANY_WHOLES | settings.LISTED
-NUMBERS = settings.AMOUNTS | settings.DIVISORS | settings.NUMBERS
+WHOLES = values.COUNTS | values.WHOLES | values.OR_NONE | values.ANY_WHOLES | values.LISTED
+NUMBERS = values.AMOUNTS | values.DIVISORS | values.NUMBERS
 
 
 def declared(hint: Any) -> set[str]:
@@ -35,7 +35,7 @@ def declared(hint: Any) -> set[str]:
 def list_of(kinds: set[str]) -> frozenset[str] | None:
     """The keys that a field of these types must be among; None where its values are no numbers."""
     if kinds == {"bool"}:
-        return settings.FLAGS
+        return values.FLAGS
     if "float" in kinds and not kinds - {"float", "int"}:
         return NUMBERS
     return WHOLES if "int" in kinds and not kinds - {"int", "list", "tuple"} else None
@@ -65,9 +65,9 @@ def test_a_value_that_no_number_can_have_is_refused_by_its_key(model_type: str) 
     table = registry.find(model_type)
     config = transformers.CONFIG_MAPPING[model_type]().to_dict()
     for key in config.keys() & table.accounted_keys & (WHOLES | NUMBERS):
-        fine: list[Any] = [0.5, -7, 2**40] if key in settings.NUMBERS else [0.5, 2**40] if key in NUMBERS else []
-        fine += ["x", "32"] if key in settings.WORDED else []
-        fine += [-7] if key in settings.ANY_WHOLES else [[]] if key in settings.LISTED else []
+        fine: list[Any] = [0.5, -7, 2**40] if key in values.NUMBERS else [0.5, 2**40] if key in NUMBERS else []
+        fine += ["x", "32"] if key in values.WORDED else []
+        fine += [-7] if key in values.ANY_WHOLES else [[]] if key in values.LISTED else []
         for value in [one for one in WRONG if one not in fine] + [True]:
             with pytest.raises(SourceError, match=rf"^config\.json: {key} is "):
                 check_settings({**config, key: value}, table)

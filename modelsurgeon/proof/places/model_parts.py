@@ -22,7 +22,7 @@ import numpy as np
 from modelsurgeon.architectures.architecture import Architecture, Template
 from modelsurgeon.growth.kinds.kind import kind_of
 from modelsurgeon.proof.coordinates import labels
-from modelsurgeon.proof.reordered import Seat
+from modelsurgeon.proof.places.reordered import Seat
 
 Key = tuple[str, tuple[tuple[str, int], ...]]  # a template's name and the numbers in its place
 

@@ -11,15 +11,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from modelsurgeon.growth.kinds.kind import Maps, kind_of
-from modelsurgeon.maps.axis_map import MEAN
-from modelsurgeon.maps.orders import identity
-from modelsurgeon.proof import allowed, matched_heads
-from modelsurgeon.proof.alignment import Alignment
-from modelsurgeon.proof.arranged import Order, Place, Settled, arranged, settle
+from modelsurgeon.maps.axis_map import MEAN, AxisMap
+from modelsurgeon.maps.orders import gathered, identity
 from modelsurgeon.proof.coordinates import joined_axes
-from modelsurgeon.proof.modules import modules
-from modelsurgeon.proof.reordered import Seat
-from modelsurgeon.proof.sketches import match
+from modelsurgeon.proof.places import allowed, matched_heads
+from modelsurgeon.proof.places.alignment import Alignment
+from modelsurgeon.proof.places.arranged import Order, Place, Settled, arranged, settle
+from modelsurgeon.proof.places.model_parts import modules
+from modelsurgeon.proof.places.reordered import Seat
+from modelsurgeon.proof.places.sketches import match
 
 
 def align(own: Alignment, name: str, maps: Maps, standard: Sequence[np.ndarray]) -> None:
@@ -77,7 +77,26 @@ def _plain(
     places = [_place(own, seats, maps, group) for seats in _places(own, group, maps)]
     matched = [place for place in places if place]
     settled = settle(matched, standard, own.growth.sizes[name], own.precision) if matched else None
+    if settled is None and matched and len(standard) and len(group) == 1:
+        return _each_its_own(own, name, matched, standard[0])
     return settled and own.carried_out(settled)
+
+
+def _each_its_own(own: Alignment, name: str, places: Sequence[Place], usual: np.ndarray) -> Settled | None:
+    """A map for each place: other neurons are copied in each layer, and not as often (Net2Net)."""
+    size, maps = own.growth.sizes[name], list[AxisMap]()
+    for place in places:
+        source, copied = place.match.source, place.match.source >= 0
+        count = np.bincount(source[copied], minlength=size)
+        alike = all(seat.slice is None and len(place.match.source) == len(usual) for seat in place.seats)
+        if not alike or len(count) != size or not count.all() or np.any(place.match.scale[copied] != 1):
+            return None
+        share = np.where(copied, 1 / count[np.where(copied, source, 0)], 0.0)
+        maps.append(gathered(size, source, np.ones(len(source)), share, 1.0))
+    for place, axis_map in zip(places, maps, strict=True):
+        for seat in place.seats:
+            own.own.setdefault(seat.name, {})[name] = axis_map
+    return Settled(usual, None, 0, len(places))
 
 
 def _place(own: Alignment, seats: list[tuple[Seat, Seat]], maps: Maps, group: tuple[str, ...]) -> Place | None:
