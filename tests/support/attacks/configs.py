@@ -56,7 +56,7 @@ def by_family() -> Iterator[tuple[str, str, dict[str, Any], str]]:
     yield (
         "gpt_neo-tied",
         "every layer global",
-        {"attention_types": [[["global"], 2]], "attention_layers": ["global", "global"]},
+        {"attention_layers": ["global", "global"], "attention_types": [[["global"], 2]]},
         OUT,
     )
     yield "gpt_neo-tied", "a wider window", {"window_size": 6}, OUT
@@ -131,10 +131,10 @@ def by_family() -> Iterator[tuple[str, str, dict[str, Any], str]]:
         "qwen2-untied",
         "windows that are used",
         {
+            "layer_types": ["sliding_attention"] * 2,
             "use_sliding_window": True,
             "sliding_window": 4,
             "max_window_layers": 0,
-            "layer_types": ["sliding_attention"] * 2,
         },
         OUT,
     )
