@@ -19,10 +19,10 @@ from dataclasses import replace
 from typing import Any
 
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
+from modelsurgeon.checkpoints.weight_files import CONFIG
 from modelsurgeon.errors import ModelSurgeonError
 from modelsurgeon.operations.transforms.replay import composed_maps
 from modelsurgeon.progress import Tell, silent
-from modelsurgeon.checkpoints.weight_files import CONFIG
 from modelsurgeon.proof.config_keys import ConfigComparison, compare_configs
 from modelsurgeon.proof.infer import infer as infer_maps
 from modelsurgeon.proof.proof import prove, steps_between

@@ -27,7 +27,7 @@ SOURCES = (
     *(stray_files.two_readings, stray_files.one_reading, stray_files.broken),
     *(sixteen_bits.overflow, sixteen_bits.numbers, beside.files, beside.keys),
     *(pairs.families, pairs.classes, pairs.others, pairs.vocabularies),
-    *(harmless.permuted, harmless.operations, harmless.other_words),
+    *(harmless.permuted, harmless.scaled_back, harmless.added, harmless.operations, harmless.other_words),
 )
 
 

@@ -10,7 +10,7 @@ from modelsurgeon.operations.untie_embeddings import UntieEmbeddings
 from modelsurgeon.operations.widen import Widen
 from support.attacks.attack import Attack, Made, Plant, copied, widened
 from support.placing import cast, renamed, resaved, written
-from support.planting import all_of, config, nothing, tensors, together
+from support.planting import Change, all_of, config, nothing, scaled, tensors, together
 
 WIDE = (
     "llama-tied",
@@ -94,6 +94,42 @@ def permuted() -> Iterator[Attack]:
     )
     wide = widened("llama-tied").unrecorded
     yield wide.passes("nothing", "neurons of a wider model in another order", one)
+
+
+def scaled_back() -> Iterator[Attack]:
+    """Factors in one tensor that the next one takes back."""
+    llama, attention, mlp = copied("llama-tied"), "model.layers.1.self_attn", "model.layers.1.mlp"
+    yield llama.passes("nothing", "values x 2, their readers x 1/2", _factors(attention, v_proj=2, o_proj=0.5))
+    yield llama.passes("nothing", "queries x 4, keys x 1/4", _factors(attention, q_proj=4, k_proj=0.25))
+    yield llama.passes("nothing", "up and down x -1", _factors(mlp, up_proj=-1, down_proj=-1))
+    gain, readers = "model.layers.1.input_layernorm.weight", dict.fromkeys(("q_proj", "k_proj", "v_proj"), -1)
+    yield llama.passes(
+        "nothing", "a gain and all that read it x -1", all_of(scaled({gain: -1}), _factors(attention, **readers))
+    )
+    yield llama.passes("nothing", "gains folded into their readers", tensors(_folded_gains))
+    yield llama.differs(
+        "scale", "values x 2, their readers x 0.51", _factors(attention, v_proj=2, o_proj=0.51), "outputs"
+    )
+    yield llama.differs("scale", "gate x 2, up x 1/2", _factors(mlp, gate_proj=2, up_proj=0.5), "outputs")
+    yield llama.differs("scale", "gate and down x -1", _factors(mlp, gate_proj=-1, down_proj=-1), "outputs")
+
+
+def added() -> Iterator[Attack]:
+    """Neurons, layers and tensors that add nothing."""
+    llama, wide = copied("llama-tied"), widened("llama-tied")
+    yield llama.passes(
+        "nothing", "a neuron that nobody reads", all_of(tensors(_idle_neuron), config(intermediate_size=41))
+    )
+    silent = all_of(tensors(_third_layer(0.0)), config(num_hidden_layers=3))
+    yield llama.passes("nothing", "a layer that adds zero", silent)
+    loud = all_of(tensors(_third_layer(0.1)), config(num_hidden_layers=3))
+    yield llama.differs("weight", "a layer that adds little", loud, "outputs")
+    rotary = _with("model.layers.0.self_attn.rotary_emb.inv_freq", torch.ones(4))
+    yield llama.passes("nothing", "a buffer of older versions", rotary)
+    yield wide.passes("nothing", "a buffer of older versions, with a record", rotary)
+    yield wide.differs(
+        "record", "a tensor that no step made", _with("model.extra.weight", torch.ones(4)), "proof", "model.extra"
+    )
 
 
 def operations() -> Iterator[Attack]:
@@ -186,3 +222,41 @@ def _turned_stream(held: dict[str, torch.Tensor]) -> None:
 
 def _written_out(held: dict[str, torch.Tensor]) -> None:
     held["lm_head.weight"] = held["model.embed_tokens.weight"].clone()
+
+
+def _factors(module: str, **factors: float) -> Plant:
+    return scaled({f"{module}.{name}.weight": factor for name, factor in factors.items()})
+
+
+def _folded_gains(held: dict[str, torch.Tensor]) -> None:
+    layer = "model.layers.0"
+    gain = held[f"{layer}.post_attention_layernorm.weight"].clone()
+    held[f"{layer}.post_attention_layernorm.weight"] = torch.ones_like(gain)
+    for name in ("gate_proj", "up_proj"):
+        held[f"{layer}.mlp.{name}.weight"] *= gain
+
+
+def _idle_neuron(held: dict[str, torch.Tensor]) -> None:
+    for name in [name for name in held if ".mlp." in name]:
+        dim = 1 if "down_proj" in name else 0
+        shape = list(held[name].shape)
+        shape[dim] = 1
+        held[name] = torch.cat([held[name], torch.zeros(shape) if dim else torch.ones(shape)], dim)
+
+
+def _third_layer(adding: float) -> Change:
+    """The second layer once more behind it; what it adds to the stream times a factor."""
+
+    def change(held: dict[str, torch.Tensor]) -> None:
+        for name in [name for name in held if ".layers.1." in name]:
+            writes = "o_proj" in name or "down_proj" in name
+            held[name.replace(".layers.1.", ".layers.2.")] = held[name] * (adding if writes else 1.0)
+
+    return change
+
+
+def _with(name: str, tensor: torch.Tensor) -> Plant:
+    def change(held: dict[str, torch.Tensor]) -> None:
+        held[name] = tensor
+
+    return tensors(change)

@@ -25,6 +25,8 @@ def rows() -> Iterator[Attack]:
     )
     yield many.differs("lookup", "one token of the head", rows_times("lm_head.weight", -3, 1717), "outputs")
     tied = copied("gpt2-tied", vocab_size=1500)
+    names = swapped("transformer.wte.weight", 0, S[700:701], S[1400:1401])
+    yield tied.differs("lookup", "two tokens in each other's place, read and written alike", names, "outputs")
     yield tied.differs("lookup", "one token, tied", rows_times("transformer.wte.weight", -1, 1499), "outputs")
     yield copied("bert-tied", vocab_size=1500).differs(
         "lookup", "one token of an encoder", rows_times("bert.embeddings.word_embeddings.weight", -3, 1111), "outputs"

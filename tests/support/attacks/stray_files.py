@@ -52,6 +52,9 @@ def one_reading() -> Iterator[Attack]:
     yield llama.passes(
         "file", "an index of a variant", written("model.safetensors.index.fp16.json", {"weight_map": {}})
     )
+    yield llama.passes("file", "an index of pickles", written("pytorch_model.bin.index.json", {"weight_map": {}}))
+    yield llama.passes("file", "an adapter's weights without its config", zeros("adapter_model.safetensors"))
+    yield llama.passes("file", "a config without a class", edited("config.json", architectures=None))
     yield llama.proven("nothing", "the same in shards", sharded)
     yield wide.proven("nothing", "the same in shards, with a record", sharded)
     yield wide.unrecorded.proven("nothing", "the same in shards, its record gone", sharded)
