@@ -53,7 +53,7 @@ def page(document: Document) -> Page:
     """The whole page of a report's document."""
     verdict, _, but = summary.verdict(document).partition("; but ")
     colour = {summary.PROVEN: summary.GOOD, summary.NOT_PROVEN: summary.WARNING}.get(verdict, summary.BAD)
-    levels = {"proof": _proof, "logits": _logits, "stored": _stored, "trainable": _trainable}
+    levels = {"proof": _proof, "config": _config, "logits": _logits, "stored": _stored, "trainable": _trainable}
     answers = [(a.mood, a.question, (Phrase(a.answer, f"large {a.mood}"), a.why)) for a in summary.answers(document)]
     warnings, notes = summary.warnings(document), summary.notes(document)
     mood = "warning" if warnings and colour == summary.GOOD else colour
@@ -155,6 +155,22 @@ def _proof(proof: Document) -> Section:
         worst = Listing(columns, rows, ("rounding", "in last places"))
         blocks.append(Section("Not exact, the worst first", cut(worst, MOST_LISTED, LEFT_OUT)))
     return Section("Proof on the weights", blocks)
+
+
+def _config(found: Document) -> Section:
+    """The keys that are not equal, those that count first."""
+    keys = [(key, "different", "") for key in found["different"]]
+    keys += [(key, "no effect", key["reason"]) for key in found["inert"]]
+    moods = {"different": "bad"}
+    rows = [
+        (Phrase(key["key"], "code"), Phrase(word, moods.get(word, "")), str(key["source"]), str(key["result"]), why)
+        for key, word, why in keys
+    ]
+    blocks: list[Block] = [explained(TEXT["config"], {**found, "mapped": ", ".join(found["mapped"])})]
+    if found["undecided"]:
+        blocks.append(Paragraph(f"Undecided without maps: {', '.join(found['undecided'])}."))
+    blocks += cut(Listing(("key", "finding", "source", "result", "why"), rows), MOST_LISTED, LEFT_OUT) if rows else []
+    return Section("Config", blocks)
 
 
 def _rounding(found: Document) -> tuple[str, str]:

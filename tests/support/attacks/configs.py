@@ -240,7 +240,7 @@ def refused() -> Iterator[Attack]:
     ):
         yield llama.refused("config", f"{key} is {value!r}", config(**{key: value}), KEY, key)
     yield llama.differs("config", "no layers", config(num_hidden_layers=0), KEY, "num_hidden_layers")
-    yield llama.refused("config", "an activation that does not exist", config(hidden_act="swoosh"), KEY, "swoosh")
+    yield llama.differs("config", "an activation that does not exist", config(hidden_act="swoosh"), KEY, "hidden_act")
 
 
 def inert() -> Iterator[Attack]:
