@@ -30,8 +30,9 @@ from support.command import ROOT, contents, run
 PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
 SESSION = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 NAMES = """
-    AmbiguousError ArchitectureError DifferentError Model ModelSurgeonError Operation OptionsError OutputError PlanError
-    Saved SourceError __version__ check_files diagnose families init inspect open option register verify
+    AmbiguousError ArchitectureError DifferentError FieldError Model ModelSurgeonError Operation OptionsError
+    OutputError PlanError Saved SourceError __version__ check_files diagnose families init inspect open option register
+    verify
 """
 METHODS = "apply load plan save untie_embeddings widen"
 FIRST = [variant for variant in tiny.variants() if variant.main]

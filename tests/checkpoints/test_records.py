@@ -108,10 +108,15 @@ def wrong_fields(record: Document) -> list[tuple[Place, Any]]:
     """(place, value) of every change to try: another value, a field that is left out, one too many."""
     found: list[tuple[Place, Any]] = []
     for at in places(record):
-        found += [(at, value) for value in VALUES if json.dumps(value) != json.dumps(member(record, at))]
+        found += [(at, value) for value in VALUES if not equal(value, member(record, at))]
         found += [(at, Ellipsis)] if isinstance(at[-1], str) else []
         found += [((*at, "more"), 1)] if isinstance(member(record, at), dict) else []
     return found
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Whether two values say the same: 0 is 0.0, and neither is false."""
+    return bool(a == b) and isinstance(a, bool) == isinstance(b, bool)
 
 
 def change(record: Document, at: Place, value: Any) -> None:

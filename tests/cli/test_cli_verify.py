@@ -98,7 +98,7 @@ def test_verify_tells_the_same_as_a_table_as_json_and_as_a_page(small, plain, tm
     assert min(found["seconds"].values()) > 0 and set(found["seconds"]) == {"proof", "logits", "trainable", "beside"}
     lines, text = done.err.splitlines(), html.unescape(re.sub("<[^>]*>", "", page.read_text()))
     levels = [line.split()[0] for line in lines[: len(lines) - 1]]
-    expected = ["level", "proof", "logits", "layers", "generation", "coverage", "trainable", "trainable"]
+    expected = ["level", "proof", "config", "logits", "layers", "generation", "coverage", "trainable"]
     assert levels[:8] == expected
     assert lines[-1] == f"{small} -> {plain}: {found['verdict']}"
     assert (

@@ -43,7 +43,12 @@ def every() -> Iterator[tuple[str, dict[str, Any]]]:
     full = reports.full()
     yield "full", full
     yield "bare", reports.bare()
-    lines = {"lines": ["stream: copies in tiles"], "steps": [{"operation": "widen"}]}
+    lines = {
+        "lines": ["stream: copies in tiles"],
+        "steps": [{"operation": "widen"}],
+        "fits": True,
+        "reordered": ["mlp"],
+    }
     yield "inferred", full | {"inferred": lines, "maps": full["maps"] | {"from": "weights"}}
     for level in ("proof", "logits", "stored", "trainable", "maps", "settings", "command"):
         yield f"without {level}", full | {level: None}

@@ -50,6 +50,7 @@ def full() -> dict[str, Any]:
             "approximations": [],
             "tensors": [tensor("config.json"), *tensors, tensor("model.norm.weight", "rounded", 6e-8)],
         },
+        "config": _config(),
         "logits": _report("float32", 5.3e-6) | {"layers": _layers(), "generation": _generation()} | _curves(),
         "stored": _report("bfloat16", 1.2e-2) | {"noise": _report("bfloat16", 9e-3)["comparisons"]} | absent(),
         "trainable": _trainable(),
@@ -64,9 +65,16 @@ def full() -> dict[str, Any]:
     }
 
 
+def _config() -> dict[str, Any]:
+    sides = {"source": 1e-5, "result": 2e-5}
+    inert = {"key": "attention_dropout", **sides, "reason": "dropout: off when a model is run"}
+    counts = {"equal": 30, "mapped": ["hidden_size"], "undecided": ["vocab_size"]}
+    return {**counts, "inert": [inert], "different": [{"key": "rms_norm_eps", **sides}]}
+
+
 def bare() -> dict[str, Any]:
     """Different, by the proof of two checkpoints that are not on this disk."""
-    nothing = dict.fromkeys(("maps", "inferred", "settings", "logits", "stored", "trainable", "command"))
+    nothing = dict.fromkeys(("maps", "inferred", "settings", "config", "logits", "stored", "trainable", "command"))
     wrong = tensor("model.norm.weight", "wrong", "nan", "at [3] (folded): expected 1, found nan")
     proof = {"verdict": "wrong", "rounding": "nan", "approximations": [], "tensors": [wrong]}
     note = "logits not compared: org/name is read where it is, and not stored on this disk"
