@@ -78,37 +78,6 @@ def test_every_planted_mistake_is_proven_wrong(mistake: Attack, workshop: Worksh
     assert proof.summary == "wrong"
 
 
-<<<<<<< HEAD
-=======
-@pytest.mark.parametrize("mutant", [mutant for mutant in MUTANTS if mutant.too_small], ids=str)
-def test_mistakes_that_are_too_small_for_the_logits_are_called_different_by_the_proof_alone(
-    mutant: Mutant, widened: Widened, tmp_path: Path
-) -> None:
-    report = verify(*planted(mutant, widened, tmp_path / "planted"), options=SHORT)
-    assert report.logits is not None and report.logits.same
-    assert not report.same
-
-
-def test_no_two_mistakes_have_one_name() -> None:
-    assert len({str(mutant) + str(mutant.settings) for mutant in MUTANTS}) == len(MUTANTS)
-
-
-SEEN = [
-    *("llama-tied: a share x 1.01", "bloom-tied: heads tiled in spite of their slopes", "vit: a class token forgotten"),
-    *("gpt_oss-untied: an expert that should sleep", "roberta-tied: positions counted past another token"),
-]
-
-
-@pytest.mark.parametrize("name", SEEN)
-def test_the_logits_call_a_mistake_different_too(name: str, widened: Widened, tmp_path: Path) -> None:
-    mutant = next(mutant for mutant in MUTANTS if str(mutant) == name)
-    report = verify(*planted(mutant, widened, tmp_path / "planted"), options=SHORT)
-    assert not report.same
-    refused = any(note.startswith("logits not compared") for note in report.notes)  # it cannot even be run
-    assert refused if report.logits is None else not report.logits.same
-
-
->>>>>>> main
 @pytest.mark.parametrize("rule", ["orthogonal", "exact"])
 @pytest.mark.parametrize("name", SOUND)
 def test_what_was_widened_well_is_called_the_same(name: str, rule: str, widened: Widened) -> None:
