@@ -16,7 +16,7 @@ from support.command import ROOT
 MOST_FILES = 15  # of a room, tables aside
 MOST_AT_ROOT = 8
 MOST_LINES = 400  # of a file of tests or scripts
-SHARED = {"support", "support/golden_data"}  # folders of tests that are no room of the package
+SHARED = {"support", "support/golden_data", "support/attacks"}  # folders of tests that are no room of the package
 
 
 def tree(folder: str) -> list[Path]:

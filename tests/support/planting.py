@@ -6,10 +6,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from support.mutant import Change
+Change = Callable[[dict[str, torch.Tensor]], None]
+S = np.s_  # S[0:8] is slice(0, 8)
 
 
 def tensors(change: Change) -> Callable[[Path], None]:
@@ -33,7 +35,7 @@ def config(**values: object) -> Callable[[Path], None]:
 
     def plant(folder: Path) -> None:
         held = json.loads((folder / "config.json").read_text())
-        assert any(held.get(key) != value for key, value in values.items()), "the mutant changed nothing"
+        assert any(key not in held or held[key] != value for key, value in values.items()), "the mutant changed nothing"
         (folder / "config.json").write_text(json.dumps({**held, **values}))
 
     return plant
@@ -132,7 +134,7 @@ def exchanged(first: str, second: str) -> Callable[[Path], None]:
     """Two tensors in each other's place."""
 
     def change(held: dict[str, torch.Tensor]) -> None:
-        held[first], held[second] = held[second], held[first]
+        held[first], held[second] = held[second].clone(), held[first].clone()
 
     return tensors(change)
 
@@ -211,3 +213,40 @@ def diverged(embedding: str, head: str) -> Callable[[Path], None]:
 
 def zeroed(name: str) -> Callable[[Path], None]:
     return times(name, 0.0)
+
+
+def rows_times(name: str, factor: float, *rows: int) -> Callable[[Path], None]:
+    """Some rows of one tensor times a factor."""
+
+    def change(held: dict[str, torch.Tensor]) -> None:
+        held[name][[*rows]] *= factor
+
+    return tensors(change)
+
+
+def number(name: str, value: float, place: int = 0) -> Callable[[Path], None]:
+    """One number of one tensor, counted in the order of the file."""
+
+    def change(held: dict[str, torch.Tensor]) -> None:
+        held[name].view(-1)[place] = value
+
+    return tensors(change)
+
+
+def scaled(factors: dict[str, float]) -> Callable[[Path], None]:
+    """Whole tensors, each times a factor of its own."""
+
+    def change(held: dict[str, torch.Tensor]) -> None:
+        for name, factor in factors.items():
+            held[name] = (held[name].double() * factor).to(held[name].dtype)
+
+    return tensors(change)
+
+
+def together(order: list[int], *places: tuple[str, int]) -> Callable[[Path], None]:
+    """The equal blocks of one dimension of several tensors, (name, dimension) each, in another order."""
+    return all_of(*(in_order(name, dim, order) for name, dim in places))
+
+
+def nothing(folder: Path) -> None:
+    """The result as it is."""

@@ -21,9 +21,11 @@ from modelsurgeon.saving.save import save
 from modelsurgeon.tensors.stored import Stored
 from modelsurgeon.verification import summary
 from modelsurgeon.verification.verify import verify
-from support import mutants, planting, tiny
+from support import planting, tiny
+from support.attacks import grown
+from support.attacks.attack import Attack
+from support.attacks.tried import Workshop
 from support.grow import widen
-from support.mutant import Mutant
 
 Source = Callable[..., Path]
 SHORT = RunOptions(length=16, samples=1)
@@ -58,50 +60,22 @@ def widened(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Widened
     return folders
 
 
-def planted(mutant: Mutant, widened: Widened, folder: Path) -> tuple[Checkpoint, Checkpoint]:
-    """(source, result with the mistake)"""
-    before, result = widened(mutant.family, mutant.rule, mutant.attention, mutant.settings)
-    shutil.copytree(result, folder)
-    mutant.plant(folder)
-    return open_checkpoint(before), open_checkpoint(folder)
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return Workshop(tmp_path_factory.mktemp("attacks"))
 
 
-MUTANTS = list(mutants.every_mutant())
+MISTAKES = list(grown.every_mistake())
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=str)
-def test_every_planted_mistake_is_proven_wrong(mutant: Mutant, widened: Widened, tmp_path: Path) -> None:
-    proof = prove(*planted(mutant, widened, tmp_path / "planted"))
+@pytest.mark.parametrize("mistake", MISTAKES, ids=str)
+def test_every_planted_mistake_is_proven_wrong(mistake: Attack, workshop: Workshop, tmp_path: Path) -> None:
+    before, result = workshop.pair(mistake.made)
+    planted = shutil.copytree(result, tmp_path / "planted")
+    mistake.plant(planted)
+    proof = prove(open_checkpoint(before), open_checkpoint(planted))
     assert proof is not None
     assert proof.summary == "wrong"
-
-
-@pytest.mark.parametrize("mutant", [mutant for mutant in MUTANTS if mutant.too_small], ids=str)
-def test_mistakes_that_are_too_small_for_the_logits_are_called_different_by_the_proof_alone(
-    mutant: Mutant, widened: Widened, tmp_path: Path
-) -> None:
-    report = verify(*planted(mutant, widened, tmp_path / "planted"), options=SHORT)
-    assert report.logits is not None and report.logits.same
-    assert not report.same
-
-
-def test_no_two_mistakes_have_one_name() -> None:
-    assert len({str(mutant) + str(mutant.settings) for mutant in MUTANTS}) == len(MUTANTS)
-
-
-SEEN = [
-    *("llama-tied: a share x 1.01", "bloom-tied: heads tiled in spite of their slopes", "vit: a class token forgotten"),
-    *("gpt_oss-untied: an expert that should sleep", "roberta-tied: positions counted past another token"),
-]
-
-
-@pytest.mark.parametrize("name", SEEN)
-def test_the_logits_call_a_mistake_different_too(name: str, widened: Widened, tmp_path: Path) -> None:
-    mutant = next(mutant for mutant in MUTANTS if str(mutant) == name)
-    report = verify(*planted(mutant, widened, tmp_path / "planted"), options=SHORT)
-    assert not report.same
-    refused = any(note.startswith("logits not compared") for note in report.notes)  # it cannot even be run
-    assert refused if report.logits is None else not report.logits.same
 
 
 @pytest.mark.parametrize("rule", ["orthogonal", "exact"])
