@@ -18,7 +18,7 @@ matched with the source's and reordered (`alignment.py`), and the same search is
 from __future__ import annotations
 
 import itertools
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -106,7 +106,7 @@ def infer(source: Checkpoint, result: Checkpoint, *, tell: Tell = silent) -> Inf
     pairs = paired(base, result)
     reading = Reading(base, result, frozenset(demanded(tuple(steps), base, result, pairs)))
     found = _proven(source, reading, steps, lines, tell)
-    if found.fits or not _may_align(reading):
+    if found.fits or not _may_align(reading, pairs):
         return found
     tries = [found, _aligned(source, reading, steps, lines, pairs, 1, tell)]
     if not tries[-1].fits and _may_be_two(reading):
@@ -151,16 +151,22 @@ def _proven(source: Checkpoint, reading: Reading, steps: list[Step], lines: list
     return Inferred(every, said, reading.result, reordered + chosen, proof)
 
 
-def _may_align(reading: Reading) -> bool:
-    """Whether orders can be looked for: no tensor is missing, and sizes are those of the config, as before or grown."""
-    growth, table, result = reading.growth, reading.base.architecture, reading.result
+def _may_align(reading: Reading, pairs: Mapping[str, str]) -> bool:
+    """Whether orders can be looked for: the tensors of both are those of their configs, and sizes as before or grown.
+
+    pairs  {name of a tensor: the result's name for it}
+    """
+    growth, base, result = reading.growth, reading.base, reading.result
+    table, wide = base.architecture, result.sizes
     sizes = ((table.axes[axis], size, growth.targets[axis]) for axis, size in growth.sizes.items())
     if not all(target >= size if axis.grows else target == size for axis, size, target in sizes):
         return False
-    if not reading.base.templates ^ result.templates <= ({table.tie.head} if table.tie else frozenset()):
+    alone = (base.tensors.keys() - pairs.keys()) | (result.tensors.keys() - set(pairs.values()))
+    named = {table.canonical(name) for name in alone if not table.is_recomputed(name)}
+    if not named <= ({table.tie.head} if table.tie else set()):
         return False
-    found = ((result.architecture.template(name), tensor) for name, tensor in result.tensors.items())
-    return all(one is None or one.signature.shape(result.sizes) == tensor.shape for one, tensor in found)
+    templates = ((table.template(name), result.tensors[found]) for name, found in pairs.items())
+    return all(one is None or one.signature.shape(wide) == tensor.shape for one, tensor in templates)
 
 
 def _may_be_two(reading: Reading) -> bool:
