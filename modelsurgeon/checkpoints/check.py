@@ -124,9 +124,10 @@ def _check_tensors(checkpoint: Checkpoint) -> None:
             continue
         expected = template.signature.shape(sizes)
         if tensor.shape != expected:
+            keys = dict.fromkeys(filter(None, (table.axes[axis].key for axis in template.signature.axes)))
             raise SourceError(
-                f"tensor {name!r}: config.json makes it {list(expected)} ({template.signature.text}), "
-                f"the file holds {list(tensor.shape)}"
+                f"tensor {name!r}: config.json makes it {list(expected)} ({template.signature.text}; "
+                f"by {', '.join(keys)}), the file holds {list(tensor.shape)}"
             )
         canonical = table.canonical(name)
         if canonical in present:

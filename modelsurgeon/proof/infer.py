@@ -152,9 +152,15 @@ def _proven(source: Checkpoint, reading: Reading, steps: list[Step], lines: list
 
 
 def _may_align(reading: Reading) -> bool:
-    """Whether orders can be looked for: no size is smaller than the source's."""
-    growth = reading.growth
-    return all(growth.targets[axis] >= size for axis, size in growth.sizes.items())
+    """Whether orders can be looked for: no tensor is missing, and sizes are those of the config, as before or grown."""
+    growth, table, result = reading.growth, reading.base.architecture, reading.result
+    sizes = ((table.axes[axis], size, growth.targets[axis]) for axis, size in growth.sizes.items())
+    if not all(target >= size if axis.grows else target == size for axis, size, target in sizes):
+        return False
+    if not reading.base.templates ^ result.templates <= ({table.tie.head} if table.tie else frozenset()):
+        return False
+    found = ((result.architecture.template(name), tensor) for name, tensor in result.tensors.items())
+    return all(one is None or one.signature.shape(result.sizes) == tensor.shape for one, tensor in found)
 
 
 def _may_be_two(reading: Reading) -> bool:

@@ -84,7 +84,10 @@ def warnings(document: Document) -> list[str]:
     """What is wrong or not lossless, one line each."""
     proof = document["proof"] or {"tensors": [], "approximations": []}
     word = "not by these maps" if document["inferred"] else "wrong"
-    wrong = [f"{word}: {one['name']}: {one['detail']}" for one in proof["tensors"] if one["verdict"] == "wrong"]
+    failed = [one for one in proof["tensors"] if one["verdict"] == "wrong"]
+    if document["inferred"] and document["config"]:  # which names the settings itself
+        failed = [one for one in failed if one["name"] != "config.json"]
+    wrong = [f"{word}: {one['name']}: {one['detail']}" for one in failed]
     more = [f"and {len(wrong) - MOST_WARNINGS:,} more"] if len(wrong) > MOST_WARNINGS else []
     lossy = [f"not lossless: {reason}" for reason in proof["approximations"]]
     on_record = document["proof"] and not document["inferred"]  # then `wrong` has the settings, too

@@ -18,6 +18,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from modelsurgeon.checkpoints.check import check
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.checkpoints.weight_files import CONFIG
 from modelsurgeon.errors import ModelSurgeonError
@@ -108,8 +109,8 @@ def _settings(report: Report) -> ConfigComparison:
 
 
 def _compared(report: Report, tell: Tell, behaviour: bool) -> Report:
-    maps = composed_maps(report.steps or ())
     try:
+        maps = composed_maps(report.steps or ())
         found = compare_all(
             report.source,
             report.result,
@@ -121,6 +122,7 @@ def _compared(report: Report, tell: Tell, behaviour: bool) -> Report:
         )
     except ModelSurgeonError as error:
         if not (report.is_disproven or report.families_differ or report.has_other_settings):
+            check(report.result)  # it may name the setting or the tensor where the library names neither
             raise
         return replace(report, notes=(*report.notes, f"logits not compared: {error}"))
     return replace(report, logits=found[0], stored=found[1])
