@@ -1,11 +1,12 @@
 """The catalogue of attacks on `verify`: every entry tried, and what came of it.
 
-    python scripts/campaigns/mutant_campaign.py [--jobs 2] [--only WORD ...] [--readme README.md]
+    python scripts/campaigns/mutant_campaign.py [--jobs 2] [--only WORD ...] [--list] [--readme README.md]
 
 Prints one line for each entry of `tests/support/attacks`: what was changed in which model and with which record, the
 levels that saw it, and the verdict; `tests/support/attacks/attack.py` explains them. --only tries those entries of
-which a line holds one of the words. The README's block `attacks` counts entries by what is attacked. Exits with 1 where
-a verdict is another one than the entry says, or a level did not see what it must see.
+which a line holds one of the words; --list tries none, and prints what must see them and what is right. The README's
+block `attacks` counts entries by what is attacked. Exits with 1 where a verdict is another one than the entry says, or
+a level did not see what it must see.
 """
 
 from __future__ import annotations
@@ -65,10 +66,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--only", nargs="+", metavar="WORD", help="entries of which a line holds one of these")
-    parser.add_argument("--readme", type=Path)
+    parser.add_argument("--list", action="store_true", help="try nothing: print the entries")
+    parser.add_argument("--readme", type=Path, help="write the table of the catalogue, if all is as entries say")
     arguments = parser.parse_args()
     words = arguments.only or [""]
     chosen = [n for n, attack in enumerate(ATTACKS) if any(word in " | ".join(attack.line) for word in words)]
+    if arguments.list:
+        print("\n".join(ROW.format(" | ".join(ATTACKS[number].line)) for number in chosen))
+        return 0
     print(ROW.format(" | ".join(["attacked", "model", "record", "what was changed", "seen by", "verdict"])))
     print("|---" * 6 + "|", flush=True)
     groups, wrong = by_source(chosen), 0

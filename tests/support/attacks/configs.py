@@ -201,8 +201,8 @@ def absent_keys() -> Iterator[Attack]:
         "config", "an eps that is not the default left out", without("rms_norm_eps"), OUT, "rms_norm_eps"
     )
     yield copied("llama-tied").proven("config", "a size of heads that follows left out", without("head_dim"))
-    yield copied("llama-wide-heads").refused(
-        "config", "a size of heads that does not follow left out", without("head_dim"), KEY
+    yield copied("llama-wide-heads").differs(
+        "config", "a size of heads that does not follow left out", without("head_dim"), KEY, "head_dim"
     )
     yield copied("gemma2-tied").differs(
         "config",
