@@ -77,7 +77,7 @@ def by_family() -> Iterator[tuple[str, str, dict[str, Any], str]]:
     yield "t5-tied", "distances in other buckets", {"relative_attention_max_distance": 40}, KEY
     yield "t5-tied", "another activation", {"dense_act_fn": "gelu", "feed_forward_proj": "gelu"}, OUT
     yield "bart-tied", "a decoder that begins with another token", {"decoder_start_token_id": 0}, KEY
-    yield "bart-tied", "an encoder without heads enough", {"encoder_attention_heads": 2}, OUT
+    yield "bart-tied", "an encoder without heads enough", {"encoder_attention_heads": 2}, "outputs"
     yield "bart-scaled", "embeddings that are not scaled", {"scale_embedding": False}, OUT
     yield "bart-tied", "another activation", {"activation_function": "relu"}, OUT
     yield "whisper-tied", "another activation", {"activation_function": "relu"}, OUT
