@@ -23,6 +23,7 @@ from modelsurgeon.architectures.architecture import Architecture
 from modelsurgeon.architectures.config import ABSENT, EFFECTIVE, READ_BESIDE, SCALINGS, SYNONYMS, lookup
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
 from modelsurgeon.errors import SourceError
+from modelsurgeon.operations.transforms.insertion import LISTS
 from modelsurgeon.proof.inert import Side, reason
 from modelsurgeon.running.reference import model_class
 from modelsurgeon.running.settings import as_read, class_defaults, flat, same
@@ -198,7 +199,8 @@ def _growable(table: Architecture) -> frozenset[str]:
     sized = [key for axis in table.axes.values() for key in (axis.key, axis.active, axis.groups, axis.when)]
     rotary = [*ROPE, table.rotary.size_key] if table.rotary else []
     factors = [key for key, _ in table.factors.values()] if table.factors else []
-    keys = [*sized, *rotary, *factors, *table.factors, *table.equal, *table.counters.values()]
+    keys = [*sized, *rotary, *factors, *table.factors, *table.equal]
+    keys += [*table.counters.values(), *LISTS, "mlp_only_layers"]  # other layers have lists of their own
     keys += [table.eps, table.clip, table.softcap and table.softcap[0], *SCALINGS]
     return frozenset(key.split(".")[0] for key in keys if isinstance(key, str))
 

@@ -175,6 +175,7 @@ CONDITIONS: Mapping[str, Condition] = {
     "no length of pretraining": _both(lambda side: not {*side.ropes.values()} & {"llama3", "longrope", "yarn"}),
     "no limit of positions": _both(_unlimited),
     "not read by this rope type": _is_unread,
+    "named": lambda key, sides: all(side.value(key) is not None for side in sides),
     "not sparse": _off("sparse_prediction"),
     "none named": lambda key, sides: not any(side.settings.get(key) for side in sides),
     "norms behind": _off("do_layer_norm_before"),

@@ -154,15 +154,20 @@ class Visits:
                 there = before.batch(number)
                 tallies.add(batch, there, {k: self._fold(k, v, there[k]) for k, v in returned.items() if k in there})
             if behaves:
-                run, row = partial(run_batch, model, self._row), self._row.inputs
-                states = States(dtype, before.states, before.wider_states)
-                layers, apart = compare_states(self.source, model, run, states, self.maps, row)
+                layers, apart = self._compared_states(model, States(dtype, before.states, before.wider_states))
                 continued, notes = self._continued(model, what), (*notes, *apart)
             del model
         if not tallies.of:
             raise ModelSurgeonError(f"the source returns {', '.join(before.names[0])}, the result none of them")
         notes = tuple(dict.fromkeys([*notes, *before.notes, *unread]))
         return ResultAnswers(tallies, notes, layers, continued, time.perf_counter() - begin)
+
+    def _compared_states(self, model: Any, states: States) -> tuple[Layers | None, tuple[str, ...]]:
+        """The result's hidden states beside the source's, and notes; none where layers have other numbers now."""
+        if _depths(self.source) != _depths(self.result):
+            return None, ("hidden states not compared: the result has other layers than the source",)
+        run = partial(run_batch, model, self._row)
+        return compare_states(self.source, model, run, states, self.maps, self._row.inputs)
 
     @property
     def _row(self) -> Batch:
@@ -242,3 +247,9 @@ class Visits:
                 self.inputs = replace(inputs, prompts=None, notes=(*inputs.notes, why.splitlines()[0]))
         self.tell(what, steps, steps)
         return continued
+
+
+def _depths(checkpoint: Checkpoint) -> list[Any]:
+    """How many layers it has of each kind."""
+    table = checkpoint.architecture
+    return [table.value(checkpoint.resolved, key) for key in table.counters.values()]

@@ -99,6 +99,7 @@ class Residual(Kind):
                 yield np.where(source == GAP, 0.0, gain_factors(read))
         rank, count = ranks(source)
         yield sqrt(growth.targets[name] / growth.sizes[name]) / np.sqrt(count)
+        yield sqrt(growth.gain(name)) / np.sqrt(count)  # both sides share what the model multiplies by
         if not is_normalised(growth.architecture, name):  # a norm would see parts of a sum, not copies
             yield orders.shares(*orders.ranks(source))
             yield np.where(rank == 0, 1.0, 0.0)

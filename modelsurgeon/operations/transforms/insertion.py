@@ -31,6 +31,7 @@ from modelsurgeon.tensors.lazy import LazyTensor
 
 LISTS = ("layer_types", "no_rope_layers", "mlp_layer_types")  # one entry a layer
 BY_NUMBER = "scale_attn_by_inverse_layer_idx"
+PATTERN = "attention_types"  # of GPT-Neo: repeated until all layers have one
 ADDS_ZERO = "of a new layer, which adds zero"
 SILENT = Demand(True, ADDS_ZERO, "a new layer must add zero")
 FINITE = Demand(False, ADDS_ZERO, "holds NaN or infinity, which times zero is no zero")
@@ -72,6 +73,8 @@ def depth_of(checkpoint: Checkpoint, counter: str) -> Depth:
     post = [t.name for t in inside if t.signature.normalises and sums & {*t.signature.normalises.axes()} & _written(t)]
     if post:
         raise PlanError(f"{table.counters[counter]}: no layer can be added, {post[0]} norms the sum itself (post-norm)")
+    if checkpoint.resolved.get(PATTERN):
+        raise PlanError(f"{PATTERN}: a pattern of layers, which says nothing of new ones")
     if len(sums) != 1:
         raise PlanError(f"{table.counters[counter]}: no layer can be added, its layers have no sum of their own")
     if table.value(checkpoint.resolved, BY_NUMBER):

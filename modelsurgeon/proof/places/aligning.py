@@ -18,7 +18,7 @@ from modelsurgeon.proof.places import allowed, matched_heads
 from modelsurgeon.proof.places.alignment import Alignment
 from modelsurgeon.proof.places.arranged import Order, Place, Settled, arranged, settle
 from modelsurgeon.proof.places.model_parts import modules
-from modelsurgeon.proof.places.reordered import Seat
+from modelsurgeon.proof.places.reordered import Seat, UnlikeError, alike
 from modelsurgeon.proof.places.sketches import match
 
 
@@ -27,12 +27,25 @@ def align(own: Alignment, name: str, maps: Maps, standard: Sequence[np.ndarray])
 
     standard  [m] int64 each: sources of the maps that are tried anyway
     """
-    table, kind = own.growth.architecture, kind_of(own.growth.axis(name))
+    table = own.growth.architecture
     group = next(names for names in joined_axes(table, own.tied) if name in names)
     known = {axis: identity(size) for axis, size in own.growth.sizes.items() if not table.axes[axis].grows}
     maps = {**{a: m for a, m in known.items() if own.growth.targets[a] == m.size}, **maps}
     if name in own.found or not table.axes[name].grows:
         return
+    try:
+        settled = _settled(own, name, group, maps, standard)
+    except UnlikeError:
+        return
+    if settled is not None:
+        own.found |= dict.fromkeys(group, settled)
+
+
+def _settled(
+    own: Alignment, name: str, group: tuple[str, ...], maps: Maps, standard: Sequence[np.ndarray]
+) -> Settled | None:
+    """The order of an axis, by its kind. Raises UnlikeError where its places are not those of the source."""
+    table, kind = own.growth.architecture, kind_of(own.growth.axis(name))
     if any(kind_of(table.axes[axis]).spans_layers for axis in group):
         settled = _everywhere(own, group, maps, standard)
     elif kind.is_head:
@@ -43,8 +56,7 @@ def align(own: Alignment, name: str, maps: Maps, standard: Sequence[np.ndarray])
         settled = matched_heads.inside(own, name, group, maps, standard)
     else:
         settled = None if kind.joins_leader else _plain(own, name, group, maps, standard)
-    if settled is not None:
-        own.found |= dict.fromkeys(group, settled)
+    return settled
 
 
 def _everywhere(own: Alignment, group: tuple[str, ...], maps: Maps, standard: Sequence[np.ndarray]) -> Settled | None:
@@ -53,7 +65,7 @@ def _everywhere(own: Alignment, group: tuple[str, ...], maps: Maps, standard: Se
     seats = [
         (after, before)
         for name, old in own.pairs(own.wide.templates, maps)
-        for after, before in zip(own.wide.seats(name, group), own.narrow.seats(old, group), strict=True)
+        for after, before in alike(name, own.wide.seats(name, group), own.narrow.seats(old, group))
     ]
     written = own._sums([pair for pair in seats if not pair[0].reads], maps)
     if written is None:

@@ -20,7 +20,7 @@ from modelsurgeon.proof.places import allowed
 from modelsurgeon.proof.places.alignment import Alignment
 from modelsurgeon.proof.places.arranged import Order, Place, Settled, arranged, settle, tiles
 from modelsurgeon.proof.places.model_parts import Held, modules
-from modelsurgeon.proof.places.reordered import Seat
+from modelsurgeon.proof.places.reordered import Seat, alike
 from modelsurgeon.proof.places.sketches import match
 
 MINOR = 0.03  # the weight of what only decides between heads whose queries and keys are alike
@@ -265,8 +265,8 @@ def _places(
         for after, before in pairs:
             new = _heads_from(axes, head, shares[0])
             was = _heads_from(axes, source, shares[1])
-            both = own.wide.seats(after, (name,), new), own.narrow.seats(before, (name,), was)
-            seats += [(_rest(a, turned[1]), _rest(b, turned[0])) for a, b in zip(*both, strict=True)]
+            both = alike(after, own.wide.seats(after, (name,), new), own.narrow.seats(before, (name,), was))
+            seats += [(_rest(a, turned[1]), _rest(b, turned[0])) for a, b in both]
         scales = allowed.scales(own.growth, (name,), [after for after, _ in seats])
         found = own.matched(seats, maps, scales)
         if found is not None:

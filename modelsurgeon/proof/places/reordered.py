@@ -10,18 +10,23 @@ in every tensor that has them: each position of a dimension is used once, so tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
+from modelsurgeon.errors import ModelSurgeonError
 from modelsurgeon.maps import dimension
 from modelsurgeon.maps.dimension import Dimension
 from modelsurgeon.tensors.arena import Empty, fresh
 from modelsurgeon.tensors.lazy import LazyTensor
 from modelsurgeon.tensors.remapped import Remapped
 from modelsurgeon.tensors.stored import Stored, Ungrown
+
+
+class UnlikeError(ModelSurgeonError):
+    """A place of the result has other parts than the source's, so no order of it can be told."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +45,14 @@ class Seat:
     at: np.ndarray
     reads: bool
     slice: int | None = None
+
+
+def alike(name: str, after: Iterable[Seat], before: Iterable[Seat]) -> list[tuple[Seat, Seat]]:
+    """Seats of the result's tensor `name` with the source's. Raises UnlikeError where one has more of them."""
+    pairs = [*after], [*before]
+    if len(pairs[0]) != len(pairs[1]):
+        raise UnlikeError(f"{name}: {len(pairs[0])} places, {len(pairs[1])} in the source")
+    return list(zip(*pairs, strict=True))
 
 
 @dataclass
