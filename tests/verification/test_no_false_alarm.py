@@ -78,6 +78,8 @@ FOUND = [  # false alarms of the past
     Case(tiny.named("roformer-question"), "exact head-dim", "as it is"),
     Case(tiny.named("albert-question"), "exact head-dim", "copied"),
     Case(tiny.named("mpt-six-heads"), "exact heads", "saved again"),
+    Case(tiny.named("t5-body"), "orthogonal head-dim", "without a record"),
+    Case(tiny.named("vit"), "chain", "copied"),
 ]
 CASES = [*FOUND, *(everything() if draws.EXHAUSTIVE else some())]
 
