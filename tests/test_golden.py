@@ -134,7 +134,10 @@ PLANTED: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a number": (lambda document: _loss(document, 1.0001), r"logits\.comparisons\[0\]\.loss_after: .* \(may differ by"),
     "an integer": (lambda document: document["checkpoints"]["source"].update(parameters=7), r"source\.parameters"),
     "an integer for a number": (lambda document: document["proof"].update(rounding=0), r"proof\.rounding: 0\.0 on rec"),
-    "a string": (lambda document: document.update(verdict="the same"), r"verdict: \"same function\" on record"),
+    "a string": (
+        lambda document: document.update(verdict="the same"),
+        r"verdict: \"same function, proven for all inputs\" on record",
+    ),
     "a key that is gone": (_dropped, r"logits\.generation: on record, now missing"),
     "a key that is new": (lambda document: document.update(more=1), r"document\.more: new, 1"),
     "keys in another order": (_reordered, r"document\.proof: keys in another order"),

@@ -19,6 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from modelsurgeon.checkpoints.checkpoint import Checkpoint
+from modelsurgeon.growth.kinds.kind import kind_of
 from modelsurgeon.maps.axis_map import AxisMap
 from modelsurgeon.progress import Tell, silent
 from modelsurgeon.running.batches import TEXT
@@ -59,6 +60,7 @@ class LogitReport:
     scatter           some logits of all inputs
     blind             outputs whose numbers are apart by less than `dtype` rounds them: they tell models apart no more
     slack             times the usual limits that noise sets
+    routed            whether experts are chosen in 16 bits, as rounding wills
     coverage          how much was fed of what the source can look up
     """
 
@@ -74,6 +76,7 @@ class LogitReport:
     scatter: Pairs | None = None
     blind: tuple[str, ...] = ()
     slack: float = 1.0
+    routed: bool = False
     coverage: Coverage | None = None
 
     @property
@@ -103,7 +106,7 @@ class LogitReport:
         found = {}
         for output in dict.fromkeys(one.output for one in self.comparisons):
             mine, noise = ([one for one in part if one.output == output] for part in (self.comparisons, self.noise))
-            found[output] = Limits.of(self.dtype, mine, noise, self.slack)
+            found[output] = Limits.of(self.dtype, mine, noise, self.slack, self.routed)
         return found
 
     def _broken(self) -> Iterator[str]:
@@ -121,6 +124,7 @@ class LogitReport:
         verdict = {"dtype": self.dtype, "same": self.same, "decides": self.decides, "reasons": list(self.reasons)}
         limits = printable(tuple(self._by_output.values()))
         shown = {**verdict, "tolerance": TOLERANCE, "limits": limits, **printable(self)}
+        del shown["routed"]  # its limits say it
         return {**shown, "layers": layers, "generation": generation}
 
 
@@ -155,14 +159,16 @@ def compare_all(
         before: dict[str, Answers] = {}
         for each in dict.fromkeys([wide, *wanted]):
             before[each] = visits.ask_source(each, before.get(wide))
+        routed = any(kind_of(axis).is_expert for axis in source.architecture.axes.values())
+        rules = {each: (1.0 if each == dtype else FAR, routed and each in NARROW) for each in wanted}
         reports = {
-            each: _report(each, before[each], visits.compare_result(each, before[each]), 1.0 if each == dtype else FAR)
+            each: _report(each, before[each], visits.compare_result(each, before[each]), *rules[each])
             for each in wanted
         }
     return reports[dtype], reports[stored] if stored else None
 
 
-def _report(dtype: str, before: Answers, after: ResultAnswers, slack: float) -> LogitReport:
+def _report(dtype: str, before: Answers, after: ResultAnswers, slack: float, routed: bool) -> LogitReport:
     positions, comparisons = after.tallies.by_position(TEXT), after.tallies.comparisons()
     blind = [name for name, one in before.deviations.items() if one.grain(EPS[dtype]) > BLIND]
     found = LogitReport(
@@ -171,11 +177,12 @@ def _report(dtype: str, before: Answers, after: ResultAnswers, slack: float) -> 
         before.noise,
         seconds=before.seconds + after.seconds,
         perplexity=_perplexity(comparisons),
-        layers=after.layers,
+        layers=None if routed else after.layers,
         loss_by_position=Pairs(*positions) if positions else None,
         scatter=Pairs(*map(tuple, after.tallies.sample())),
         blind=() if dtype in NARROW else tuple(blind),
         slack=slack,
+        routed=routed,
         coverage=before.coverage,
     )
     if before.continued and after.continued:
@@ -188,9 +195,11 @@ def _report(dtype: str, before: Answers, after: ResultAnswers, slack: float) -> 
 
 def _untold(found: LogitReport) -> Iterator[str]:
     """What this run cannot tell, one line each."""
-    if found.dtype in NARROW and found.slack == 1:
+    if found.dtype in NARROW and found.slack == 1 and not found.routed:
         least = max(found.limits, default=TOLERANCE)
         yield f"{found.dtype} cannot tell differences below {least:.1e} of the deviation: run in float32 for that"
+    if found.routed:
+        yield f"{found.dtype}: a router that rounds otherwise sends tokens elsewhere, so only usual differences count"
     for output in found.blind:
         yield f"{output} can hardly tell models apart: in {found.dtype} its numbers are as far apart as rounding"
     for one in found.comparisons:

@@ -36,7 +36,7 @@ WIDENED = tuple(
 )
 CHAINS = ("chain", "chain noise")
 MAIN = [variant for variant in tiny.variants() if variant.main]
-SOME = 16  # cases of every run
+SOME = 12  # cases of every run
 
 
 @dataclass(frozen=True)
