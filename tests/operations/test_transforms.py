@@ -196,7 +196,7 @@ def test_a_t5_head_may_be_scaled_or_not(scaled, source, tmp_path):
 # --- untie-embeddings ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("variant", "dtype"), TIED_IN, ids=str)
+@pytest.mark.parametrize(("variant", "dtype"), draws.some(TIED_IN, 32, "untied"), ids=str)
 def test_an_untied_model_computes_the_same_to_the_last_bit(variant, dtype, source, tmp_path):
     before = tiny.run(source(variant, dtype), variant.kind)
     untied = saved(untie_embeddings(open_checkpoint(source(variant, dtype))), tmp_path / "untied")
@@ -244,7 +244,7 @@ def test_flags_in_nested_configs_go_off_too(source, tmp_path):
 # --- one after another -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("variant", "ways"), ORDERS, ids=str)
+@pytest.mark.parametrize(("variant", "ways"), draws.some(ORDERS, 16, "both orders"), ids=str)
 def test_widen_and_untie_go_together_in_both_orders(variant, ways, source, tmp_path):
     """Both are planned; one is run, in an order and by a rule that are drawn, for it has the other's shapes."""
     checkpoint, (order, rule) = open_checkpoint(source(variant)), ways
@@ -261,7 +261,7 @@ def test_widen_and_untie_go_together_in_both_orders(variant, ways, source, tmp_p
         assert moved(variant, source(variant), saved(result, tmp_path / "result")) <= TOLERANCE
 
 
-@pytest.mark.parametrize("variant", FAMILIES, ids=str)
+@pytest.mark.parametrize("variant", draws.some(FAMILIES, 17, "widened twice"), ids=str)
 def test_widening_twice_on_disk_is_one_map_from_the_source(variant, source, tmp_path):
     """By the rules and attentions in turn: maps of both kinds compose."""
     once = widen(open_checkpoint(source(variant)), 2, attention="head-dim")

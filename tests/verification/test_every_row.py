@@ -196,7 +196,7 @@ def compare(source: Checkpoint, result: Checkpoint, **asked: Any) -> LogitReport
     return compare_all(source, result, SHORT, in_stored=False, **asked)[0]
 
 
-@pytest.mark.parametrize("mistake", draws.some(MISTAKES, 5, "mistakes that few inputs show"), ids=str)
+@pytest.mark.parametrize("mistake", draws.some(MISTAKES, 2, "mistakes that few inputs show"), ids=str)
 def test_without_a_proof_it_is_seen(mistake: Mistake, tmp_path: Path) -> None:
     source, result = mistake.pair(tmp_path)
     assert compare(source, result).same, "the usual inputs see it: this shows nothing"

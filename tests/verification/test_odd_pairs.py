@@ -56,7 +56,7 @@ SIZES = (
 
 
 @pytest.mark.parametrize(
-    ("kind", "model_type", "config", "length", "output", "rows"), draws.some(SIZES, 5, "sizes that are equal by chance")
+    ("kind", "model_type", "config", "length", "output", "rows"), draws.some(SIZES, 2, "sizes that are equal by chance")
 )
 def test_sizes_that_are_equal_by_chance_do_not_make_positions_of_a_width(
     kind: str, model_type: str, config: Mapping[str, Any], length: int, output: str, rows: int, tmp_path: Path
@@ -84,7 +84,7 @@ TOKENS = (
 )
 
 
-@pytest.mark.parametrize(("name", "config"), draws.some(TOKENS, 4, "tokens outside of the vocabulary"))
+@pytest.mark.parametrize(("name", "config"), draws.some(TOKENS, 2, "tokens outside of the vocabulary"))
 def test_tokens_outside_of_the_vocabulary_are_never_fed(
     name: str, config: Mapping[str, Any], source: Callable[..., Path], tmp_path: Path
 ) -> None:

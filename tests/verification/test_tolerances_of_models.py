@@ -20,7 +20,7 @@ from modelsurgeon.running.options import RunOptions
 from modelsurgeon.saving.save import save
 from modelsurgeon.verification.logits import LogitReport, compare_all
 from modelsurgeon.verification.verify import verify
-from support.draws import EXHAUSTIVE, drawn
+from support.draws import EXHAUSTIVE, drawn, some
 from support.grow import widen
 from support.tiny import named, variants
 
@@ -74,7 +74,7 @@ BIASES: Mapping[str, tuple[slice, float]] = {
 }
 
 
-@pytest.mark.parametrize("name", BIASES)
+@pytest.mark.parametrize("name", some(BIASES, 1, "huge biases"))
 def test_two_random_models_that_share_a_huge_bias_are_different(
     name: str, source: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -190,7 +190,9 @@ def test_a_router_that_rounds_otherwise_makes_nothing_different_and_hides_nothin
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("place", ["model.layers.0.mlp.down_proj", "model.layers.1.self_attn.o_proj"])
+@pytest.mark.parametrize(
+    "place", some(["model.layers.0.mlp.down_proj", "model.layers.1.self_attn.o_proj"], 1, "places")
+)
 def test_a_fault_is_told_where_it_is_in_every_dtype(
     place: str, dtype: str, source: Callable[..., Path], tmp_path: Path
 ) -> None:
